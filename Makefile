@@ -1,0 +1,57 @@
+# The entry points: `make demo` (try it), `make test` (all tests), `make check` (read-only checks), `make fix`.
+
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/flowstone/target
+# DataFusion's planner recurses deeply in debug builds.
+export RUST_MIN_STACK ?= 16777216
+VENV ?= $(HOME)/.cache/flowstone/venv
+export FLOWSTONE_PYTHON ?= $(VENV)/bin/python
+DATA_DIR ?= ./flowstone-data
+CARGO ?= cargo
+
+.PHONY: help setup demo build test unit check fmt-check clippy docs tidy fix slt bench
+
+help:
+	@echo "make demo   build, start a node with a generator and three views, print how to connect"
+	@echo "make test   every test, with real servers and clients"
+	@echo "make check  formatting, lints, documentation, tidiness"
+	@echo "make fix    format and apply lint suggestions"
+	@echo "make slt    only the SQL golden files; SLT_UPDATE=1 rewrites them"
+	@echo "make bench  benchmarks with their peers"
+
+setup:
+	@deploy/setup.sh
+
+build: setup
+	$(CARGO) build -p flowstone-node
+
+demo: build
+	DATA_DIR="$(DATA_DIR)" deploy/demo.sh
+
+test: setup
+	$(CARGO) build -p flowstone-node
+	$(CARGO) test --workspace --no-fail-fast
+
+slt: setup
+	$(CARGO) build -p flowstone-node
+	$(CARGO) test -p flowstone-tests --test e2e -- slt
+
+check: setup fmt-check clippy docs tidy
+
+fmt-check:
+	$(CARGO) fmt --all -- --check
+
+clippy:
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+docs:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+
+tidy:
+	python3 deploy/tidy.py
+
+fix: setup
+	$(CARGO) fmt --all
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+bench: setup
+	$(CARGO) run --release -p flowstone-benches

@@ -1,0 +1,141 @@
+//! The API for client protocols: sessions, cancellation, readiness, counters, shutdown.
+//!
+//! Owns [`Client`] and the start of the coordinator. Must not know any protocol. Called by `pgwire`, `console` and `node`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use flowstone_proto::local::CoordinatorEnd;
+use flowstone_types::Clock;
+
+use crate::coordinator;
+use crate::error::Error;
+use crate::session::Session;
+use crate::shared::Shared;
+
+/// What the coordinator is given.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its own directory is `coordinator` in here; the secret key is `secrets.key` unless told otherwise.
+    pub data_dir: PathBuf,
+    /// Where the key of secrets is kept, if not in the data directory.
+    pub secret_key_file: Option<PathBuf>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Starts the coordinator: reads what it must not forget, sets the worker up, and begins to issue epochs.
+///
+/// Returns as soon as sessions can be opened; reads wait until everything from before a crash has been replayed ([`Client::readiness`]).
+///
+/// # Errors
+/// [`Error::Unavailable`] if a file cannot be used or the worker refuses, naming it.
+pub async fn start(config: Config, worker: CoordinatorEnd) -> Result<Client, Error> {
+    coordinator::start(config, worker)
+        .await
+        .map(|shared| Client { shared })
+}
+
+/// A handle to the running coordinator; clones share it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+/// Who opens a session, and what it starts with.
+#[derive(Clone, Debug, Default)]
+pub struct SessionOptions {
+    /// The user.
+    pub user: String,
+    /// The database; the default one if `None`.
+    pub database: Option<String>,
+    /// Session variables from the startup message.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// Whether the node serves reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// Whether it does.
+    pub ready: bool,
+    /// Why not, or `ready`.
+    pub reason: String,
+}
+
+/// Counters for the metrics endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Open sessions.
+    pub sessions: u64,
+    /// Statements executed since the start.
+    pub statements_total: u64,
+    /// Statements that failed since the start.
+    pub statement_errors_total: u64,
+    /// Newest observable epoch: milliseconds since the Unix epoch.
+    pub epoch: u64,
+    /// Epoch of the newest commit point.
+    pub commit_epoch: u64,
+    /// Earliest readable epoch.
+    pub since: u64,
+    /// Epochs that have become observable since the start.
+    pub epochs_total: u64,
+    /// Items in the catalog.
+    pub catalog_items: u64,
+}
+
+impl Client {
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// `UnknownDatabase` of [`Error::Sql`]; [`Error::Session`] for a startup parameter with a bad value; [`Error::Unavailable`] while shutting down.
+    pub async fn open_session(&self, options: SessionOptions) -> Result<Session, Error> {
+        Session::open(Arc::clone(&self.shared), options)
+    }
+
+    /// Cancels what the session runs, if the secret is right. Otherwise nothing happens, and nobody is told.
+    pub fn cancel(&self, process_id: i32, secret: &[u8]) {
+        self.shared.sessions.cancel(process_id, secret);
+    }
+
+    /// Whether reads are served.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        match self.shared.not_ready_reason() {
+            None => Readiness {
+                ready: true,
+                reason: "ready".to_owned(),
+            },
+            Some(reason) => Readiness {
+                ready: false,
+                reason,
+            },
+        }
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn metrics_snapshot(&self) -> Metrics {
+        let published = self.shared.published.borrow().clone();
+        Metrics {
+            sessions: self.shared.sessions.count(),
+            statements_total: self.shared.counters.statements.load(Ordering::Relaxed),
+            statement_errors_total: self.shared.counters.errors.load(Ordering::Relaxed),
+            epoch: published.observable.0,
+            commit_epoch: published.commit_point.0,
+            since: self.shared.holds.since().0,
+            epochs_total: published.epochs_total,
+            catalog_items: u64::try_from(self.shared.catalog().items.len()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Resolves when the coordinator or the worker cannot go on: the process must exit. The text says why.
+    pub async fn failed(&self) -> String {
+        self.shared.failed().await
+    }
+
+    /// Refuses new statements, finishes the writes that wait, commits, stops the worker and the Raft group.
+    pub async fn shutdown(&self) {
+        self.shared.shutdown().await;
+    }
+}

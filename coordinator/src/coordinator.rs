@@ -1,0 +1,562 @@
+//! The coordinator's loop: routes the worker's responses, drives the epoch loop, and executes its effects.
+//!
+//! Owns the start (recovery) and the one task that everything passes through. It only routes: no planning, no I/O of its own, no work proportional to rows or
+//! views. Called by `client`; sessions talk to it through [`Event`]s.
+//!
+//! Invariants. The loop never waits for the worker: what is to be sent waits in an outbox, bounded by the epochs that may be open. What becomes observable is
+//! published to sessions only after the worker was told.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use flowstone_proto::PROTOCOL_VERSION;
+use flowstone_proto::local::CoordinatorEnd;
+use flowstone_proto::message::{Command, RequestId, Response};
+use flowstone_types::{Epoch, ObjectId};
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::client::Config;
+use crate::epochs::{Effect, EpochLoop, FreezeId, Recovered, WriteId};
+use crate::error::Error;
+use crate::holds::Holds;
+use crate::install;
+use crate::locks::{WriteGuard, WriteLocks};
+use crate::raft::node::RaftTasks;
+use crate::raft::{Command as Replicated, ProposeError, RaftNode, State};
+use crate::registry::SessionRegistry;
+use crate::secrets::SecretKey;
+use crate::shared::{Counters, Published, Runtime, Shared, Waiters};
+
+/// Events of sessions waiting for the loop, which only routes: when it is full, sessions wait.
+const EVENTS_IN_FLIGHT: usize = 1024;
+/// `since` is sent to the worker when it has moved this far: compaction need not follow every epoch.
+const SINCE_STEP_MS: u64 = 100;
+
+/// What sessions ask of the loop.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Run these staged writes in one epoch; answered with it when it is observable.
+    Write {
+        /// The staged writes, in order.
+        requests: Vec<RequestId>,
+        /// Names them together.
+        id: WriteId,
+        /// Ends with the epoch that takes them.
+        freeze: Option<FreezeId>,
+        /// Held until the epoch is observable, even if nobody waits for the answer any more.
+        lock: WriteGuard,
+        /// The answer.
+        done: oneshot::Sender<Epoch>,
+    },
+    /// Let sources stand still; answered when they do.
+    Freeze {
+        id: FreezeId,
+        done: oneshot::Sender<()>,
+    },
+    /// Let sources move again.
+    Thaw { id: FreezeId },
+    /// Objects were dropped.
+    Dropped { objects: Vec<ObjectId> },
+    /// Something new must reach the Delta tables.
+    MarkDirty,
+    /// Drain, commit, stop the worker.
+    Shutdown { done: oneshot::Sender<()> },
+}
+
+/// A proposal that ended.
+enum Proposed {
+    Bound(Epoch),
+    Binding(Epoch),
+    CommitPoint(Epoch),
+}
+
+/// A command for the worker, and what is true once it is sent.
+struct Outgoing {
+    command: Command,
+    then: Option<Publication>,
+}
+
+struct Publication {
+    epoch: Epoch,
+    writes: Vec<WriteId>,
+    visible: Vec<ObjectId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    No,
+    Draining,
+    Stopping,
+}
+
+struct Loop {
+    shared: Arc<Shared>,
+    epochs: EpochLoop,
+    responses: mpsc::Receiver<Response>,
+    events: mpsc::Receiver<Event>,
+    outbox: VecDeque<Outgoing>,
+    proposals: FuturesUnordered<BoxFuture<'static, (Proposed, Result<(), ProposeError>)>>,
+    published: watch::Sender<Published>,
+    failure: watch::Sender<Option<String>>,
+    writes: HashMap<WriteId, (oneshot::Sender<Epoch>, WriteGuard)>,
+    freezes: HashMap<FreezeId, oneshot::Sender<()>>,
+    since_sent: Epoch,
+    /// What was dropped since the start: the worker may still speak of it for a moment. Ids are never reused.
+    dropped: BTreeSet<ObjectId>,
+    ending: Ending,
+    when_stopped: Vec<oneshot::Sender<()>>,
+    /// Whether the worker has stopped as it was told to.
+    finished: bool,
+    raft_tasks: Option<RaftTasks>,
+}
+
+/// Starts the coordinator.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<Shared>, Error> {
+    let key_path = config
+        .secret_key_file
+        .clone()
+        .unwrap_or_else(|| config.data_dir.join("secrets.key"));
+    let data_dir = config.data_dir.clone();
+    let key = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&data_dir).map_err(|error| {
+            Error::Unavailable(format!("cannot create \"{}\": {error}", data_dir.display()))
+        })?;
+        SecretKey::open_or_create(&key_path).map_err(Error::from)
+    })
+    .await
+    .map_err(|error| Error::Internal(error.to_string()))??;
+    let (raft, raft_tasks) = RaftNode::start(
+        &config.data_dir.join("coordinator"),
+        *uuid::Uuid::new_v4().as_bytes(),
+    )
+    .await?;
+    let state = raft.state();
+
+    let CoordinatorEnd {
+        commands,
+        mut responses,
+        results,
+    } = worker;
+    let logged = greet(&commands, &mut responses, state.commit_point.epoch).await?;
+    let epochs = EpochLoop::new(Recovered {
+        commit_point: state.commit_point.epoch,
+        positions: state.commit_point.positions.clone(),
+        bindings: state.bindings.clone(),
+        logged,
+        oracle_bound: state.oracle_bound,
+    });
+
+    let published = Published {
+        observable: state.commit_point.epoch,
+        commit_point: state.commit_point.epoch,
+        read_floor: epochs.read_floor(),
+        ..Published::default()
+    };
+    let (published, published_receiver) = watch::channel(published);
+    let (failure, failure_receiver) = watch::channel(None);
+    let (events, event_receiver) = mpsc::channel(EVENTS_IN_FLIGHT);
+    let mut seed = [0; 32];
+    aws_lc_rs::rand::fill(&mut seed).map_err(|_| Error::Internal("no randomness".to_owned()))?;
+    let started_ms = config.clock.now_ms();
+    let shared = Arc::new(Shared {
+        started_ms,
+        clock: config.clock,
+        raft,
+        key,
+        commands,
+        results,
+        events,
+        published: published_receiver,
+        failure: failure_receiver,
+        holds: Holds::default(),
+        write_locks: WriteLocks::default(),
+        ddl: Arc::default(),
+        source_reads: tokio::sync::Mutex::new(()),
+        waiters: Mutex::new(Waiters::default()),
+        runtime: Mutex::new(Runtime {
+            visible: state.commit_point.snapshotted.clone(),
+            ..Runtime::default()
+        }),
+        sessions: SessionRegistry::new(seed),
+        counters: Counters::default(),
+        catalog: RwLock::new(Arc::new(state.catalog.clone())),
+        next_number: AtomicU64::new(1),
+        stopping: AtomicBool::new(false),
+    });
+    let mut coordinator = Loop {
+        shared: Arc::clone(&shared),
+        epochs,
+        responses,
+        events: event_receiver,
+        outbox: VecDeque::new(),
+        proposals: FuturesUnordered::new(),
+        published,
+        failure,
+        writes: HashMap::new(),
+        freezes: HashMap::new(),
+        since_sent: Epoch::MIN,
+        dropped: BTreeSet::new(),
+        ending: Ending::No,
+        when_stopped: Vec::new(),
+        finished: false,
+        raft_tasks: Some(raft_tasks),
+    };
+    coordinator.restore(state).await?;
+    tokio::spawn(coordinator.run());
+    Ok(shared)
+}
+
+/// Says hello; returns the epochs in the worker's local log.
+async fn greet(
+    commands: &mpsc::Sender<Command>,
+    responses: &mut mpsc::Receiver<Response>,
+    commit_point: Epoch,
+) -> Result<Vec<Epoch>, Error> {
+    let gone = || Error::Unavailable("the worker has stopped".to_owned());
+    commands
+        .send(Command::Hello {
+            version: PROTOCOL_VERSION,
+            commit_point,
+        })
+        .await
+        .map_err(|_| gone())?;
+    match responses.recv().await {
+        Some(Response::Ready {
+            version,
+            logged_epochs,
+        }) if version == PROTOCOL_VERSION => Ok(logged_epochs),
+        Some(Response::Ready { version, .. }) => Err(Error::Unavailable(format!(
+            "the worker speaks protocol version {version}, the coordinator {PROTOCOL_VERSION}"
+        ))),
+        Some(Response::Fatal { message }) => Err(Error::Unavailable(message)),
+        Some(_) => Err(Error::Internal(
+            "the worker did not answer the greeting".to_owned(),
+        )),
+        None => Err(gone()),
+    }
+}
+
+impl Loop {
+    /// Brings the worker to the recovered state, routing responses meanwhile: neither side's channel can block the other.
+    async fn restore(&mut self, state: State) -> Result<(), Error> {
+        let shared = Arc::clone(&self.shared);
+        let send = async {
+            for command in install::restore_commands(&shared, state).await? {
+                shared.send(command).await?;
+            }
+            Ok(())
+        };
+        let mut send = std::pin::pin!(send);
+        loop {
+            tokio::select! {
+                sent = &mut send => return sent,
+                response = self.responses.recv() => {
+                    let stopped = response.is_none();
+                    self.route(response);
+                    if stopped || self.failure.borrow().is_some() {
+                        return Err(self.shared.gone());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn run(mut self) {
+        let commands = self.shared.commands.clone();
+        loop {
+            self.advance();
+            if self.finished || self.failure.borrow().is_some() {
+                break;
+            }
+            let idle = Duration::from_millis(self.epochs.idle_ms(self.shared.clock.now_ms()));
+            tokio::select! {
+                response = self.responses.recv() => self.route(response),
+                Some(event) = self.events.recv() => self.take(event),
+                Some((proposed, result)) = self.proposals.next(), if !self.proposals.is_empty() => self.proposed(&proposed, result),
+                permit = commands.reserve(), if !self.outbox.is_empty() => match permit {
+                    Ok(permit) => if let Some(outgoing) = self.outbox.pop_front() {
+                        permit.send(outgoing.command);
+                        if let Some(publication) = outgoing.then {
+                            self.publish(publication);
+                        }
+                    },
+                    Err(_) => self.fail("the worker has stopped".to_owned()),
+                },
+                () = tokio::time::sleep(idle) => {}
+            }
+        }
+        self.end().await;
+    }
+
+    /// Answers everybody who still waits, by dropping what they wait for.
+    async fn end(mut self) {
+        self.events.close();
+        {
+            let mut waiters = self.shared.waiters.lock();
+            waiters.writes.clear();
+            waiters.upstream.clear();
+        }
+        self.writes.clear();
+        self.freezes.clear();
+        self.shared.raft.shutdown().await;
+        if let Some(tasks) = self.raft_tasks.take() {
+            tasks.closed().await;
+        }
+        for done in self.when_stopped.drain(..) {
+            // The asker may have given up.
+            let _ = done.send(());
+        }
+    }
+
+    fn fail(&mut self, reason: String) {
+        if self.failure.borrow().is_none() {
+            tracing::error!(%reason, "the coordinator stops");
+            self.failure.send_replace(Some(reason));
+        }
+    }
+
+    fn advance(&mut self) {
+        for effect in self.epochs.poll(self.shared.clock.now_ms()) {
+            self.execute(effect);
+        }
+    }
+
+    fn execute(&mut self, effect: Effect) {
+        match effect {
+            Effect::PersistBound(epoch) => {
+                self.propose(Proposed::Bound(epoch), Replicated::OracleBound { epoch })
+            }
+            Effect::Bind { epoch, bindings } => {
+                self.propose(
+                    Proposed::Binding(epoch),
+                    Replicated::Bind { epoch, bindings },
+                );
+            }
+            Effect::Run(run) => self.queue(Command::RunEpoch(run)),
+            Effect::Observable {
+                epoch,
+                writes,
+                visible,
+            } => {
+                let then = Some(Publication {
+                    epoch,
+                    writes,
+                    visible,
+                });
+                self.outbox.push_back(Outgoing {
+                    command: Command::BindingDurable { epoch },
+                    then,
+                });
+            }
+            Effect::Commit { epoch } => self.queue(Command::Commit { epoch }),
+            Effect::PersistCommitPoint { epoch, versions } => {
+                self.propose(
+                    Proposed::CommitPoint(epoch),
+                    Replicated::CommitPoint { epoch, versions },
+                );
+            }
+            Effect::CommitPointDurable { epoch } => {
+                self.queue(Command::CommitPointDurable { epoch });
+                self.published
+                    .send_modify(|published| published.commit_point = epoch);
+            }
+            Effect::Frozen(id) => {
+                if let Some(done) = self.freezes.remove(&id)
+                    && done.send(()).is_err()
+                {
+                    self.epochs.thaw(id);
+                }
+            }
+            Effect::Drained => {
+                self.ending = Ending::Stopping;
+                self.queue(Command::Shutdown);
+            }
+        }
+    }
+
+    fn queue(&mut self, command: Command) {
+        self.outbox.push_back(Outgoing {
+            command,
+            then: None,
+        });
+    }
+
+    fn propose(&mut self, what: Proposed, command: Replicated) {
+        let raft = self.shared.raft.clone();
+        self.proposals
+            .push(Box::pin(async move { (what, raft.propose(command).await) }));
+    }
+
+    fn proposed(&mut self, what: &Proposed, result: Result<(), ProposeError>) {
+        if let Err(error) = result {
+            return self.fail(format!("the coordinator's log failed: {error}"));
+        }
+        match what {
+            Proposed::Bound(epoch) => self.epochs.bound_durable(*epoch),
+            Proposed::Binding(epoch) => self.epochs.binding_durable(*epoch),
+            Proposed::CommitPoint(epoch) => self.epochs.commit_point_durable(*epoch),
+        }
+    }
+
+    fn publish(&mut self, publication: Publication) {
+        let Publication {
+            epoch,
+            writes,
+            visible,
+        } = publication;
+        let became_visible = !visible.is_empty();
+        if became_visible {
+            self.shared.runtime.lock().visible.extend(visible);
+        }
+        self.published.send_modify(|published| {
+            published.observable = published.observable.max(epoch);
+            published.epochs_total += 1;
+            published.visible_version += u64::from(became_visible);
+        });
+        for write in writes {
+            if let Some((done, _lock)) = self.writes.remove(&write) {
+                // The client may be gone; the write stands.
+                let _ = done.send(epoch);
+            }
+        }
+        if let Some(since) = self.shared.holds.advance(epoch)
+            && since.0 >= self.since_sent.0.saturating_add(SINCE_STEP_MS)
+        {
+            self.since_sent = since;
+            self.queue(Command::AllowCompaction { since });
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Write {
+                requests,
+                id,
+                freeze,
+                lock,
+                done,
+            } => {
+                self.writes.insert(id, (done, lock));
+                self.epochs.submit_write(id, requests, freeze);
+            }
+            Event::Freeze { id, done } => {
+                self.freezes.insert(id, done);
+                self.epochs.freeze(id);
+            }
+            Event::Thaw { id } => {
+                self.freezes.remove(&id);
+                self.epochs.thaw(id);
+            }
+            Event::Dropped { objects } => {
+                let mut runtime = self.shared.runtime.lock();
+                for id in objects {
+                    self.epochs.object_dropped(id);
+                    runtime.forget(id);
+                    self.dropped.insert(id);
+                }
+            }
+            Event::MarkDirty => self.epochs.mark_dirty(),
+            Event::Shutdown { done } => {
+                self.when_stopped.push(done);
+                if self.ending == Ending::No {
+                    self.ending = Ending::Draining;
+                    self.epochs.shutdown();
+                }
+            }
+        }
+    }
+
+    fn route(&mut self, response: Option<Response>) {
+        let Some(response) = response else {
+            return self.stopped("the worker has stopped");
+        };
+        match response {
+            Response::Ready { .. } => self.fail("the worker greeted twice".to_owned()),
+            Response::SourceProgress {
+                source,
+                position,
+                upstream: _,
+            } => {
+                if !self.dropped.contains(&source) {
+                    self.epochs.source_progress(source, position);
+                }
+            }
+            Response::SourceSnapshot {
+                source,
+                mut tables,
+                position,
+            } => {
+                tables.retain(|table| !self.dropped.contains(table));
+                if !tables.is_empty() && !self.dropped.contains(&source) {
+                    self.epochs.source_snapshot(source, tables, position);
+                }
+            }
+            Response::SourceStatus { object, status } => {
+                let now = self.shared.clock.now_ms();
+                self.shared
+                    .runtime
+                    .lock()
+                    .statuses
+                    .insert(object, (status, now));
+            }
+            Response::SourceStatistics(statistics) => {
+                if let Some(object) = statistics.object {
+                    self.shared
+                        .runtime
+                        .lock()
+                        .statistics
+                        .insert(object, statistics);
+                }
+            }
+            Response::WriteStaged { write, result } => {
+                if let Some(waiter) = self.shared.waiters.lock().writes.remove(&write) {
+                    // The session may be gone; it discards the write when it goes.
+                    let _ = waiter.send(result);
+                }
+            }
+            Response::EpochComplete { epoch } => self.epochs.epoch_complete(epoch),
+            Response::Hydrated { id } => {
+                let now = self.shared.clock.now_ms();
+                let mut runtime = self.shared.runtime.lock();
+                runtime.hydrated.insert(id);
+                let created = runtime
+                    .created_ms
+                    .get(&id)
+                    .copied()
+                    .unwrap_or(self.shared.started_ms);
+                runtime.hydration_ms.insert(id, now.saturating_sub(created));
+                drop(runtime);
+                self.epochs.mark_dirty();
+            }
+            Response::Committed { epoch, versions } => self.epochs.committed(epoch, versions),
+            Response::UpstreamAnswer { request, answer } => {
+                if let Some(waiter) = self.shared.waiters.lock().upstream.remove(&request) {
+                    // The asker may have been cancelled.
+                    let _ = waiter.send(answer);
+                }
+            }
+            Response::CollectionStatistics { id, rows, bytes } => {
+                self.shared.runtime.lock().sizes.insert(id, (rows, bytes));
+            }
+            Response::Stopped => self.stopped("the worker has stopped"),
+            Response::Fatal { message } => self.fail(message),
+        }
+    }
+
+    fn stopped(&mut self, reason: &str) {
+        if self.ending == Ending::Stopping {
+            self.finished = true;
+        } else {
+            self.fail(reason.to_owned());
+        }
+    }
+}

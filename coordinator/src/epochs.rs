@@ -1,0 +1,551 @@
+//! The life of an epoch as a pure state machine: opened, run by the worker and bound at the same time, observable, committed.
+//!
+//! Owns the decision when an epoch opens, what it contains, when it may be observed, and when the Delta tables are committed. Time is passed in; what is to be
+//! done comes out as [`Effect`]s, which `coordinator` executes in order. Must not know sessions, the catalog or any channel.
+//!
+//! Invariants. Epochs strictly increase. An epoch is observable only when it and every epoch before it has been run by the worker and has its bindings on
+//! disk. At most [`EPOCHS_IN_WORKER_MAX`] epochs are in the worker: while one runs, what arrives gathers for the next. After a restart every epoch that had a
+//! binding or a record in the local log runs again, with the same contents and in the same order, before a new one opens.
+//!
+//! An epoch with local writes only has no binding: its record in the worker's local log says everything there is to say about it, so it does not wait for Raft.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use flowstone_proto::message::{RequestId, RunEpoch, SourceBinding};
+use flowstone_types::{Epoch, ObjectId};
+
+use crate::oracle::Oracle;
+
+/// Epochs the worker may have at once: one that runs and one that waits, so that it never idles between two.
+pub const EPOCHS_IN_WORKER_MAX: usize = 2;
+/// Epochs that were opened and are not observable yet. Reached only when the disk under Raft is stuck.
+const EPOCHS_UNOBSERVABLE_MAX: usize = 64;
+/// An epoch opens after this long even if nothing changed, so that frontiers and `AS OF` advance.
+pub const HEARTBEAT_MS: u64 = 1_000;
+/// Time between two group commits.
+pub const COMMIT_INTERVAL_MS: u64 = 1_000;
+
+/// Names one transaction's writes; chosen by the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriteId(pub u64);
+
+/// Names one request that sources stand still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FreezeId(pub u64);
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Make the oracle's bound durable, then call [`EpochLoop::bound_durable`].
+    PersistBound(Epoch),
+    /// Make a binding durable, then call [`EpochLoop::binding_durable`].
+    Bind {
+        /// The epoch.
+        epoch: Epoch,
+        /// Its bindings; never empty.
+        bindings: Vec<SourceBinding>,
+    },
+    /// Send to the worker.
+    Run(RunEpoch),
+    /// Tell the worker that everything up to `epoch` may be observed; then the rest of the world.
+    Observable {
+        /// The newest observable epoch.
+        epoch: Epoch,
+        /// Transactions that are done by it.
+        writes: Vec<WriteId>,
+        /// Source tables that have their first content by it.
+        visible: Vec<ObjectId>,
+    },
+    /// Tell the worker to commit.
+    Commit {
+        /// Up to which epoch.
+        epoch: Epoch,
+    },
+    /// Make the commit point durable, then call [`EpochLoop::commit_point_durable`].
+    PersistCommitPoint {
+        /// The epoch.
+        epoch: Epoch,
+        /// Versions of the tables that changed.
+        versions: Vec<(ObjectId, i64)>,
+    },
+    /// Tell the worker that the commit point is durable.
+    CommitPointDurable {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Sources stand still from now on, and everything they sent is in an epoch that the worker has run.
+    Frozen(FreezeId),
+    /// After [`EpochLoop::shutdown`]: everything is observable and committed.
+    Drained,
+}
+
+/// What a crash left behind.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// The epoch of the commit point.
+    pub commit_point: Epoch,
+    /// Position of each source at the commit point.
+    pub positions: BTreeMap<ObjectId, u64>,
+    /// Bindings above the commit point.
+    pub bindings: BTreeMap<Epoch, Vec<SourceBinding>>,
+    /// Epochs above the commit point that the local log holds.
+    pub logged: Vec<Epoch>,
+    /// The oracle's durable bound.
+    pub oracle_bound: Epoch,
+}
+
+#[derive(Clone, Debug, Default)]
+struct SourceState {
+    /// What the source has buffered.
+    progress: Option<u64>,
+    /// What is in an epoch.
+    bound: Option<u64>,
+    /// Snapshots that are on disk and in no epoch: the tables and the position they were taken at.
+    snapshots: Vec<(Vec<ObjectId>, u64)>,
+}
+
+#[derive(Clone, Debug)]
+struct OpenEpoch {
+    epoch: Epoch,
+    writes: Vec<WriteId>,
+    visible: Vec<ObjectId>,
+    moves_sources: bool,
+    complete: bool,
+    durable: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CommitState {
+    Idle,
+    InWorker(Epoch),
+    InRaft(Epoch),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Draining,
+    Drained,
+}
+
+/// The state machine. After every call of a method that takes a fact, call [`EpochLoop::poll`].
+#[derive(Debug)]
+pub struct EpochLoop {
+    oracle: Oracle,
+    sources: BTreeMap<ObjectId, SourceState>,
+    replay: VecDeque<(Epoch, Vec<SourceBinding>)>,
+    open: VecDeque<OpenEpoch>,
+    writes: VecDeque<(WriteId, Vec<RequestId>)>,
+    frozen: BTreeSet<FreezeId>,
+    freezing: Vec<FreezeId>,
+    observable: Epoch,
+    commit_point: Epoch,
+    commit: CommitState,
+    committed: Option<(Epoch, Vec<(ObjectId, i64)>)>,
+    /// The newest epoch that changed anything, or whose successor must be committed for another reason.
+    dirty: bool,
+    opened_at_ms: Option<u64>,
+    committed_at_ms: u64,
+    pending: Vec<Effect>,
+    phase: Phase,
+}
+
+impl EpochLoop {
+    /// Starts from what was recovered: nothing for a new deployment.
+    #[must_use]
+    pub fn new(recovered: Recovered) -> Self {
+        let mut replay: BTreeMap<Epoch, Vec<SourceBinding>> = recovered
+            .logged
+            .iter()
+            .map(|epoch| (*epoch, Vec::new()))
+            .collect();
+        replay.extend(recovered.bindings);
+        replay.retain(|epoch, _| *epoch > recovered.commit_point);
+        let mut oracle = Oracle::new(recovered.oracle_bound);
+        oracle.start_above(recovered.commit_point);
+        if let Some((last, _)) = replay.last_key_value() {
+            oracle.start_above(*last);
+        }
+        let mut sources: BTreeMap<ObjectId, SourceState> = BTreeMap::new();
+        for (source, position) in recovered.positions {
+            sources.entry(source).or_default().bound = Some(position);
+        }
+        for binding in replay.values().flatten() {
+            sources.entry(binding.source).or_default().bound = Some(binding.position);
+        }
+        Self {
+            oracle,
+            sources,
+            dirty: !replay.is_empty(),
+            replay: replay.into_iter().collect(),
+            open: VecDeque::new(),
+            writes: VecDeque::new(),
+            frozen: BTreeSet::new(),
+            freezing: Vec::new(),
+            observable: recovered.commit_point,
+            commit_point: recovered.commit_point,
+            commit: CommitState::Idle,
+            committed: None,
+            opened_at_ms: None,
+            committed_at_ms: 0,
+            pending: Vec::new(),
+            phase: Phase::Running,
+        }
+    }
+
+    /// The epoch that every read must wait for after a start: the first one that is certainly above everything that was ever seen.
+    #[must_use]
+    pub fn read_floor(&self) -> Epoch {
+        self.oracle.last().next()
+    }
+
+    /// The newest observable epoch.
+    #[must_use]
+    pub const fn observable(&self) -> Epoch {
+        self.observable
+    }
+
+    /// The newest durable commit point.
+    #[must_use]
+    pub const fn commit_point(&self) -> Epoch {
+        self.commit_point
+    }
+
+    /// Whether every epoch from before the crash has been handed to the worker.
+    #[must_use]
+    pub fn replayed(&self) -> bool {
+        self.replay.is_empty()
+    }
+
+    /// A source has buffered everything up to `position`.
+    pub fn source_progress(&mut self, source: ObjectId, position: u64) {
+        let state = self.sources.entry(source).or_default();
+        state.progress = state.progress.max(Some(position));
+    }
+
+    /// The snapshot of `tables`, taken at `position`, is on the worker's disk.
+    pub fn source_snapshot(&mut self, source: ObjectId, tables: Vec<ObjectId>, position: u64) {
+        let state = self.sources.entry(source).or_default();
+        state.snapshots.push((tables, position));
+    }
+
+    /// An object is gone: a source does not move any more, a table's snapshot is not bound any more.
+    pub fn object_dropped(&mut self, id: ObjectId) {
+        self.sources.remove(&id);
+        for state in self.sources.values_mut() {
+            for (tables, _) in &mut state.snapshots {
+                tables.retain(|table| *table != id);
+            }
+            state.snapshots.retain(|(tables, _)| !tables.is_empty());
+        }
+        for binding in self.replay.iter_mut().flat_map(|(_, bindings)| bindings) {
+            binding.snapshots.retain(|table| *table != id);
+        }
+        for (_, bindings) in &mut self.replay {
+            bindings.retain(|binding| binding.source != id);
+        }
+    }
+
+    /// Something other than an epoch's contents must reach the Delta tables: a new view.
+    pub const fn mark_dirty(&mut self) {
+        self.dirty = true;
+    }
+
+    /// A transaction's staged writes wait for an epoch. `freeze` ends with the epoch that takes them.
+    pub fn submit_write(
+        &mut self,
+        id: WriteId,
+        requests: Vec<RequestId>,
+        freeze: Option<FreezeId>,
+    ) {
+        self.writes.push_back((id, requests));
+        if let Some(freeze) = freeze {
+            self.thaw(freeze);
+        }
+    }
+
+    /// Asks that sources stand still; [`Effect::Frozen`] follows. Must end with [`EpochLoop::thaw`] or [`EpochLoop::submit_write`].
+    pub fn freeze(&mut self, id: FreezeId) {
+        self.frozen.insert(id);
+        self.freezing.push(id);
+    }
+
+    /// Sources may move again.
+    pub fn thaw(&mut self, id: FreezeId) {
+        self.frozen.remove(&id);
+        self.freezing.retain(|freezing| *freezing != id);
+    }
+
+    /// The worker has run an epoch and its local writes are on disk.
+    pub fn epoch_complete(&mut self, epoch: Epoch) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.epoch == epoch) {
+            open.complete = true;
+        }
+    }
+
+    /// The binding of an epoch is on disk.
+    pub fn binding_durable(&mut self, epoch: Epoch) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.epoch == epoch) {
+            open.durable = true;
+        }
+    }
+
+    /// The oracle's bound is on disk.
+    pub fn bound_durable(&mut self, bound: Epoch) {
+        self.oracle.bound_is_durable(bound);
+    }
+
+    /// The worker has committed to the Delta tables.
+    pub fn committed(&mut self, epoch: Epoch, versions: Vec<(ObjectId, i64)>) {
+        if self.commit == CommitState::InWorker(epoch) {
+            self.committed = Some((epoch, versions));
+        }
+    }
+
+    /// A commit point is on disk.
+    pub fn commit_point_durable(&mut self, epoch: Epoch) {
+        if self.commit == CommitState::InRaft(epoch) {
+            self.commit = CommitState::Idle;
+            self.commit_point = epoch;
+            self.pending.push(Effect::CommitPointDurable { epoch });
+        }
+    }
+
+    /// Opens no more epochs, except for writes that wait already; [`Effect::Drained`] follows when everything is committed.
+    pub fn shutdown(&mut self) {
+        if self.phase == Phase::Running {
+            self.phase = Phase::Draining;
+        }
+    }
+
+    /// What is to be done now.
+    pub fn poll(&mut self, now_ms: u64) -> Vec<Effect> {
+        let mut effects = std::mem::take(&mut self.pending);
+        if let Some(bound) = self.oracle.bound_to_persist(now_ms)
+            && self.phase == Phase::Running
+        {
+            effects.push(Effect::PersistBound(bound));
+        }
+        self.observe(&mut effects);
+        self.replay_next(&mut effects);
+        self.open_next(now_ms, &mut effects);
+        self.finish_freezing(&mut effects);
+        self.commit_next(now_ms, &mut effects);
+        self.finish_draining(&mut effects);
+        effects
+    }
+
+    /// How long nothing happens by itself, in milliseconds.
+    #[must_use]
+    pub fn idle_ms(&self, now_ms: u64) -> u64 {
+        if self.has_room() && self.work_waits() {
+            return 1;
+        }
+        let since =
+            |at: u64, interval: u64| at.saturating_add(interval).saturating_sub(now_ms).max(1);
+        let heartbeat = since(self.opened_at_ms.unwrap_or(0), HEARTBEAT_MS).min(HEARTBEAT_MS);
+        let commit = since(self.committed_at_ms, COMMIT_INTERVAL_MS).min(COMMIT_INTERVAL_MS);
+        heartbeat.min(commit)
+    }
+
+    fn observe(&mut self, effects: &mut Vec<Effect>) {
+        let mut newest = None;
+        let (mut writes, mut visible) = (Vec::new(), Vec::new());
+        while self
+            .open
+            .front()
+            .is_some_and(|open| open.complete && open.durable)
+            && let Some(open) = self.open.pop_front()
+        {
+            newest = Some(open.epoch);
+            writes.extend(open.writes);
+            visible.extend(open.visible);
+        }
+        if let Some(epoch) = newest {
+            self.observable = epoch;
+            effects.push(Effect::Observable {
+                epoch,
+                writes,
+                visible,
+            });
+        }
+    }
+
+    fn in_worker(&self) -> usize {
+        self.open.iter().filter(|open| !open.complete).count()
+    }
+
+    fn has_room(&self) -> bool {
+        self.in_worker() < EPOCHS_IN_WORKER_MAX && self.open.len() < EPOCHS_UNOBSERVABLE_MAX
+    }
+
+    fn replay_next(&mut self, effects: &mut Vec<Effect>) {
+        while self.has_room()
+            && let Some((epoch, bindings)) = self.replay.pop_front()
+        {
+            self.open.push_back(OpenEpoch {
+                epoch,
+                writes: Vec::new(),
+                visible: bindings
+                    .iter()
+                    .flat_map(|binding| binding.snapshots.clone())
+                    .collect(),
+                moves_sources: !bindings.is_empty(),
+                complete: false,
+                durable: true,
+            });
+            effects.push(Effect::Run(RunEpoch {
+                epoch,
+                bindings,
+                writes: Vec::new(),
+                replay: true,
+            }));
+        }
+    }
+
+    fn work_waits(&self) -> bool {
+        !self.writes.is_empty()
+            || (self.frozen.is_empty()
+                && self
+                    .sources
+                    .values()
+                    .any(|source| source.next_binding().is_some()))
+    }
+
+    fn open_next(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        let due = match self.opened_at_ms {
+            None => true,
+            // The clock stands still or went back: at most one epoch per reading of it.
+            Some(at) if at == now_ms => return,
+            Some(at) => now_ms < at || now_ms - at >= HEARTBEAT_MS,
+        };
+        let wanted = match self.phase {
+            Phase::Running => due || self.work_waits(),
+            Phase::Draining => !self.writes.is_empty(),
+            Phase::Drained => false,
+        };
+        if !wanted || !self.replay.is_empty() || !self.has_room() {
+            return;
+        }
+        let Some(epoch) = self.oracle.issue(now_ms) else {
+            return;
+        };
+        self.opened_at_ms = Some(now_ms);
+        let bindings = if self.frozen.is_empty() && self.phase == Phase::Running {
+            self.take_bindings()
+        } else {
+            Vec::new()
+        };
+        let (writes, requests): (Vec<_>, Vec<_>) = self.writes.drain(..).unzip();
+        self.dirty |= !bindings.is_empty() || !writes.is_empty();
+        self.open.push_back(OpenEpoch {
+            epoch,
+            writes,
+            visible: bindings
+                .iter()
+                .flat_map(|binding| binding.snapshots.clone())
+                .collect(),
+            moves_sources: !bindings.is_empty(),
+            complete: false,
+            durable: bindings.is_empty(),
+        });
+        let requests = requests.into_iter().flatten().collect();
+        effects.push(Effect::Run(RunEpoch {
+            epoch,
+            bindings: bindings.clone(),
+            writes: requests,
+            replay: false,
+        }));
+        if !bindings.is_empty() {
+            effects.push(Effect::Bind { epoch, bindings });
+        }
+    }
+
+    fn take_bindings(&mut self) -> Vec<SourceBinding> {
+        let mut bindings = Vec::new();
+        for (id, source) in &mut self.sources {
+            if let Some((position, snapshots)) = source.next_binding() {
+                source.snapshots.retain(|(_, at)| *at > position);
+                source.bound = Some(position);
+                bindings.push(SourceBinding {
+                    source: *id,
+                    position,
+                    snapshots,
+                });
+            }
+        }
+        bindings
+    }
+
+    fn finish_freezing(&mut self, effects: &mut Vec<Effect>) {
+        let moving = self
+            .open
+            .iter()
+            .any(|open| !open.complete && open.moves_sources);
+        if !moving && self.replay.is_empty() {
+            effects.extend(self.freezing.drain(..).map(Effect::Frozen));
+        }
+    }
+
+    fn commit_next(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        if let Some((epoch, versions)) = self.committed.take() {
+            self.commit = CommitState::InRaft(epoch);
+            effects.push(Effect::PersistCommitPoint { epoch, versions });
+        }
+        let due = now_ms < self.committed_at_ms
+            || now_ms - self.committed_at_ms >= COMMIT_INTERVAL_MS
+            || (self.phase == Phase::Draining && self.open.is_empty() && self.writes.is_empty());
+        if self.dirty
+            && due
+            && self.commit == CommitState::Idle
+            && self.observable > self.commit_point
+        {
+            self.commit = CommitState::InWorker(self.observable);
+            self.committed_at_ms = now_ms;
+            // What is open already is not in this commit.
+            self.dirty = !self.open.is_empty();
+            effects.push(Effect::Commit {
+                epoch: self.observable,
+            });
+        }
+    }
+
+    fn finish_draining(&mut self, effects: &mut Vec<Effect>) {
+        let clean = !self.dirty || self.observable <= self.commit_point;
+        if self.phase == Phase::Draining
+            && self.open.is_empty()
+            && self.writes.is_empty()
+            && self.replay.is_empty()
+            && self.commit == CommitState::Idle
+            && clean
+        {
+            self.phase = Phase::Drained;
+            effects.push(Effect::Drained);
+        }
+    }
+}
+
+impl SourceState {
+    /// How far the source can go, and which snapshots become visible there; `None` if there is nothing new.
+    ///
+    /// A snapshot needs a position at or above its own. A source that was never bound has nothing below its first snapshot, so it goes there at once; a running
+    /// one must have buffered what its other tables have up to there.
+    fn next_binding(&self) -> Option<(u64, Vec<ObjectId>)> {
+        let mut position = self.progress;
+        if self.bound.is_none() {
+            position = position.max(self.snapshots.iter().map(|(_, at)| *at).max());
+        }
+        let position = position.max(self.bound)?;
+        let ready: Vec<ObjectId> = self
+            .snapshots
+            .iter()
+            .filter(|(_, at)| *at <= position)
+            .flat_map(|(tables, _)| tables.iter().copied())
+            .collect();
+        (!ready.is_empty() || self.bound.is_none_or(|bound| position > bound))
+            .then_some((position, ready))
+    }
+}
+
+#[cfg(test)]
+mod tests;

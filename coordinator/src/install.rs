@@ -1,0 +1,390 @@
+//! From catalog items to commands for the worker: what to create for new items, and for all of them after a restart.
+//!
+//! Owns the order (collections, then sources, then dataflows, inputs first) and the resolution of connections and their secrets. Must not know sessions.
+//! Called by `coordinator::start` and by DDL.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use flowstone_proto::message::{
+    CollectionDescription, CollectionKind, Command, DataflowDescription, Export,
+    PostgresConnection, SourceDescription, SourceKind, SourceTable,
+};
+use flowstone_sql::Catalog;
+use flowstone_sql::catalog::{
+    Connection, Item, ItemKind, SourceItemKind, StringOrSecret, arrow_schema,
+};
+use flowstone_sql::lower::{Lowered, lower};
+use flowstone_sql::plan::{plan_index, plan_query};
+use flowstone_types::ObjectId;
+
+use crate::error::Error;
+use crate::planning::{Planner, blocking};
+use crate::raft::{CommitPoint, State};
+use crate::shared::Shared;
+
+/// A maintained view or index, ready for the worker, and what of it is recomputed at each change.
+#[derive(Debug)]
+pub(crate) struct PlannedDataflow {
+    description: DataflowDescription,
+    key: Option<Vec<usize>>,
+    pub(crate) recomputed: Vec<String>,
+}
+
+/// The commands that bring the worker to a recovered state.
+pub(crate) async fn restore_commands(shared: &Shared, state: State) -> Result<Vec<Command>, Error> {
+    let catalog = Arc::new(state.catalog);
+    let all: Vec<ObjectId> = catalog.items.keys().copied().collect();
+    let dataflows = plan_dataflows(&catalog, &all).await?;
+    install_commands(shared, &catalog, &all, &dataflows, &state.commit_point)
+}
+
+/// Plans the dataflows among some items, inputs first.
+///
+/// # Errors
+/// If a query cannot be planned or maintained.
+pub(crate) async fn plan_dataflows(
+    catalog: &Arc<Catalog>,
+    items: &[ObjectId],
+) -> Result<Vec<PlannedDataflow>, Error> {
+    let wanted = in_dependency_order(catalog, items);
+    let catalog = Arc::clone(catalog);
+    blocking(move || {
+        let planner = Planner::for_catalog(Arc::clone(&catalog));
+        let items = wanted.iter().filter_map(|id| catalog.items.get(id));
+        let planned = items.filter_map(|item| plan_dataflow(&planner, item).transpose());
+        planned.collect()
+    })
+    .await
+}
+
+/// The commands that create `items`, in an order in which each finds what it needs.
+///
+/// # Errors
+/// If a secret cannot be read.
+pub(crate) fn install_commands(
+    shared: &Shared,
+    catalog: &Catalog,
+    items: &[ObjectId],
+    dataflows: &[PlannedDataflow],
+    commit_point: &CommitPoint,
+) -> Result<Vec<Command>, Error> {
+    let new: BTreeSet<ObjectId> = items.iter().copied().collect();
+    let found: Vec<&Item> = items
+        .iter()
+        .filter_map(|id| catalog.items.get(id))
+        .collect();
+    let mut commands = Vec::new();
+    for item in &found {
+        let key = dataflows
+            .iter()
+            .find(|dataflow| dataflow.description.id == item.id)
+            .and_then(|dataflow| dataflow.key.clone());
+        commands
+            .extend(collection(catalog, item, key, commit_point).map(Command::CreateCollection));
+    }
+    for item in &found {
+        if let ItemKind::Source(source) = &item.kind {
+            let kind = source_kind(shared, catalog, item.id, &source.kind)?;
+            let tables = source_tables(catalog, item.id, |_| true);
+            let snapshotted = tables
+                .iter()
+                .map(|table| table.id)
+                .filter(|id| commit_point.snapshotted.contains(id))
+                .collect();
+            commands.push(Command::CreateSource(SourceDescription {
+                id: item.id,
+                name: display_name(catalog, item),
+                kind,
+                tables,
+                progress: source.progress,
+                resume_from: commit_point.positions.get(&item.id).copied(),
+                snapshotted,
+            }));
+        }
+    }
+    for (source, tables) in added_tables(catalog, &found, &new) {
+        commands.push(Command::AddSourceTables { source, tables });
+    }
+    commands.extend(
+        dataflows
+            .iter()
+            .map(|dataflow| Command::CreateDataflow(dataflow.description.clone())),
+    );
+    Ok(commands)
+}
+
+/// New tables of sources that run already.
+fn added_tables(
+    catalog: &Catalog,
+    found: &[&Item],
+    new: &BTreeSet<ObjectId>,
+) -> BTreeMap<ObjectId, Vec<SourceTable>> {
+    let mut added: BTreeMap<ObjectId, Vec<SourceTable>> = BTreeMap::new();
+    for item in found {
+        if let ItemKind::Table {
+            source: Some(source),
+            ..
+        } = &item.kind
+            && !new.contains(&source.source)
+            && catalog.items.contains_key(&source.source)
+        {
+            added
+                .entry(source.source)
+                .or_default()
+                .push(source.table.clone());
+        }
+    }
+    added
+}
+
+fn source_tables(
+    catalog: &Catalog,
+    id: ObjectId,
+    keep: impl Fn(ObjectId) -> bool,
+) -> Vec<SourceTable> {
+    let tables = catalog.items.values().filter_map(|item| match &item.kind {
+        ItemKind::Table {
+            source: Some(source),
+            ..
+        } if source.source == id && keep(item.id) => Some(source.table.clone()),
+        _ => None,
+    });
+    tables.collect()
+}
+
+fn collection(
+    catalog: &Catalog,
+    item: &Item,
+    planned_key: Option<Vec<usize>>,
+    commit_point: &CommitPoint,
+) -> Option<CollectionDescription> {
+    let (kind, key) = match &item.kind {
+        ItemKind::Table {
+            source: None, key, ..
+        } => (CollectionKind::Table, key.clone()),
+        ItemKind::Table {
+            source: Some(source),
+            key,
+            ..
+        } => (
+            CollectionKind::SourceTable {
+                source: source.source,
+            },
+            key.clone(),
+        ),
+        ItemKind::Progress { source, .. } => {
+            (CollectionKind::SourceTable { source: *source }, None)
+        }
+        ItemKind::MaterializedView { key, .. } => (
+            CollectionKind::MaterializedView,
+            key.clone().or(planned_key),
+        ),
+        ItemKind::Source(_)
+        | ItemKind::View { .. }
+        | ItemKind::Index { .. }
+        | ItemKind::Secret
+        | ItemKind::Connection(_) => {
+            return None;
+        }
+    };
+    Some(CollectionDescription {
+        id: item.id,
+        name: display_name(catalog, item),
+        schema: arrow_schema(item.columns().unwrap_or_default()),
+        key,
+        kind,
+        delta_version: commit_point.versions.get(&item.id).copied(),
+    })
+}
+
+/// `database.schema.name`, for logs and the metadata of Delta tables.
+fn display_name(catalog: &Catalog, item: &Item) -> String {
+    let schema = catalog.schemas.get(&item.schema);
+    let database = schema
+        .and_then(|schema| schema.database)
+        .and_then(|id| catalog.databases.get(&id));
+    let parts = [
+        database.map(|found| found.name.as_str()),
+        schema.map(|found| found.name.as_str()),
+        Some(item.name.as_str()),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(".")
+}
+
+fn plan_dataflow(planner: &Planner, item: &Item) -> Result<Option<PlannedDataflow>, Error> {
+    let named = |error: flowstone_sql::Error| {
+        let detail = format!("While planning \"{}\".", item.name);
+        Error::Sql(if error.detail.is_some() {
+            error
+        } else {
+            error.with_detail(detail)
+        })
+    };
+    let (lowered, export) = match &item.kind {
+        ItemKind::MaterializedView { query, .. } => {
+            let tree = flowstone_sql::parse::parse_query(query).map_err(named)?;
+            let planned = planner
+                .with(|ctx| plan_query(ctx, &tree, &[]))
+                .map_err(named)?;
+            (lower(&planned).map_err(named)?, Export::Collection)
+        }
+        ItemKind::Index { on, key } => {
+            let keys = key
+                .iter()
+                .map(|key| flowstone_sql::parse::parse_expr(&key.expression))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(named)?;
+            let planned = planner
+                .with(|ctx| plan_index(ctx, *on, &keys))
+                .map_err(named)?;
+            (
+                lower(&planned.planned).map_err(named)?,
+                Export::Index {
+                    key: planned.key_columns,
+                },
+            )
+        }
+        _ => return Ok(None),
+    };
+    let Lowered {
+        plan,
+        key,
+        recomputed,
+    } = lowered;
+    Ok(Some(PlannedDataflow {
+        description: DataflowDescription {
+            id: item.id,
+            plan,
+            export,
+        },
+        key,
+        recomputed,
+    }))
+}
+
+/// `items` such that each comes after what it depends on.
+fn in_dependency_order(catalog: &Catalog, items: &[ObjectId]) -> Vec<ObjectId> {
+    let mut ordered = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut stack: Vec<(ObjectId, bool)> = items.iter().rev().map(|id| (*id, false)).collect();
+    while let Some((id, dependencies_done)) = stack.pop() {
+        if dependencies_done {
+            ordered.push(id);
+        } else if seen.insert(id) {
+            stack.push((id, true));
+            if let Some(item) = catalog.items.get(&id) {
+                stack.extend(item.depends_on.iter().map(|id| (*id, false)));
+            }
+        }
+    }
+    let wanted: BTreeSet<ObjectId> = items.iter().copied().collect();
+    ordered.retain(|id| wanted.contains(id));
+    ordered
+}
+
+/// The objects to name in [`Command::Drop`]: those the worker knows of, dependents first.
+pub(crate) fn dropped_in_worker(catalog: &Catalog, dropped: &[ObjectId]) -> Vec<ObjectId> {
+    let mut ordered = in_dependency_order(catalog, dropped);
+    ordered.reverse();
+    ordered.retain(|id| {
+        catalog.items.get(id).is_some_and(|item| {
+            item.is_collection()
+                || matches!(item.kind, ItemKind::Source(_) | ItemKind::Index { .. })
+        })
+    });
+    ordered
+}
+
+fn source_kind(
+    shared: &Shared,
+    catalog: &Catalog,
+    id: ObjectId,
+    kind: &SourceItemKind,
+) -> Result<SourceKind, Error> {
+    match kind {
+        SourceItemKind::Postgres {
+            connection,
+            publication,
+            slot,
+        } => Ok(SourceKind::Postgres {
+            connection: resolve_connection(shared, catalog, *connection)?,
+            publication: publication.clone(),
+            slot: slot.clone(),
+        }),
+        SourceItemKind::LoadGenerator {
+            generator,
+            tick_interval_ms,
+        } => {
+            let seed = match id {
+                ObjectId::User(number) | ObjectId::System(number) | ObjectId::Transient(number) => {
+                    number
+                }
+            };
+            Ok(SourceKind::LoadGenerator {
+                generator: generator.clone(),
+                tick_interval: Duration::from_millis(*tick_interval_ms),
+                seed,
+            })
+        }
+    }
+}
+
+/// How to reach what a connection item names.
+///
+/// # Errors
+/// If a secret cannot be read.
+pub(crate) fn resolve_connection(
+    shared: &Shared,
+    catalog: &Catalog,
+    id: ObjectId,
+) -> Result<PostgresConnection, Error> {
+    match catalog.items.get(&id).map(|item| &item.kind) {
+        Some(ItemKind::Connection(connection)) => resolve(shared, connection),
+        _ => Err(Error::Internal(format!("{id} is not a connection"))),
+    }
+}
+
+/// The same for a connection that is not in the catalog yet.
+///
+/// # Errors
+/// If a secret cannot be read.
+pub(crate) fn resolve(
+    shared: &Shared,
+    connection: &Connection,
+) -> Result<PostgresConnection, Error> {
+    let secret = |id: ObjectId| -> Result<String, Error> {
+        let value = shared.secret_value(id)?;
+        let text = std::str::from_utf8(&value).map_err(|_| {
+            let message = "a secret that is used in a connection must be text";
+            Error::Sql(flowstone_sql::Error::new(
+                flowstone_sql::error::ErrorKind::InvalidParameterValue,
+                message,
+            ))
+        })?;
+        Ok(text.to_owned())
+    };
+    let text = |value: &StringOrSecret| match value {
+        StringOrSecret::String(text) => Ok(text.clone()),
+        StringOrSecret::Secret(id) => secret(*id),
+    };
+    let Connection::Postgres {
+        host,
+        port,
+        user,
+        password,
+        database,
+        ssl_mode,
+        ssl_root,
+    } = connection;
+    Ok(PostgresConnection {
+        host: host.clone(),
+        port: *port,
+        user: text(user)?,
+        password: password.map(secret).transpose()?,
+        database: database.clone(),
+        ssl_mode: *ssl_mode,
+        ssl_root: ssl_root.as_ref().map(text).transpose()?,
+    })
+}

@@ -1,0 +1,195 @@
+//! The replicated state as a value, and the deterministic function that applies a command to it.
+//!
+//! No I/O, no clock, no randomness. Invariants: bindings are kept only above the commit point; the commit point never moves back; what belongs to an object
+//! goes with its catalog item.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flowstone_proto::message::SourceBinding;
+use flowstone_sql::catalog::{Catalog, CatalogChange};
+use flowstone_types::{Epoch, ObjectId};
+use serde::{Deserialize, Serialize};
+
+use super::command::{Command, Refusal};
+
+/// Version of the meaning of [`State`]; a node refuses a newer one.
+pub const STATE_FORMAT: u32 = 1;
+
+/// Everything the coordinator must not forget.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Identity of this deployment; `None` before the first command.
+    pub cluster_id: Option<[u8; 16]>,
+    /// What exists.
+    pub catalog: Catalog,
+    /// Values of secrets, encrypted.
+    pub secrets: BTreeMap<ObjectId, Vec<u8>>,
+    /// Bindings of epochs above the commit point, in order.
+    pub bindings: BTreeMap<Epoch, Vec<SourceBinding>>,
+    /// What is in the Delta tables.
+    pub commit_point: CommitPoint,
+    /// Epochs above this one have not been issued.
+    pub oracle_bound: Epoch,
+}
+
+/// What is in the Delta tables: a consistent cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitPoint {
+    /// Everything up to and including this epoch is there.
+    pub epoch: Epoch,
+    /// The version of each Delta table.
+    pub versions: BTreeMap<ObjectId, i64>,
+    /// How far each source is at `epoch`.
+    pub positions: BTreeMap<ObjectId, u64>,
+    /// Source tables whose snapshot is there.
+    pub snapshotted: BTreeSet<ObjectId>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            cluster_id: None,
+            catalog: Catalog::initial(),
+            secrets: BTreeMap::new(),
+            bindings: BTreeMap::new(),
+            commit_point: CommitPoint::default(),
+            oracle_bound: Epoch::MIN,
+        }
+    }
+}
+
+impl State {
+    /// Applies one command.
+    ///
+    /// # Errors
+    /// [`Refusal`] if it does not fit the state, which is then unchanged.
+    pub fn apply(&mut self, command: &Command) -> Result<(), Refusal> {
+        match command {
+            Command::ClusterInit {
+                format_version,
+                cluster_id,
+            } => {
+                if *format_version > STATE_FORMAT {
+                    return Err(Refusal::Invalid(format!(
+                        "state format {format_version} is newer than {STATE_FORMAT}"
+                    )));
+                }
+                self.cluster_id.get_or_insert(*cluster_id);
+                Ok(())
+            }
+            Command::CatalogChanges {
+                changes,
+                expected_version,
+                secrets,
+            } => {
+                self.change_catalog(changes, *expected_version)?;
+                for secret in secrets {
+                    self.secrets.insert(secret.id, secret.sealed.clone());
+                }
+                Ok(())
+            }
+            Command::PutSecret(secret) => {
+                self.secrets.insert(secret.id, secret.sealed.clone());
+                Ok(())
+            }
+            Command::DropSecret(id) => {
+                self.secrets.remove(id);
+                Ok(())
+            }
+            Command::Bind { epoch, bindings } => self.bind(*epoch, bindings),
+            Command::CommitPoint { epoch, versions } => self.advance_commit_point(*epoch, versions),
+            Command::OracleBound { epoch } => {
+                self.oracle_bound = self.oracle_bound.max(*epoch);
+                Ok(())
+            }
+        }
+    }
+
+    fn change_catalog(&mut self, changes: &[CatalogChange], expected: u64) -> Result<(), Refusal> {
+        let actual = self.catalog.version;
+        if actual != expected {
+            return Err(Refusal::CatalogMoved { expected, actual });
+        }
+        let mut catalog = self.catalog.clone();
+        catalog
+            .apply(changes)
+            .map_err(|error| Refusal::Invalid(error.message))?;
+        self.catalog = catalog;
+        for change in changes {
+            if let CatalogChange::DropItem(id) = change
+                && !self.catalog.items.contains_key(id)
+            {
+                self.forget(*id);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, id: ObjectId) {
+        self.secrets.remove(&id);
+        self.commit_point.versions.remove(&id);
+        self.commit_point.positions.remove(&id);
+        self.commit_point.snapshotted.remove(&id);
+        for bindings in self.bindings.values_mut() {
+            bindings.retain(|binding| binding.source != id);
+            for binding in bindings {
+                binding.snapshots.retain(|table| *table != id);
+            }
+        }
+    }
+
+    fn bind(&mut self, epoch: Epoch, bindings: &[SourceBinding]) -> Result<(), Refusal> {
+        if epoch <= self.commit_point.epoch {
+            return Err(Refusal::Invalid(format!(
+                "epoch {epoch} is not above the commit point {}",
+                self.commit_point.epoch
+            )));
+        }
+        let known = |id: &ObjectId| self.catalog.items.contains_key(id);
+        let kept = bindings
+            .iter()
+            .filter(|binding| known(&binding.source))
+            .map(|binding| SourceBinding {
+                snapshots: binding
+                    .snapshots
+                    .iter()
+                    .copied()
+                    .filter(|table| known(table))
+                    .collect(),
+                ..binding.clone()
+            })
+            .collect();
+        self.bindings.insert(epoch, kept);
+        Ok(())
+    }
+
+    fn advance_commit_point(
+        &mut self,
+        epoch: Epoch,
+        versions: &[(ObjectId, i64)],
+    ) -> Result<(), Refusal> {
+        if epoch < self.commit_point.epoch {
+            return Err(Refusal::Invalid(format!(
+                "commit point {epoch} is below {}",
+                self.commit_point.epoch
+            )));
+        }
+        self.commit_point.epoch = epoch;
+        for (id, version) in versions {
+            if self.catalog.items.contains_key(id) {
+                self.commit_point.versions.insert(*id, *version);
+            }
+        }
+        let above = self.bindings.split_off(&epoch.next());
+        for binding in std::mem::replace(&mut self.bindings, above)
+            .into_values()
+            .flatten()
+        {
+            self.commit_point
+                .positions
+                .insert(binding.source, binding.position);
+            self.commit_point.snapshotted.extend(binding.snapshots);
+        }
+        Ok(())
+    }
+}

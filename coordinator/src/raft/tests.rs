@@ -1,0 +1,235 @@
+//! openraft's own storage suite, and crashes of the real node.
+
+use std::path::Path;
+
+use flowstone_proto::message::SourceBinding;
+use flowstone_sql::catalog::{CatalogChange, Database, DatabaseId};
+use flowstone_types::{Epoch, ObjectId};
+use openraft::StorageError;
+use openraft::testing::{StoreBuilder, Suite};
+use tempfile::TempDir;
+
+use super::command::SealedSecret;
+use super::log_store::LogStore;
+use super::state::State;
+use super::state_machine::StateMachine;
+use super::*;
+
+struct Builder;
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<u64>> {
+        let directory = tempfile::tempdir().unwrap();
+        let (log, _closed) = LogStore::open(&directory.path().join("log")).unwrap();
+        let machine = StateMachine::open(&directory.path().join("snapshot")).unwrap();
+        Ok((directory, log, machine))
+    }
+}
+
+#[test]
+fn storage_passes_the_suite_of_openraft() {
+    Suite::test_all(Builder).unwrap();
+}
+
+async fn start(directory: &Path) -> (RaftNode, node::RaftTasks) {
+    RaftNode::start(directory, [1; 16]).await.unwrap()
+}
+
+async fn stop(node: RaftNode, tasks: node::RaftTasks) {
+    node.shutdown().await;
+    drop(node);
+    tasks.closed().await;
+}
+
+fn database(id: u64, name: &str) -> CatalogChange {
+    CatalogChange::PutDatabase(Database {
+        id: DatabaseId(id),
+        oid: 30_000,
+        name: name.to_owned(),
+    })
+}
+
+fn catalog_change(state: &State, changes: Vec<CatalogChange>) -> Command {
+    Command::CatalogChanges {
+        changes,
+        expected_version: state.catalog.version,
+        secrets: Vec::new(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_proposed_is_there_after_a_restart_with_and_without_a_snapshot() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, tasks) = start(directory.path()).await;
+    node.propose(catalog_change(&node.state(), vec![database(5_000, "a")]))
+        .await
+        .unwrap();
+    node.propose(Command::PutSecret(SealedSecret {
+        id: ObjectId::User(9),
+        sealed: vec![1, 2],
+    }))
+    .await
+    .unwrap();
+    node.propose(Command::OracleBound { epoch: Epoch(77) })
+        .await
+        .unwrap();
+    let before = node.state();
+    stop(node, tasks).await;
+
+    let (node, tasks) = start(directory.path()).await;
+    assert_eq!(node.state(), before);
+    node.trigger_snapshot().await.unwrap();
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !directory.path().join("raft-snapshot.bin").exists() {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "no snapshot was written"
+        );
+        tokio::task::yield_now().await;
+    }
+    node.propose(Command::OracleBound { epoch: Epoch(88) })
+        .await
+        .unwrap();
+    stop(node, tasks).await;
+
+    let (node, tasks) = start(directory.path()).await;
+    assert_eq!(
+        node.state(),
+        State {
+            oracle_bound: Epoch(88),
+            ..before
+        }
+    );
+    stop(node, tasks).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_proposals_at_once_are_all_applied_and_share_entries() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, tasks) = start(directory.path()).await;
+    let proposals = (1..=500).map(|epoch| {
+        node.propose(Command::OracleBound {
+            epoch: Epoch(epoch),
+        })
+    });
+    for result in futures::future::join_all(proposals).await {
+        result.unwrap();
+    }
+    assert_eq!(node.state().oracle_bound, Epoch(500));
+    assert!(
+        node.last_log_index().unwrap() < 250,
+        "proposals that wait together are one entry"
+    );
+    stop(node, tasks).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_planned_against_another_catalog_is_refused_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, tasks) = start(directory.path()).await;
+    let stale = catalog_change(&node.state(), vec![database(5_001, "b")]);
+    node.propose(catalog_change(&node.state(), vec![database(5_000, "a")]))
+        .await
+        .unwrap();
+    let before = node.state();
+    assert!(matches!(
+        node.propose(stale).await,
+        Err(ProposeError::Refused(Refusal::CatalogMoved { .. }))
+    ));
+    assert_eq!(node.state(), before);
+    stop(node, tasks).await;
+}
+
+#[test]
+fn damaged_newer_and_locked_files_are_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("raft-log.redb");
+    let (store, _closed) = LogStore::open(&log).unwrap();
+    let locked = LogStore::open(&log).unwrap_err();
+    assert!(matches!(&locked, OpenError::Locked { path } if path.contains("raft-log.redb")));
+    drop(store);
+
+    let other = directory.path().join("other.redb");
+    std::fs::write(&other, vec![7; 8192]).unwrap();
+    let damaged = LogStore::open(&other).unwrap_err();
+    assert!(
+        matches!(&damaged, OpenError::Damaged { path, .. } if path.contains("other.redb")),
+        "{damaged:?}"
+    );
+
+    let snapshot = directory.path().join("raft-snapshot.bin");
+    std::fs::write(&snapshot, b"FLOWSNAP\x09\0\0\0........").unwrap();
+    assert!(matches!(
+        StateMachine::open(&snapshot).unwrap_err(),
+        OpenError::Newer { found: 9, .. }
+    ));
+    std::fs::write(&snapshot, b"FLOWSNAP\x01\0\0\0........").unwrap();
+    assert!(matches!(
+        StateMachine::open(&snapshot).unwrap_err(),
+        OpenError::Damaged { .. }
+    ));
+}
+
+#[test]
+fn a_commit_point_takes_the_bindings_up_to_it() {
+    let mut state = State::default();
+    let mut source = None;
+    // Any item will do as a source: the state only asks whether it exists.
+    let schema = *state.catalog.schemas.keys().next().unwrap();
+    for number in [1, 2] {
+        let item = flowstone_sql::catalog::Item {
+            id: ObjectId::User(number),
+            oid: 40_000,
+            schema,
+            name: format!("i{number}"),
+            create_sql: String::new(),
+            depends_on: Vec::new(),
+            comment: None,
+            column_comments: std::collections::BTreeMap::new(),
+            kind: flowstone_sql::catalog::ItemKind::Secret,
+        };
+        source = Some(item.id);
+        let change = catalog_change(&state, vec![CatalogChange::PutItem(Box::new(item))]);
+        state.apply(&change).unwrap();
+    }
+    let (source, table) = (source.unwrap(), ObjectId::User(1));
+    let bind = |epoch, position, snapshots: Vec<ObjectId>| Command::Bind {
+        epoch: Epoch(epoch),
+        bindings: vec![SourceBinding {
+            source,
+            position,
+            snapshots,
+        }],
+    };
+    state.apply(&bind(10, 1, vec![table])).unwrap();
+    state.apply(&bind(20, 2, vec![])).unwrap();
+    state.apply(&bind(30, 3, vec![])).unwrap();
+    state
+        .apply(&Command::CommitPoint {
+            epoch: Epoch(20),
+            versions: vec![(table, 4), (ObjectId::User(99), 1)],
+        })
+        .unwrap();
+    assert_eq!(
+        state.bindings.keys().copied().collect::<Vec<_>>(),
+        [Epoch(30)]
+    );
+    assert_eq!(state.commit_point.positions.get(&source), Some(&2));
+    assert_eq!(
+        state.commit_point.versions.iter().collect::<Vec<_>>(),
+        [(&table, &4)]
+    );
+    assert!(state.commit_point.snapshotted.contains(&table));
+    assert!(state.apply(&bind(20, 9, vec![])).is_err());
+    assert!(
+        state
+            .apply(&Command::CommitPoint {
+                epoch: Epoch(19),
+                versions: vec![]
+            })
+            .is_err()
+    );
+    let drop = catalog_change(&state, vec![CatalogChange::DropItem(source)]);
+    state.apply(&drop).unwrap();
+    assert!(state.bindings.values().all(Vec::is_empty) && state.commit_point.positions.is_empty());
+}

@@ -1,0 +1,490 @@
+//! Sessions: what one client may ask, statement by statement.
+//!
+//! Owns the public [`Session`] and the routing of a statement to what executes it. Must not know client protocols. Called by `pgwire` and `console`.
+//!
+//! Invariants. A session runs one statement at a time. Dropping it ends what it runs, discards what it has staged, and releases its holds and locks; what was
+//! handed to an epoch or to the catalog goes through all the same.
+
+mod cursor;
+mod ddl;
+mod describe;
+mod explain;
+mod read;
+mod settings;
+mod stream;
+mod subscribe;
+mod system;
+mod transaction;
+pub mod variables;
+mod write;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrow_array::{ArrayRef, RecordBatch};
+use flowstone_sql::ast::{Statement, StatementKind};
+use flowstone_sql::error::ErrorKind;
+use flowstone_types::SqlType;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::client::SessionOptions;
+use crate::error::{Error, TransactionError};
+use crate::outcome::{CopyIn, Description, Notice, Outcome, TransactionStatus};
+use crate::planning::Planner;
+use crate::shared::Shared;
+use cursor::{Cursor, Prepared};
+use stream::Limits;
+use transaction::{Class, Mode, Transaction};
+use variables::Variables;
+
+/// Parameter types that `describe` found are remembered for this many statements.
+const DESCRIBED_MAX: usize = 256;
+
+/// One client's session. Dropping it closes it.
+#[derive(Debug)]
+pub struct Session {
+    shared: Arc<Shared>,
+    process_id: i32,
+    secret: i32,
+    user: String,
+    variables: Variables,
+    /// Values of reported variables as the client knows them.
+    told: BTreeMap<String, String>,
+    transaction: Transaction,
+    /// What `now()` is in the transaction: milliseconds since the Unix epoch.
+    now_ms: u64,
+    prepared: BTreeMap<String, Prepared>,
+    cursors: BTreeMap<String, Cursor>,
+    notices: Vec<Notice>,
+    limits: Limits,
+    /// The last parsed query string, to which positions in its statements refer.
+    text: Mutex<Arc<str>>,
+    /// Parameter types of described statements, by their text.
+    described: BTreeMap<String, Vec<SqlType>>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.shared.sessions.remove(self.process_id);
+    }
+}
+
+impl Session {
+    pub(crate) fn open(shared: Arc<Shared>, options: SessionOptions) -> Result<Self, Error> {
+        if shared.stopping.load(Ordering::SeqCst) || shared.failure.borrow().is_some() {
+            return Err(shared.gone());
+        }
+        let mut variables = Variables::default();
+        variables.force("session_authorization", &options.user);
+        if let Some(database) = &options.database {
+            if !shared
+                .catalog()
+                .databases
+                .values()
+                .any(|known| &known.name == database)
+            {
+                let message = format!("database \"{database}\" does not exist");
+                return Err(flowstone_sql::Error::new(ErrorKind::UnknownDatabase, message).into());
+            }
+            variables.start_with("database", database)?;
+        }
+        for (name, value) in &options.parameters {
+            start_parameter(&mut variables, name, value)?;
+        }
+        let now_ms = shared.clock.now_ms();
+        let registered = shared.sessions.register(options.user.clone(), now_ms);
+        let told = variables.reported().into_iter().collect();
+        Ok(Self {
+            shared,
+            process_id: registered.process_id,
+            secret: registered.secret,
+            user: options.user,
+            variables,
+            told,
+            transaction: Transaction::Idle,
+            now_ms,
+            prepared: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+            notices: Vec::new(),
+            limits: Limits {
+                cancelled: registered.cancelled,
+                deadline: None,
+            },
+            text: Mutex::new(Arc::from("")),
+            described: BTreeMap::new(),
+        })
+    }
+
+    /// The session's number, for cancel requests.
+    #[must_use]
+    pub const fn process_id(&self) -> i32 {
+        self.process_id
+    }
+
+    /// What a cancel request must know: four bytes, big endian.
+    #[must_use]
+    pub const fn secret(&self) -> i32 {
+        self.secret
+    }
+
+    /// Parses a query string.
+    ///
+    /// # Errors
+    /// [`Error::Sql`], with a position.
+    pub fn parse(&self, sql: &str) -> Result<Vec<Statement>, Error> {
+        let statements = flowstone_sql::parse::parse(sql)?;
+        *self.text.lock() = Arc::from(sql);
+        Ok(statements)
+    }
+
+    /// What a statement takes and gives. `parameter_types`: what is known of `$1`, `$2`, … beforehand.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the statement.
+    pub async fn describe(
+        &mut self,
+        statement: &Statement,
+        parameter_types: &[Option<SqlType>],
+    ) -> Result<Description, Error> {
+        let description = self.describe_statement(statement, parameter_types).await?;
+        if self.described.len() >= DESCRIBED_MAX {
+            self.described.pop_first();
+        }
+        self.described
+            .insert(statement.text.clone(), description.parameters.clone());
+        Ok(description)
+    }
+
+    /// Runs a statement. `parameters`: one array of one value for each parameter, of the types that [`Session::describe`] gave.
+    ///
+    /// Rows stream: the outcome is there before they are. An error in an explicit transaction fails it; one in the rows must be told with
+    /// [`Session::fail_transaction`].
+    ///
+    /// # Errors
+    /// Whatever is wrong with the statement, its data or its transaction.
+    pub async fn execute(
+        &mut self,
+        statement: &Statement,
+        parameters: &[ArrayRef],
+    ) -> Result<Outcome, Error> {
+        self.shared
+            .counters
+            .statements
+            .fetch_add(1, Ordering::Relaxed);
+        self.start_statement();
+        let result = Box::pin(self.dispatch(statement, parameters)).await;
+        self.finish_statement(result)
+    }
+
+    /// Ends a `COPY … FROM STDIN` with the rows that the client sent, with the columns of [`CopyIn::schema`]. Returns the command tag.
+    ///
+    /// # Errors
+    /// [`Error::Request`] if a row breaks a constraint; as [`Session::execute`].
+    pub async fn copy_in(&mut self, copy: CopyIn, rows: Vec<RecordBatch>) -> Result<String, Error> {
+        self.start_statement();
+        let result = Box::pin(self.finish_copy(copy, rows)).await;
+        self.finish_statement(result)
+    }
+
+    /// Statements until [`Session::end_implicit`] are one transaction, unless there is a block.
+    pub fn begin_implicit(&mut self) {
+        if matches!(self.transaction, Transaction::Idle) {
+            self.transaction = Transaction::Implicit(Mode::Undecided);
+            self.now_ms = self.shared.clock.now_ms();
+            self.variables.begin();
+        }
+    }
+
+    /// Ends what [`Session::begin_implicit`] began. A block stays open.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the writes cannot be made durable any more.
+    pub async fn end_implicit(&mut self, commit: bool) -> Result<(), Error> {
+        let mode = match std::mem::take(&mut self.transaction) {
+            Transaction::Implicit(mode) => mode,
+            other => {
+                self.transaction = other;
+                return Ok(());
+            }
+        };
+        self.cursors.clear();
+        let result = if commit {
+            self.commit_mode(mode).await
+        } else {
+            Ok(())
+        };
+        self.variables.end(commit && result.is_ok());
+        result
+    }
+
+    /// Where the session stands.
+    #[must_use]
+    pub const fn transaction_status(&self) -> TransactionStatus {
+        match self.transaction {
+            Transaction::Idle | Transaction::Implicit(_) => TransactionStatus::Idle,
+            Transaction::Explicit(_) => TransactionStatus::InTransaction,
+            Transaction::Failed => TransactionStatus::Failed,
+        }
+    }
+
+    /// An error after the outcome: the transaction block, if there is one, has failed; an implicit transaction is forgotten.
+    pub fn fail_transaction(&mut self) {
+        match &self.transaction {
+            Transaction::Explicit(_) => {
+                self.transaction = Transaction::Failed;
+                self.cursors.clear();
+            }
+            Transaction::Implicit(_) => {
+                self.transaction = Transaction::Implicit(Mode::Undecided);
+                self.cursors.clear();
+            }
+            Transaction::Idle | Transaction::Failed => {}
+        }
+    }
+
+    /// Notices since the last call, those below `client_min_messages` left out.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        let level = self
+            .variables
+            .get("client_min_messages")
+            .unwrap_or_default();
+        let mut notices = std::mem::take(&mut self.notices);
+        match level.as_str() {
+            "error" => notices.clear(),
+            "warning" => {
+                notices.retain(|notice| notice.severity == crate::outcome::Severity::Warning)
+            }
+            _ => {}
+        }
+        notices
+    }
+
+    /// Reported variables that changed since the last call.
+    pub fn take_parameter_changes(&mut self) -> Vec<(String, String)> {
+        let now: BTreeMap<String, String> = self.variables.reported().into_iter().collect();
+        let changes = now
+            .iter()
+            .filter(|(name, value)| self.told.get(*name) != Some(value));
+        let changes = changes
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        self.told = now;
+        changes
+    }
+
+    /// The reported variables with their values: what a client is told at the start.
+    #[must_use]
+    pub fn parameter_statuses(&self) -> Vec<(String, String)> {
+        self.variables.reported()
+    }
+
+    /// The user.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The value of a session variable; `None` if there is none of that name.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.variables.get(&name.to_ascii_lowercase())
+    }
+
+    fn start_statement(&mut self) {
+        self.limits.cancelled.mark_unchanged();
+        self.limits.deadline = self
+            .variables
+            .statement_timeout()
+            .map(|timeout| Instant::now() + timeout);
+        if matches!(self.transaction, Transaction::Idle) {
+            self.now_ms = self.shared.clock.now_ms();
+        }
+    }
+
+    fn finish_statement<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+        if result.is_err() {
+            self.shared.counters.errors.fetch_add(1, Ordering::Relaxed);
+            self.fail_transaction();
+        }
+        result
+    }
+
+    async fn dispatch(
+        &mut self,
+        statement: &Statement,
+        parameters: &[ArrayRef],
+    ) -> Result<Outcome, Error> {
+        use StatementKind as Kind;
+        if matches!(self.transaction, Transaction::Failed)
+            && !matches!(statement.kind, Kind::Commit | Kind::Rollback)
+        {
+            return Err(TransactionError::Aborted.into());
+        }
+        match &statement.kind {
+            Kind::Query(query) => self.select(statement, query, parameters).await,
+            Kind::Insert(_) | Kind::Update(_) | Kind::Delete(_) => {
+                self.write(statement, parameters).await
+            }
+            Kind::Copy(copy) => self.copy(statement, copy).await,
+            Kind::Subscribe(subscribe) => self.subscribe(statement, subscribe, parameters).await,
+            Kind::Explain(explain) => self.explain(statement, explain).await,
+            Kind::Show(show) => self.show(statement, show).await,
+            Kind::SetVariable(set) => self.set_variable(set),
+            Kind::ResetVariable(reset) => self.reset_variable(reset),
+            Kind::ShowVariable(show) => self.show_variable(show),
+            Kind::SetTransaction(set) => self.set_transaction(set),
+            Kind::Begin { modes } => self.begin(modes).await,
+            Kind::Commit => self.commit().await,
+            Kind::Rollback => Ok(self.rollback()),
+            Kind::Prepare(prepare) => self.prepare(prepare),
+            Kind::Execute(execute) => self.execute_prepared(execute).await,
+            Kind::Deallocate(name) => self.deallocate(name.as_ref()),
+            Kind::Declare(declare) => self.declare(declare, parameters).await,
+            Kind::Fetch(fetch) => self.fetch(fetch).await,
+            Kind::Close(name) => self.close(name.as_ref()),
+            Kind::Discard(target) => self.discard(*target),
+            Kind::ValidateConnection(validate) => {
+                self.validate_connection(statement, validate).await
+            }
+            Kind::Unsupported(error) => Err(Error::Sql((**error).clone())),
+            Kind::CreateDatabase(_)
+            | Kind::CreateSchema(_)
+            | Kind::CreateTable(_)
+            | Kind::CreateTableFromSource(_)
+            | Kind::CreateView(_)
+            | Kind::CreateMaterializedView(_)
+            | Kind::CreateIndex(_)
+            | Kind::CreateSecret(_)
+            | Kind::CreateConnection(_)
+            | Kind::CreateSource(_)
+            | Kind::AlterSecret(_)
+            | Kind::AlterConnection(_)
+            | Kind::AlterSourceAddSubsource(_)
+            | Kind::AlterSourceDropSubsource(_)
+            | Kind::AlterRename(_)
+            | Kind::AlterSchemaSwap(_)
+            | Kind::Drop(_)
+            | Kind::CommentOn(_) => self.ddl(statement).await,
+        }
+    }
+
+    /// What planning needs, for a statement of this session.
+    fn planner(&self, statement: &Statement) -> Planner {
+        let text = self.text.lock().clone();
+        // Positions refer to the whole string; of a statement that came another way only the start of one is known.
+        let tail = text
+            .char_indices()
+            .nth(statement.offset)
+            .and_then(|(at, _)| text.get(at..));
+        let text = if tail.is_some_and(|tail| tail.starts_with(&statement.text)) {
+            text
+        } else if statement.offset == 0 {
+            Arc::from(statement.text.as_str())
+        } else {
+            Arc::from("")
+        };
+        Planner {
+            text,
+            ..self.planner_without_text()
+        }
+    }
+
+    /// What planning needs, for something no user wrote.
+    fn planner_without_text(&self) -> Planner {
+        Planner {
+            catalog: self.shared.catalog(),
+            variables: self.variables.clone(),
+            user: self.user.clone(),
+            process_id: self.process_id,
+            started_ms: self.shared.started_ms,
+            now_ms: self.now_ms,
+            transaction_epoch: None,
+            maintained: false,
+            text: Arc::from(""),
+        }
+    }
+
+    /// Types for a statement's parameters: as described, else as the values have them.
+    fn parameter_types(
+        &self,
+        statement: &Statement,
+        parameters: &[ArrayRef],
+    ) -> Vec<Option<SqlType>> {
+        match self.described.get(&statement.text) {
+            Some(types) if types.len() == parameters.len() => {
+                types.iter().cloned().map(Some).collect()
+            }
+            _ => parameters
+                .iter()
+                .map(|array| SqlType::from_arrow(array.data_type()).ok())
+                .collect(),
+        }
+    }
+
+    /// Checks that the transaction admits a statement, and commits what an implicit one must commit before it.
+    async fn enter(&mut self, class: &Class) -> Result<(), Error> {
+        self.transaction.admit(class)?;
+        self.commit_pending(class).await
+    }
+
+    /// Commits what an implicit transaction has staged, if a statement of `class` must come after it.
+    async fn commit_pending(&mut self, class: &Class) -> Result<(), Error> {
+        if self.transaction.must_commit_before(class)
+            && let Some(mode) = self.transaction.mode()
+        {
+            let mode = std::mem::take(mode);
+            self.commit_mode(mode).await?;
+        }
+        Ok(())
+    }
+}
+
+fn start_parameter(variables: &mut Variables, name: &str, value: &str) -> Result<(), Error> {
+    let lower = name.to_ascii_lowercase();
+    match lower.as_str() {
+        "user" | "database" | "replication" => Ok(()),
+        "options" => {
+            for (name, value) in parse_options(value) {
+                variables.start_with(&name.to_ascii_lowercase(), &value)?;
+            }
+            Ok(())
+        }
+        // Protocol extensions are the client protocol's business.
+        name if name.starts_with("_pq_.") => Ok(()),
+        name => Ok(variables.start_with(name, value)?),
+    }
+}
+
+/// The settings of libpq's `options`: `-c name=value` and `--name=value`, blanks escaped by backslashes.
+fn parse_options(text: &str) -> Vec<(String, String)> {
+    let mut words = vec![String::new()];
+    let mut escaped = false;
+    for c in text.chars() {
+        if escaped || !(c == '\\' || c.is_ascii_whitespace()) {
+            escaped = false;
+            if let Some(word) = words.last_mut() {
+                word.push(c);
+            }
+        } else if c == '\\' {
+            escaped = true;
+        } else {
+            words.push(String::new());
+        }
+    }
+    let words = words.into_iter().filter(|word| !word.is_empty());
+    let settings = words.filter_map(|word| {
+        let word = word
+            .strip_prefix("--")
+            .or_else(|| word.strip_prefix("-c"))
+            .unwrap_or(&word)
+            .to_owned();
+        let (name, value) = word.split_once('=')?;
+        Some((name.replace('-', "_"), value.to_owned()))
+    });
+    settings.collect()
+}
+
+#[cfg(test)]
+mod tests;

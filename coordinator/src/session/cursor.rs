@@ -1,0 +1,249 @@
+//! Prepared statements by name, and cursors.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::SchemaRef;
+use flowstone_sql::ast::{Declare, Execute, Fetch, Ident, Prepare, Statement, StatementKind};
+use flowstone_types::SqlType;
+use futures::{FutureExt, StreamExt};
+use tokio::time::Instant;
+
+use super::Session;
+use super::transaction::{Class, Mode, Transaction};
+use crate::error::{Error, SessionError, TransactionError};
+use crate::outcome::{Outcome, RowStream};
+
+/// A prepared statement.
+#[derive(Clone, Debug)]
+pub(super) struct Prepared {
+    pub(super) statement: Statement,
+    pub(super) types: Vec<Option<SqlType>>,
+}
+
+/// A cursor: a stream and what of its last batch was not fetched yet.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    pub(super) schema: SchemaRef,
+    rows: RowStream,
+    rest: VecDeque<RecordBatch>,
+    done: bool,
+    /// A subscription gives what there is, a query all that was asked for.
+    endless: bool,
+}
+
+/// How long a FETCH waits for rows.
+#[derive(Clone, Copy, Debug)]
+enum Patience {
+    /// Until there are as many as asked for, or no more.
+    Complete,
+    /// Until there is at least one.
+    First,
+    /// Until then, whatever there is.
+    Until(Instant),
+    /// Not at all.
+    None,
+}
+
+impl Cursor {
+    fn take(&mut self, wanted: u64) -> Option<RecordBatch> {
+        let batch = self.rest.pop_front()?;
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+        if batch.num_rows() <= wanted {
+            return Some(batch);
+        }
+        self.rest
+            .push_front(batch.slice(wanted, batch.num_rows() - wanted));
+        Some(batch.slice(0, wanted))
+    }
+
+    /// Up to `count` rows.
+    async fn fetch(&mut self, count: u64, patience: Patience) -> Result<Vec<RecordBatch>, Error> {
+        let mut fetched = Vec::new();
+        let mut missing = count;
+        while missing > 0 {
+            if let Some(batch) = self.take(missing) {
+                missing -= u64::try_from(batch.num_rows())
+                    .unwrap_or(u64::MAX)
+                    .min(missing);
+                if batch.num_rows() > 0 {
+                    fetched.push(batch);
+                }
+                continue;
+            }
+            if self.done {
+                break;
+            }
+            let next = self.rows.next();
+            let next = match patience {
+                Patience::Complete => Some(next.await),
+                Patience::First if fetched.is_empty() => Some(next.await),
+                Patience::First | Patience::None => next.now_or_never(),
+                Patience::Until(at) => tokio::time::timeout_at(at, next).await.ok(),
+            };
+            match next {
+                None => break,
+                Some(None) => self.done = true,
+                Some(Some(batch)) => self.rest.push_back(batch?),
+            }
+        }
+        Ok(fetched)
+    }
+}
+
+impl Session {
+    pub(super) fn prepare(&mut self, prepare: &Prepare) -> Result<Outcome, Error> {
+        let name = prepare.name.value.clone();
+        if self.prepared.contains_key(&name) {
+            return Err(SessionError::DuplicatePrepared(name).into());
+        }
+        let types = prepare
+            .types
+            .iter()
+            .map(|data_type| flowstone_sql::parse::parse_type(data_type).map(Some))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.prepared.insert(
+            name,
+            Prepared {
+                statement: (*prepare.statement).clone(),
+                types,
+            },
+        );
+        Ok(Outcome::Command {
+            tag: "PREPARE".to_owned(),
+        })
+    }
+
+    pub(super) fn find_prepared(&self, name: &Ident) -> Result<Prepared, Error> {
+        let found = self.prepared.get(&name.value).cloned();
+        found.ok_or_else(|| SessionError::UnknownPrepared(name.value.clone()).into())
+    }
+
+    pub(super) async fn execute_prepared(&mut self, execute: &Execute) -> Result<Outcome, Error> {
+        let Prepared { statement, types } = self.find_prepared(&execute.name)?;
+        let description = self.describe_statement(&statement, &types).await?;
+        if description.parameters.len() != execute.parameters.len() {
+            let (expected, actual) = (description.parameters.len(), execute.parameters.len());
+            return Err(SessionError::ParameterCount { expected, actual }.into());
+        }
+        let mut values: Vec<ArrayRef> = Vec::with_capacity(execute.parameters.len());
+        for (expr, sql_type) in itertools::zip_eq(&execute.parameters, &description.parameters) {
+            values.push(self.evaluate(expr, Some(sql_type)).await?);
+        }
+        self.described
+            .insert(statement.text.clone(), description.parameters);
+        Box::pin(self.dispatch(&statement, &values)).await
+    }
+
+    pub(super) fn deallocate(&mut self, name: Option<&Ident>) -> Result<Outcome, Error> {
+        let tag = match name {
+            None => {
+                self.prepared.clear();
+                "DEALLOCATE ALL"
+            }
+            Some(name) => {
+                self.find_prepared(name)?;
+                self.prepared.remove(&name.value);
+                "DEALLOCATE"
+            }
+        };
+        Ok(Outcome::Command {
+            tag: tag.to_owned(),
+        })
+    }
+
+    pub(super) async fn declare(
+        &mut self,
+        declare: &Declare,
+        parameters: &[ArrayRef],
+    ) -> Result<Outcome, Error> {
+        if !self.transaction.in_block() {
+            return Err(TransactionError::Required("DECLARE CURSOR".to_owned()).into());
+        }
+        let name = declare.name.value.clone();
+        if self.cursors.contains_key(&name) {
+            return Err(SessionError::DuplicateCursor(name).into());
+        }
+        let statement = &*declare.statement;
+        let (schema, rows, endless) = match &statement.kind {
+            StatementKind::Query(query) => {
+                let (schema, rows) = self.read(statement, query, parameters).await?;
+                (schema, rows, false)
+            }
+            StatementKind::Subscribe(subscribe) => {
+                self.enter(&Class::Subscribe).await?;
+                let (schema, rows) = self.subscription(statement, subscribe, parameters).await?;
+                if let Transaction::Explicit(mode) = &mut self.transaction {
+                    *mode = Mode::Subscribe;
+                }
+                (schema, rows, true)
+            }
+            _ => {
+                return Err(flowstone_sql::Error::unsupported(
+                    "cursors over anything but queries and subscriptions",
+                )
+                .into());
+            }
+        };
+        self.cursors.insert(
+            name,
+            Cursor {
+                schema,
+                rows,
+                rest: VecDeque::new(),
+                done: false,
+                endless,
+            },
+        );
+        Ok(Outcome::Command {
+            tag: "DECLARE CURSOR".to_owned(),
+        })
+    }
+
+    pub(super) async fn fetch(&mut self, fetch: &Fetch) -> Result<Outcome, Error> {
+        if !self.transaction.in_block() {
+            return Err(TransactionError::Required("FETCH".to_owned()).into());
+        }
+        let limits = self.limits.clone();
+        let name = &fetch.name.value;
+        let cursor = self
+            .cursors
+            .get_mut(name)
+            .ok_or_else(|| SessionError::UnknownCursor(name.clone()))?;
+        let patience = match (fetch.timeout, cursor.endless) {
+            (Some(Duration::ZERO), _) => Patience::None,
+            (Some(timeout), _) => Patience::Until(Instant::now() + timeout),
+            (None, true) => Patience::First,
+            (None, false) => Patience::Complete,
+        };
+        let batches = limits
+            .run(cursor.fetch(fetch.count.unwrap_or(u64::MAX), patience))
+            .await?;
+        let schema = std::sync::Arc::clone(&cursor.schema);
+        Ok(Outcome::Rows {
+            verb: "FETCH",
+            schema,
+            rows: RowStream::of(batches),
+        })
+    }
+
+    pub(super) fn close(&mut self, name: Option<&Ident>) -> Result<Outcome, Error> {
+        match name {
+            None => self.cursors.clear(),
+            Some(name) => {
+                if self.cursors.remove(&name.value).is_none() {
+                    return Err(SessionError::UnknownCursor(name.value.clone()).into());
+                }
+            }
+        }
+        let tag = if name.is_none() {
+            "CLOSE CURSOR ALL"
+        } else {
+            "CLOSE CURSOR"
+        };
+        Ok(Outcome::Command {
+            tag: tag.to_owned(),
+        })
+    }
+}

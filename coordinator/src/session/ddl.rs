@@ -1,0 +1,444 @@
+//! DDL: plan, make durable, tell the worker, let everybody see.
+//!
+//! One statement at a time over the whole node. Everything that can be wrong is found before the change is proposed; from then on it is carried through by a task
+//! of its own, whatever becomes of the session.
+
+use std::sync::Arc;
+
+use flowstone_proto::message::{Command, UpstreamAnswer, UpstreamQuestion, UpstreamTable};
+use flowstone_sql::Catalog;
+use flowstone_sql::ast::{
+    CreateIndex, Ident, Name, ObjectType, Statement, StatementKind, ValidateConnection,
+};
+use flowstone_sql::catalog::{CatalogChange, ItemKind, ResolveContext, SourceItemKind};
+use flowstone_sql::ddl::{self, DdlPlan, ViewParts, pg_types};
+use flowstone_sql::lower::lower;
+use flowstone_sql::plan::{plan_index, plan_view};
+use flowstone_types::ObjectId;
+use tokio::sync::OwnedMutexGuard;
+
+use super::Session;
+use super::transaction::Class;
+use crate::coordinator::Event;
+use crate::error::Error;
+use crate::install;
+use crate::outcome::{Notice, Outcome, Severity};
+use crate::raft::command::SealedSecret;
+use crate::raft::{Command as Replicated, CommitPoint};
+use crate::shared::Shared;
+
+/// A change of the catalog, ready to be made.
+struct Change {
+    changes: Vec<CatalogChange>,
+    secrets: Vec<SealedSecret>,
+}
+
+impl Session {
+    pub(super) async fn ddl(&mut self, statement: &Statement) -> Result<Outcome, Error> {
+        self.enter(&Class::Alone(words(&statement.kind).to_owned()))
+            .await?;
+        // Upstreams are asked before the turn begins: an unreachable one must not hold up everybody.
+        let limits = self.limits.clone();
+        let upstream = limits.run(self.ask_about(statement)).await?;
+        let turn = limits
+            .run(async { Ok(Arc::clone(&self.shared.ddl).lock_owned().await) })
+            .await?;
+        let plan = self.plan_ddl(statement, &upstream).await?;
+        let secrets = self.sealed_secrets(&statement.kind, &plan)?;
+        let DdlPlan {
+            changes,
+            notices,
+            tag,
+            ..
+        } = plan;
+        let work = carry_through(Arc::clone(&self.shared), turn, Change { changes, secrets });
+        // A task of its own: it goes on if this session goes away half way.
+        let recomputed = match tokio::spawn(work).await {
+            Ok(result) => result?,
+            Err(error) => {
+                return Err(Error::Internal(format!(
+                    "a change of the catalog failed half way: {error}"
+                )));
+            }
+        };
+        self.notices.extend(notices.into_iter().map(from_sql));
+        self.note_recomputed(&recomputed);
+        Ok(Outcome::Command { tag })
+    }
+
+    pub(super) async fn validate_connection(
+        &mut self,
+        _statement: &Statement,
+        validate: &ValidateConnection,
+    ) -> Result<Outcome, Error> {
+        let catalog = self.shared.catalog();
+        let item = catalog.resolve_item(
+            &self.resolve_context(),
+            &validate.name,
+            ObjectType::Connection,
+        )?;
+        let connection = install::resolve_connection(&self.shared, &catalog, item.id)?;
+        let limits = self.limits.clone();
+        limits
+            .run(
+                self.shared
+                    .ask_upstream(UpstreamQuestion::ValidatePostgres(connection)),
+            )
+            .await?;
+        Ok(Outcome::Command {
+            tag: "VALIDATE CONNECTION".to_owned(),
+        })
+    }
+
+    /// Where unqualified names are looked up.
+    pub(super) fn resolve_context(&self) -> ResolveContext {
+        ResolveContext {
+            database: self.variables.database(),
+            search_path: self.variables.search_path(),
+        }
+    }
+
+    /// What upstreams say that a statement needs to know: the tables that could be captured. Also checks that a new connection works.
+    async fn ask_about(&self, statement: &Statement) -> Result<Vec<UpstreamTable>, Error> {
+        let catalog = self.shared.catalog();
+        let context = self.resolve_context();
+        let question = match &statement.kind {
+            StatementKind::CreateConnection(create) if create.validate != Some(false) => {
+                self.question_of_plan(&catalog, &context, &statement.kind)?
+            }
+            StatementKind::AlterConnection(alter) if alter.validate != Some(false) => {
+                self.question_of_plan(&catalog, &context, &statement.kind)?
+            }
+            StatementKind::CreateSource(create) => match (
+                ddl::source_connection(&catalog, &context, create)?,
+                create.load_generator(),
+            ) {
+                (Some(item), _) => {
+                    let connection = install::resolve_connection(&self.shared, &catalog, item.id)?;
+                    let publication = match &create.kind {
+                        flowstone_sql::ast::CreateSourceKind::Postgres { publication, .. } => {
+                            publication.clone()
+                        }
+                        flowstone_sql::ast::CreateSourceKind::LoadGenerator { .. } => String::new(),
+                    };
+                    Some(UpstreamQuestion::DescribePublication {
+                        connection,
+                        publication,
+                    })
+                }
+                (None, generator) => generator.map(UpstreamQuestion::DescribeGenerator),
+            },
+            StatementKind::CreateTableFromSource(create) => {
+                self.question_of_source(&catalog, &context, &create.source)?
+            }
+            StatementKind::AlterSourceAddSubsource(alter) => {
+                self.question_of_source(&catalog, &context, &alter.source)?
+            }
+            _ => None,
+        };
+        let Some(question) = question else {
+            return Ok(Vec::new());
+        };
+        match self.shared.ask_upstream(question).await? {
+            UpstreamAnswer::Valid => Ok(Vec::new()),
+            UpstreamAnswer::Publication(tables) => Ok(tables),
+        }
+    }
+
+    /// Whether the connection that a statement makes works.
+    fn question_of_plan(
+        &self,
+        catalog: &Catalog,
+        context: &ResolveContext,
+        kind: &StatementKind,
+    ) -> Result<Option<UpstreamQuestion>, Error> {
+        let plan = ddl::plan_ddl(catalog, context, kind)?;
+        for change in &plan.changes {
+            if let CatalogChange::PutItem(item) = change
+                && let ItemKind::Connection(connection) = &item.kind
+            {
+                let connection = install::resolve(&self.shared, connection)?;
+                return Ok(Some(UpstreamQuestion::ValidatePostgres(connection)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What a source that exists could capture.
+    fn question_of_source(
+        &self,
+        catalog: &Catalog,
+        context: &ResolveContext,
+        name: &Name,
+    ) -> Result<Option<UpstreamQuestion>, Error> {
+        let item = catalog.find_item(context, name, ObjectType::Source)?;
+        let Some(ItemKind::Source(source)) = item.map(|item| &item.kind) else {
+            return Ok(None);
+        };
+        Ok(Some(match &source.kind {
+            SourceItemKind::Postgres {
+                connection,
+                publication,
+                ..
+            } => UpstreamQuestion::DescribePublication {
+                connection: install::resolve_connection(&self.shared, catalog, *connection)?,
+                publication: publication.clone(),
+            },
+            SourceItemKind::LoadGenerator { generator, .. } => {
+                UpstreamQuestion::DescribeGenerator(generator.clone())
+            }
+        }))
+    }
+
+    async fn plan_ddl(
+        &self,
+        statement: &Statement,
+        upstream: &[UpstreamTable],
+    ) -> Result<DdlPlan, Error> {
+        let catalog = self.shared.catalog();
+        let context = self.resolve_context();
+        match &statement.kind {
+            StatementKind::CreateView(create) => {
+                let (parts, _) = self
+                    .plan_view_parts(statement, &create.query, &create.columns, Maintained::No)
+                    .await?;
+                Ok(ddl::plan_create_view(&catalog, &context, create, &parts)?)
+            }
+            StatementKind::CreateMaterializedView(create) => {
+                let (parts, key) = self
+                    .plan_view_parts(statement, &create.query, &create.columns, Maintained::Yes)
+                    .await?;
+                Ok(ddl::plan_create_materialized_view(
+                    &catalog, &context, create, &parts, key,
+                )?)
+            }
+            StatementKind::CreateIndex(create) => {
+                self.plan_index(statement, &catalog, &context, create).await
+            }
+            StatementKind::CreateSource(create) => {
+                let slot = format!("materialize_{}", uuid::Uuid::new_v4().simple());
+                Ok(ddl::plan_create_source(
+                    &catalog,
+                    &context,
+                    create,
+                    upstream,
+                    &slot,
+                    &pg_types::sql_type,
+                )?)
+            }
+            StatementKind::CreateTableFromSource(create) => Ok(ddl::plan_table_from_source(
+                &catalog,
+                &context,
+                create,
+                upstream,
+                &pg_types::sql_type,
+            )?),
+            StatementKind::AlterSourceAddSubsource(alter) => Ok(ddl::plan_add_subsources(
+                &catalog,
+                &context,
+                alter,
+                upstream,
+                &pg_types::sql_type,
+            )?),
+            kind => Ok(ddl::plan_ddl(&catalog, &context, kind)?),
+        }
+    }
+
+    /// Plans the query of a view; with its key, if it is maintained.
+    async fn plan_view_parts(
+        &self,
+        statement: &Statement,
+        query: &sqlparser::ast::Query,
+        columns: &[Ident],
+        maintained: Maintained,
+    ) -> Result<(ViewParts, Option<Vec<usize>>), Error> {
+        let mut planner = self.planner(statement);
+        planner.maintained = maintained == Maintained::Yes;
+        let query = query.clone();
+        let aliases: Vec<String> = columns.iter().map(|column| column.value.clone()).collect();
+        planner
+            .run(move |ctx| {
+                let view = plan_view(ctx, &query, &aliases)?;
+                let key = if maintained == Maintained::Yes {
+                    lower(&view.planned)?.key
+                } else {
+                    None
+                };
+                let depends_on = view.planned.depends_on;
+                Ok((
+                    ViewParts {
+                        columns: view.columns,
+                        query: view.query_sql,
+                        depends_on,
+                    },
+                    key,
+                ))
+            })
+            .await
+    }
+
+    async fn plan_index(
+        &self,
+        statement: &Statement,
+        catalog: &Arc<Catalog>,
+        context: &ResolveContext,
+        create: &CreateIndex,
+    ) -> Result<DdlPlan, Error> {
+        let relation = ddl::index_relation(catalog, context, create)?;
+        let key = match &create.keys {
+            None => ddl::default_index_key(relation),
+            Some(keys) => {
+                let (on, keys) = (relation.id, keys.clone());
+                let planner = self.planner(statement).maintained();
+                planner
+                    .run(move |ctx| {
+                        let planned = plan_index(ctx, on, &keys)?;
+                        lower(&planned.planned)?;
+                        Ok(planned.key)
+                    })
+                    .await?
+            }
+        };
+        Ok(ddl::plan_create_index(catalog, context, create, key)?)
+    }
+
+    /// The values of secrets that a statement sets, encrypted.
+    fn sealed_secrets(
+        &self,
+        kind: &StatementKind,
+        plan: &DdlPlan,
+    ) -> Result<Vec<SealedSecret>, Error> {
+        let (id, value) = match kind {
+            StatementKind::CreateSecret(create) => (plan.created.first().copied(), &create.value),
+            StatementKind::AlterSecret(alter) => {
+                let catalog = self.shared.catalog();
+                let found =
+                    catalog.find_item(&self.resolve_context(), &alter.name, ObjectType::Secret)?;
+                (found.map(|item| item.id), &alter.value)
+            }
+            _ => return Ok(Vec::new()),
+        };
+        match id {
+            Some(id) => Ok(vec![SealedSecret {
+                id,
+                sealed: self.shared.key.seal(id, &value.0)?,
+            }]),
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Maintained {
+    Yes,
+    No,
+}
+
+fn from_sql(notice: ddl::Notice) -> Notice {
+    let severity = match notice.severity {
+        ddl::Severity::Notice => Severity::Notice,
+        ddl::Severity::Warning => Severity::Warning,
+    };
+    Notice {
+        severity,
+        message: notice.message,
+        detail: None,
+        hint: notice.hint,
+    }
+}
+
+/// The words that name a statement in messages.
+const fn words(kind: &StatementKind) -> &'static str {
+    use StatementKind as Kind;
+    match kind {
+        Kind::CreateDatabase(_) => "CREATE DATABASE",
+        Kind::CreateSchema(_) => "CREATE SCHEMA",
+        Kind::CreateTable(_) | Kind::CreateTableFromSource(_) => "CREATE TABLE",
+        Kind::CreateView(_) => "CREATE VIEW",
+        Kind::CreateMaterializedView(_) => "CREATE MATERIALIZED VIEW",
+        Kind::CreateIndex(_) => "CREATE INDEX",
+        Kind::CreateSecret(_) => "CREATE SECRET",
+        Kind::CreateConnection(_) => "CREATE CONNECTION",
+        Kind::CreateSource(_) => "CREATE SOURCE",
+        Kind::AlterSecret(_) => "ALTER SECRET",
+        Kind::AlterConnection(_) => "ALTER CONNECTION",
+        Kind::AlterSourceAddSubsource(_) | Kind::AlterSourceDropSubsource(_) => "ALTER SOURCE",
+        Kind::AlterRename(_) | Kind::AlterSchemaSwap(_) => "ALTER",
+        Kind::Drop(_) => "DROP",
+        Kind::CommentOn(_) => "COMMENT ON",
+        _ => "this statement",
+    }
+}
+
+/// Makes a change durable and tells the worker. Returns what parts of new views are recomputed at each change.
+async fn carry_through(
+    shared: Arc<Shared>,
+    _turn: OwnedMutexGuard<()>,
+    change: Change,
+) -> Result<Vec<String>, Error> {
+    let before = shared.catalog();
+    let mut after = Catalog::clone(&before);
+    after.apply(&change.changes)?;
+    let after = Arc::new(after);
+    let new: Vec<ObjectId> = after
+        .items
+        .keys()
+        .filter(|id| !before.items.contains_key(id))
+        .copied()
+        .collect();
+    let gone: Vec<ObjectId> = before
+        .items
+        .keys()
+        .filter(|id| !after.items.contains_key(id))
+        .copied()
+        .collect();
+    let dataflows = install::plan_dataflows(&after, &new).await?;
+    let commands =
+        install::install_commands(&shared, &after, &new, &dataflows, &CommitPoint::default())?;
+    let expected_version = before.version;
+    let Change { changes, secrets } = change;
+    if changes.is_empty() {
+        for secret in secrets {
+            shared.raft.propose(Replicated::PutSecret(secret)).await?;
+        }
+        return Ok(Vec::new());
+    }
+    shared
+        .raft
+        .propose(Replicated::CatalogChanges {
+            changes,
+            expected_version,
+            secrets,
+        })
+        .await?;
+    let objects = install::dropped_in_worker(&before, &gone);
+    if !gone.is_empty() {
+        shared
+            .tell(Event::Dropped {
+                objects: gone.clone(),
+            })
+            .await?;
+        for id in &gone {
+            shared.write_locks.forget(*id);
+        }
+    }
+    if !objects.is_empty() {
+        shared.send(Command::Drop { objects }).await?;
+    }
+    {
+        let now = shared.clock.now_ms();
+        let mut runtime = shared.runtime.lock();
+        runtime.created_ms.extend(new.iter().map(|id| (*id, now)));
+    }
+    for command in commands {
+        shared.send(command).await?;
+    }
+    *shared.catalog.write() = after;
+    if !new.is_empty() {
+        shared.tell(Event::MarkDirty).await?;
+    }
+    Ok(dataflows
+        .into_iter()
+        .flat_map(|dataflow| dataflow.recomputed)
+        .collect())
+}

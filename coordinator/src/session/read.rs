@@ -1,0 +1,448 @@
+//! SELECT: planning, the epoch it reads, and the peek.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use arrow_array::ArrayRef;
+use arrow_schema::SchemaRef;
+use flowstone_proto::message::{Command, Peek, ReadAt, RequestError};
+use flowstone_sql::Catalog;
+use flowstone_sql::ast::{AsOf, QueryStatement, Statement};
+use flowstone_sql::catalog::{ItemKind, SchemaId};
+use flowstone_sql::error::ErrorKind;
+use flowstone_sql::plan::{PlannedQuery, plan_query};
+use flowstone_types::{Epoch, ObjectId, SqlType};
+use sqlparser::ast::{Expr, ObjectNamePart, Query, Visit, Visitor};
+
+use super::Session;
+use super::stream::{Request, nullable};
+use super::transaction::{Class, Mode, ReadTransaction, Transaction};
+use crate::error::{Error, TransactionError};
+use crate::holds::Hold;
+use crate::outcome::{Outcome, RowStream};
+
+/// When a statement reads, as it says itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AsOfEpoch {
+    Exactly(Epoch),
+    AtLeast(Epoch),
+}
+
+impl Session {
+    pub(super) async fn select(
+        &mut self,
+        statement: &Statement,
+        query: &QueryStatement,
+        parameters: &[ArrayRef],
+    ) -> Result<Outcome, Error> {
+        let (schema, rows) = self.read(statement, query, parameters).await?;
+        Ok(Outcome::Rows {
+            verb: "SELECT",
+            schema,
+            rows,
+        })
+    }
+
+    /// Runs a query.
+    pub(super) async fn read(
+        &mut self,
+        statement: &Statement,
+        query: &QueryStatement,
+        parameters: &[ArrayRef],
+    ) -> Result<(SchemaRef, RowStream), Error> {
+        self.commit_pending(&Class::Read).await?;
+        let as_of = self.resolve_as_of(query.as_of.as_ref()).await?;
+        let mut planner = self.planner(statement);
+        let epoch = self
+            .transaction_epoch()
+            .unwrap_or_else(|| self.shared.read_epoch());
+        planner.transaction_epoch = Some(match as_of {
+            Some(AsOfEpoch::Exactly(epoch)) => epoch,
+            Some(AsOfEpoch::AtLeast(least)) => epoch.max(least),
+            None => epoch,
+        });
+        let catalog = std::sync::Arc::clone(&planner.catalog);
+        let types = self.parameter_types(statement, parameters);
+        let tree = query.query.clone();
+        let bound = parameters.to_vec();
+        let planned = planner
+            .run(move |ctx| plan_query(ctx, &tree, &types)?.bind(&bound))
+            .await?;
+        if !planned.reads.is_empty() {
+            self.transaction.admit(&Class::Read)?;
+        }
+        let exact = asks_for_epoch(&catalog, &query.query, &planned.depends_on);
+        let (at, hold) = self
+            .read_at(&catalog, &planned, as_of, exact.then_some(epoch))
+            .await?;
+        self.peek(planned, at, hold).await
+    }
+
+    /// Sends a planned query to the worker.
+    pub(super) async fn peek(
+        &self,
+        planned: PlannedQuery,
+        at: ReadAt,
+        hold: Option<Hold>,
+    ) -> Result<(SchemaRef, RowStream), Error> {
+        let schema = nullable(&planned.schema);
+        let request = self.send_peek(planned, at, hold).await?;
+        let rows = request.into_rows(std::sync::Arc::clone(&schema), self.limits.clone());
+        Ok((schema, rows))
+    }
+
+    async fn send_peek(
+        &self,
+        planned: PlannedQuery,
+        at: ReadAt,
+        hold: Option<Hold>,
+    ) -> Result<Request, Error> {
+        self.limits.run(self.wait_visible(&planned.reads)).await?;
+        let system = self.system_relations(&planned.system)?;
+        let query =
+            crate::planning::blocking(move || planned.encode().map_err(Error::from)).await?;
+        let request = self.shared.next_request();
+        let stream = Request::open(&self.shared, request, hold);
+        self.limits
+            .run(self.shared.send(Command::Peek(Peek {
+                request,
+                query,
+                system,
+                at,
+            })))
+            .await?;
+        Ok(stream)
+    }
+
+    /// The value of an expression without columns.
+    pub(super) async fn evaluate(
+        &self,
+        expr: &Expr,
+        as_type: Option<&SqlType>,
+    ) -> Result<ArrayRef, Error> {
+        let text = match as_type {
+            Some(sql_type) => format!("SELECT CAST({expr} AS {sql_type})"),
+            None => format!("SELECT {expr}"),
+        };
+        let tree = flowstone_sql::parse::parse_query(&text)?;
+        let mut planner = self.planner_without_text();
+        planner.transaction_epoch = Some(self.shared.read_epoch());
+        let planned = planner.run(move |ctx| plan_query(ctx, &tree, &[])).await?;
+        if !planned.constant {
+            return Err(flowstone_sql::Error::unsupported("a subquery is not allowed here").into());
+        }
+        let request = self
+            .send_peek(planned, ReadAt::AtLeast(Epoch::MIN), None)
+            .await?;
+        let batches = self.limits.run(request.collect()).await?;
+        let value = batches
+            .iter()
+            .find(|batch| batch.num_rows() > 0)
+            .and_then(|batch| batch.columns().first());
+        value
+            .map(|column| column.slice(0, 1))
+            .ok_or_else(|| Error::Internal("an expression has no value".to_owned()))
+    }
+
+    /// What `AS OF` says.
+    pub(super) async fn resolve_as_of(
+        &self,
+        as_of: Option<&AsOf>,
+    ) -> Result<Option<AsOfEpoch>, Error> {
+        let Some(as_of) = as_of else { return Ok(None) };
+        let epoch = self.epoch_of(&as_of.at, "AS OF").await?;
+        Ok(Some(if as_of.at_least {
+            AsOfEpoch::AtLeast(epoch)
+        } else {
+            AsOfEpoch::Exactly(epoch)
+        }))
+    }
+
+    /// An epoch from an expression: a number or text of milliseconds, or a timestamp.
+    pub(super) async fn epoch_of(&self, expr: &Expr, clause: &str) -> Result<Epoch, Error> {
+        let value = self.evaluate(expr, None).await?;
+        let invalid = || {
+            let message = format!("can't use {expr} as a mz_timestamp for {clause}");
+            Error::Sql(flowstone_sql::Error::new(
+                ErrorKind::InvalidParameterValue,
+                message,
+            ))
+        };
+        let target = match value.data_type() {
+            arrow_schema::DataType::Timestamp(_, _) => {
+                arrow_schema::DataType::Timestamp(arrow_schema::TimeUnit::Millisecond, None)
+            }
+            arrow_schema::DataType::Date32 => arrow_schema::DataType::Date64,
+            _ => arrow_schema::DataType::UInt64,
+        };
+        let numbers = match arrow_cast::cast(&value, &target) {
+            Ok(cast) if cast.null_count() == 0 => {
+                arrow_cast::cast(&cast, &arrow_schema::DataType::Int64)
+            }
+            // Text that is no number may be a timestamp.
+            _ if value.data_type() == &arrow_schema::DataType::Utf8 => {
+                let millis =
+                    arrow_schema::DataType::Timestamp(arrow_schema::TimeUnit::Millisecond, None);
+                arrow_cast::cast(&value, &millis)
+                    .and_then(|cast| arrow_cast::cast(&cast, &arrow_schema::DataType::Int64))
+            }
+            _ => return Err(invalid()),
+        };
+        let numbers = numbers.map_err(|_| invalid())?;
+        let number = numbers
+            .as_any()
+            .downcast_ref::<arrow_array::Int64Array>()
+            .and_then(|array| array.iter().next().flatten());
+        number
+            .and_then(|number| u64::try_from(number).ok())
+            .map(Epoch)
+            .ok_or_else(invalid)
+    }
+
+    /// Waits until the tables of sources that are read have their first content: before it there is nothing to be consistent with.
+    pub(super) async fn wait_visible(&self, reads: &[ObjectId]) -> Result<(), Error> {
+        let wanted = transitive_source_tables(&self.shared.catalog(), reads);
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let mut published = self.shared.published.clone();
+        loop {
+            published.mark_unchanged();
+            let catalog = self.shared.catalog();
+            {
+                let runtime = self.shared.runtime.lock();
+                let missing = wanted
+                    .iter()
+                    .any(|id| catalog.items.contains_key(id) && !runtime.visible.contains(id));
+                if !missing {
+                    return Ok(());
+                }
+            }
+            if !reads.iter().all(|id| catalog.items.contains_key(id)) {
+                return Err(RequestError::Dropped.into());
+            }
+            published.changed().await.map_err(|_| self.shared.gone())?;
+        }
+    }
+
+    /// The epoch of the running read transaction.
+    fn transaction_epoch(&self) -> Option<Epoch> {
+        match &self.transaction {
+            Transaction::Explicit(Mode::Read(read)) => Some(read.epoch()),
+            _ => None,
+        }
+    }
+
+    /// When a query reads, and what keeps that readable. `exact`: the epoch that the query was told.
+    pub(super) async fn read_at(
+        &mut self,
+        catalog: &Catalog,
+        planned: &PlannedQuery,
+        as_of: Option<AsOfEpoch>,
+        exact: Option<Epoch>,
+    ) -> Result<(ReadAt, Option<Hold>), Error> {
+        match as_of {
+            Some(AsOfEpoch::Exactly(epoch)) => {
+                let hold = self.hold(epoch)?;
+                return Ok((ReadAt::Exactly(epoch), Some(hold)));
+            }
+            Some(AsOfEpoch::AtLeast(epoch)) => {
+                return Ok((
+                    ReadAt::AtLeast(epoch.max(self.read_epoch_for_level())),
+                    None,
+                ));
+            }
+            None => {}
+        }
+        if matches!(self.transaction, Transaction::Explicit(_)) && !planned.reads.is_empty() {
+            return self.read_at_in_block(catalog, planned).await;
+        }
+        match exact {
+            Some(epoch) if !planned.reads.is_empty() => {
+                Ok((ReadAt::Exactly(epoch), Some(self.hold(epoch)?)))
+            }
+            _ => Ok((ReadAt::AtLeast(self.read_epoch_for_level()), None)),
+        }
+    }
+
+    async fn read_at_in_block(
+        &mut self,
+        catalog: &Catalog,
+        planned: &PlannedQuery,
+    ) -> Result<(ReadAt, Option<Hold>), Error> {
+        let domain = schemas_of(catalog, &planned.depends_on);
+        if let Transaction::Explicit(Mode::Undecided) = &self.transaction {
+            let floor = self.shared.published.borrow().read_floor;
+            let mut published = self.shared.published.clone();
+            let reached = async {
+                match published
+                    .wait_for(|published| published.observable >= floor)
+                    .await
+                {
+                    Ok(_) => Ok(()),
+                    Err(_) => Err(self.shared.gone()),
+                }
+            };
+            self.limits.run(reached).await?;
+            self.limits.run(self.wait_visible(&planned.reads)).await?;
+            let epoch = self.shared.published.borrow().observable;
+            let hold = self.hold(epoch)?;
+            self.transaction = Transaction::Explicit(Mode::Read(ReadTransaction {
+                hold,
+                domain: domain.clone(),
+            }));
+        }
+        let Transaction::Explicit(Mode::Read(read)) = &self.transaction else {
+            return Err(TransactionError::WriteOnly.into());
+        };
+        if !domain.is_subset(&read.domain) {
+            let inside = |id: &ObjectId| {
+                catalog
+                    .items
+                    .get(id)
+                    .is_none_or(|item| read.domain.contains(&item.schema))
+            };
+            let outside = planned.depends_on.iter().filter(|id| !inside(id));
+            let available = catalog
+                .items
+                .values()
+                .filter(|item| item.columns().is_some() && read.domain.contains(&item.schema))
+                .map(|item| item.id);
+            return Err(TransactionError::Timedomain {
+                outside: outside.map(|id| qualified_name(catalog, *id)).collect(),
+                available: available.map(|id| qualified_name(catalog, id)).collect(),
+            }
+            .into());
+        }
+        let epoch = read.epoch();
+        Ok((ReadAt::Exactly(epoch), Some(self.hold(epoch)?)))
+    }
+
+    /// The epoch that a read is at or above.
+    fn read_epoch_for_level(&self) -> Epoch {
+        if self.variables.is_strict() {
+            self.shared.read_epoch()
+        } else {
+            Epoch::MIN
+        }
+    }
+
+    /// Keeps an epoch readable.
+    pub(super) fn hold(&self, epoch: Epoch) -> Result<Hold, Error> {
+        self.shared.holds.hold(epoch).map_err(|since| {
+            RequestError::SinceAdvanced {
+                asked: epoch,
+                since,
+            }
+            .into()
+        })
+    }
+}
+
+/// The name of an item with its schema and database, each in double quotes.
+pub(super) fn qualified_name(catalog: &Catalog, id: ObjectId) -> String {
+    let Some(item) = catalog.items.get(&id) else {
+        return id.to_string();
+    };
+    let schema = catalog.schemas.get(&item.schema);
+    let database = schema
+        .and_then(|schema| schema.database)
+        .and_then(|id| catalog.databases.get(&id));
+    let parts = [
+        database.map(|found| &found.name),
+        schema.map(|found| &found.name),
+        Some(&item.name),
+    ];
+    parts
+        .into_iter()
+        .flatten()
+        .map(|part| format!("\"{part}\""))
+        .collect::<Vec<_>>()
+        .join(".")
+}
+
+fn schemas_of(catalog: &Catalog, items: &[ObjectId]) -> BTreeSet<SchemaId> {
+    items
+        .iter()
+        .filter_map(|id| catalog.items.get(id))
+        .map(|item| item.schema)
+        .collect()
+}
+
+/// The tables of sources under some relations, through views and materialized views.
+pub(super) fn transitive_source_tables(
+    catalog: &Catalog,
+    relations: &[ObjectId],
+) -> BTreeSet<ObjectId> {
+    transitive(catalog, relations, |kind| {
+        matches!(
+            kind,
+            ItemKind::Table {
+                source: Some(_),
+                ..
+            }
+        )
+    })
+}
+
+/// The tables written by statements under some relations, through views and materialized views.
+pub(super) fn transitive_tables(catalog: &Catalog, relations: &[ObjectId]) -> BTreeSet<ObjectId> {
+    transitive(catalog, relations, |kind| {
+        matches!(kind, ItemKind::Table { source: None, .. })
+    })
+}
+
+fn transitive(
+    catalog: &Catalog,
+    relations: &[ObjectId],
+    wanted: impl Fn(&ItemKind) -> bool,
+) -> BTreeSet<ObjectId> {
+    let mut found = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    let mut waiting = relations.to_vec();
+    while let Some(id) = waiting.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        let Some(item) = catalog.items.get(&id) else {
+            continue;
+        };
+        if wanted(&item.kind) {
+            found.insert(id);
+        }
+        if matches!(
+            item.kind,
+            ItemKind::View { .. } | ItemKind::MaterializedView { .. }
+        ) {
+            waiting.extend(&item.depends_on);
+        }
+    }
+    found
+}
+
+/// Whether a query may call `mz_now()`, itself or through a view: it must then read exactly the epoch that it was planned for.
+fn asks_for_epoch(catalog: &Catalog, query: &Query, depends_on: &[ObjectId]) -> bool {
+    struct Finder;
+    impl Visitor for Finder {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Function(function) if function.name.0.last().is_some_and(is_mz_now) => {
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    let in_views = transitive(catalog, depends_on, |kind| match kind {
+        ItemKind::View { query, .. } => flowstone_sql::parse::parse_query(query)
+            .is_ok_and(|tree| tree.visit(&mut Finder).is_break()),
+        _ => false,
+    });
+    query.visit(&mut Finder).is_break() || !in_views.is_empty()
+}
+
+fn is_mz_now(part: &ObjectNamePart) -> bool {
+    part.as_ident()
+        .is_some_and(|ident| ident.value.eq_ignore_ascii_case("mz_now"))
+}

@@ -1,0 +1,300 @@
+//! Streams of rows from the worker to a client: peeks and subscriptions.
+//!
+//! Owns the end of a request: a stream that is dropped, cancelled or out of time cancels its request in the worker. Must not know how rows are written.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::Arc;
+
+use arrow_array::{
+    ArrayRef, BooleanArray, Decimal128Array, Int64Array, RecordBatch, RecordBatchOptions,
+    new_null_array,
+};
+use arrow_schema::{Schema, SchemaRef};
+use flowstone_proto::message::{Command, RequestId, ResultMessage};
+use flowstone_types::{DeltaBatch, Epoch, SqlType};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::error::Error;
+use crate::holds::Hold;
+use crate::outcome::RowStream;
+use crate::shared::Shared;
+
+/// When a statement must end early.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Changes when the client asks to cancel.
+    pub(crate) cancelled: watch::Receiver<u64>,
+    /// `statement_timeout`.
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Limits {
+    /// Runs `work` unless it is cancelled or takes too long.
+    ///
+    /// Dropping `work` in the middle must be all right: everything it holds is released by guards.
+    pub(crate) async fn run<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let mut cancelled = self.cancelled.clone();
+        let deadline = self.deadline;
+        tokio::select! {
+            biased;
+            Ok(()) = cancelled.changed() => Err(Error::Cancelled),
+            () = async { match deadline { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => Err(Error::Timeout),
+            result = work => result,
+        }
+    }
+}
+
+/// The consumer's end of one request in the worker.
+pub(crate) struct Request {
+    shared: Arc<Shared>,
+    id: RequestId,
+    messages: mpsc::Receiver<ResultMessage>,
+    /// Keeps the epoch that is read, until the first rows are there.
+    hold: Option<Hold>,
+    finished: bool,
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        // If the command does not fit, the worker still notices that nobody listens.
+        if !self.finished
+            && self
+                .shared
+                .commands
+                .try_send(Command::Cancel { request: self.id })
+                .is_err()
+        {
+            tracing::debug!("a request could not be cancelled: the worker is not listening");
+        }
+        drop(self.shared.results.take(self.id));
+    }
+}
+
+impl Request {
+    /// Opens the stream of `id`; send the command afterwards.
+    pub(crate) fn open(shared: &Arc<Shared>, id: RequestId, hold: Option<Hold>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            id,
+            messages: shared.results.open(id),
+            hold,
+            finished: false,
+        }
+    }
+
+    /// The next message; `None` at the end.
+    async fn next(&mut self) -> Result<Option<ResultMessage>, Error> {
+        if self.finished {
+            return Ok(None);
+        }
+        match self.messages.recv().await {
+            Some(ResultMessage::Done) => {
+                self.finished = true;
+                Ok(None)
+            }
+            Some(ResultMessage::Failed(error)) => {
+                self.finished = true;
+                Err(error.into())
+            }
+            Some(message) => {
+                if !matches!(message, ResultMessage::ReadEpoch(_)) {
+                    self.hold = None;
+                }
+                Ok(Some(message))
+            }
+            None => {
+                self.finished = true;
+                Err(self.shared.gone())
+            }
+        }
+    }
+
+    /// All rows of a small peek.
+    pub(crate) async fn collect(mut self) -> Result<Vec<RecordBatch>, Error> {
+        let mut batches = Vec::new();
+        while let Some(message) = self.next().await? {
+            if let ResultMessage::Rows(batch) = message {
+                batches.push(batch);
+            }
+        }
+        Ok(batches)
+    }
+
+    /// The rows of a peek, with the names and types of `schema`.
+    pub(crate) fn into_rows(self, schema: SchemaRef, limits: Limits) -> RowStream {
+        let start = (self, schema, limits, false);
+        RowStream::new(futures::stream::unfold(
+            start,
+            |(mut request, schema, limits, ended)| async move {
+                if ended {
+                    return None;
+                }
+                loop {
+                    let message = limits.run(request.next()).await;
+                    let item = match message {
+                        Ok(None) => return None,
+                        Ok(Some(ResultMessage::Rows(batch))) => relabel(&schema, &batch),
+                        Ok(Some(_)) => continue,
+                        Err(error) => Err(error),
+                    };
+                    let ended = item.is_err();
+                    return Some((item, (request, schema, limits, ended)));
+                }
+            },
+        ))
+    }
+
+    /// The rows of a subscription: `mz_timestamp`, `mz_progressed` if asked for, `mz_diff`, then the columns.
+    pub(crate) fn into_updates(self, shape: SubscribeShape, limits: Limits) -> RowStream {
+        let start = Updates {
+            request: self,
+            shape,
+            limits,
+            ready: VecDeque::new(),
+            ended: false,
+        };
+        RowStream::new(futures::stream::unfold(start, |mut updates| async move {
+            let item = updates.next().await?;
+            updates.ended |= item.is_err();
+            Some((item, updates))
+        }))
+    }
+}
+
+struct Updates {
+    request: Request,
+    shape: SubscribeShape,
+    limits: Limits,
+    ready: VecDeque<RecordBatch>,
+    ended: bool,
+}
+
+impl Updates {
+    async fn next(&mut self) -> Option<Result<RecordBatch, Error>> {
+        loop {
+            if let Some(batch) = self.ready.pop_front() {
+                return Some(Ok(batch));
+            }
+            if self.ended {
+                return None;
+            }
+            let made = match self.limits.run(self.request.next()).await {
+                Ok(None) => return None,
+                Ok(Some(ResultMessage::Updates(delta))) => self.shape.rows(&delta).map(Some),
+                Ok(Some(ResultMessage::Progress(epoch))) => self.shape.progress(epoch),
+                Ok(Some(_)) => Ok(None),
+                Err(error) => Err(error),
+            };
+            match made {
+                Ok(batch) => self.ready.extend(batch),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// The columns of a subscription's output.
+#[derive(Clone, Debug)]
+pub(crate) struct SubscribeShape {
+    schema: SchemaRef,
+    progress: bool,
+    columns: usize,
+}
+
+impl SubscribeShape {
+    /// For a relation of these columns.
+    pub(crate) fn new(relation: &Schema, progress: bool) -> Self {
+        let mut fields = vec![SqlType::Numeric(Some((38, 0))).to_field("mz_timestamp", false)];
+        if progress {
+            fields.push(SqlType::Bool.to_field("mz_progressed", false));
+        }
+        fields.push(SqlType::Int8.to_field("mz_diff", true));
+        fields.extend(
+            relation
+                .fields()
+                .iter()
+                .map(|field| field.as_ref().clone().with_nullable(true)),
+        );
+        Self {
+            schema: Arc::new(Schema::new(fields)),
+            progress,
+            columns: relation.fields().len(),
+        }
+    }
+
+    /// The output's columns.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn rows(&self, delta: &DeltaBatch) -> Result<RecordBatch, Error> {
+        let count = delta.len();
+        let mut columns = vec![timestamps(delta.epoch, count)?];
+        if self.progress {
+            columns.push(Arc::new(BooleanArray::from(vec![false; count])));
+        }
+        columns.push(Arc::new(delta.weights.to_array(count)));
+        columns.extend(delta.rows.columns().iter().cloned());
+        self.batch(columns, count)
+    }
+
+    fn progress(&self, epoch: Epoch) -> Result<Option<RecordBatch>, Error> {
+        if !self.progress {
+            return Ok(None);
+        }
+        let mut columns: Vec<ArrayRef> = vec![
+            timestamps(epoch, 1)?,
+            Arc::new(BooleanArray::from(vec![true])),
+            Arc::new(Int64Array::from(vec![None::<i64>])),
+        ];
+        let first = self.schema.fields().len() - self.columns;
+        columns.extend(
+            self.schema
+                .fields()
+                .iter()
+                .skip(first)
+                .map(|field| new_null_array(field.data_type(), 1)),
+        );
+        self.batch(columns, 1).map(Some)
+    }
+
+    fn batch(&self, columns: Vec<ArrayRef>, count: usize) -> Result<RecordBatch, Error> {
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        Ok(RecordBatch::try_new_with_options(
+            self.schema(),
+            columns,
+            &options,
+        )?)
+    }
+}
+
+fn timestamps(epoch: Epoch, count: usize) -> Result<ArrayRef, Error> {
+    let values = Decimal128Array::from(vec![i128::from(epoch.0); count]);
+    Ok(Arc::new(values.with_precision_and_scale(38, 0)?))
+}
+
+/// The same columns under the names that the user sees.
+pub(crate) fn relabel(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, Error> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)
+        .map_err(|error| {
+            Error::Internal(format!(
+                "a result does not have the planned columns: {error}"
+            ))
+        })
+}
+
+/// The schema with every column nullable: plans are cautious about NULL, results are not checked against them again.
+pub(crate) fn nullable(schema: &Schema) -> SchemaRef {
+    let fields: Vec<_> = schema
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone().with_nullable(true))
+        .collect();
+    Arc::new(Schema::new(fields))
+}

@@ -1,0 +1,157 @@
+//! The relations of the system catalog, made from the catalog and what the node reports, and sent along with the query that reads them.
+
+use std::collections::BTreeMap;
+
+use flowstone_proto::ipc::encode_batches;
+use flowstone_proto::message::SystemRelation;
+use flowstone_sql::catalog::ItemKind;
+use flowstone_sql::system::{
+    self, CollectionStatistics, RuntimeState, SessionInfo, SessionState, SessionVariable,
+    StatusState, SystemContext,
+};
+use flowstone_types::ObjectId;
+
+use super::Session;
+use crate::error::Error;
+
+impl Session {
+    /// The rows of system relations, as they are now.
+    pub(super) fn system_relations(
+        &self,
+        wanted: &[ObjectId],
+    ) -> Result<Vec<SystemRelation>, Error> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let catalog = self.shared.catalog();
+        let session = self.session_info();
+        let runtime = self.runtime_state();
+        let context = SystemContext {
+            catalog: &catalog,
+            session: &session,
+            runtime: &runtime,
+        };
+        let mut relations = Vec::with_capacity(wanted.len());
+        for id in wanted {
+            let relation = system::relation_by_id(*id).ok_or_else(|| {
+                Error::Internal(format!("{id} is not a relation of the system catalog"))
+            })?;
+            let batch = system::rows(relation, &context)?;
+            relations.push(SystemRelation {
+                id: *id,
+                rows: encode_batches(&batch.schema(), &[batch])?,
+            });
+        }
+        Ok(relations)
+    }
+
+    /// What the system relations know of this session.
+    pub(super) fn session_info(&self) -> SessionInfo {
+        let variables = self.variables.all().into_iter();
+        SessionInfo {
+            user: self.user.clone(),
+            database: self.variables.database(),
+            search_path: self.variables.search_path(),
+            variables: variables
+                .map(|(name, value, description)| SessionVariable {
+                    name,
+                    value,
+                    description,
+                })
+                .collect(),
+        }
+    }
+
+    /// What the system relations know of the node.
+    pub(super) fn runtime_state(&self) -> RuntimeState {
+        let shared = &self.shared;
+        let catalog = shared.catalog();
+        let published = shared.published.borrow().clone();
+        let frontier = (shared.holds.since(), published.observable.next());
+        let runtime = shared.runtime.lock();
+        let maintained = catalog
+            .items
+            .values()
+            .filter(|item| {
+                matches!(
+                    item.kind,
+                    ItemKind::MaterializedView { .. } | ItemKind::Index { .. }
+                )
+            })
+            .map(|item| (item.id, runtime.hydrated.contains(&item.id)));
+        let collections = catalog
+            .items
+            .values()
+            .filter(|item| item.is_collection())
+            .map(|item| item.id);
+        RuntimeState {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            boot_time_ms: shared.started_ms,
+            now_ms: shared.clock.now_ms(),
+            source_statuses: runtime
+                .statuses
+                .iter()
+                .map(|(id, (status, changed_at_ms))| {
+                    (
+                        *id,
+                        StatusState {
+                            status: status.clone(),
+                            changed_at_ms: *changed_at_ms,
+                        },
+                    )
+                })
+                .collect(),
+            source_statistics: runtime.statistics.clone(),
+            snapshot_committed: runtime.visible.clone(),
+            hydration_ms: runtime.hydration_ms.clone(),
+            hydrated: maintained.collect(),
+            collections: runtime
+                .sizes
+                .iter()
+                .map(|(id, (rows, bytes))| {
+                    (
+                        *id,
+                        CollectionStatistics {
+                            rows: *rows,
+                            bytes: *bytes,
+                        },
+                    )
+                })
+                .collect(),
+            frontiers: collections
+                .map(|id| (id, frontier))
+                .collect::<BTreeMap<_, _>>(),
+            sessions: self.session_states(),
+            subscriptions: Vec::new(),
+        }
+    }
+
+    fn session_states(&self) -> Vec<SessionState> {
+        let entries = self.shared.sessions.entries().into_iter();
+        let states = entries.map(|(process_id, entry)| {
+            let own = process_id == self.process_id;
+            let mut id = [0; 16];
+            id[12..].copy_from_slice(&process_id.to_be_bytes());
+            SessionState {
+                id,
+                connection_id: u32::try_from(process_id).unwrap_or_default(),
+                user: entry.user,
+                database: if own {
+                    self.variables.database()
+                } else {
+                    String::new()
+                },
+                application_name: if own {
+                    self.variables.get("application_name").unwrap_or_default()
+                } else {
+                    String::new()
+                },
+                connected_at_ms: entry.opened_at_ms,
+                active: own,
+                in_transaction: own && self.transaction.in_block(),
+                ..SessionState::default()
+            }
+        });
+        states.collect()
+    }
+}

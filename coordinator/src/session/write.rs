@@ -1,0 +1,411 @@
+//! INSERT, UPDATE, DELETE and COPY.
+//!
+//! A write is evaluated by the worker first ([`Command::StageWrite`]) and happens in an epoch later. An INSERT of constants may be one of several in a
+//! transaction. What reads before it writes stands alone: it locks the tables it reads and writes, and if it reads what a source feeds, sources stand still
+//! from the evaluation to the epoch. So nothing it read has changed when its rows appear.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
+use arrow_schema::Schema;
+use flowstone_proto::ipc::encode_batches;
+use flowstone_proto::message::{Command, StageWrite, WriteOperation};
+use flowstone_sql::ast::{
+    CopyDirection, CopyFormat, CopyRelation, CopyStatement, Statement, StatementKind,
+};
+use flowstone_sql::plan::{
+    PlannedCopy, PlannedWrite, WriteKind, plan_copy_from, plan_delete, plan_insert, plan_update,
+};
+use flowstone_types::{ObjectId, SqlType};
+use tokio::sync::oneshot;
+
+use super::Session;
+use super::read::{transitive_source_tables, transitive_tables};
+use super::transaction::{Class, Mode, StagedWrite};
+use crate::coordinator::Event;
+use crate::epochs::FreezeId;
+use crate::error::{Error, SessionError};
+use crate::locks::WriteGuard;
+use crate::outcome::{CopyIn, CopyOptions, Outcome};
+use crate::shared::Shared;
+
+/// Sources stand still while it exists, unless a write took it over.
+struct Freeze {
+    shared: Arc<Shared>,
+    id: Option<FreezeId>,
+}
+
+impl Drop for Freeze {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take()
+            && self.shared.events.try_send(Event::Thaw { id }).is_err()
+        {
+            let shared = Arc::clone(&self.shared);
+            // The queue is full: sources must move again all the same.
+            tokio::spawn(async move { drop(shared.tell(Event::Thaw { id }).await) });
+        }
+    }
+}
+
+impl Session {
+    pub(super) async fn write(
+        &mut self,
+        statement: &Statement,
+        parameters: &[ArrayRef],
+    ) -> Result<Outcome, Error> {
+        let planner = self.planner(statement);
+        let types = self.parameter_types(statement, parameters);
+        let (kind, bound) = (statement.kind.clone(), parameters.to_vec());
+        let planned = planner
+            .run(move |ctx| {
+                let mut planned = match &kind {
+                    StatementKind::Insert(insert) => plan_insert(ctx, insert, &types)?,
+                    StatementKind::Update(update) => plan_update(ctx, update, &types)?,
+                    StatementKind::Delete(delete) => plan_delete(ctx, delete, &types)?,
+                    _ => return Err(flowstone_sql::Error::internal("not a write")),
+                };
+                planned.query = planned.query.bind(&bound)?;
+                Ok(planned)
+            })
+            .await?;
+        let kind = planned.kind;
+        let rows = if kind == WriteKind::Insert && planned.query.reads.is_empty() {
+            self.enter(&Class::Write).await?;
+            let table = planned.table;
+            let operation = self.operation(planned).await?;
+            let staged = self.stage(table, operation).await?;
+            self.finish_write(staged).await?
+        } else {
+            self.read_then_write(planned).await?
+        };
+        let tag = match kind {
+            WriteKind::Insert => format!("INSERT 0 {rows}"),
+            WriteKind::Update => format!("UPDATE {rows}"),
+            WriteKind::Delete => format!("DELETE {rows}"),
+        };
+        Ok(Outcome::Command { tag })
+    }
+
+    async fn read_then_write(&mut self, planned: PlannedWrite) -> Result<u64, Error> {
+        let what = match planned.kind {
+            WriteKind::Insert => "INSERT INTO ... SELECT",
+            WriteKind::Update => "UPDATE",
+            WriteKind::Delete => "DELETE",
+        };
+        self.enter(&Class::Alone(what.to_owned())).await?;
+        let catalog = self.shared.catalog();
+        let mut tables: BTreeSet<ObjectId> = transitive_tables(&catalog, &planned.query.reads);
+        tables.insert(planned.table);
+        let reads_sources = !transitive_source_tables(&catalog, &planned.query.reads).is_empty();
+        self.limits
+            .run(self.wait_visible(&planned.query.reads))
+            .await?;
+        let limits = self.limits.clone();
+        // One such statement at a time, so that sources get their turn between two.
+        let _turn = if reads_sources {
+            Some(
+                limits
+                    .run(async { Ok(self.shared.source_reads.lock().await) })
+                    .await?,
+            )
+        } else {
+            None
+        };
+        let lock = limits
+            .run(async { Ok(self.shared.write_locks.exclusive(&tables).await) })
+            .await?;
+        let freeze = if reads_sources {
+            Some(limits.run(self.freeze_sources()).await?)
+        } else {
+            None
+        };
+        let table = planned.table;
+        let operation = self.operation(planned).await?;
+        let staged = self.stage(table, operation).await?;
+        let rows = staged.rows();
+        if rows > 0 {
+            let freeze = freeze.and_then(|mut freeze| freeze.id.take());
+            self.submit(vec![staged], lock, freeze).await?;
+        }
+        Ok(rows)
+    }
+
+    async fn freeze_sources(&self) -> Result<Freeze, Error> {
+        let id = self.shared.next_freeze();
+        let (done, frozen) = oneshot::channel();
+        self.shared.tell(Event::Freeze { id, done }).await?;
+        let freeze = Freeze {
+            shared: Arc::clone(&self.shared),
+            id: Some(id),
+        };
+        frozen.await.map_err(|_| self.shared.gone())?;
+        Ok(freeze)
+    }
+
+    async fn operation(&self, planned: PlannedWrite) -> Result<WriteOperation, Error> {
+        let PlannedWrite { table, kind, query } = planned;
+        let system = self.system_relations(&query.system)?;
+        let query = crate::planning::blocking(move || query.encode().map_err(Error::from)).await?;
+        Ok(match kind {
+            WriteKind::Insert => WriteOperation::Insert {
+                table,
+                query,
+                system,
+            },
+            WriteKind::Update => WriteOperation::Update {
+                table,
+                query,
+                system,
+            },
+            WriteKind::Delete => WriteOperation::Delete {
+                table,
+                query,
+                system,
+            },
+        })
+    }
+
+    /// Has the worker evaluate a write.
+    async fn stage(
+        &self,
+        table: ObjectId,
+        operation: WriteOperation,
+    ) -> Result<StagedWrite, Error> {
+        let write = self.shared.next_request();
+        let (answer, answered) = oneshot::channel();
+        self.shared.waiters.lock().writes.insert(write, answer);
+        // From here on, dropping it discards the write.
+        let mut staged = StagedWrite::new(Arc::clone(&self.shared), write, table);
+        let work = async {
+            self.shared
+                .send(Command::StageWrite(StageWrite {
+                    write,
+                    operations: vec![operation],
+                }))
+                .await?;
+            Ok(answered.await.map_err(|_| self.shared.gone())??)
+        };
+        staged.counts = self.limits.run(work).await?;
+        Ok(staged)
+    }
+
+    /// Keeps a staged INSERT for the end of its transaction, or commits it if there is none. Returns the rows.
+    async fn finish_write(&mut self, staged: StagedWrite) -> Result<u64, Error> {
+        let rows = staged.rows();
+        match self.transaction.mode() {
+            None => self.commit_writes(vec![staged]).await?,
+            Some(Mode::Write(waiting)) => waiting.push(staged),
+            Some(mode) => *mode = Mode::Write(vec![staged]),
+        }
+        Ok(rows)
+    }
+
+    /// Makes staged INSERTs happen in one epoch; returns when everybody can see them.
+    pub(super) async fn commit_writes(&self, staged: Vec<StagedWrite>) -> Result<(), Error> {
+        let tables = staged.iter().map(|write| write.table).collect();
+        let lock = self
+            .limits
+            .run(async { Ok(self.shared.write_locks.shared(&tables).await) })
+            .await?;
+        self.submit(staged, lock, None).await
+    }
+
+    /// Not cancelled half way: once the epoch is asked for, the write happens.
+    async fn submit(
+        &self,
+        staged: Vec<StagedWrite>,
+        lock: WriteGuard,
+        freeze: Option<FreezeId>,
+    ) -> Result<(), Error> {
+        let requests = staged
+            .into_iter()
+            .filter_map(StagedWrite::release)
+            .collect();
+        let (done, finished) = oneshot::channel();
+        let id = self.shared.next_write();
+        self.shared
+            .tell(Event::Write {
+                requests,
+                id,
+                freeze,
+                lock,
+                done,
+            })
+            .await?;
+        finished.await.map(|_| ()).map_err(|_| self.shared.gone())
+    }
+
+    pub(super) async fn copy(
+        &mut self,
+        statement: &Statement,
+        copy: &CopyStatement,
+    ) -> Result<Outcome, Error> {
+        let options = copy_options(copy);
+        match copy.direction {
+            CopyDirection::FromStdin => {
+                self.transaction.admit(&Class::Write)?;
+                let planned = self.plan_copy(statement, copy).await?;
+                Ok(Outcome::CopyIn(CopyIn {
+                    schema: copy_schema(&planned),
+                    options,
+                    planned,
+                }))
+            }
+            CopyDirection::ToStdout => {
+                let (schema, rows) = match &copy.relation {
+                    CopyRelation::Table { name, columns } => {
+                        let list = if columns.is_empty() {
+                            "*".to_owned()
+                        } else {
+                            columns
+                                .iter()
+                                .map(ToString::to_string)
+                                .collect::<Vec<_>>()
+                                .join(", ")
+                        };
+                        let query = flowstone_sql::parse::parse_query(&format!(
+                            "SELECT {list} FROM {name}"
+                        ))?;
+                        let query = flowstone_sql::ast::QueryStatement { query, as_of: None };
+                        let nowhere = Statement {
+                            kind: statement.kind.clone(),
+                            text: String::new(),
+                            offset: usize::MAX,
+                        };
+                        self.read(&nowhere, &query, &[]).await?
+                    }
+                    CopyRelation::Query(query) => self.read(statement, query, &[]).await?,
+                    CopyRelation::Subscribe(subscribe) => {
+                        self.subscription(statement, subscribe, &[]).await?
+                    }
+                };
+                Ok(Outcome::CopyOut {
+                    schema,
+                    options,
+                    rows,
+                })
+            }
+        }
+    }
+
+    async fn plan_copy(
+        &self,
+        statement: &Statement,
+        copy: &CopyStatement,
+    ) -> Result<PlannedCopy, Error> {
+        let CopyRelation::Table { name, columns } = &copy.relation else {
+            return Err(flowstone_sql::Error::syntax("COPY FROM needs a table").into());
+        };
+        let name: Vec<String> = name.parts.iter().map(|part| part.value.clone()).collect();
+        let columns: Vec<String> = columns.iter().map(|column| column.value.clone()).collect();
+        self.planner(statement)
+            .run(move |ctx| plan_copy_from(ctx, &name, &columns))
+            .await
+    }
+
+    pub(super) async fn finish_copy(
+        &mut self,
+        copy: CopyIn,
+        rows: Vec<RecordBatch>,
+    ) -> Result<String, Error> {
+        self.enter(&Class::Write).await?;
+        let planned = copy.planned;
+        let mut defaults = Vec::new();
+        for (column, text) in &planned.defaults {
+            let field = planned.schema.fields().get(*column);
+            let Some(field) = field else {
+                return Err(Error::Internal("a default has no column".to_owned()));
+            };
+            let value = match text {
+                Some(text) => {
+                    let sql_type = SqlType::from_field(field)
+                        .map_err(|error| Error::Internal(error.to_string()))?;
+                    self.evaluate(&flowstone_sql::parse::parse_expr(text)?, Some(&sql_type))
+                        .await?
+                }
+                None => new_null_array(field.data_type(), 1),
+            };
+            defaults.push((*column, value));
+        }
+        let schema = super::stream::nullable(&planned.schema);
+        let batches = rows
+            .iter()
+            .map(|batch| whole_rows(&planned, &defaults, batch))
+            .collect::<Result<Vec<_>, _>>()?;
+        let operation = WriteOperation::InsertRows {
+            table: planned.table,
+            rows: encode_batches(&schema, &batches)?,
+        };
+        let staged = self.stage(planned.table, operation).await?;
+        let rows = self.finish_write(staged).await?;
+        Ok(format!("COPY {rows}"))
+    }
+}
+
+/// The columns a client sends.
+fn copy_schema(planned: &PlannedCopy) -> arrow_schema::SchemaRef {
+    let fields = planned
+        .columns
+        .iter()
+        .filter_map(|index| planned.schema.fields().get(*index));
+    Arc::new(Schema::new(
+        fields
+            .map(|field| field.as_ref().clone().with_nullable(true))
+            .collect::<Vec<_>>(),
+    ))
+}
+
+/// Puts what the client sent where it belongs, and defaults where it sent nothing.
+fn whole_rows(
+    planned: &PlannedCopy,
+    defaults: &[(usize, ArrayRef)],
+    sent: &RecordBatch,
+) -> Result<RecordBatch, Error> {
+    if sent.num_columns() != planned.columns.len() {
+        let message = format!(
+            "expected {} columns, got {}",
+            planned.columns.len(),
+            sent.num_columns()
+        );
+        return Err(SessionError::CopyMismatch(message).into());
+    }
+    let count = sent.num_rows();
+    let first = UInt32Array::from(vec![0; count]);
+    let mut columns = Vec::with_capacity(planned.schema.fields().len());
+    for index in 0..planned.schema.fields().len() {
+        let sent_at = planned.columns.iter().position(|column| *column == index);
+        let column = match (
+            sent_at,
+            defaults.iter().find(|(column, _)| *column == index),
+        ) {
+            (Some(at), _) => Arc::clone(sent.column(at)),
+            (None, Some((_, value))) => arrow_select::take::take(value, &first, None)?,
+            (None, None) => {
+                return Err(Error::Internal("a column of COPY has no value".to_owned()));
+            }
+        };
+        columns.push(column);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(count));
+    RecordBatch::try_new_with_options(super::stream::nullable(&planned.schema), columns, &options)
+        .map_err(|error| SessionError::CopyMismatch(error.to_string()).into())
+}
+
+fn copy_options(copy: &CopyStatement) -> CopyOptions {
+    let text = copy.format == CopyFormat::Text;
+    CopyOptions {
+        format: copy.format,
+        delimiter: copy.delimiter.unwrap_or(if text { '\t' } else { ',' }),
+        null: copy.null.clone().unwrap_or_else(|| {
+            if text {
+                "\\N".to_owned()
+            } else {
+                String::new()
+            }
+        }),
+        header: copy.header,
+        quote: copy.quote.unwrap_or('"'),
+        escape: copy.escape.or(copy.quote).unwrap_or('"'),
+    }
+}

@@ -1,0 +1,208 @@
+//! What every session and the coordinator's loop share: handles, published facts, and the tables that route answers to whoever waits.
+//!
+//! Invariants. No lock here is held across an await. The catalog is replaced, never changed: a statement that holds its `Arc` sees one catalog throughout.
+//! `published.observable` is set only after the worker was told that the epoch may be observed, so a read at or above it is always answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use flowstone_proto::local::ResultStreams;
+use flowstone_proto::message::{
+    Command, RequestError, RequestId, SourceStatistics, SourceStatus, UpstreamAnswer,
+    UpstreamQuestion,
+};
+use flowstone_sql::Catalog;
+use flowstone_types::{Clock, Epoch, ObjectId};
+use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{mpsc, oneshot, watch};
+use zeroize::Zeroizing;
+
+use crate::coordinator::Event;
+use crate::epochs::{FreezeId, WriteId};
+use crate::error::Error;
+use crate::holds::Holds;
+use crate::locks::WriteLocks;
+use crate::raft::RaftNode;
+use crate::registry::SessionRegistry;
+use crate::secrets::{SecretError, SecretKey};
+
+/// What sessions share with the loop.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) raft: RaftNode,
+    pub(crate) key: SecretKey,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) results: ResultStreams,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) published: watch::Receiver<Published>,
+    /// Why the process must end, once it must.
+    pub(crate) failure: watch::Receiver<Option<String>>,
+    pub(crate) holds: Holds,
+    pub(crate) write_locks: WriteLocks,
+    /// Held while a DDL statement is planned, made durable and sent to the worker.
+    pub(crate) ddl: Arc<tokio::sync::Mutex<()>>,
+    /// Held while a statement that reads a source's tables decides what to write.
+    pub(crate) source_reads: tokio::sync::Mutex<()>,
+    pub(crate) waiters: Mutex<Waiters>,
+    pub(crate) runtime: Mutex<Runtime>,
+    pub(crate) sessions: SessionRegistry,
+    pub(crate) counters: Counters,
+    pub(crate) catalog: RwLock<Arc<Catalog>>,
+    pub(crate) next_number: AtomicU64,
+    pub(crate) stopping: AtomicBool,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) started_ms: u64,
+}
+
+/// What the loop tells everybody.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Published {
+    /// The newest observable epoch.
+    pub(crate) observable: Epoch,
+    /// The newest durable commit point.
+    pub(crate) commit_point: Epoch,
+    /// Every read is at or above this epoch: it covers what was seen before a restart.
+    pub(crate) read_floor: Epoch,
+    /// Epochs that became observable since the start.
+    pub(crate) epochs_total: u64,
+    /// Counts changes of `Runtime::visible`.
+    pub(crate) visible_version: u64,
+}
+
+/// Who waits for an answer of the worker.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    pub(crate) writes: HashMap<RequestId, oneshot::Sender<Result<Vec<u64>, RequestError>>>,
+    pub(crate) upstream: HashMap<RequestId, oneshot::Sender<Result<UpstreamAnswer, RequestError>>>,
+}
+
+/// What the worker reported, for the system relations.
+#[derive(Debug, Default)]
+pub(crate) struct Runtime {
+    /// Source tables whose snapshot is in an observable epoch.
+    pub(crate) visible: BTreeSet<ObjectId>,
+    pub(crate) hydrated: BTreeSet<ObjectId>,
+    /// When a dataflow was created, and how long it then took to catch up: milliseconds.
+    pub(crate) created_ms: BTreeMap<ObjectId, u64>,
+    pub(crate) hydration_ms: BTreeMap<ObjectId, u64>,
+    /// Status and since when: milliseconds since the Unix epoch.
+    pub(crate) statuses: BTreeMap<ObjectId, (SourceStatus, u64)>,
+    pub(crate) statistics: BTreeMap<ObjectId, SourceStatistics>,
+    /// Rows and bytes in memory.
+    pub(crate) sizes: BTreeMap<ObjectId, (u64, u64)>,
+}
+
+impl Runtime {
+    /// Forgets a dropped object.
+    pub(crate) fn forget(&mut self, id: ObjectId) {
+        self.visible.remove(&id);
+        self.hydrated.remove(&id);
+        self.created_ms.remove(&id);
+        self.hydration_ms.remove(&id);
+        self.statuses.remove(&id);
+        self.statistics.remove(&id);
+        self.sizes.remove(&id);
+    }
+}
+
+/// Counters for the metrics endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) statements: AtomicU64,
+    pub(crate) errors: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.catalog.read())
+    }
+
+    pub(crate) fn next_request(&self) -> RequestId {
+        RequestId(self.next_number.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn next_write(&self) -> WriteId {
+        WriteId(self.next_number.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn next_freeze(&self) -> FreezeId {
+        FreezeId(self.next_number.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The epoch that a strictly serializable read is at or above: everything acknowledged or served so far is at or below it.
+    pub(crate) fn read_epoch(&self) -> Epoch {
+        let published = self.published.borrow();
+        published.observable.max(published.read_floor)
+    }
+
+    /// Sends a command to the worker, waiting while it is behind.
+    pub(crate) async fn send(&self, command: Command) -> Result<(), Error> {
+        self.commands.send(command).await.map_err(|_| self.gone())
+    }
+
+    /// Tells the loop, waiting while it is behind.
+    pub(crate) async fn tell(&self, event: Event) -> Result<(), Error> {
+        self.events.send(event).await.map_err(|_| self.gone())
+    }
+
+    /// Why nothing answers any more.
+    pub(crate) fn gone(&self) -> Error {
+        let reason = self.failure.borrow().clone();
+        Error::Unavailable(reason.unwrap_or_else(|| "the server is shutting down".to_owned()))
+    }
+
+    pub(crate) fn not_ready_reason(&self) -> Option<String> {
+        if let Some(failure) = self.failure.borrow().clone() {
+            return Some(failure);
+        }
+        if self.stopping.load(Ordering::SeqCst) {
+            return Some("shutting down".to_owned());
+        }
+        let published = self.published.borrow();
+        (published.observable < published.read_floor)
+            .then(|| "replaying what was not committed before the restart".to_owned())
+    }
+
+    pub(crate) async fn failed(&self) -> String {
+        let mut failure = self.failure.clone();
+        match failure.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // The loop ended in good order: there is no failure to come.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    pub(crate) async fn shutdown(&self) {
+        if self.stopping.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (done, finished) = oneshot::channel();
+        if self.tell(Event::Shutdown { done }).await.is_ok() {
+            // An error means that the loop ended before: there is nothing left to wait for.
+            let _ = finished.await;
+        }
+        self.raft.shutdown().await;
+    }
+
+    /// Asks an upstream through the worker.
+    pub(crate) async fn ask_upstream(
+        &self,
+        question: UpstreamQuestion,
+    ) -> Result<UpstreamAnswer, Error> {
+        let request = self.next_request();
+        let (answer, answered) = oneshot::channel();
+        self.waiters.lock().upstream.insert(request, answer);
+        self.send(Command::AskUpstream { request, question })
+            .await?;
+        Ok(answered.await.map_err(|_| self.gone())??)
+    }
+
+    /// The value of a secret.
+    pub(crate) fn secret_value(&self, id: ObjectId) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let sealed = self.raft.secret(id).ok_or(SecretError::Missing(id))?;
+        Ok(self.key.open(id, &sealed)?)
+    }
+}

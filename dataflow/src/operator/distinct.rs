@@ -1,0 +1,69 @@
+//! Each distinct row once: a row appears when its weight in the input leaves zero and goes when it returns there.
+//!
+//! State: the input's arrangement, shared. Cost: O(|δ|).
+
+use arrow_array::UInt32Array;
+use arrow_schema::SchemaRef;
+use flowstone_types::{DeltaBatch, Weights};
+
+use super::{RelationId, Tick};
+use crate::Error;
+use crate::batch::{Changes, add_weights, index, weights_of, with_schema};
+
+#[derive(Debug)]
+pub(crate) struct Distinct {
+    /// The input's rows.
+    pub(crate) relation: RelationId,
+    /// Relaxed schema of the output.
+    pub(crate) schema: SchemaRef,
+}
+
+impl Distinct {
+    /// `input` is consolidated: no two of its rows are equal.
+    pub(crate) fn run(&self, tick: Tick<'_>, input: Changes) -> Result<Changes, Error> {
+        let mut output = Changes {
+            deltas: Vec::new(),
+            errors: input.errors,
+        };
+        let relation = tick.relations.get(self.relation)?;
+        for delta in input.deltas {
+            let delta = with_schema(&delta, &self.schema)?;
+            if tick.hydrating {
+                output.push(DeltaBatch::new(delta.rows, Weights::AllOne, delta.epoch));
+                continue;
+            }
+            let columns = delta.rows.columns();
+            let (mut rows, mut weights) = (Vec::new(), Vec::new());
+            for (row, hash) in relation
+                .identity_hashes(columns, delta.len())?
+                .into_iter()
+                .enumerate()
+            {
+                let before = relation
+                    .find(hash, columns, row)?
+                    .map_or(0, |id| relation.weight(id));
+                let after = add_weights(before, delta.weights.get(row))?;
+                if after < 0 {
+                    return Err(Error::NegativeWeight("the input of a distinct".to_owned()));
+                }
+                match (before > 0, after > 0) {
+                    (false, true) => {
+                        rows.push(index(row));
+                        weights.push(1);
+                    }
+                    (true, false) => {
+                        rows.push(index(row));
+                        weights.push(-1);
+                    }
+                    _ => {}
+                }
+            }
+            if !rows.is_empty() {
+                let rows =
+                    flowstone_types::delta::take_rows(&delta.rows, &UInt32Array::from(rows))?;
+                output.push(DeltaBatch::new(rows, weights_of(weights), delta.epoch));
+            }
+        }
+        Ok(output)
+    }
+}

@@ -1,0 +1,98 @@
+//! The fallback: the query is evaluated anew over the complete inputs at each tick that changes one, and the result is diffed with the one before.
+//!
+//! Runs on one shard only. State: the last result, and the inputs' arrangements (shared where an input is a collection). Cost: O(the whole query).
+
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use flowstone_proto::plan::QueryPlan;
+use flowstone_types::normalize::normalize_batch;
+use flowstone_types::{DeltaBatch, Epoch, EvalError};
+
+use super::{RelationId, Tick};
+use crate::batch::{Changes, consolidate, make_batch};
+use crate::{Error, QueryEvaluator};
+
+#[derive(Debug)]
+pub(crate) struct Recompute {
+    pub(crate) evaluator: Arc<dyn QueryEvaluator>,
+    pub(crate) query: QueryPlan,
+    /// The inputs' rows, and the schema the query sees them with.
+    pub(crate) inputs: Vec<(RelationId, SchemaRef)>,
+    /// Relaxed schema of the output.
+    pub(crate) schema: SchemaRef,
+    /// The last result, consolidated.
+    pub(crate) previous: Option<DeltaBatch>,
+    /// Why there is no result.
+    pub(crate) error: Option<EvalError>,
+}
+
+impl Recompute {
+    /// Rows of the last result.
+    pub(crate) fn len(&self) -> usize {
+        self.previous.as_ref().map_or(0, DeltaBatch::len)
+    }
+
+    pub(crate) fn run(&mut self, tick: Tick<'_>, inputs: Vec<Changes>) -> Result<Changes, Error> {
+        let mut output = Changes::default();
+        let mut changed = tick.hydrating;
+        let mut tables = Vec::with_capacity(inputs.len());
+        for (changes, (relation, schema)) in itertools::zip_eq(inputs, &self.inputs) {
+            output.errors.extend(changes.errors);
+            changed |= !changes.deltas.is_empty();
+            let relation = tick.relations.get(*relation)?;
+            let delta = if tick.hydrating {
+                None
+            } else {
+                consolidate(relation.schema(), &changes.deltas, tick.epoch)?
+            };
+            tables.push((Arc::clone(schema), relation, delta));
+        }
+        if !changed {
+            return Ok(output);
+        }
+        let mut rows = Vec::with_capacity(tables.len());
+        for (schema, relation, delta) in tables {
+            let batches = relation.rows_after(delta.as_ref())?;
+            let batches = batches
+                .iter()
+                .map(|batch| make_batch(&schema, batch.columns().to_vec(), batch.num_rows()))
+                .collect::<Result<_, _>>()?;
+            rows.push((schema, batches));
+        }
+        let (result, error) = match self.evaluator.evaluate(&self.query, &rows) {
+            Ok(batches) => (self.consolidated(&batches, tick.epoch)?, None),
+            Err(error) => (None, Some(error)),
+        };
+        let mut difference: Vec<DeltaBatch> = result.iter().cloned().collect();
+        if let Some(previous) = &self.previous {
+            difference.push(previous.negate()?);
+        }
+        if let Some(delta) = consolidate(&self.schema, &difference, tick.epoch)? {
+            output.push(delta);
+        }
+        if error != self.error {
+            output
+                .errors
+                .extend(self.error.take().map(|error| (error, -1)));
+            output.errors.extend(error.clone().map(|error| (error, 1)));
+        }
+        self.previous = result;
+        self.error = error;
+        Ok(output)
+    }
+
+    fn consolidated(
+        &self,
+        batches: &[RecordBatch],
+        epoch: Epoch,
+    ) -> Result<Option<DeltaBatch>, Error> {
+        let mut deltas = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let batch = make_batch(&self.schema, batch.columns().to_vec(), batch.num_rows())?;
+            deltas.push(DeltaBatch::insert(normalize_batch(&batch), epoch));
+        }
+        consolidate(&self.schema, &deltas, epoch)
+    }
+}

@@ -1,0 +1,720 @@
+//! Relations: the consolidated rows of one collection, indexed by keys, so that operators can look up rows and their weights.
+//!
+//! Owns the append-only segments, the weights, the hash indexes, the error side, the history above `since`, and compaction of one relation.
+//! Must not know which operators read it, or wall-clock time. Called by the operators and the executor on the shard's thread.
+//!
+//! Structure. A row is written once into a columnar segment and found through hash indexes: index 0 is over the identity columns (the collection's
+//! key if it has one, else all columns) and finds the one place of a row; each further index is an *arrangement* of the same rows by another key.
+//! So an arrangement costs one index, never a second copy of the rows, and is shared by all who ask for the same key.
+//!
+//! Invariants. Segments are immutable; only weights change, and never those a snapshot holds. Within a tick the relation stands still: it is
+//! `before`, and the tick's delta stands beside it; [`Relation::apply`] is called once per tick, when every consumer has read.
+//! No weight is negative between ticks.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "row ids come from the indexes, which only hold positions of rows that were appended"
+)]
+
+mod index;
+mod segment;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use arrow_array::{Array, ArrayRef, RecordBatch, UInt32Array};
+use arrow_schema::SchemaRef;
+use flowstone_types::hash::{rows_equal, values_equal};
+use flowstone_types::{DeltaBatch, Epoch, EvalError};
+use hashbrown::HashMap;
+
+pub(crate) use self::index::KeyIndex;
+use self::segment::Segment;
+pub(crate) use self::segment::{Piece, WeightChunks};
+use crate::Error;
+use crate::batch::{add_weights, expand, index as row_index, weights_of};
+use crate::partition::hash_columns;
+use crate::snapshot::{Part, Snapshot};
+
+/// A tail of this many rows is sealed; a batch of this many becomes segments of its own.
+const SEAL_ROWS: usize = 8192;
+/// Largest segment: the unit of compaction.
+const SEGMENT_ROWS: usize = 65_536;
+
+/// Place of a row: segment and row in it. Stable until the segment is compacted; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RowId(u64);
+
+impl RowId {
+    fn new(segment: usize, row: usize) -> Self {
+        Self((u64::from(row_index(segment)) << 32) | u64::from(row_index(row)))
+    }
+
+    pub(crate) fn segment(self) -> u32 {
+        u32::try_from(self.0 >> 32).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn row(self) -> usize {
+        usize::try_from(self.0 & u64::from(u32::MAX)).unwrap_or(usize::MAX)
+    }
+}
+
+/// What one epoch changed, to be undone by reads of earlier epochs.
+#[derive(Debug)]
+struct Undo {
+    epoch: Epoch,
+    rows: Vec<(RowId, i64)>,
+    errors: Vec<(EvalError, i64)>,
+}
+
+/// The consolidated rows of one collection.
+#[derive(Debug)]
+pub(crate) struct Relation {
+    name: String,
+    schema: SchemaRef,
+    /// `None` where a segment was compacted away.
+    segments: Vec<Option<Segment>>,
+    /// The segment that takes small appends.
+    tail: Option<usize>,
+    /// `None` where an index lost its last user. The first is never dropped.
+    indexes: Vec<Option<KeyIndex>>,
+    errors: BTreeMap<EvalError, i64>,
+    /// `None` for relations nobody reads at an epoch.
+    history: Option<VecDeque<Undo>>,
+    since: Epoch,
+    /// Sum of weights.
+    total: i64,
+    live: usize,
+    dead: usize,
+}
+
+impl Relation {
+    /// An empty relation. `identity`: columns that find a row quickly, best unique. `schema` has nullable fields only.
+    pub(crate) fn new(name: String, schema: SchemaRef, identity: Vec<usize>) -> Self {
+        Self {
+            name,
+            schema,
+            segments: Vec::new(),
+            tail: None,
+            indexes: vec![Some(KeyIndex::new(identity))],
+            errors: BTreeMap::new(),
+            history: None,
+            since: Epoch::MIN,
+            total: 0,
+            live: 0,
+            dead: 0,
+        }
+    }
+
+    /// The same, readable at every epoch from `since` on.
+    pub(crate) fn with_history(mut self) -> Self {
+        self.history = Some(VecDeque::new());
+        self
+    }
+
+    pub(crate) const fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.live == 0 && self.errors.is_empty()
+    }
+
+    /// Number of rows, counting multiplicities.
+    pub(crate) fn rows(&self) -> u64 {
+        u64::try_from(self.total).unwrap_or(0)
+    }
+
+    /// Number of rows, each counted once.
+    pub(crate) const fn distinct_rows(&self) -> usize {
+        self.live
+    }
+
+    /// Bytes of segments, weights and indexes; an estimate where lists are long.
+    pub(crate) fn bytes(&self) -> u64 {
+        let segments: usize = self.segments.iter().flatten().map(Segment::bytes).sum();
+        let indexes: usize = self.indexes.iter().flatten().map(KeyIndex::bytes).sum();
+        u64::try_from(segments + indexes).unwrap_or(u64::MAX)
+    }
+
+    /// The number of the index over `columns`, built from the rows if it is new. Each call is paired with one [`Self::release_index`].
+    pub(crate) fn acquire_index(&mut self, columns: &[usize]) -> Result<usize, Error> {
+        for (number, index) in self.indexes.iter_mut().enumerate() {
+            if let Some(index) = index
+                && index.columns() == columns
+            {
+                index.users += 1;
+                return Ok(number);
+            }
+        }
+        let mut index = KeyIndex::new(columns.to_vec());
+        for (number, segment) in self.segments.iter().enumerate() {
+            let Some(segment) = segment else { continue };
+            for piece in &segment.pieces {
+                let hashes = hash_columns(piece.rows.columns(), columns, piece.rows.num_rows())?;
+                for (row, hash) in hashes.into_iter().enumerate() {
+                    if segment.weights.get(piece.start + row) != 0 {
+                        index.insert(hash, RowId::new(number, piece.start + row), |_| true);
+                    }
+                }
+            }
+        }
+        if let Some(free) = self.indexes.iter().position(Option::is_none) {
+            self.indexes[free] = Some(index);
+            return Ok(free);
+        }
+        self.indexes.push(Some(index));
+        Ok(self.indexes.len() - 1)
+    }
+
+    /// One user less of an index; the last one of a secondary index drops it.
+    pub(crate) fn release_index(&mut self, number: usize) {
+        if let Some(slot) = self.indexes.get_mut(number)
+            && let Some(index) = slot
+        {
+            index.users = index.users.saturating_sub(1);
+            if index.users == 0 && number != 0 {
+                *slot = None;
+            }
+        }
+    }
+
+    /// Index `number`, which was acquired.
+    pub(crate) fn index(&self, number: usize) -> Result<&KeyIndex, Error> {
+        self.indexes
+            .get(number)
+            .and_then(Option::as_ref)
+            .ok_or_else(|| Error::invariant(format!("index {number} of {} is gone", self.name)))
+    }
+
+    /// The weight of a row; zero if it is gone.
+    pub(crate) fn weight(&self, id: RowId) -> i64 {
+        weight(&self.segments, id)
+    }
+
+    /// Whether `columns` of the row, which has a weight, equal row `row` of `key`.
+    pub(crate) fn matches(
+        &self,
+        id: RowId,
+        columns: &[usize],
+        key: &[ArrayRef],
+        row: usize,
+    ) -> Result<bool, Error> {
+        let Some((piece, at)) = self.place(id) else {
+            return Ok(false);
+        };
+        for (column, key) in itertools::zip_eq(columns, key) {
+            if !values_equal(piece.rows.column(*column), at, key, row)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The place of the live row equal to row `row` of `columns`, whose identity columns hash to `hash`.
+    ///
+    /// Dead rows are never revived: other indexes may have shed them already.
+    pub(crate) fn find(
+        &self,
+        hash: u64,
+        columns: &[ArrayRef],
+        row: usize,
+    ) -> Result<Option<RowId>, Error> {
+        for id in self.index(0)?.get(hash) {
+            if self.weight(*id) != 0
+                && let Some((piece, at)) = self.place(*id)
+                && rows_equal(piece.rows.columns(), at, columns, row)?
+            {
+                return Ok(Some(*id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The hashes of the identity columns of each row.
+    pub(crate) fn identity_hashes(
+        &self,
+        columns: &[ArrayRef],
+        rows: usize,
+    ) -> Result<Vec<u64>, Error> {
+        hash_columns(columns, self.index(0)?.columns(), rows)
+    }
+
+    /// All columns of the rows `ids`, in that order. The rows are there.
+    pub(crate) fn gather(&self, ids: &[RowId]) -> Result<Vec<ArrayRef>, Error> {
+        let mut gather = Gather::default();
+        let mut places = Vec::with_capacity(ids.len());
+        for id in ids {
+            places.push(self.gather_place(*id, &mut gather)?);
+        }
+        gather.columns(&self.schema, &places)
+    }
+
+    /// Registers the piece of a row with `gather` and returns the row's place there.
+    pub(crate) fn gather_place<'a>(
+        &'a self,
+        id: RowId,
+        gather: &mut Gather<'a>,
+    ) -> Result<(usize, usize), Error> {
+        let (piece, at) = self
+            .place(id)
+            .ok_or_else(|| Error::invariant(format!("row {id:?} of {} is gone", self.name)))?;
+        Ok((gather.source(&piece.rows), at))
+    }
+
+    /// Applies one tick's consolidated delta and error changes.
+    ///
+    /// # Errors
+    /// [`Error::NegativeWeight`] if a row or error would be there less than zero times: the state is broken then.
+    pub(crate) fn apply(
+        &mut self,
+        delta: Option<&DeltaBatch>,
+        errors: &[(EvalError, i64)],
+        epoch: Epoch,
+    ) -> Result<(), Error> {
+        let mut undo = Vec::new();
+        if let Some(delta) = delta {
+            let hashes = self.identity_hashes(delta.rows.columns(), delta.len())?;
+            let mut new_rows = Vec::new();
+            let mut new_weights = Vec::new();
+            // Known rows first: what dies now need not be kept in the lists that grow below.
+            for (row, hash) in hashes.iter().enumerate() {
+                let change = delta.weights.get(row);
+                match self.find(*hash, delta.rows.columns(), row)? {
+                    Some(id) => {
+                        self.change_weight(id, change)?;
+                        undo.push((id, change));
+                    }
+                    None if change > 0 => {
+                        new_rows.push(row_index(row));
+                        new_weights.push(change);
+                    }
+                    None => return Err(Error::NegativeWeight(self.name.clone())),
+                }
+            }
+            if new_rows.len() == delta.len() {
+                self.append(delta.rows.clone(), &new_weights, Some(hashes), &mut undo)?;
+            } else if !new_rows.is_empty() {
+                let rows =
+                    flowstone_types::delta::take_rows(&delta.rows, &UInt32Array::from(new_rows))?;
+                self.append(rows, &new_weights, None, &mut undo)?;
+            }
+        }
+        for (error, change) in errors {
+            let weight = self.errors.entry(error.clone()).or_insert(0);
+            *weight = add_weights(*weight, *change)?;
+            match *weight {
+                0 => {
+                    self.errors.remove(error);
+                }
+                1.. => {}
+                _ => return Err(Error::NegativeWeight(format!("errors of {}", self.name))),
+            }
+        }
+        self.remember(epoch, undo, errors);
+        Ok(())
+    }
+
+    /// Whether there is history below the newest epoch.
+    pub(crate) fn has_history(&self) -> bool {
+        self.history
+            .as_ref()
+            .is_some_and(|history| !history.is_empty())
+    }
+
+    /// Forgets how to read epochs below `since`.
+    pub(crate) fn allow_compaction(&mut self, since: Epoch) {
+        self.since = self.since.max(since);
+        let Some(history) = self.history.as_mut() else {
+            return;
+        };
+        while history.front().is_some_and(|undo| undo.epoch <= since) {
+            let Some(undo) = history.pop_front() else {
+                break;
+            };
+            for (id, _) in undo.rows {
+                if let Some(segment) = self
+                    .segments
+                    .get_mut(segment_number(id))
+                    .and_then(Option::as_mut)
+                {
+                    segment.history -= 1;
+                }
+            }
+        }
+    }
+
+    /// Starts readable history at `epoch`: earlier ones are refused.
+    pub(crate) fn start_history(&mut self, epoch: Epoch) {
+        self.since = self.since.max(epoch);
+    }
+
+    /// The rows and errors at `epoch`.
+    ///
+    /// # Errors
+    /// [`Error::SinceAdvanced`] below `since`.
+    pub(crate) fn snapshot(&self, epoch: Epoch) -> Result<Snapshot, Error> {
+        if epoch < self.since {
+            return Err(Error::SinceAdvanced {
+                epoch,
+                since: self.since,
+            });
+        }
+        let mut snapshot = self.current();
+        let later = self
+            .history
+            .iter()
+            .flatten()
+            .rev()
+            .take_while(|undo| undo.epoch > epoch);
+        let mut errors = self.errors.clone();
+        for undo in later {
+            for (id, change) in &undo.rows {
+                snapshot.adjust(*id, change.wrapping_neg());
+            }
+            for (error, change) in &undo.errors {
+                let weight = errors.entry(error.clone()).or_insert(0);
+                *weight = weight.wrapping_sub(*change);
+            }
+        }
+        snapshot.errors = errors
+            .into_iter()
+            .filter(|(_, weight)| *weight != 0)
+            .collect();
+        Ok(snapshot)
+    }
+
+    /// The rows and errors now.
+    pub(crate) fn current(&self) -> Snapshot {
+        let live = |(number, segment): (usize, &Option<Segment>)| {
+            let segment = segment
+                .as_ref()
+                .filter(|segment| segment.live > 0 || segment.history > 0)?;
+            Some(Part {
+                segment: row_index(number),
+                pieces: segment.pieces.clone(),
+                weights: segment.weights.clone(),
+            })
+        };
+        Snapshot {
+            schema: Arc::clone(&self.schema),
+            errors: self
+                .errors
+                .iter()
+                .map(|(error, weight)| (error.clone(), *weight))
+                .collect(),
+            parts: self.segments.iter().enumerate().filter_map(live).collect(),
+        }
+    }
+
+    /// The rows as they will be when the consolidated `delta` is applied, duplicates expanded.
+    pub(crate) fn rows_after(&self, delta: Option<&DeltaBatch>) -> Result<Vec<RecordBatch>, Error> {
+        let mut snapshot = self.current();
+        let mut rows = Vec::new();
+        if let Some(delta) = delta {
+            let mut new_rows = Vec::new();
+            let mut new_weights = Vec::new();
+            for (row, hash) in self
+                .identity_hashes(delta.rows.columns(), delta.len())?
+                .into_iter()
+                .enumerate()
+            {
+                let change = delta.weights.get(row);
+                if let Some(id) = self.find(hash, delta.rows.columns(), row)? {
+                    snapshot.adjust(id, change);
+                } else {
+                    new_rows.push(row_index(row));
+                    new_weights.push(change);
+                }
+            }
+            if new_weights.iter().any(|weight| *weight < 0) {
+                return Err(Error::NegativeWeight(self.name.clone()));
+            }
+            let new = flowstone_types::delta::take_rows(&delta.rows, &UInt32Array::from(new_rows))?;
+            rows.push(expand(&new, &weights_of(new_weights))?);
+        }
+        rows.extend(snapshot.rows()?);
+        Ok(rows)
+    }
+
+    /// Whether compaction would free something.
+    pub(crate) fn wants_compaction(&self) -> bool {
+        (self.live == 0 && self.dead > 0 && !self.has_history())
+            || self
+                .segments
+                .iter()
+                .enumerate()
+                .any(|(number, _)| self.compactable(number))
+    }
+
+    /// Rewrites segments with many dead rows until `fuel` rows were looked at. Returns the fuel that is left.
+    pub(crate) fn compact(&mut self, mut fuel: usize) -> Result<usize, Error> {
+        if self.live == 0 && self.dead > 0 && !self.has_history() {
+            fuel = fuel.saturating_sub(1);
+            self.segments.clear();
+            self.tail = None;
+            self.dead = 0;
+            self.indexes.iter_mut().flatten().for_each(KeyIndex::clear);
+            return Ok(fuel);
+        }
+        for number in 0..self.segments.len() {
+            if fuel == 0 {
+                break;
+            }
+            if self.compactable(number) {
+                fuel = fuel.saturating_sub(
+                    self.segments[number]
+                        .as_ref()
+                        .map_or(0, |segment| segment.len),
+                );
+                self.compact_segment(number)?;
+            }
+        }
+        Ok(fuel)
+    }
+
+    /// A quarter of its rows are dead, nothing is appended to it, and no readable epoch below the newest needs it.
+    fn compactable(&self, number: usize) -> bool {
+        self.tail != Some(number)
+            && self.segments[number].as_ref().is_some_and(|segment| {
+                segment.history == 0 && (segment.len - segment.live) * 4 > segment.len
+            })
+    }
+
+    fn compact_segment(&mut self, number: usize) -> Result<(), Error> {
+        let Some(segment) = self.segments[number].take() else {
+            return Ok(());
+        };
+        self.dead -= segment.len - segment.live;
+        let segments = &self.segments;
+        for index in self.indexes.iter_mut().flatten() {
+            let mut hashes = Vec::with_capacity(segment.len);
+            for piece in &segment.pieces {
+                hashes.extend(hash_columns(
+                    piece.rows.columns(),
+                    index.columns(),
+                    piece.rows.num_rows(),
+                )?);
+            }
+            hashes.sort_unstable();
+            hashes.dedup();
+            for hash in hashes {
+                index.purge(hash, |id| weight(segments, id) != 0);
+            }
+        }
+        let survivors = Part {
+            segment: row_index(number),
+            pieces: segment.pieces,
+            weights: segment.weights,
+        };
+        let survivors = Snapshot {
+            schema: Arc::clone(&self.schema),
+            errors: Vec::new(),
+            parts: vec![survivors],
+        };
+        for (rows, weights) in survivors.batches()? {
+            let weights = (0..rows.num_rows())
+                .map(|row| weights.get(row))
+                .collect::<Vec<_>>();
+            self.live -= rows.num_rows();
+            self.total -= weights.iter().sum::<i64>();
+            self.append(rows, &weights, None, &mut Vec::new())?;
+        }
+        Ok(())
+    }
+
+    fn change_weight(&mut self, id: RowId, change: i64) -> Result<(), Error> {
+        let segment = self.segments[segment_number(id)]
+            .as_mut()
+            .ok_or_else(|| Error::invariant("segment is gone"))?;
+        let old = segment.weights.get(id.row());
+        let new = add_weights(old, change)?;
+        if new < 0 {
+            return Err(Error::NegativeWeight(self.name.clone()));
+        }
+        segment.weights.set(id.row(), new);
+        self.total = add_weights(self.total, change)?;
+        if old != 0 && new == 0 {
+            segment.live -= 1;
+            self.live -= 1;
+            self.dead += 1;
+        }
+        Ok(())
+    }
+
+    /// Appends rows that are not there yet, with positive weights. `identity`: the rows' identity hashes if they are known.
+    fn append(
+        &mut self,
+        rows: RecordBatch,
+        weights: &[i64],
+        identity: Option<Vec<u64>>,
+        undo: &mut Vec<(RowId, i64)>,
+    ) -> Result<(), Error> {
+        let count = rows.num_rows();
+        let mut hashes = Vec::with_capacity(self.indexes.len());
+        for (number, index) in self.indexes.iter().enumerate() {
+            hashes.push(match (index, &identity) {
+                (None, _) => Vec::new(),
+                (Some(_), Some(identity)) if number == 0 => identity.clone(),
+                (Some(index), _) => hash_columns(rows.columns(), index.columns(), count)?,
+            });
+        }
+        let mut from = 0;
+        while from < count {
+            let (number, to) = if count < SEAL_ROWS {
+                (self.open_tail(), count)
+            } else {
+                self.segments.push(Some(Segment::default()));
+                (self.segments.len() - 1, count.min(from + SEGMENT_ROWS))
+            };
+            let Some(segment) = self.segments[number].as_mut() else {
+                return Err(Error::invariant("tail is gone"));
+            };
+            let start = segment.len;
+            segment.append(rows.slice(from, to - from));
+            for weight in &weights[from..to] {
+                segment.weights.push(*weight);
+                self.total = add_weights(self.total, *weight)?;
+            }
+            segment.live += to - from;
+            self.live += to - from;
+            for (offset, weight) in weights[from..to].iter().enumerate() {
+                undo.push((RowId::new(number, start + offset), *weight));
+            }
+            let segments = &self.segments;
+            for (index, hashes) in itertools::zip_eq(&mut self.indexes, &hashes) {
+                let Some(index) = index else { continue };
+                for (offset, hash) in hashes[from..to].iter().enumerate() {
+                    index.insert(*hash, RowId::new(number, start + offset), |id| {
+                        weight(segments, id) != 0
+                    });
+                }
+            }
+            if self.tail == Some(number)
+                && let Some(segment) = self.segments[number].as_mut()
+            {
+                if segment.len >= SEAL_ROWS {
+                    segment.seal(&self.schema)?;
+                    self.tail = None;
+                } else {
+                    segment.merge_pieces(&self.schema)?;
+                }
+            }
+            from = to;
+        }
+        Ok(())
+    }
+
+    fn open_tail(&mut self) -> usize {
+        match self.tail {
+            Some(number) => number,
+            None => {
+                self.segments.push(Some(Segment::default()));
+                self.tail = Some(self.segments.len() - 1);
+                self.segments.len() - 1
+            }
+        }
+    }
+
+    fn remember(&mut self, epoch: Epoch, rows: Vec<(RowId, i64)>, errors: &[(EvalError, i64)]) {
+        if epoch <= self.since || (rows.is_empty() && errors.is_empty()) {
+            return;
+        }
+        let Some(history) = self.history.as_mut() else {
+            return;
+        };
+        for (id, _) in &rows {
+            if let Some(segment) = self.segments[segment_number(*id)].as_mut() {
+                segment.history += 1;
+            }
+        }
+        history.push_back(Undo {
+            epoch,
+            rows,
+            errors: errors.to_vec(),
+        });
+    }
+
+    fn place(&self, id: RowId) -> Option<(&Piece, usize)> {
+        let segment = self.segments.get(segment_number(id))?.as_ref()?;
+        let (piece, row) = segment.locate(id.row());
+        Some((&segment.pieces[piece], row))
+    }
+}
+
+/// Collects rows of several batches into columns.
+#[derive(Default)]
+pub(crate) struct Gather<'a> {
+    sources: Vec<&'a RecordBatch>,
+    numbers: HashMap<*const RecordBatch, usize>,
+    last: Option<(*const RecordBatch, usize)>,
+}
+
+impl<'a> Gather<'a> {
+    /// The number of a source batch.
+    pub(crate) fn source(&mut self, batch: &'a RecordBatch) -> usize {
+        let pointer = std::ptr::from_ref(batch);
+        if let Some((last, number)) = self.last
+            && last == pointer
+        {
+            return number;
+        }
+        let sources = &mut self.sources;
+        let number = *self.numbers.entry(pointer).or_insert_with(|| {
+            sources.push(batch);
+            sources.len() - 1
+        });
+        self.last = Some((pointer, number));
+        number
+    }
+
+    /// The columns of the rows at `places`: (source, row).
+    pub(crate) fn columns(
+        &self,
+        schema: &SchemaRef,
+        places: &[(usize, usize)],
+    ) -> Result<Vec<ArrayRef>, Error> {
+        (0..schema.fields().len())
+            .map(|column| self.column(schema, column, places))
+            .collect()
+    }
+
+    /// One column of the rows at `places`.
+    pub(crate) fn column(
+        &self,
+        schema: &SchemaRef,
+        column: usize,
+        places: &[(usize, usize)],
+    ) -> Result<ArrayRef, Error> {
+        if places.is_empty() {
+            return Ok(arrow_array::new_empty_array(
+                schema.field(column).data_type(),
+            ));
+        }
+        if let [only] = self.sources.as_slice() {
+            let indices =
+                UInt32Array::from_iter_values(places.iter().map(|(_, row)| row_index(*row)));
+            return Ok(arrow_select::take::take(
+                only.column(column),
+                &indices,
+                None,
+            )?);
+        }
+        let arrays = self
+            .sources
+            .iter()
+            .map(|source| -> &dyn Array { source.column(column).as_ref() })
+            .collect::<Vec<_>>();
+        Ok(arrow_select::interleave::interleave(&arrays, places)?)
+    }
+}
+
+fn segment_number(id: RowId) -> usize {
+    usize::try_from(id.segment()).unwrap_or(usize::MAX)
+}
+
+fn weight(segments: &[Option<Segment>], id: RowId) -> i64 {
+    match segments.get(segment_number(id)) {
+        Some(Some(segment)) => segment.weights.get(id.row()),
+        _ => 0,
+    }
+}

@@ -1,0 +1,736 @@
+//! Rendering: a plan becomes steps and relations of a shard.
+//!
+//! Owns where exchanges go and which arrangements are shared. Deterministic: every shard renders a plan into the same steps with the same numbers.
+//! A plan that fails to render leaves the shard as it was.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow_schema::SchemaRef;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::PhysicalExpr;
+use flowstone_proto::plan::{self, Node, NodeId, Operator, Plan};
+use flowstone_types::ObjectId;
+use flowstone_types::normalize::normalize_batch;
+use hashbrown::HashMap;
+
+use crate::batch::{Changes, relax};
+use crate::operator::aggregate::Aggregate;
+use crate::operator::distinct::Distinct;
+use crate::operator::filter_project::FilterProject;
+use crate::operator::join::{Join, Side};
+use crate::operator::recompute::Recompute;
+use crate::operator::top_k::TopK;
+use crate::operator::{RelationId, Relations};
+use crate::relation::Relation;
+use crate::shard::Collection;
+use crate::step::{Kind, Route, Step, StepId};
+use crate::{Error, ShardConfig};
+
+/// How a step's rows are spread over the shards. `None`: anyhow.
+pub(crate) type Partitioning = Option<Route>;
+
+/// A node as rendered.
+#[derive(Clone, Debug)]
+pub(crate) struct Rendered {
+    pub(crate) step: StepId,
+    pub(crate) stage: usize,
+    pub(crate) partitioning: Partitioning,
+    /// The collection whose rows these are, all of them and unchanged.
+    pub(crate) collection: Option<ObjectId>,
+    /// Relaxed.
+    pub(crate) schema: SchemaRef,
+    /// Which columns the plan says may be NULL.
+    nullable: Vec<bool>,
+}
+
+/// A node's rows in a relation, and the step that yields their consolidated changes.
+struct Arranged {
+    step: StepId,
+    stage: usize,
+    relation: RelationId,
+    partitioning: Partitioning,
+}
+
+/// What rendering a plan adds to a shard.
+#[derive(Debug)]
+pub(crate) struct Rendering {
+    pub(crate) root: Rendered,
+    pub(crate) steps: BTreeMap<StepId, Step>,
+    /// Relations of this dataflow alone.
+    pub(crate) private: Vec<RelationId>,
+    /// Indexes it uses.
+    pub(crate) indexes: Vec<(RelationId, usize)>,
+    pub(crate) imports: Vec<(ObjectId, StepId)>,
+}
+
+pub(crate) struct Renderer<'a> {
+    config: &'a ShardConfig,
+    collections: &'a BTreeMap<ObjectId, Collection>,
+    relations: &'a mut Relations,
+    next_step: &'a mut u64,
+    next_relation: &'a mut u64,
+    steps: BTreeMap<StepId, Step>,
+    private: Vec<RelationId>,
+    indexes: Vec<(RelationId, usize)>,
+    imports: Vec<(ObjectId, StepId)>,
+    exchanged: HashMap<(StepId, Route), Rendered>,
+    without_nulls: HashMap<(StepId, Vec<usize>), Rendered>,
+    arranged: HashMap<StepId, (StepId, RelationId)>,
+    owner: ObjectId,
+}
+
+impl<'a> Renderer<'a> {
+    pub(crate) fn new(
+        owner: ObjectId,
+        config: &'a ShardConfig,
+        collections: &'a BTreeMap<ObjectId, Collection>,
+        relations: &'a mut Relations,
+        (next_step, next_relation): (&'a mut u64, &'a mut u64),
+    ) -> Self {
+        Self {
+            config,
+            collections,
+            relations,
+            next_step,
+            next_relation,
+            steps: BTreeMap::new(),
+            private: Vec::new(),
+            indexes: Vec::new(),
+            imports: Vec::new(),
+            exchanged: HashMap::new(),
+            without_nulls: HashMap::new(),
+            arranged: HashMap::new(),
+            owner,
+        }
+    }
+
+    /// Renders a plan and, by `export`, what becomes of its result.
+    pub(crate) fn render(
+        mut self,
+        plan: &Plan,
+        export: impl FnOnce(&mut Self, Rendered) -> Result<Rendered, Error>,
+    ) -> Result<Rendering, Error> {
+        let result = self.nodes(plan).and_then(|root| export(&mut self, root));
+        match result {
+            Ok(root) => Ok(Rendering {
+                root,
+                steps: self.steps,
+                private: self.private,
+                indexes: self.indexes,
+                imports: self.imports,
+            }),
+            Err(error) => {
+                release(self.relations, &self.private, &self.indexes);
+                Err(error)
+            }
+        }
+    }
+
+    fn nodes(&mut self, plan: &Plan) -> Result<Rendered, Error> {
+        let mut nodes: Vec<Rendered> = Vec::with_capacity(plan.nodes.len());
+        for node in &plan.nodes {
+            let input = |id: NodeId| {
+                nodes.get(id.0).cloned().ok_or_else(|| {
+                    Error::Plan(format!("node {} is used before it is defined", id.0))
+                })
+            };
+            let inputs = node
+                .operator
+                .inputs()
+                .into_iter()
+                .map(input)
+                .collect::<Result<Vec<_>, _>>()?;
+            let mut rendered = self.node(node, inputs)?;
+            rendered.schema = relax(&node.schema);
+            rendered.nullable = node
+                .schema
+                .fields()
+                .iter()
+                .map(|field| field.is_nullable())
+                .collect();
+            nodes.push(rendered);
+        }
+        nodes
+            .pop()
+            .ok_or_else(|| Error::Plan("empty plan".to_owned()))
+    }
+
+    fn node(&mut self, node: &Node, inputs: Vec<Rendered>) -> Result<Rendered, Error> {
+        let schema = relax(&node.schema);
+        let mut inputs = inputs.into_iter();
+        let mut input = || {
+            inputs
+                .next()
+                .ok_or_else(|| Error::Plan("operator without input".to_owned()))
+        };
+        match &node.operator {
+            Operator::Get { collection } => self.get(*collection, schema),
+            Operator::Constant { rows } => {
+                let (_, rows) = flowstone_proto::ipc::decode_batches(rows)?;
+                let rows = if self.config.index == 0 {
+                    rows.iter().map(normalize_batch).collect()
+                } else {
+                    Vec::new()
+                };
+                Ok(self.add(
+                    Kind::Constant {
+                        rows,
+                        schema: Arc::clone(&schema),
+                    },
+                    0,
+                    &[],
+                    Some(Route::Single),
+                    schema,
+                ))
+            }
+            Operator::FilterProject {
+                predicates,
+                projections,
+                ..
+            } => self.filter_project(input()?, predicates, projections, schema),
+            Operator::Join {
+                left_keys,
+                right_keys,
+                null_equals_null,
+                ..
+            } => {
+                let (left, right) = (input()?, input()?);
+                self.join(
+                    left,
+                    right,
+                    (left_keys, right_keys),
+                    *null_equals_null,
+                    schema,
+                )
+            }
+            Operator::Aggregate {
+                group, aggregates, ..
+            } => {
+                let input = self.group_exchange(input()?, group)?;
+                let operator = Aggregate::new(
+                    &input.schema,
+                    group.clone(),
+                    aggregates,
+                    Arc::clone(&schema),
+                )?;
+                let partitioning = renamed(&input.partitioning, |column| {
+                    group.iter().position(|other| *other == column)
+                });
+                Ok(self.add(
+                    Kind::Aggregate(Box::new(operator)),
+                    input.stage,
+                    &[input.step],
+                    partitioning,
+                    schema,
+                ))
+            }
+            Operator::Distinct { .. } => {
+                let input = input()?;
+                let all = (0..input.schema.fields().len()).collect::<Vec<_>>();
+                let input = self.group_exchange(input, &all)?;
+                let arranged = self.arrange(input)?;
+                let kind = Kind::Distinct(Distinct {
+                    relation: arranged.relation,
+                    schema: Arc::clone(&schema),
+                });
+                Ok(self.add(
+                    kind,
+                    arranged.stage,
+                    &[arranged.step],
+                    arranged.partitioning,
+                    schema,
+                ))
+            }
+            Operator::Union { .. } => {
+                let inputs = inputs.collect::<Vec<_>>();
+                let stage = inputs.iter().map(|input| input.stage).max().unwrap_or(0);
+                let first = inputs.first().and_then(|input| input.partitioning.clone());
+                let partitioning = first.filter(|first| {
+                    inputs
+                        .iter()
+                        .all(|input| input.partitioning.as_ref() == Some(first))
+                });
+                let steps = inputs.iter().map(|input| input.step).collect::<Vec<_>>();
+                Ok(self.add(
+                    Kind::Union {
+                        schema: Arc::clone(&schema),
+                    },
+                    stage,
+                    &steps,
+                    partitioning,
+                    schema,
+                ))
+            }
+            Operator::TopK {
+                group,
+                order,
+                limit,
+                offset,
+                ..
+            } => {
+                let input = self.group_exchange(input()?, group)?;
+                let operator =
+                    TopK::new(Arc::clone(&schema), group.clone(), order, *limit, *offset)?;
+                Ok(self.add(
+                    Kind::TopK(Box::new(operator)),
+                    input.stage,
+                    &[input.step],
+                    input.partitioning,
+                    schema,
+                ))
+            }
+            Operator::Recompute { query, .. } => {
+                let mut tables = Vec::new();
+                let mut steps = Vec::new();
+                let mut stage = 0;
+                for input in inputs {
+                    let input_schema = Arc::clone(&input.schema);
+                    let input = self.exchange(input, &Route::Single)?;
+                    let arranged = self.arrange(input)?;
+                    stage = stage.max(arranged.stage);
+                    steps.push(arranged.step);
+                    tables.push((arranged.relation, input_schema));
+                }
+                let operator = Recompute {
+                    evaluator: Arc::clone(&self.config.evaluator),
+                    query: query.clone(),
+                    inputs: tables,
+                    schema: Arc::clone(&schema),
+                    previous: None,
+                    error: None,
+                };
+                Ok(self.add(
+                    Kind::Recompute(Box::new(operator)),
+                    stage,
+                    &steps,
+                    Some(Route::Single),
+                    schema,
+                ))
+            }
+        }
+    }
+
+    fn get(&mut self, id: ObjectId, schema: SchemaRef) -> Result<Rendered, Error> {
+        let collection = self
+            .collections
+            .get(&id)
+            .ok_or(Error::UnknownCollection(id))?;
+        if collection.schema.fields().len() != schema.fields().len() {
+            return Err(Error::Plan(format!(
+                "{id} has {} columns, not {}",
+                collection.schema.fields().len(),
+                schema.fields().len()
+            )));
+        }
+        let kind = Kind::Get {
+            relation: collection.relation,
+            schema: Arc::clone(&schema),
+        };
+        let mut rendered = self.add(
+            kind,
+            collection.stage,
+            &[],
+            collection.partitioning.clone(),
+            schema,
+        );
+        rendered.collection = Some(id);
+        self.imports.push((id, rendered.step));
+        Ok(rendered)
+    }
+
+    fn filter_project(
+        &mut self,
+        input: Rendered,
+        predicates: &[plan::Expr],
+        projections: &[plan::Expr],
+        schema: SchemaRef,
+    ) -> Result<Rendered, Error> {
+        let compile = |expr: &plan::Expr| self.config.compiler.compile(expr, &input.schema);
+        let predicates = predicates
+            .iter()
+            .map(compile)
+            .collect::<Result<Vec<_>, _>>()?;
+        let projections = projections
+            .iter()
+            .map(compile)
+            .collect::<Result<Vec<_>, _>>()?;
+        if projections.len() != schema.fields().len() {
+            return Err(Error::Plan(format!(
+                "{} projections for {} columns",
+                projections.len(),
+                schema.fields().len()
+            )));
+        }
+        let sources = projections.iter().map(column_of).collect::<Vec<_>>();
+        let identity = sources.len() == input.schema.fields().len()
+            && sources
+                .iter()
+                .enumerate()
+                .all(|(number, source)| *source == Some(number));
+        if predicates.is_empty() && identity {
+            return Ok(input);
+        }
+        let partitioning = renamed(&input.partitioning, |column| {
+            sources.iter().position(|source| *source == Some(column))
+        });
+        let compiler = Arc::clone(&self.config.compiler);
+        let operator = FilterProject {
+            predicates,
+            projections,
+            schema: Arc::clone(&schema),
+            compiler,
+        };
+        Ok(self.add(
+            Kind::FilterProject(operator),
+            input.stage,
+            &[input.step],
+            partitioning,
+            schema,
+        ))
+    }
+
+    fn join(
+        &mut self,
+        left: Rendered,
+        right: Rendered,
+        (left_keys, right_keys): (&[usize], &[usize]),
+        null_equals_null: bool,
+        schema: SchemaRef,
+    ) -> Result<Rendered, Error> {
+        for (side, keys) in [(&left, left_keys), (&right, right_keys)] {
+            if left_keys.len() != right_keys.len()
+                || keys.iter().any(|key| *key >= side.schema.fields().len())
+            {
+                return Err(Error::Plan("join keys do not fit the inputs".to_owned()));
+            }
+        }
+        for (left_key, right_key) in itertools::zip_eq(left_keys, right_keys) {
+            let (left, right) = (
+                left.schema.field(*left_key).data_type(),
+                right.schema.field(*right_key).data_type(),
+            );
+            if left != right {
+                return Err(Error::Plan(format!("join of {left} with {right}")));
+            }
+        }
+        let (left_route, right_route) = join_routes(
+            &left.partitioning,
+            &right.partitioning,
+            left_keys,
+            right_keys,
+        );
+        let mut sides = Vec::with_capacity(2);
+        for (input, keys, route) in [
+            (left, left_keys, left_route),
+            (right, right_keys, right_route),
+        ] {
+            // Rows that can never match are not kept, unless they are kept anyway as rows of a collection.
+            let stored = input.collection.is_some() && self.is_at(&input, &route);
+            let input = if null_equals_null || stored {
+                input
+            } else {
+                self.drop_nulls(input, keys)
+            };
+            let input = self.exchange(input, &route)?;
+            let arranged = self.arrange(input)?;
+            let index = self
+                .relations
+                .get_mut(arranged.relation)?
+                .acquire_index(keys)?;
+            self.indexes.push((arranged.relation, index));
+            sides.push((
+                arranged.step,
+                arranged.stage,
+                Side {
+                    relation: arranged.relation,
+                    index,
+                    keys: keys.to_vec(),
+                },
+                route,
+            ));
+        }
+        let (Some((right_step, right_stage, right, _)), Some((left_step, left_stage, left, route))) =
+            (sides.pop(), sides.pop())
+        else {
+            return Err(Error::invariant("a join has two sides"));
+        };
+        let operator = Join {
+            left,
+            right,
+            null_equals_null,
+            schema: Arc::clone(&schema),
+        };
+        let partitioning = Some(if self.config.count == 1 {
+            Route::Single
+        } else {
+            route
+        });
+        Ok(self.add(
+            Kind::Join(operator),
+            left_stage.max(right_stage),
+            &[left_step, right_step],
+            partitioning,
+            schema,
+        ))
+    }
+
+    fn drop_nulls(&mut self, input: Rendered, keys: &[usize]) -> Rendered {
+        let mut columns = keys
+            .iter()
+            .copied()
+            .filter(|key| input.nullable.get(*key).copied().unwrap_or(true))
+            .collect::<Vec<_>>();
+        columns.sort_unstable();
+        columns.dedup();
+        if columns.is_empty() {
+            return input;
+        }
+        let memo = (input.step, columns.clone());
+        if let Some(known) = self.without_nulls.get(&memo) {
+            return known.clone();
+        }
+        let nullable = input.nullable.clone();
+        let mut rendered = self.add(
+            Kind::NotNull { columns },
+            input.stage,
+            &[input.step],
+            input.partitioning,
+            input.schema,
+        );
+        rendered.nullable = nullable;
+        self.without_nulls.insert(memo, rendered.clone());
+        rendered
+    }
+
+    /// Brings rows that agree in `columns` to one shard.
+    fn group_exchange(&mut self, input: Rendered, columns: &[usize]) -> Result<Rendered, Error> {
+        match &input.partitioning {
+            Some(Route::Single) => Ok(input),
+            Some(Route::Hash(by))
+                if !by.is_empty() && by.iter().all(|column| columns.contains(column)) =>
+            {
+                Ok(input)
+            }
+            _ if columns.is_empty() => self.exchange(input, &Route::Single),
+            _ => self.exchange(input, &Route::Hash(columns.to_vec())),
+        }
+    }
+
+    /// Whether rows are already where `route` would bring them.
+    pub(crate) fn is_at(&self, input: &Rendered, route: &Route) -> bool {
+        self.config.count == 1 || input.partitioning.as_ref() == Some(route)
+    }
+
+    pub(crate) fn exchange(&mut self, input: Rendered, route: &Route) -> Result<Rendered, Error> {
+        if self.is_at(&input, route) {
+            return Ok(input);
+        }
+        let memo = (input.step, route.clone());
+        if let Some(known) = self.exchanged.get(&memo) {
+            return Ok(known.clone());
+        }
+        let send = self.add(
+            Kind::Receive,
+            input.stage,
+            &[input.step],
+            None,
+            Arc::clone(&input.schema),
+        );
+        let mut receive = self.add(
+            Kind::Receive,
+            input.stage + 1,
+            &[],
+            Some(route.clone()),
+            Arc::clone(&input.schema),
+        );
+        let step = self
+            .steps
+            .get_mut(&send.step)
+            .ok_or_else(|| Error::invariant("step was just added"))?;
+        step.kind = Kind::Exchange {
+            route: route.clone(),
+            receiver: receive.step,
+        };
+        step.consumers.push((receive.step, 0));
+        receive.nullable = input.nullable;
+        self.exchanged.insert(memo, receive.clone());
+        Ok(receive)
+    }
+
+    /// The relation that holds the rows of `input`: the collection's own if they are one, else a private one.
+    fn arrange(&mut self, input: Rendered) -> Result<Arranged, Error> {
+        if let Some(id) = input.collection {
+            let relation = self
+                .collections
+                .get(&id)
+                .ok_or(Error::UnknownCollection(id))?
+                .relation;
+            return Ok(Arranged {
+                step: input.step,
+                stage: input.stage,
+                relation,
+                partitioning: input.partitioning,
+            });
+        }
+        if let Some((step, relation)) = self.arranged.get(&input.step) {
+            return Ok(Arranged {
+                step: *step,
+                stage: input.stage,
+                relation: *relation,
+                partitioning: input.partitioning,
+            });
+        }
+        let all = (0..input.schema.fields().len()).collect();
+        let relation = self.add_relation(Relation::new(
+            format!("an arrangement of {}", self.owner),
+            Arc::clone(&input.schema),
+            all,
+        ));
+        let rendered = self.add(
+            Kind::Arrange { relation },
+            input.stage,
+            &[input.step],
+            input.partitioning.clone(),
+            input.schema,
+        );
+        self.arranged.insert(input.step, (rendered.step, relation));
+        Ok(Arranged {
+            step: rendered.step,
+            stage: input.stage,
+            relation,
+            partitioning: input.partitioning,
+        })
+    }
+
+    /// A relation that lives as long as this dataflow.
+    pub(crate) fn add_relation(&mut self, relation: Relation) -> RelationId {
+        let id = RelationId(*self.next_relation);
+        *self.next_relation += 1;
+        self.relations.0.insert(id, relation);
+        self.private.push(id);
+        id
+    }
+
+    /// An index over `columns` of a relation, held by this dataflow.
+    pub(crate) fn add_index(
+        &mut self,
+        relation: RelationId,
+        columns: &[usize],
+    ) -> Result<usize, Error> {
+        let index = self.relations.get_mut(relation)?.acquire_index(columns)?;
+        self.indexes.push((relation, index));
+        Ok(index)
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        kind: Kind,
+        stage: usize,
+        inputs: &[StepId],
+        partitioning: Partitioning,
+        schema: SchemaRef,
+    ) -> Rendered {
+        let id = StepId(*self.next_step);
+        *self.next_step += 1;
+        for (port, input) in inputs.iter().enumerate() {
+            if let Some(step) = self.steps.get_mut(input) {
+                step.consumers.push((id, port));
+            }
+        }
+        let ports = std::iter::repeat_with(Changes::default)
+            .take(inputs.len().max(1))
+            .collect();
+        self.steps.insert(
+            id,
+            Step {
+                stage,
+                kind,
+                inputs: ports,
+                inbox: Vec::new(),
+                consumers: Vec::new(),
+            },
+        );
+        let partitioning = if self.config.count == 1 {
+            Some(Route::Single)
+        } else {
+            partitioning
+        };
+        let nullable = vec![true; schema.fields().len()];
+        Rendered {
+            step: id,
+            stage,
+            partitioning,
+            collection: None,
+            schema,
+            nullable,
+        }
+    }
+}
+
+/// Gives back what a rendering took.
+pub(crate) fn release(
+    relations: &mut Relations,
+    private: &[RelationId],
+    indexes: &[(RelationId, usize)],
+) {
+    for id in private {
+        relations.0.remove(id);
+    }
+    for (id, index) in indexes {
+        if let Some(relation) = relations.0.get_mut(id) {
+            relation.release_index(*index);
+        }
+    }
+}
+
+/// Where the two sides of a join meet: on one shard if they are there or if there is no key; else by key columns, by fewer of them if a side is
+/// partitioned by them already.
+fn join_routes(
+    left: &Partitioning,
+    right: &Partitioning,
+    left_keys: &[usize],
+    right_keys: &[usize],
+) -> (Route, Route) {
+    let single = Some(Route::Single);
+    if left_keys.is_empty() || (*left == single && *right == single) {
+        return (Route::Single, Route::Single);
+    }
+    let positions = |partitioning: &Partitioning, keys: &[usize]| match partitioning {
+        Some(Route::Hash(columns)) if !columns.is_empty() => columns
+            .iter()
+            .map(|column| keys.iter().position(|key| key == column))
+            .collect::<Option<Vec<_>>>(),
+        _ => None,
+    };
+    let at = positions(left, left_keys)
+        .or_else(|| positions(right, right_keys))
+        .unwrap_or_else(|| (0..left_keys.len()).collect());
+    let pick = |keys: &[usize]| {
+        Route::Hash(
+            at.iter()
+                .filter_map(|position| keys.get(*position).copied())
+                .collect(),
+        )
+    };
+    (pick(left_keys), pick(right_keys))
+}
+
+/// A partitioning after columns were renamed; lost if one of its columns is.
+fn renamed(partitioning: &Partitioning, rename: impl Fn(usize) -> Option<usize>) -> Partitioning {
+    match partitioning.as_ref()? {
+        Route::Single => Some(Route::Single),
+        Route::Hash(columns) => Some(Route::Hash(
+            columns
+                .iter()
+                .map(|column| rename(*column))
+                .collect::<Option<Vec<_>>>()?,
+        )),
+    }
+}
+
+/// The column that an expression just passes on.
+fn column_of(expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {
+    let any: &dyn std::any::Any = expr.as_ref();
+    any.downcast_ref::<Column>().map(Column::index)
+}

@@ -1,0 +1,278 @@
+//! Steps: the nodes of the graph a shard runs. A plan node becomes one step or several (exchange, arrangement, operator).
+//!
+//! Invariants. Step numbers are the same on every shard, and every edge goes from a lower to a higher one. An edge never goes to a lower stage.
+
+use arrow_array::{Array, RecordBatch, UInt32Array};
+use arrow_schema::SchemaRef;
+use flowstone_types::{DeltaBatch, ObjectId};
+
+use crate::Error;
+use crate::batch::{Changes, consolidate, index, with_schema};
+use crate::operator::aggregate::Aggregate;
+use crate::operator::distinct::Distinct;
+use crate::operator::filter_project::FilterProject;
+use crate::operator::join::Join;
+use crate::operator::recompute::Recompute;
+use crate::operator::top_k::TopK;
+use crate::operator::{RelationId, Relations, Tick};
+use crate::partition::{hash_columns, shard_of};
+
+/// Names a step; assigned in order of rendering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct StepId(pub(crate) u64);
+
+/// Where rows of an exchange go.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Route {
+    /// To the shard that owns the hash of these columns.
+    Hash(Vec<usize>),
+    /// To shard 0.
+    Single,
+}
+
+/// Rows on their way to another shard. Opaque to the caller, who delivers it with [`crate::Shard::deliver`] before the next stage.
+#[derive(Clone, Debug)]
+pub struct ExchangeMessage {
+    pub(crate) target: StepId,
+    pub(crate) from: usize,
+    pub(crate) deltas: Vec<DeltaBatch>,
+}
+
+impl ExchangeMessage {
+    /// Number of rows, not counting multiplicities.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.deltas.iter().map(DeltaBatch::len).sum()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) stage: usize,
+    pub(crate) kind: Kind,
+    /// What came in during this tick, per port.
+    pub(crate) inputs: Vec<Changes>,
+    /// What came in from each shard, this one included, for [`Kind::Receive`].
+    pub(crate) inbox: Vec<(usize, Vec<DeltaBatch>)>,
+    pub(crate) consumers: Vec<(StepId, usize)>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// A collection's changes, under the plan's column names.
+    Get {
+        relation: RelationId,
+        schema: SchemaRef,
+    },
+    /// Rows that never change, emitted at hydration; empty on all shards but one.
+    Constant {
+        rows: Vec<RecordBatch>,
+        schema: SchemaRef,
+    },
+    FilterProject(FilterProject),
+    /// Passes rows without NULL in these columns.
+    NotNull {
+        columns: Vec<usize>,
+    },
+    /// Sends rows to the shards of their hash; [`Kind::Receive`] with the id `receiver` takes them in on the next stage.
+    Exchange {
+        route: Route,
+        receiver: StepId,
+    },
+    Receive,
+    /// Consolidates its input and keeps it in a relation.
+    Arrange {
+        relation: RelationId,
+    },
+    Join(Join),
+    Aggregate(Box<Aggregate>),
+    Distinct(Distinct),
+    Union {
+        schema: SchemaRef,
+    },
+    TopK(Box<TopK>),
+    Recompute(Box<Recompute>),
+    /// The content of a collection with a relation of its own.
+    Export {
+        collection: ObjectId,
+        relation: RelationId,
+    },
+    /// Output that is not stored here: a subscription, or an index on a relation that exists.
+    Publish {
+        id: ObjectId,
+        schema: SchemaRef,
+    },
+}
+
+impl Kind {
+    /// Whether the step runs in a hydrating tick although nothing came in.
+    pub(crate) fn starts_hydration(&self, shard: usize) -> bool {
+        match self {
+            Self::Get { .. } | Self::Constant { .. } | Self::Export { .. } => true,
+            Self::Aggregate(aggregate) => aggregate.is_global() && shard == 0,
+            Self::Recompute(_) => shard == 0,
+            _ => false,
+        }
+    }
+
+    /// Groups or rows that the operator keeps to itself.
+    pub(crate) fn state(&self) -> usize {
+        match self {
+            Self::Aggregate(operator) => operator.len(),
+            Self::TopK(operator) => operator.len(),
+            Self::Recompute(operator) => operator.len(),
+            _ => 0,
+        }
+    }
+
+    /// Runs operators that only read relations. The others are run by the executor.
+    pub(crate) fn run(
+        &mut self,
+        tick: Tick<'_>,
+        mut inputs: Vec<Changes>,
+    ) -> Result<Changes, Error> {
+        match self {
+            Self::Get { relation, schema } => {
+                let input = if tick.hydrating {
+                    let current = tick.relations.get(*relation)?.current();
+                    Changes {
+                        deltas: current.deltas(tick.epoch)?,
+                        errors: current.errors,
+                    }
+                } else {
+                    merge(inputs)
+                };
+                rename(input, schema)
+            }
+            Self::Constant { rows, schema } => {
+                let deltas = rows
+                    .iter()
+                    .map(|rows| DeltaBatch::insert(rows.clone(), tick.epoch))
+                    .collect();
+                rename(
+                    Changes {
+                        deltas,
+                        errors: Vec::new(),
+                    },
+                    schema,
+                )
+            }
+            Self::FilterProject(operator) => operator.run(merge(inputs)),
+            Self::NotNull { columns } => not_null(merge(inputs), columns),
+            Self::Join(operator) => {
+                let right = inputs.pop().unwrap_or_default();
+                let left = inputs.pop().unwrap_or_default();
+                operator.run(tick, left, right)
+            }
+            Self::Aggregate(operator) => operator.run(tick, merge(inputs)),
+            Self::Distinct(operator) => operator.run(tick, merge(inputs)),
+            Self::Union { schema } => rename(merge(inputs), schema),
+            Self::TopK(operator) => operator.run(tick, merge(inputs)),
+            Self::Recompute(operator) => operator.run(tick, inputs),
+            Self::Exchange { .. }
+            | Self::Receive
+            | Self::Arrange { .. }
+            | Self::Export { .. }
+            | Self::Publish { .. } => Err(Error::invariant("step is run by the executor")),
+        }
+    }
+}
+
+pub(crate) fn merge(inputs: Vec<Changes>) -> Changes {
+    let mut merged = Changes::default();
+    inputs.into_iter().for_each(|input| merged.append(input));
+    merged
+}
+
+/// Splits changes by the shard their rows go to: (shard, deltas), ascending, only shards that get rows.
+pub(crate) fn route_changes(
+    deltas: &[DeltaBatch],
+    route: &Route,
+    shards: usize,
+) -> Result<Vec<(usize, Vec<DeltaBatch>)>, Error> {
+    let mut parts = vec![Vec::new(); shards];
+    for delta in deltas {
+        let columns = match route {
+            Route::Single => {
+                if let Some(part) = parts.first_mut() {
+                    part.push(delta.clone());
+                }
+                continue;
+            }
+            Route::Hash(columns) => columns,
+        };
+        let mut rows = vec![Vec::new(); shards];
+        for (row, hash) in hash_columns(delta.rows.columns(), columns, delta.len())?
+            .into_iter()
+            .enumerate()
+        {
+            if let Some(rows) = rows.get_mut(shard_of(hash, shards)) {
+                rows.push(index(row));
+            }
+        }
+        for (part, rows) in itertools::zip_eq(&mut parts, rows) {
+            if rows.len() == delta.len() {
+                part.push(delta.clone());
+            } else if !rows.is_empty() {
+                part.push(delta.take(&UInt32Array::from(rows))?);
+            }
+        }
+    }
+    Ok(parts
+        .into_iter()
+        .enumerate()
+        .filter(|(_, deltas)| !deltas.is_empty())
+        .collect())
+}
+
+/// Consolidates the input of an arrangement. At hydration it is applied at once, for the operators behind it find everything in the relation then.
+pub(crate) fn arrange(
+    relations: &mut Relations,
+    relation: RelationId,
+    input: Changes,
+    (epoch, hydrating): (flowstone_types::Epoch, bool),
+) -> Result<Changes, Error> {
+    let relation = relations.get_mut(relation)?;
+    let delta = consolidate(relation.schema(), &input.deltas, epoch)?;
+    if hydrating {
+        relation.apply(delta.as_ref(), &[], epoch)?;
+    }
+    Ok(Changes {
+        deltas: delta.into_iter().collect(),
+        errors: input.errors,
+    })
+}
+
+fn rename(input: Changes, schema: &SchemaRef) -> Result<Changes, Error> {
+    let deltas = input
+        .deltas
+        .iter()
+        .map(|delta| with_schema(delta, schema))
+        .collect::<Result<_, _>>()?;
+    Ok(Changes {
+        deltas,
+        errors: input.errors,
+    })
+}
+
+fn not_null(input: Changes, columns: &[usize]) -> Result<Changes, Error> {
+    let mut output = Changes {
+        deltas: Vec::with_capacity(input.deltas.len()),
+        errors: input.errors,
+    };
+    for delta in input.deltas {
+        let mut nulls = None;
+        for column in columns {
+            nulls = arrow_buffer::NullBuffer::union(
+                nulls.as_ref(),
+                delta.rows.column(*column).logical_nulls().as_ref(),
+            );
+        }
+        match nulls {
+            Some(nulls) if nulls.null_count() > 0 => output
+                .push(delta.filter(&arrow_array::BooleanArray::new(nulls.into_inner(), None))?),
+            _ => output.push(delta),
+        }
+    }
+    Ok(output)
+}

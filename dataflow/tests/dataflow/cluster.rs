@@ -1,0 +1,173 @@
+//! N shards in lock step, and what they put out folded into bags.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow_schema::DataType;
+use flowstone_dataflow::{
+    CollectionInput, Error, ExchangeMessage, Shard, ShardConfig, TickOutput, partition_changes,
+    partition_columns, partition_delta,
+};
+use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId, SourceChanges, Weights};
+
+use crate::oracle::{Contents, Expressions};
+use crate::values::{Row, add, batch, rows};
+
+pub(crate) struct Cluster {
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) folded: BTreeMap<ObjectId, Contents>,
+    tables: BTreeMap<ObjectId, (Vec<DataType>, Option<Vec<usize>>)>,
+    /// Delivers messages in another order every time.
+    scramble: usize,
+}
+
+/// Changes of one table in one tick.
+pub(crate) enum Input {
+    Rows(Vec<(Row, i64)>),
+    Changes(Vec<SourceChanges>),
+    Errors(Vec<(EvalError, i64)>),
+}
+
+impl Cluster {
+    pub(crate) fn new(count: usize, expressions: &Arc<Expressions>) -> Self {
+        let shard = |index| {
+            let (compiler, evaluator) = (Arc::clone(expressions), Arc::clone(expressions));
+            Shard::new(ShardConfig {
+                index,
+                count,
+                compiler,
+                evaluator,
+            })
+        };
+        Self {
+            shards: (0..count).map(shard).collect(),
+            folded: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            scramble: 0,
+        }
+    }
+
+    pub(crate) fn each(&mut self, mut act: impl FnMut(&mut Shard) -> Result<(), Error>) {
+        self.shards.iter_mut().for_each(|shard| act(shard).unwrap());
+    }
+
+    pub(crate) fn table(&mut self, id: ObjectId, types: &[DataType], key: Option<Vec<usize>>) {
+        self.each(|shard| shard.create_collection(id, crate::values::schema(types), key.clone()));
+        self.tables.insert(id, (types.to_vec(), key));
+    }
+
+    pub(crate) fn tick(&mut self, epoch: u64, inputs: Vec<(ObjectId, Input)>) -> Result<(), Error> {
+        let count = self.shards.len();
+        let mut parts: Vec<Vec<(ObjectId, CollectionInput)>> = vec![Vec::new(); count];
+        for (id, input) in inputs {
+            let (types, key) = &self.tables[&id];
+            let columns = partition_columns(key.as_deref(), types.len());
+            match input {
+                Input::Rows(changes) => {
+                    let (rows, weights): (Vec<Row>, Vec<i64>) = changes.into_iter().unzip();
+                    let delta = DeltaBatch::new(
+                        batch(types, &rows),
+                        Weights::Array(weights.into()),
+                        Epoch(epoch),
+                    );
+                    for (part, delta) in parts
+                        .iter_mut()
+                        .zip(partition_delta(&delta, &columns, count)?)
+                    {
+                        part.push((id, CollectionInput::Deltas(vec![delta])));
+                    }
+                }
+                Input::Changes(changes) => {
+                    for change in changes {
+                        for (part, change) in parts
+                            .iter_mut()
+                            .zip(partition_changes(&change, &columns, count)?)
+                        {
+                            part.push((id, CollectionInput::Changes(vec![change])));
+                        }
+                    }
+                }
+                Input::Errors(errors) => parts[0].push((id, CollectionInput::Errors(errors))),
+            }
+        }
+        for (shard, part) in self.shards.iter_mut().zip(parts) {
+            shard.begin_tick(Epoch(epoch), part)?;
+        }
+        self.finish()
+    }
+
+    pub(crate) fn hydrate(&mut self, ids: &[ObjectId], epoch: u64) -> Result<(), Error> {
+        for shard in &mut self.shards {
+            shard.begin_hydration(ids, Epoch(epoch))?;
+        }
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<(), Error> {
+        loop {
+            let mut messages: Vec<(usize, ExchangeMessage)> = Vec::new();
+            let mut sent = false;
+            for shard in &mut self.shards {
+                sent |= shard.run_stage(&mut |to, message| messages.push((to, message)))?;
+            }
+            assert_eq!(sent, !messages.is_empty());
+            self.scramble += 1;
+            if self.scramble.is_multiple_of(2) {
+                messages.reverse();
+            }
+            for (to, message) in messages {
+                self.shards[to].deliver(message);
+            }
+            if !sent && !self.shards.iter().any(Shard::pending) {
+                break;
+            }
+        }
+        for shard in &mut self.shards {
+            let TickOutput { outputs, .. } = shard.end_tick()?;
+            for output in outputs {
+                let contents = self.folded.entry(output.id).or_default();
+                for delta in &output.deltas {
+                    for (position, row) in rows(&delta.rows).into_iter().enumerate() {
+                        assert_ne!(delta.weights.get(position), 0);
+                        add(&mut contents.rows, row, delta.weights.get(position));
+                    }
+                }
+                for (error, weight) in output.errors {
+                    let sum = contents.errors.entry(error.clone()).or_insert(0);
+                    *sum += weight;
+                    if *sum == 0 {
+                        contents.errors.remove(&error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn folded(&self, id: ObjectId) -> Contents {
+        self.folded.get(&id).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn snapshot(&self, id: ObjectId, epoch: u64) -> Result<Contents, Error> {
+        let mut contents = Contents::default();
+        for shard in &self.shards {
+            let snapshot = shard.snapshot(id, Epoch(epoch))?;
+            for batch in snapshot.rows()? {
+                rows(&batch)
+                    .into_iter()
+                    .for_each(|row| add(&mut contents.rows, row, 1));
+            }
+            for (error, weight) in snapshot.errors {
+                *contents.errors.entry(error).or_insert(0) += weight;
+            }
+        }
+        Ok(contents)
+    }
+
+    pub(crate) fn state(&self, id: ObjectId) -> u64 {
+        self.shards
+            .iter()
+            .map(|shard| shard.dataflow_state(id).unwrap())
+            .sum()
+    }
+}

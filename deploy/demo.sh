@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Starts a node with the auction generator and three views over it, and prints how to connect. Ctrl-C stops it; the next run resumes.
+set -euo pipefail
+data_dir="${DATA_DIR:-./flowstone-data}"
+target="${CARGO_TARGET_DIR:-target}"
+port="${PG_PORT:-6875}"
+http="${HTTP_PORT:-6876}"
+
+"$target/debug/flowstone" serve --data-dir "$data_dir" --pg-listen "127.0.0.1:$port" --http-listen "127.0.0.1:$http" &
+node=$!
+trap 'kill -TERM $node 2>/dev/null; wait $node' INT TERM EXIT
+
+for _ in $(seq 300); do
+    kill -0 "$node" 2>/dev/null || exit 1
+    python3 - "$http" <<'PY' && break
+import sys, urllib.request
+try:
+    urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/readyz", timeout=1)
+except OSError:
+    sys.exit(1)
+PY
+    sleep 0.2
+done
+
+psql -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$port" -U materialize materialize -f "$(dirname "$0")/demo.sql"
+
+cat <<TEXT
+
+  Flowstone runs. In another terminal:
+
+      psql -h 127.0.0.1 -p $port -U materialize materialize
+
+  and there, for example:
+
+      SELECT * FROM auction_totals;
+      SELECT * FROM top_auctions;
+      SUBSCRIBE (SELECT * FROM auction_totals);
+
+  Ctrl-C stops it; \`make demo\` again goes on from where it stood.
+
+TEXT
+wait "$node"

@@ -1,0 +1,675 @@
+//! Aggregates with PostgreSQL's result types and overflow rules, for the batch path.
+//!
+//! Owns `sum`, `avg`, `min`, `max` and the jsonb aggregates; `count`, `bool_and`, `array_agg` and the statistical ones are DataFusion's.
+//! Must not know the incremental accumulators of `dataflow`; it agrees with them on every result.
+//!
+//! Invariants. Nothing wraps: integers are summed in 128 bits, decimals in 256, floats exactly, so that no result depends on the order of rows.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Decimal128Type, Float64Type};
+use arrow_array::{Array, ArrayRef};
+use arrow_buffer::i256;
+use arrow_schema::{DataType, Field, FieldRef};
+use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::utils::format_state_name;
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, ReversedUDAF, Signature, Volatility,
+};
+use flowstone_types::exact_float::ExactFloatSum;
+use flowstone_types::{EvalError, EvalErrorKind, SqlType};
+
+use crate::cast::convert;
+use crate::errors::{numeric_overflow, out_of_range, raise};
+use crate::interval::Interval;
+use crate::numeric::{divide_rounded, narrow, power_of_ten, rescale};
+
+/// Our aggregates.
+pub(crate) fn functions() -> Vec<AggregateUDF> {
+    [Kind::Sum, Kind::Avg, Kind::Min, Kind::Max]
+        .into_iter()
+        .map(|kind| {
+            AggregateUDF::new_from_impl(PgAggregate {
+                kind,
+                signature: Signature::user_defined(Volatility::Immutable),
+            })
+        })
+        .collect()
+}
+
+/// Which aggregate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Sum,
+    Avg,
+    Min,
+    Max,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Sum => "sum",
+            Self::Avg => "avg",
+            Self::Min => "min",
+            Self::Max => "max",
+        }
+    }
+
+    const fn is_extreme(self) -> bool {
+        matches!(self, Self::Min | Self::Max)
+    }
+}
+
+/// The type of `sum` over an argument type, by PostgreSQL's rules; `None` if there is no such aggregate.
+#[must_use]
+pub fn sum_type(argument: &DataType) -> Option<DataType> {
+    Some(match argument {
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::UInt8 => DataType::Int64,
+        DataType::UInt16 | DataType::UInt32 => DataType::UInt64,
+        DataType::Int64 | DataType::UInt64 => DataType::Decimal128(38, 0),
+        DataType::Decimal128(_, scale) => DataType::Decimal128(38, *scale),
+        DataType::Float32 => DataType::Float32,
+        DataType::Float64 | DataType::Null | DataType::Utf8 => DataType::Float64,
+        DataType::Interval(_) => SqlType::Interval.to_arrow(),
+        _ => return None,
+    })
+}
+
+/// The type of `avg` over an argument type, by PostgreSQL's rules; `None` if there is no such aggregate.
+#[must_use]
+pub fn avg_type(argument: &DataType) -> Option<DataType> {
+    Some(match argument {
+        data_type if data_type.is_integer() => SqlType::Numeric(None).to_arrow(),
+        DataType::Decimal128(..) => SqlType::Numeric(None).to_arrow(),
+        DataType::Float32 | DataType::Float64 | DataType::Null | DataType::Utf8 => {
+            DataType::Float64
+        }
+        DataType::Interval(_) => SqlType::Interval.to_arrow(),
+        _ => return None,
+    })
+}
+
+/// One of our aggregates.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct PgAggregate {
+    kind: Kind,
+    signature: Signature,
+}
+
+impl AggregateUDFImpl for PgAggregate {
+    fn name(&self) -> &str {
+        self.kind.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
+        let [argument] = arg_types else {
+            return plan_err!("function {} takes one argument", self.name());
+        };
+        let found = match self.kind {
+            Kind::Sum => sum_type(argument),
+            Kind::Avg => avg_type(argument),
+            Kind::Min | Kind::Max => (*argument != DataType::Boolean
+                && SqlType::from_arrow(argument).is_ok())
+            .then(|| argument.clone()),
+        };
+        let Some(found) = found else {
+            let name = SqlType::from_arrow(argument)
+                .map_or_else(|_| argument.to_string(), |sql| sql.to_string());
+            return plan_err!("function {}({name}) does not exist", self.name());
+        };
+        Ok(found)
+    }
+
+    fn return_field(&self, arg_fields: &[FieldRef]) -> Result<FieldRef> {
+        let types: Vec<DataType> = arg_fields
+            .iter()
+            .map(|field| field.data_type().clone())
+            .collect();
+        let field = Field::new(self.name(), self.return_type(&types)?, true);
+        match arg_fields {
+            [argument] if self.kind.is_extreme() => {
+                Ok(Arc::new(field.with_metadata(argument.metadata().clone())))
+            }
+            _ => Ok(Arc::new(field)),
+        }
+    }
+
+    fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
+        self.return_type(arg_types)?;
+        Ok(arg_types.to_vec())
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        let Some(argument) = args.expr_fields.first() else {
+            return plan_err!("function {} takes one argument", self.name());
+        };
+        let inner: Box<dyn Accumulator> = if self.kind.is_extreme() {
+            Box::new(Extreme {
+                largest: self.kind == Kind::Max,
+                data_type: argument.data_type().clone(),
+                best: None,
+            })
+        } else {
+            Box::new(Total::new(
+                self.kind,
+                argument.data_type(),
+                args.return_field.data_type(),
+            ))
+        };
+        if args.is_distinct && !self.kind.is_extreme() {
+            return Ok(Box::new(DistinctValues {
+                seen: HashSet::new(),
+                data_type: argument.data_type().clone(),
+                inner,
+            }));
+        }
+        Ok(inner)
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
+        let data_type = match (self.kind, args.is_distinct) {
+            (Kind::Min | Kind::Max, _) => args.return_field.data_type().clone(),
+            (_, true) => {
+                let item = args
+                    .input_fields
+                    .first()
+                    .map_or(DataType::Null, |field| field.data_type().clone());
+                DataType::List(Arc::new(Field::new("item", item, true)))
+            }
+            (_, false) => DataType::Binary,
+        };
+        Ok(vec![Arc::new(Field::new(
+            format_state_name(args.name, self.name()),
+            data_type,
+            true,
+        ))])
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        AggregateOrderSensitivity::Insensitive
+    }
+
+    fn reverse_expr(&self) -> ReversedUDAF {
+        ReversedUDAF::Identical
+    }
+}
+
+/// The sum of numbers of one kind, and how many there were.
+enum Sum {
+    /// Of integers and decimals: digits at the argument's scale.
+    Exact(i256),
+    /// Of floats.
+    Float(Box<ExactFloatSum>),
+    /// Of intervals.
+    Interval {
+        months: i64,
+        days: i64,
+        micros: i128,
+    },
+}
+
+/// Accumulates `sum` and `avg`.
+struct Total {
+    kind: Kind,
+    /// What arguments are converted to.
+    wide: DataType,
+    result: DataType,
+    sum: Sum,
+    count: i64,
+}
+
+impl fmt::Debug for Total {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Total")
+            .field("kind", &self.kind)
+            .field("count", &self.count)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Total {
+    fn new(kind: Kind, argument: &DataType, result: &DataType) -> Self {
+        let (wide, sum) = match argument {
+            DataType::Decimal128(_, scale) => {
+                (DataType::Decimal128(38, *scale), Sum::Exact(i256::ZERO))
+            }
+            data_type if data_type.is_integer() => {
+                (DataType::Decimal128(38, 0), Sum::Exact(i256::ZERO))
+            }
+            DataType::Interval(_) => (
+                SqlType::Interval.to_arrow(),
+                Sum::Interval {
+                    months: 0,
+                    days: 0,
+                    micros: 0,
+                },
+            ),
+            _ => (DataType::Float64, Sum::Float(Box::default())),
+        };
+        Self {
+            kind,
+            wide,
+            result: result.clone(),
+            sum,
+            count: 0,
+        }
+    }
+
+    fn scale(&self) -> i8 {
+        if let DataType::Decimal128(_, scale) = self.wide {
+            scale
+        } else {
+            0
+        }
+    }
+
+    fn add(&mut self, values: &ArrayRef) -> Result<()> {
+        let values = convert(values, &self.wide)?;
+        self.count += i64::try_from(values.len() - values.null_count()).unwrap_or(i64::MAX);
+        match &mut self.sum {
+            Sum::Exact(sum) => {
+                for value in values.as_primitive::<Decimal128Type>().iter().flatten() {
+                    *sum = sum
+                        .checked_add(i256::from_i128(value))
+                        .ok_or_else(|| raise(numeric_overflow()))?;
+                }
+            }
+            Sum::Float(sum) => {
+                for value in values.as_primitive::<Float64Type>().iter().flatten() {
+                    sum.add(value, 1);
+                }
+            }
+            Sum::Interval {
+                months,
+                days,
+                micros,
+            } => {
+                for value in values
+                    .as_primitive::<arrow_array::types::IntervalMonthDayNanoType>()
+                    .iter()
+                    .flatten()
+                {
+                    let interval = Interval::from_arrow(value);
+                    *months += i64::from(interval.months);
+                    *days += i64::from(interval.days);
+                    *micros += i128::from(interval.micros);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn exact_result(&self, sum: i256) -> Result<ScalarValue> {
+        let (value, scale) = match self.kind {
+            Kind::Avg => {
+                let DataType::Decimal128(_, scale) = self.result else {
+                    return exec_err!("avg of numbers is numeric");
+                };
+                let shift = i32::from(scale) - i32::from(self.scale());
+                let factor = power_of_ten(shift.unsigned_abs()).map_err(raise)?;
+                let count = i256::from_i128(i128::from(self.count));
+                let overflow = || raise(numeric_overflow());
+                let quotient = if shift >= 0 {
+                    divide_rounded(sum.checked_mul(factor).ok_or_else(overflow)?, count)
+                } else {
+                    divide_rounded(sum, factor.checked_mul(count).ok_or_else(overflow)?)
+                };
+                (quotient.map_err(raise)?, scale)
+            }
+            _ => (sum, self.scale()),
+        };
+        Ok(match &self.result {
+            DataType::Int64 => ScalarValue::Int64(Some(
+                value
+                    .to_i128()
+                    .and_then(|value| i64::try_from(value).ok())
+                    .ok_or_else(|| raise(out_of_range("bigint")))?,
+            )),
+            DataType::UInt64 => ScalarValue::UInt64(Some(
+                value
+                    .to_i128()
+                    .and_then(|value| u64::try_from(value).ok())
+                    .ok_or_else(|| raise(out_of_range("uint8")))?,
+            )),
+            DataType::Decimal128(precision, result_scale) => {
+                let value = rescale(value, scale, *result_scale).map_err(raise)?;
+                ScalarValue::Decimal128(
+                    Some(narrow(value, *precision).map_err(raise)?),
+                    *precision,
+                    *result_scale,
+                )
+            }
+            other => return exec_err!("sum of integers cannot be {other}"),
+        })
+    }
+
+    fn float_result(&self, sum: &ExactFloatSum) -> Result<ScalarValue> {
+        let total = sum.checked_value().ok_or_else(float_overflow)?;
+        let value = if self.kind == Kind::Avg {
+            total / crate::interval::to_f64(self.count)
+        } else {
+            total
+        };
+        if self.result != DataType::Float32 {
+            return Ok(ScalarValue::Float64(Some(value)));
+        }
+        ScalarValue::Float64(Some(value))
+            .cast_to(&DataType::Float32)
+            .and_then(|narrow| match narrow {
+                ScalarValue::Float32(Some(single)) if single.is_infinite() && value.is_finite() => {
+                    Err(float_overflow())
+                }
+                narrow => Ok(narrow),
+            })
+    }
+
+    fn interval_result(&self, months: i64, days: i64, micros: i128) -> Result<ScalarValue> {
+        let overflow = || raise(crate::errors::datetime_overflow("interval"));
+        let total = Interval {
+            months: i32::try_from(months).map_err(|_| overflow())?,
+            days: i32::try_from(days).map_err(|_| overflow())?,
+            micros: i64::try_from(micros).map_err(|_| overflow())?,
+        };
+        let value = if self.kind == Kind::Avg {
+            total
+                .divide(crate::interval::to_f64(self.count))
+                .map_err(raise)?
+        } else {
+            total
+        };
+        Ok(ScalarValue::IntervalMonthDayNano(Some(
+            value.to_arrow().map_err(raise)?,
+        )))
+    }
+
+    fn retained(&self) -> Result<Vec<u8>> {
+        let mut bytes = self.count.to_le_bytes().to_vec();
+        match &self.sum {
+            Sum::Exact(sum) => bytes.extend_from_slice(&sum.to_le_bytes()),
+            Sum::Float(sum) => {
+                for part in float_parts(sum)? {
+                    bytes.extend_from_slice(&part.to_le_bytes());
+                }
+            }
+            Sum::Interval {
+                months,
+                days,
+                micros,
+            } => {
+                bytes.extend_from_slice(&months.to_le_bytes());
+                bytes.extend_from_slice(&days.to_le_bytes());
+                bytes.extend_from_slice(&micros.to_le_bytes());
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// Floats whose exact sum is `sum`.
+fn float_parts(sum: &ExactFloatSum) -> Result<Vec<f64>> {
+    let mut rest = sum.clone();
+    let mut parts = Vec::new();
+    loop {
+        let part = rest.checked_value().ok_or_else(float_overflow)?;
+        if part == 0.0 {
+            return Ok(parts);
+        }
+        parts.push(part);
+        if !part.is_finite() {
+            return Ok(parts);
+        }
+        rest.add(part, -1);
+    }
+}
+
+fn float_overflow() -> datafusion::error::DataFusionError {
+    raise(EvalError::new(
+        EvalErrorKind::NumericOutOfRange,
+        "value out of range: overflow",
+    ))
+}
+
+/// Splits `N` bytes off the front.
+fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N]> {
+    match bytes.split_first_chunk::<N>() {
+        Some((first, rest)) => {
+            *bytes = rest;
+            Ok(*first)
+        }
+        None => exec_err!("a state of an aggregate is cut off"),
+    }
+}
+
+impl Accumulator for Total {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        match values.first() {
+            Some(values) => self.add(values),
+            None => Ok(()),
+        }
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        if self.count == 0 {
+            return ScalarValue::try_from(&self.result);
+        }
+        match &self.sum {
+            Sum::Exact(sum) => self.exact_result(*sum),
+            Sum::Float(sum) => self.float_result(sum),
+            Sum::Interval {
+                months,
+                days,
+                micros,
+            } => self.interval_result(*months, *days, *micros),
+        }
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self)
+            + if let Sum::Float(sum) = &self.sum {
+                sum.heap_bytes()
+            } else {
+                0
+            }
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![ScalarValue::Binary(Some(self.retained()?))])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        let Some(states) = states.first() else {
+            return Ok(());
+        };
+        for mut bytes in states.as_binary::<i32>().iter().flatten() {
+            self.count += i64::from_le_bytes(take(&mut bytes)?);
+            match &mut self.sum {
+                Sum::Exact(sum) => {
+                    *sum = sum
+                        .checked_add(i256::from_le_bytes(take(&mut bytes)?))
+                        .ok_or_else(|| raise(numeric_overflow()))?;
+                }
+                Sum::Float(sum) => {
+                    while !bytes.is_empty() {
+                        sum.add(f64::from_le_bytes(take(&mut bytes)?), 1);
+                    }
+                }
+                Sum::Interval {
+                    months,
+                    days,
+                    micros,
+                } => {
+                    *months += i64::from_le_bytes(take(&mut bytes)?);
+                    *days += i64::from_le_bytes(take(&mut bytes)?);
+                    *micros += i128::from_le_bytes(take(&mut bytes)?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Accumulates `min` and `max`.
+#[derive(Debug)]
+struct Extreme {
+    largest: bool,
+    data_type: DataType,
+    best: Option<ScalarValue>,
+}
+
+impl Extreme {
+    fn offer(&mut self, value: ScalarValue) -> Result<()> {
+        let better = match &self.best {
+            None => true,
+            Some(best) => {
+                let order = compare(&value, best)?;
+                if self.largest {
+                    order.is_gt()
+                } else {
+                    order.is_lt()
+                }
+            }
+        };
+        if better {
+            self.best = Some(value);
+        }
+        Ok(())
+    }
+}
+
+/// The order of SQL's values, which for floats, intervals and jsonb is not Arrow's.
+fn compare(left: &ScalarValue, right: &ScalarValue) -> Result<std::cmp::Ordering> {
+    Ok(match (left, right) {
+        (
+            ScalarValue::IntervalMonthDayNano(Some(left)),
+            ScalarValue::IntervalMonthDayNano(Some(right)),
+        ) => Interval::from_arrow(*left)
+            .span()
+            .cmp(&Interval::from_arrow(*right).span()),
+        (ScalarValue::LargeBinary(Some(left)), ScalarValue::LargeBinary(Some(right))) => {
+            crate::json::compare(left, right)
+        }
+        (ScalarValue::Float64(Some(left)), ScalarValue::Float64(Some(right))) => {
+            compare_floats(*left, *right)
+        }
+        (ScalarValue::Float32(Some(left)), ScalarValue::Float32(Some(right))) => {
+            compare_floats(f64::from(*left), f64::from(*right))
+        }
+        (left, right) => match left.partial_cmp(right) {
+            Some(order) => order,
+            None => return exec_err!("values of {} have no order", left.data_type()),
+        },
+    })
+}
+
+/// NaN is equal to itself and larger than everything.
+fn compare_floats(left: f64, right: f64) -> std::cmp::Ordering {
+    left.partial_cmp(&right)
+        .unwrap_or_else(|| left.is_nan().cmp(&right.is_nan()))
+}
+
+impl Accumulator for Extreme {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let Some(values) = values.first() else {
+            return Ok(());
+        };
+        for row in 0..values.len() {
+            if !values.is_null(row) {
+                self.offer(ScalarValue::try_from_array(values, row)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        self.best
+            .clone()
+            .map_or_else(|| ScalarValue::try_from(&self.data_type), Ok)
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.best.as_ref().map_or(0, ScalarValue::size)
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![self.evaluate()?])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.update_batch(states)
+    }
+}
+
+/// Feeds each distinct value once to another accumulator.
+struct DistinctValues {
+    seen: HashSet<ScalarValue>,
+    data_type: DataType,
+    inner: Box<dyn Accumulator>,
+}
+
+impl fmt::Debug for DistinctValues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DistinctValues")
+            .field("seen", &self.seen.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl DistinctValues {
+    fn add(&mut self, values: &ArrayRef) -> Result<()> {
+        for row in 0..values.len() {
+            if !values.is_null(row) && self.seen.insert(ScalarValue::try_from_array(values, row)?) {
+                self.inner.update_batch(&[values.slice(row, 1)])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Accumulator for DistinctValues {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        match values.first() {
+            Some(values) => self.add(values),
+            None => Ok(()),
+        }
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        self.inner.evaluate()
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self)
+            + self.seen.iter().map(ScalarValue::size).sum::<usize>()
+            + self.inner.size()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        let values: Vec<ScalarValue> = self.seen.iter().cloned().collect();
+        Ok(vec![ScalarValue::List(ScalarValue::new_list(
+            &values,
+            &self.data_type,
+            true,
+        ))])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        let Some(states) = states.first() else {
+            return Ok(());
+        };
+        for values in states.as_list::<i32>().iter().flatten() {
+            self.add(&values)?;
+        }
+        Ok(())
+    }
+}

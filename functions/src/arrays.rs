@@ -1,0 +1,337 @@
+//! Functions of arrays whose result or NULL rules differ from DataFusion's: lengths are `integer`, an empty array has none, subscripts count
+//! from 1 and give NULL outside.
+
+use std::sync::Arc;
+
+use arrow_array::builder::UInt32Builder;
+use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{Array, ArrayRef, ListArray};
+use arrow_buffer::OffsetBuffer;
+use arrow_schema::{DataType, Field, SortOptions};
+use arrow_select::take::take;
+use datafusion::common::Result;
+use datafusion::logical_expr::ScalarUDF;
+use flowstone_types::SqlType;
+
+use crate::cast::{any_to_text, convert};
+use crate::errors::{EvalResult, from_type_error, internal, out_of_range, raise};
+use crate::udf::{Call, P, R, function, lists, map_rows, overload, primitive, texts};
+
+fn int4() -> R {
+    R::Sql(SqlType::Int4)
+}
+
+fn text() -> R {
+    R::Sql(SqlType::Text)
+}
+
+/// The functions of this module.
+pub(crate) fn functions() -> Vec<ScalarUDF> {
+    vec![
+        function(
+            "array_length",
+            vec![overload(&[P::List, P::Int4], int4(), |call| {
+                dimension(call, |length| (length > 0).then_some(length))
+            })],
+        ),
+        function(
+            "array_upper",
+            vec![overload(&[P::List, P::Int4], int4(), |call| {
+                dimension(call, |length| (length > 0).then_some(length))
+            })],
+        ),
+        function(
+            "array_lower",
+            vec![overload(&[P::List, P::Int4], int4(), |call| {
+                dimension(call, |length| (length > 0).then_some(1))
+            })],
+        ),
+        function(
+            "cardinality",
+            vec![overload(&[P::List], int4(), |call| {
+                let list = lists(call.arg(0)?)?;
+                map_rows(call, |row| {
+                    if list.is_null(row) {
+                        Ok(None)
+                    } else {
+                        leaves(&list.value(row)).map(Some)
+                    }
+                })
+            })],
+        ),
+        function(
+            "array_position",
+            vec![
+                overload(&[P::List, P::Any], int4(), |call| {
+                    position(call, |_| Some(1))
+                }),
+                overload(&[P::List, P::Any, P::Int4], int4(), |call| {
+                    let starts = primitive::<Int32Type>(call.arg(2)?)?;
+                    position(call, |row| starts.is_valid(row).then(|| starts.value(row)))
+                }),
+            ],
+        ),
+        function(
+            "array_to_string",
+            vec![
+                overload(&[P::List, P::Text], text(), |call| join(call, |_| None)),
+                overload(&[P::List, P::Text, P::Text], text(), |call| {
+                    let nulls = texts(call.arg(2)?)?;
+                    join(call, |row| nulls.is_valid(row).then(|| nulls.value(row)))
+                }),
+            ],
+        ),
+        function(
+            "array_subscript",
+            vec![overload(&[P::List, P::Int8], R::Fn(item_type), subscript)],
+        ),
+        function(
+            "array_slice_range",
+            vec![overload(&[P::List, P::Int8, P::Int8], R::Same(0), slice)],
+        ),
+        function(
+            "array_fill",
+            vec![overload(&[P::Any, P::List], R::Fn(list_of_first), fill)],
+        ),
+    ]
+}
+
+fn item_type(types: &[DataType]) -> Result<DataType> {
+    match types.first() {
+        Some(DataType::List(item)) => Ok(item.data_type().clone()),
+        _ => Err(raise(internal("a subscripted value is not a list"))),
+    }
+}
+
+fn list_of_first(types: &[DataType]) -> Result<DataType> {
+    match types.first() {
+        Some(item) => Ok(DataType::List(Arc::new(Field::new(
+            "item",
+            item.clone(),
+            true,
+        )))),
+        None => Err(raise(internal("array_fill takes two arguments"))),
+    }
+}
+
+fn to_int4(length: usize) -> EvalResult<i32> {
+    i32::try_from(length).map_err(|_| out_of_range("integer"))
+}
+
+/// The length of `items` in dimension `depth` below it, from 1.
+fn length_in(items: &ArrayRef, depth: i32) -> EvalResult<Option<i32>> {
+    if depth < 1 {
+        return Ok(None);
+    }
+    if depth == 1 {
+        return to_int4(items.len()).map(Some);
+    }
+    match lists(items) {
+        Ok(inner) if !inner.is_empty() && inner.is_valid(0) => {
+            length_in(&inner.value(0), depth - 1)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn dimension(call: &Call<'_>, f: impl Fn(i32) -> Option<i32>) -> Result<ArrayRef> {
+    let list = lists(call.arg(0)?)?;
+    let depths = primitive::<Int32Type>(call.arg(1)?)?;
+    map_rows(call, |row| {
+        if list.is_null(row) || depths.is_null(row) {
+            return Ok(None);
+        }
+        Ok(length_in(&list.value(row), depths.value(row))?.and_then(&f))
+    })
+}
+
+/// Number of items over all dimensions.
+fn leaves(items: &ArrayRef) -> EvalResult<i32> {
+    match lists(items) {
+        Ok(inner) => {
+            inner
+                .iter()
+                .flatten()
+                .map(|inner| leaves(&inner))
+                .try_fold(0_i32, |sum, count| {
+                    sum.checked_add(count?)
+                        .ok_or_else(|| out_of_range("integer"))
+                })
+        }
+        Err(_) => to_int4(items.len()),
+    }
+}
+
+fn position(call: &Call<'_>, start: impl Fn(usize) -> Option<i32>) -> Result<ArrayRef> {
+    let list = lists(call.arg(0)?)?;
+    let wanted = convert(call.arg(1)?, list.values().data_type())?;
+    let compare = arrow_ord::ord::make_comparator(list.values(), &wanted, SortOptions::default())?;
+    let offsets = list.value_offsets();
+    let bound = |index: usize| {
+        offsets
+            .get(index)
+            .and_then(|offset| usize::try_from(*offset).ok())
+            .unwrap_or(0)
+    };
+    map_rows(call, |row| {
+        let Some(start) = start(row).filter(|_| list.is_valid(row)) else {
+            return Ok(None);
+        };
+        let skip = usize::try_from(start - 1).unwrap_or(0);
+        let first = bound(row);
+        let found =
+            (first.saturating_add(skip)..bound(row + 1)).find(|item| compare(*item, row).is_eq());
+        found.map(|item| to_int4(item - first + 1)).transpose()
+    })
+}
+
+fn join<'a>(call: &Call<'a>, null: impl Fn(usize) -> Option<&'a str>) -> Result<ArrayRef> {
+    let list = lists(call.arg(0)?)?;
+    let delimiters = texts(call.arg(1)?)?;
+    if matches!(list.values().data_type(), DataType::List(_)) {
+        return Err(raise(crate::errors::data_error(
+            "array_to_string of nested arrays is not supported",
+        )));
+    }
+    let sql_type = SqlType::from_arrow(list.values().data_type())
+        .map_err(|error| raise(from_type_error(&error)))?;
+    let shown = any_to_text(list.values(), &sql_type)?;
+    let shown = texts(&shown)?;
+    let offsets = list.value_offsets();
+    let bound = |index: usize| {
+        offsets
+            .get(index)
+            .and_then(|offset| usize::try_from(*offset).ok())
+            .unwrap_or(0)
+    };
+    map_rows(call, |row| {
+        if list.is_null(row) || delimiters.is_null(row) {
+            return Ok(None);
+        }
+        let absent = null(row);
+        let parts: Vec<&str> = (bound(row)..bound(row + 1))
+            .filter_map(|item| {
+                if shown.is_null(item) {
+                    absent
+                } else {
+                    Some(shown.value(item))
+                }
+            })
+            .collect();
+        Ok(Some(parts.join(delimiters.value(row))))
+    })
+}
+
+fn subscript(call: &Call<'_>) -> Result<ArrayRef> {
+    let list = lists(call.arg(0)?)?;
+    let subscripts = primitive::<Int64Type>(call.arg(1)?)?;
+    let offsets = list.value_offsets();
+    let mut indices = UInt32Builder::with_capacity(call.rows);
+    for row in 0..call.rows {
+        let bounds = (
+            offsets.get(row).copied().map_or(0, i64::from),
+            offsets.get(row + 1).copied().map_or(0, i64::from),
+        );
+        let index = if list.is_valid(row) && subscripts.is_valid(row) {
+            subscripts.value(row)
+        } else {
+            0
+        };
+        let inside = index >= 1 && index <= bounds.1 - bounds.0;
+        indices.append_option(if inside {
+            u32::try_from(bounds.0 + index - 1).ok()
+        } else {
+            None
+        });
+    }
+    Ok(take(list.values(), &indices.finish(), None)?)
+}
+
+fn slice(call: &Call<'_>) -> Result<ArrayRef> {
+    let list = lists(call.arg(0)?)?;
+    let (starts, stops) = (
+        primitive::<Int64Type>(call.arg(1)?)?,
+        primitive::<Int64Type>(call.arg(2)?)?,
+    );
+    let offsets = list.value_offsets();
+    let mut indices = UInt32Builder::new();
+    let mut lengths = Vec::with_capacity(call.rows);
+    let mut present = Vec::with_capacity(call.rows);
+    for row in 0..call.rows {
+        let (first, last) = (
+            offsets.get(row).copied().map_or(0, i64::from),
+            offsets.get(row + 1).copied().map_or(0, i64::from),
+        );
+        let valid = list.is_valid(row) && starts.is_valid(row) && stops.is_valid(row);
+        present.push(valid);
+        let mut length = 0;
+        if valid {
+            let start = starts.value(row).max(1);
+            let stop = stops.value(row).min(last - first);
+            for index in start..=stop {
+                indices.append_option(u32::try_from(first + index - 1).ok());
+                length += 1;
+            }
+        }
+        lengths.push(length);
+    }
+    list_of(
+        call.returns,
+        take(list.values(), &indices.finish(), None)?,
+        lengths,
+        present,
+    )
+}
+
+fn list_of(
+    list: &DataType,
+    values: ArrayRef,
+    lengths: Vec<usize>,
+    present: Vec<bool>,
+) -> Result<ArrayRef> {
+    let DataType::List(item) = list else {
+        return Err(raise(internal(format!("list declared as {list}"))));
+    };
+    Ok(Arc::new(ListArray::try_new(
+        Arc::clone(item),
+        OffsetBuffer::from_lengths(lengths),
+        values,
+        Some(present.into()),
+    )?))
+}
+
+fn fill(call: &Call<'_>) -> Result<ArrayRef> {
+    let values = call.arg(0)?;
+    let dimensions = lists(call.arg(1)?)?;
+    let mut indices = UInt32Builder::new();
+    let (mut lengths, mut present) = (Vec::with_capacity(call.rows), Vec::with_capacity(call.rows));
+    for row in 0..call.rows {
+        let mut length = 0;
+        if dimensions.is_valid(row) {
+            let sizes = convert(&dimensions.value(row), &DataType::Int64)?;
+            let sizes = primitive::<Int64Type>(&sizes)?;
+            if sizes.len() > 1 || sizes.null_count() > 0 {
+                return Err(raise(crate::errors::invalid_parameter(
+                    "array_fill makes arrays of one dimension",
+                )));
+            }
+            length = sizes
+                .iter()
+                .flatten()
+                .next()
+                .and_then(|size| usize::try_from(size).ok())
+                .unwrap_or(0);
+            for _ in 0..length {
+                indices.append_option(u32::try_from(row).ok());
+            }
+        }
+        present.push(dimensions.is_valid(row));
+        lengths.push(length);
+    }
+    list_of(
+        call.returns,
+        take(values, &indices.finish(), None)?,
+        lengths,
+        present,
+    )
+}

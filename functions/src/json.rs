@@ -1,0 +1,728 @@
+//! Functions and operators of jsonb.
+//!
+//! Owns PostgreSQL's rules for what an operator gives on which kind of document. The form and the edits of documents are `flowstone_types::jsonb`'s.
+
+use std::cmp::Ordering;
+
+use arrow_array::builder::{LargeBinaryBuilder, ListBuilder, StringBuilder};
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, BooleanArray, LargeBinaryArray, ListArray};
+use arrow_schema::DataType;
+use datafusion::common::Result;
+use datafusion::logical_expr::ScalarUDF;
+use flowstone_types::jsonb::{Jsonb, JsonbBuf, JsonbBuilder, JsonbKind};
+use flowstone_types::{ColumnFormatter, EvalError, EvalErrorKind, SqlType, TypeError};
+use std::sync::Arc;
+
+use crate::errors::{EvalResult, from_type_error, invalid_parameter, raise};
+use crate::numeric::Numeric;
+use crate::udf::{
+    Call, Json, JsonBuf, P, R, function, lists, map_rows, map1, map2, opt1, opt2, overload, texts,
+    variadic,
+};
+
+fn jsonb() -> R {
+    R::Sql(SqlType::Jsonb)
+}
+
+fn text() -> R {
+    R::Sql(SqlType::Text)
+}
+
+fn bool() -> R {
+    R::Sql(SqlType::Bool)
+}
+
+impl<'a> Json<'a> {
+    pub(crate) fn view(self) -> Jsonb<'a> {
+        Jsonb::from_canonical(self.0)
+    }
+}
+
+impl From<JsonbBuf> for JsonBuf {
+    fn from(value: JsonbBuf) -> Self {
+        Self(value.into_bytes())
+    }
+}
+
+fn failed(error: TypeError) -> EvalError {
+    from_type_error(&error)
+}
+
+fn edited(result: Result<JsonbBuf, TypeError>) -> EvalResult<JsonBuf> {
+    result.map(JsonBuf::from).map_err(failed)
+}
+
+fn owned(value: Option<Jsonb<'_>>) -> Option<JsonBuf> {
+    value.map(|value| value.to_buf().into())
+}
+
+/// What `->>` shows: a string without quotes, NULL for JSON null, any other document as text.
+fn shown(value: Option<Jsonb<'_>>) -> Option<String> {
+    let value = value?;
+    match value.as_str() {
+        Some(text) => Some(text.to_owned()),
+        None => (!value.is_null()).then(|| value.to_string()),
+    }
+}
+
+/// PostgreSQL's order of documents.
+pub(crate) fn compare(left: &[u8], right: &[u8]) -> Ordering {
+    Jsonb::from_canonical(left).compare(Jsonb::from_canonical(right))
+}
+
+fn cannot_cast(value: Jsonb<'_>, type_name: &str) -> EvalError {
+    let kind = match value.kind() {
+        JsonbKind::Bool => "boolean",
+        JsonbKind::Number => "numeric",
+        other => other.name(),
+    };
+    EvalError::new(
+        EvalErrorKind::InvalidParameter,
+        format!("cannot cast jsonb {kind} to type {type_name}"),
+    )
+}
+
+/// `jsonb::boolean`
+pub(crate) fn to_bool(value: Json<'_>) -> EvalResult<Option<bool>> {
+    let value = value.view();
+    value
+        .as_bool()
+        .map(Some)
+        .ok_or_else(|| cannot_cast(value, "boolean"))
+}
+
+/// `jsonb::double precision`
+pub(crate) fn to_f64(value: Json<'_>, type_name: &str) -> EvalResult<Option<f64>> {
+    let value = value.view();
+    let number = value
+        .as_number()
+        .ok_or_else(|| cannot_cast(value, type_name))?
+        .to_f64();
+    if number.is_infinite() {
+        return Err(EvalError::new(
+            EvalErrorKind::NumericOutOfRange,
+            "value out of range: overflow",
+        ));
+    }
+    Ok(Some(number))
+}
+
+/// `jsonb::numeric`
+pub(crate) fn to_numeric(value: Json<'_>, type_name: &str) -> EvalResult<Option<Numeric>> {
+    let value = value.view();
+    let number = value
+        .as_number()
+        .ok_or_else(|| cannot_cast(value, type_name))?;
+    let digits = number.to_numeric(None).map_err(|error| match error {
+        TypeError::OutOfRange { .. } if type_name != "numeric" => {
+            crate::errors::out_of_range(type_name)
+        }
+        other => failed(other),
+    })?;
+    Ok(Some(Numeric {
+        value: digits,
+        scale: flowstone_types::sql_type::NUMERIC_DEFAULT.1,
+    }))
+}
+
+/// The functions of this module.
+pub(crate) fn functions() -> Vec<ScalarUDF> {
+    [
+        access(),
+        tests(),
+        edits(),
+        inspection(),
+        construction(),
+        elements(),
+    ]
+    .concat()
+}
+
+/// Steps of a path argument; NULL if the array or one of its items is.
+fn path(list: &ListArray, row: usize) -> Option<Vec<String>> {
+    if list.is_null(row) {
+        return None;
+    }
+    let items = list.value(row);
+    let items = items.as_string_opt::<i32>()?;
+    items.iter().map(|item| item.map(str::to_owned)).collect()
+}
+
+/// `f` over a document and a path.
+fn with_path<T: crate::udf::Ret>(
+    call: &Call<'_>,
+    mut f: impl FnMut(Jsonb<'_>, &[&str]) -> EvalResult<Option<T>>,
+) -> Result<ArrayRef> {
+    let documents = documents(call.arg(0)?)?;
+    let paths = lists(call.arg(1)?)?;
+    map_rows(call, |row| match path(paths, row) {
+        Some(steps) if documents.is_valid(row) => {
+            let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
+            f(Jsonb::from_canonical(documents.value(row)), &steps)
+        }
+        _ => Ok(None),
+    })
+}
+
+fn documents(array: &ArrayRef) -> Result<&LargeBinaryArray> {
+    array
+        .as_binary_opt::<i64>()
+        .ok_or_else(|| crate::udf::broken("jsonb is not LargeBinary"))
+}
+
+fn access() -> Vec<ScalarUDF> {
+    vec![
+        function(
+            "jsonb_get",
+            vec![
+                overload(&[P::Jsonb, P::Text], jsonb(), |call| {
+                    opt2(call, |value: Json<'_>, key: &str| {
+                        Ok(owned(value.view().get_key(key)))
+                    })
+                }),
+                overload(&[P::Jsonb, P::Int8], jsonb(), |call| {
+                    opt2(call, |value: Json<'_>, index: i64| {
+                        Ok(owned(value.view().get_index(index)))
+                    })
+                }),
+            ],
+        ),
+        function(
+            "jsonb_get_text",
+            vec![
+                overload(&[P::Jsonb, P::Text], text(), |call| {
+                    opt2(call, |value: Json<'_>, key: &str| {
+                        Ok(shown(value.view().get_key(key)))
+                    })
+                }),
+                overload(&[P::Jsonb, P::Int8], text(), |call| {
+                    opt2(call, |value: Json<'_>, index: i64| {
+                        Ok(shown(value.view().get_index(index)))
+                    })
+                }),
+            ],
+        ),
+        function(
+            "jsonb_get_path",
+            vec![overload(&[P::Jsonb, P::TextList], jsonb(), |call| {
+                with_path(call, |value, path| {
+                    Ok(owned(value.get_path(path.iter().copied())))
+                })
+            })],
+        ),
+        function(
+            "jsonb_get_path_text",
+            vec![overload(&[P::Jsonb, P::TextList], text(), |call| {
+                with_path(call, |value, path| {
+                    Ok(shown(value.get_path(path.iter().copied())))
+                })
+            })],
+        ),
+        function(
+            "jsonb_extract_path",
+            vec![variadic(&[P::Jsonb, P::Text], jsonb(), |call| {
+                along_arguments(call, owned)
+            })],
+        ),
+        function(
+            "jsonb_extract_path_text",
+            vec![variadic(&[P::Jsonb, P::Text], text(), |call| {
+                along_arguments(call, shown)
+            })],
+        ),
+    ]
+}
+
+fn along_arguments<T: crate::udf::Ret>(
+    call: &Call<'_>,
+    f: impl Fn(Option<Jsonb<'_>>) -> Option<T>,
+) -> Result<ArrayRef> {
+    let documents = documents(call.arg(0)?)?;
+    let steps = call
+        .args
+        .iter()
+        .skip(1)
+        .map(texts)
+        .collect::<Result<Vec<_>>>()?;
+    map_rows(call, |row| {
+        if documents.is_null(row) || steps.iter().any(|step| step.is_null(row)) {
+            return Ok(None);
+        }
+        Ok(f(Jsonb::from_canonical(documents.value(row))
+            .get_path(steps.iter().map(|step| step.value(row)))))
+    })
+}
+
+fn tests() -> Vec<ScalarUDF> {
+    let comparison =
+        |name, kernel| function(name, vec![overload(&[P::Jsonb, P::Jsonb], bool(), kernel)]);
+    vec![
+        comparison("jsonb_contains", |call| {
+            map2(call, |a: Json<'_>, b: Json<'_>| {
+                Ok(a.view().contains(b.view()))
+            })
+        }),
+        comparison("jsonb_contained", |call| {
+            map2(call, |a: Json<'_>, b: Json<'_>| {
+                Ok(b.view().contains(a.view()))
+            })
+        }),
+        comparison("jsonb_lt", |call| {
+            map2(call, |a: Json<'_>, b: Json<'_>| {
+                Ok(a.view().compare(b.view()).is_lt())
+            })
+        }),
+        comparison("jsonb_le", |call| {
+            map2(call, |a: Json<'_>, b: Json<'_>| {
+                Ok(a.view().compare(b.view()).is_le())
+            })
+        }),
+        comparison("jsonb_gt", |call| {
+            map2(call, |a: Json<'_>, b: Json<'_>| {
+                Ok(a.view().compare(b.view()).is_gt())
+            })
+        }),
+        comparison("jsonb_ge", |call| {
+            map2(call, |a: Json<'_>, b: Json<'_>| {
+                Ok(a.view().compare(b.view()).is_ge())
+            })
+        }),
+        function(
+            "jsonb_exists",
+            vec![overload(&[P::Jsonb, P::Text], bool(), |call| {
+                map2(call, |value: Json<'_>, key: &str| {
+                    Ok(value.view().exists(key))
+                })
+            })],
+        ),
+        function(
+            "jsonb_exists_any",
+            vec![overload(&[P::Jsonb, P::TextList], bool(), |call| {
+                with_path(call, |value, keys| {
+                    Ok(Some(keys.iter().any(|key| value.exists(key))))
+                })
+            })],
+        ),
+        function(
+            "jsonb_exists_all",
+            vec![overload(&[P::Jsonb, P::TextList], bool(), |call| {
+                with_path(call, |value, keys| {
+                    Ok(Some(keys.iter().all(|key| value.exists(key))))
+                })
+            })],
+        ),
+    ]
+}
+
+fn edits() -> Vec<ScalarUDF> {
+    vec![
+        function(
+            "jsonb_concat",
+            vec![overload(&[P::Jsonb, P::Jsonb], jsonb(), |call| {
+                map2(call, |a: Json<'_>, b: Json<'_>| {
+                    edited(a.view().concat(b.view()))
+                })
+            })],
+        ),
+        function(
+            "jsonb_delete",
+            vec![
+                overload(&[P::Jsonb, P::Text], jsonb(), |call| {
+                    map2(call, |value: Json<'_>, key: &str| {
+                        edited(value.view().delete_key(key))
+                    })
+                }),
+                overload(&[P::Jsonb, P::Int8], jsonb(), |call| {
+                    map2(call, |value: Json<'_>, index: i64| {
+                        edited(value.view().delete_index(index))
+                    })
+                }),
+                overload(&[P::Jsonb, P::TextList], jsonb(), |call| {
+                    with_path(call, |value, keys| {
+                        edited(value.delete_keys(keys)).map(Some)
+                    })
+                }),
+            ],
+        ),
+        function(
+            "jsonb_delete_path",
+            vec![overload(&[P::Jsonb, P::TextList], jsonb(), |call| {
+                with_path(call, |value, path| {
+                    edited(value.delete_path(path)).map(Some)
+                })
+            })],
+        ),
+        function(
+            "jsonb_strip_nulls",
+            vec![overload(&[P::Jsonb], jsonb(), |call| {
+                map1(call, |value: Json<'_>| edited(value.view().strip_nulls()))
+            })],
+        ),
+    ]
+}
+
+fn inspection() -> Vec<ScalarUDF> {
+    vec![
+        function(
+            "jsonb_typeof",
+            vec![overload(&[P::Jsonb], text(), |call| {
+                map1(call, |value: Json<'_>| {
+                    Ok(match value.view().kind() {
+                        JsonbKind::Null => "null",
+                        JsonbKind::Bool => "boolean",
+                        JsonbKind::Number => "number",
+                        JsonbKind::String => "string",
+                        JsonbKind::Array => "array",
+                        JsonbKind::Object => "object",
+                    }
+                    .to_owned())
+                })
+            })],
+        ),
+        function(
+            "jsonb_array_length",
+            vec![overload(&[P::Jsonb], R::Sql(SqlType::Int4), |call| {
+                map1(call, |value: Json<'_>| {
+                    let value = value.view();
+                    match value.kind() {
+                        JsonbKind::Array => i32::try_from(value.len())
+                            .map_err(|_| crate::errors::out_of_range("integer")),
+                        JsonbKind::Object => {
+                            Err(invalid_parameter("cannot get array length of a non-array"))
+                        }
+                        _ => Err(invalid_parameter("cannot get array length of a scalar")),
+                    }
+                })
+            })],
+        ),
+        function(
+            "jsonb_pretty",
+            vec![overload(&[P::Jsonb], text(), |call| {
+                map1(call, |value: Json<'_>| Ok(value.view().pretty()))
+            })],
+        ),
+    ]
+}
+
+fn construction() -> Vec<ScalarUDF> {
+    vec![
+        function(
+            "to_jsonb",
+            vec![overload(&[P::Any], jsonb(), |call| {
+                let array = call.arg(0)?;
+                let column = JsonColumn::new(array)?;
+                map_rows(call, |row| {
+                    if array.is_null(row) {
+                        Ok(None)
+                    } else {
+                        build(|builder| column.append(row, builder)).map(Some)
+                    }
+                })
+            })],
+        ),
+        function(
+            "jsonb_build_array",
+            vec![variadic(&[P::Any], jsonb(), |call| {
+                let columns = call
+                    .args
+                    .iter()
+                    .map(JsonColumn::new)
+                    .collect::<Result<Vec<_>>>()?;
+                map_rows(call, |row| {
+                    build(|builder| {
+                        builder.begin_array();
+                        for column in &columns {
+                            column.append(row, builder)?;
+                        }
+                        builder.end();
+                        Ok(())
+                    })
+                    .map(Some)
+                })
+            })],
+        ),
+        function(
+            "jsonb_build_object",
+            vec![variadic(&[P::Any], jsonb(), build_objects)],
+        ),
+    ]
+}
+
+fn build_objects(call: &Call<'_>) -> Result<ArrayRef> {
+    if !call.args.len().is_multiple_of(2) {
+        return Err(raise(invalid_parameter(
+            "argument list must have even number of elements",
+        )));
+    }
+    let columns = call
+        .args
+        .iter()
+        .map(JsonColumn::new)
+        .collect::<Result<Vec<_>>>()?;
+    map_rows(call, |row| {
+        build(|builder| {
+            builder.begin_object();
+            let mut pairs = columns.iter();
+            while let (Some(key), Some(value)) = (pairs.next(), pairs.next()) {
+                builder.key(&key.key(row)?);
+                value.append(row, builder)?;
+            }
+            builder.end();
+            Ok(())
+        })
+        .map(Some)
+    })
+}
+
+/// A document made by `f`.
+pub(crate) fn build(f: impl FnOnce(&mut JsonbBuilder) -> EvalResult<()>) -> EvalResult<JsonBuf> {
+    let mut builder = JsonbBuilder::new();
+    f(&mut builder)?;
+    edited(builder.finish())
+}
+
+/// Set-returning functions as functions to arrays: the planner unnests them.
+fn elements() -> Vec<ScalarUDF> {
+    let json_list = || R::Sql(SqlType::Array(Box::new(SqlType::Jsonb)));
+    let text_list = || R::Sql(SqlType::Array(Box::new(SqlType::Text)));
+    vec![
+        function(
+            "jsonb_array_elements_list",
+            vec![overload(&[P::Jsonb], json_list(), |call| {
+                let documents = documents(call.arg(0)?)?;
+                let mut builder = ListBuilder::new(LargeBinaryBuilder::new())
+                    .with_field(item_field(call.returns)?);
+                for document in documents {
+                    if let Some(document) = document {
+                        for item in array_items(document).map_err(raise)? {
+                            builder.values().append_value(item.to_buf().as_bytes());
+                        }
+                    }
+                    builder.append(document.is_some());
+                }
+                Ok(Arc::new(builder.finish()))
+            })],
+        ),
+        function(
+            "jsonb_array_elements_text_list",
+            vec![overload(&[P::Jsonb], text_list(), |call| {
+                let documents = documents(call.arg(0)?)?;
+                let mut builder =
+                    ListBuilder::new(StringBuilder::new()).with_field(item_field(call.returns)?);
+                for document in documents {
+                    if let Some(document) = document {
+                        for item in array_items(document).map_err(raise)? {
+                            builder.values().append_option(shown(Some(item)));
+                        }
+                    }
+                    builder.append(document.is_some());
+                }
+                Ok(Arc::new(builder.finish()))
+            })],
+        ),
+        function(
+            "jsonb_object_keys_list",
+            vec![overload(&[P::Jsonb], text_list(), |call| {
+                opt1(call, |value: Json<'_>| {
+                    let value = value.view();
+                    match value.kind() {
+                        JsonbKind::Object => Ok(Some(
+                            value
+                                .entries()
+                                .map(|(key, _)| Some(key.to_owned()))
+                                .collect::<Vec<_>>(),
+                        )),
+                        JsonbKind::Array => Err(invalid_parameter(
+                            "cannot call jsonb_object_keys on an array",
+                        )),
+                        _ => Err(invalid_parameter(
+                            "cannot call jsonb_object_keys on a scalar",
+                        )),
+                    }
+                })
+            })],
+        ),
+        function(
+            "jsonb_object_values_list",
+            vec![overload(&[P::Jsonb], json_list(), |call| {
+                let documents = documents(call.arg(0)?)?;
+                let mut builder = ListBuilder::new(LargeBinaryBuilder::new())
+                    .with_field(item_field(call.returns)?);
+                for document in documents {
+                    if let Some(document) = document {
+                        let value = Jsonb::from_canonical(document);
+                        if value.kind() != JsonbKind::Object {
+                            return Err(raise(invalid_parameter(
+                                "cannot call jsonb_each on a non-object",
+                            )));
+                        }
+                        for (_, item) in value.entries() {
+                            builder.values().append_value(item.to_buf().as_bytes());
+                        }
+                    }
+                    builder.append(document.is_some());
+                }
+                Ok(Arc::new(builder.finish()))
+            })],
+        ),
+    ]
+}
+
+fn item_field(list: &DataType) -> Result<arrow_schema::FieldRef> {
+    match list {
+        DataType::List(item) => Ok(Arc::clone(item)),
+        other => Err(crate::udf::broken(&format!("list declared as {other}"))),
+    }
+}
+
+fn array_items(document: &[u8]) -> EvalResult<impl Iterator<Item = Jsonb<'_>>> {
+    let value = Jsonb::from_canonical(document);
+    match value.kind() {
+        JsonbKind::Array => Ok(value.items()),
+        JsonbKind::Object => Err(invalid_parameter("cannot extract elements from an object")),
+        _ => Err(invalid_parameter("cannot extract elements from a scalar")),
+    }
+}
+
+/// A column whose values become JSON as `to_jsonb` makes them.
+pub(crate) enum JsonColumn<'a> {
+    /// All NULL.
+    Null,
+    Bool(&'a BooleanArray),
+    Json(&'a LargeBinaryArray),
+    List(&'a ListArray, Box<JsonColumn<'a>>),
+    /// Numbers: JSON numbers if finite.
+    Number(ColumnFormatter<'a>),
+    /// Timestamps: ISO 8601 strings.
+    Timestamp(ColumnFormatter<'a>),
+    /// Anything else: a string.
+    Text(ColumnFormatter<'a>),
+}
+
+impl<'a> JsonColumn<'a> {
+    /// Prepares a column.
+    ///
+    /// # Errors
+    /// If no SQL type has the array's type.
+    pub(crate) fn new(array: &'a ArrayRef) -> Result<Self> {
+        let sql_type =
+            SqlType::from_arrow(array.data_type()).map_err(|error| raise(failed(error)))?;
+        let formatter = || {
+            ColumnFormatter::new(array.as_ref(), &sql_type).map_err(|error| raise(failed(error)))
+        };
+        Ok(match array.data_type() {
+            DataType::Null => Self::Null,
+            DataType::Boolean => Self::Bool(array.as_boolean()),
+            DataType::LargeBinary => Self::Json(array.as_binary::<i64>()),
+            DataType::List(_) => {
+                let list = array.as_list::<i32>();
+                Self::List(list, Box::new(Self::new(list.values())?))
+            }
+            data_type if data_type.is_numeric() => Self::Number(formatter()?),
+            DataType::Timestamp(..) => Self::Timestamp(formatter()?),
+            _ => Self::Text(formatter()?),
+        })
+    }
+
+    /// The text of a formatted cell; `None` for NULL.
+    fn cell(formatter: &ColumnFormatter<'_>, row: usize) -> EvalResult<Option<String>> {
+        let mut text = String::new();
+        Ok(formatter
+            .write_text(row, &mut text)
+            .map_err(failed)?
+            .then_some(text))
+    }
+
+    /// Appends the value at `row`; NULL becomes JSON null.
+    ///
+    /// # Errors
+    /// If the value cannot be formatted.
+    pub(crate) fn append(&self, row: usize, builder: &mut JsonbBuilder) -> EvalResult<()> {
+        match self {
+            Self::Bool(values) if values.is_valid(row) => {
+                builder.bool(values.value(row));
+            }
+            Self::Json(values) if values.is_valid(row) => {
+                builder.value(Jsonb::from_canonical(values.value(row)));
+            }
+            Self::List(list, items) if list.is_valid(row) => {
+                let offsets = list.value_offsets();
+                let bound = |index: usize| {
+                    offsets
+                        .get(index)
+                        .and_then(|offset| usize::try_from(*offset).ok())
+                        .unwrap_or(0)
+                };
+                builder.begin_array();
+                for item in bound(row)..bound(row + 1) {
+                    items.append(item, builder)?;
+                }
+                builder.end();
+            }
+            Self::Null | Self::Bool(_) | Self::Json(_) | Self::List(..) => {
+                builder.null();
+            }
+            Self::Number(formatter) => match Self::cell(formatter, row)? {
+                Some(text) if text.ends_with(|last: char| last.is_ascii_digit()) => {
+                    builder.number(&text);
+                }
+                Some(text) => {
+                    builder.string(&text);
+                }
+                None => {
+                    builder.null();
+                }
+            },
+            Self::Timestamp(formatter) => match Self::cell(formatter, row)? {
+                Some(text) => {
+                    let text = text.replacen(' ', "T", 1);
+                    // The zone in full: `+00` is written `+00:00`.
+                    let short_zone = text
+                        .get(text.len().saturating_sub(3)..)
+                        .is_some_and(|zone| zone.starts_with(['+', '-']) && text.len() > 10);
+                    builder.string(&if short_zone && text.contains('T') && text.contains(':') {
+                        text + ":00"
+                    } else {
+                        text
+                    });
+                }
+                None => {
+                    builder.null();
+                }
+            },
+            Self::Text(formatter) => match Self::cell(formatter, row)? {
+                Some(text) => {
+                    builder.string(&text);
+                }
+                None => {
+                    builder.null();
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// The value at `row` as an object key.
+    ///
+    /// # Errors
+    /// For NULL, and for documents and arrays.
+    pub(crate) fn key(&self, row: usize) -> EvalResult<String> {
+        let absent = || {
+            EvalError::new(
+                EvalErrorKind::InvalidParameter,
+                "argument 1: key must not be null",
+            )
+        };
+        match self {
+            Self::Bool(values) if values.is_valid(row) => Ok(values.value(row).to_string()),
+            Self::Number(formatter) | Self::Timestamp(formatter) | Self::Text(formatter) => {
+                Self::cell(formatter, row)?.ok_or_else(absent)
+            }
+            Self::Json(_) | Self::List(..) => Err(invalid_parameter(
+                "key value must be scalar, not array, composite, or json",
+            )),
+            Self::Null | Self::Bool(_) => Err(absent()),
+        }
+    }
+}

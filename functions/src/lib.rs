@@ -1,0 +1,51 @@
+//! PostgreSQL's functions, operators, casts and aggregates as DataFusion functions over Arrow, and the codec of expressions and plans.
+//!
+//! Owns what an expression means: result types, NULL rules, rounding, overflow, the wording of evaluation errors.
+//! Must not know catalogs, sessions, where plans run or how state is kept.
+//! Called by `sql` (name resolution, operator planning, casts), `worker` and `coordinator` (decoding and evaluating).
+//!
+//! Invariants. Every function here is immutable and deterministic. An evaluation error is an [`flowstone_types::EvalError`], found again by
+//! [`errors::eval_error`]. Values of jsonb are always in the canonical form of `flowstone_types::jsonb`. Text is `Utf8`, never a view.
+
+pub mod aggregate;
+pub mod cast;
+pub mod codec;
+pub mod errors;
+pub mod planner;
+pub mod registry;
+pub mod tables;
+
+mod arrays;
+mod crypto;
+mod datetime;
+mod interval;
+mod json;
+mod math;
+mod numeric;
+mod operators;
+mod system;
+mod text;
+mod to_char;
+mod udf;
+
+pub use registry::{
+    Registry, expr_planners, registry, session_config, session_state, task_context,
+};
+pub use tables::{CollectionTable, InputTable, ScanTarget};
+
+/// Every scalar function of ours.
+fn scalar_functions() -> Vec<datafusion::logical_expr::ScalarUDF> {
+    [
+        operators::functions(),
+        cast::functions(),
+        arrays::functions(),
+        crypto::functions(),
+        datetime::functions(),
+        json::functions(),
+        math::functions(),
+        system::functions(),
+        text::functions(),
+        to_char::functions(),
+    ]
+    .concat()
+}

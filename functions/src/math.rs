@@ -1,0 +1,428 @@
+//! Mathematical functions on integers, numerics and floats.
+//!
+//! Owns the rounding and the errors of each. Trigonometry is DataFusion's, which is PostgreSQL's.
+
+use std::sync::Arc;
+
+use arrow_array::ArrayRef;
+use arrow_schema::DataType;
+use datafusion::common::{Result, ScalarValue};
+use datafusion::logical_expr::ScalarUDF;
+use flowstone_types::{EvalError, EvalErrorKind, SqlType};
+
+use crate::cast::convert;
+use crate::errors::{
+    EvalResult, division_by_zero, invalid_parameter, numeric_overflow, out_of_range, raise,
+};
+use crate::numeric::{Numeric, Op, Rounding};
+use crate::udf::{Call, P, R, aliased, function, map1, map2, overload};
+
+fn float8() -> R {
+    R::Sql(SqlType::Float8)
+}
+
+fn numeric() -> R {
+    R::Sql(SqlType::Numeric(None))
+}
+
+/// Digits after the point of computed numerics that have no scale of their own.
+const SCALE: i8 = 18;
+
+/// The functions of this module.
+pub(crate) fn functions() -> Vec<ScalarUDF> {
+    [rounding(), signs(), division(), powers()].concat()
+}
+
+fn whole(_: &[DataType]) -> Result<DataType> {
+    Ok(DataType::Decimal128(38, 0))
+}
+
+/// As many digits as a literal second argument asks for, else as many as the first has.
+fn asked_digits(types: &[DataType], literals: &[Option<&ScalarValue>]) -> Result<DataType> {
+    let digits = match literals.get(1).copied().flatten() {
+        Some(ScalarValue::Int64(Some(digits))) => Some(*digits),
+        Some(ScalarValue::Int32(Some(digits))) => Some(i64::from(*digits)),
+        _ => None,
+    };
+    let own = match types.first() {
+        Some(DataType::Decimal128(_, scale)) => *scale,
+        _ => 0,
+    };
+    let scale = digits.map_or(own, |digits| {
+        i8::try_from(digits.clamp(0, 38)).unwrap_or(own)
+    });
+    Ok(DataType::Decimal128(38, scale))
+}
+
+fn scale_of(data_type: &DataType) -> i8 {
+    if let DataType::Decimal128(_, scale) = data_type {
+        *scale
+    } else {
+        0
+    }
+}
+
+fn reduce(call: &Call<'_>, rounding: Rounding) -> Result<ArrayRef> {
+    map1(call, |value: Numeric| value.reduce(0, 0, rounding))
+}
+
+fn reduce_to(call: &Call<'_>, rounding: Rounding) -> Result<ArrayRef> {
+    let scale = scale_of(call.returns);
+    map2(call, |value: Numeric, digits: i32| {
+        value.reduce(digits, scale, rounding)
+    })
+}
+
+fn rounding() -> Vec<ScalarUDF> {
+    vec![
+        function(
+            "round",
+            vec![
+                overload(&[P::Float8], float8(), |call| {
+                    map1(call, |value: f64| Ok(value.round_ties_even()))
+                }),
+                overload(&[P::Numeric], R::Fn(whole), |call| {
+                    reduce(call, Rounding::HalfAway)
+                }),
+                overload(&[P::Numeric, P::Int4], R::Literals(asked_digits), |call| {
+                    reduce_to(call, Rounding::HalfAway)
+                }),
+            ],
+        ),
+        function(
+            "trunc",
+            vec![
+                overload(&[P::Float8], float8(), |call| {
+                    map1(call, |value: f64| Ok(value.trunc()))
+                }),
+                overload(&[P::Numeric], R::Fn(whole), |call| {
+                    reduce(call, Rounding::Truncate)
+                }),
+                overload(&[P::Numeric, P::Int4], R::Literals(asked_digits), |call| {
+                    reduce_to(call, Rounding::Truncate)
+                }),
+            ],
+        ),
+        aliased(
+            "ceil",
+            &["ceiling"],
+            vec![
+                overload(&[P::Float8], float8(), |call| {
+                    map1(call, |value: f64| Ok(value.ceil()))
+                }),
+                overload(&[P::Numeric], R::Fn(whole), |call| {
+                    reduce(call, Rounding::Ceiling)
+                }),
+            ],
+        ),
+        function(
+            "floor",
+            vec![
+                overload(&[P::Float8], float8(), |call| {
+                    map1(call, |value: f64| Ok(value.floor()))
+                }),
+                overload(&[P::Numeric], R::Fn(whole), |call| {
+                    reduce(call, Rounding::Floor)
+                }),
+            ],
+        ),
+    ]
+}
+
+/// An integer function computed in 64 bits and checked against its own type.
+fn integer(call: &Call<'_>, f: impl Fn(i64) -> Option<i64>) -> Result<ArrayRef> {
+    let name = SqlType::from_arrow(call.returns)
+        .map_or_else(|_| "integer".to_owned(), |sql| sql.to_string());
+    let wide: ArrayRef = convert(call.arg(0)?, &DataType::Int64)?;
+    let values = crate::udf::primitive::<arrow_array::types::Int64Type>(&wide)?;
+    let result: arrow_array::Int64Array = values
+        .iter()
+        .map(|value| {
+            value
+                .map(|value| f(value).ok_or_else(|| out_of_range(&name)))
+                .transpose()
+        })
+        .collect::<EvalResult<_>>()
+        .map_err(raise)?;
+    let result: ArrayRef = Arc::new(result);
+    convert(&result, call.returns)
+}
+
+fn signs() -> Vec<ScalarUDF> {
+    vec![
+        function(
+            "abs",
+            vec![
+                overload(&[P::Integer], R::Same(0), |call| {
+                    integer(call, i64::checked_abs)
+                }),
+                overload(&[P::Float4], R::Same(0), |call| {
+                    map1(call, |value: f32| Ok(value.abs()))
+                }),
+                overload(&[P::Float8], R::Same(0), |call| {
+                    map1(call, |value: f64| Ok(value.abs()))
+                }),
+                overload(&[P::Numeric], R::Same(0), |call| {
+                    map1(call, |value: Numeric| {
+                        Ok(Numeric {
+                            value: value.value.abs(),
+                            ..value
+                        })
+                    })
+                }),
+            ],
+        ),
+        aliased(
+            "sign",
+            &["signum"],
+            vec![
+                overload(&[P::Float8], float8(), |call| {
+                    map1(call, |value: f64| {
+                        Ok(if value == 0.0 || value.is_nan() {
+                            value
+                        } else {
+                            value.signum()
+                        })
+                    })
+                }),
+                overload(&[P::Numeric], R::Fn(whole), |call| {
+                    map1(call, |value: Numeric| {
+                        Ok(Numeric::integer(value.value.signum()))
+                    })
+                }),
+            ],
+        ),
+    ]
+}
+
+fn division() -> Vec<ScalarUDF> {
+    let numeric_pair = |types: &[DataType]| match types {
+        [left, right] => Ok(DataType::Decimal128(
+            38,
+            scale_of(left).max(scale_of(right)),
+        )),
+        _ => Err(crate::udf::broken("mod takes two arguments")),
+    };
+    vec![
+        function(
+            "mod",
+            vec![
+                overload(&[P::Int4, P::Int4], R::Sql(SqlType::Int4), |call| {
+                    map2(call, |a: i32, b: i32| {
+                        if b == 0 {
+                            Err(division_by_zero())
+                        } else {
+                            Ok(a.wrapping_rem(b))
+                        }
+                    })
+                }),
+                overload(&[P::Int8, P::Int8], R::Sql(SqlType::Int8), |call| {
+                    map2(call, |a: i64, b: i64| {
+                        if b == 0 {
+                            Err(division_by_zero())
+                        } else {
+                            Ok(a.wrapping_rem(b))
+                        }
+                    })
+                }),
+                overload(&[P::Numeric, P::Numeric], R::Fn(numeric_pair), |call| {
+                    map2(call, |a: Numeric, b: Numeric| a.apply(Op::Modulo, b))
+                }),
+            ],
+        ),
+        function(
+            "div",
+            vec![overload(
+                &[P::Numeric, P::Numeric],
+                R::Fn(|_| Ok(DataType::Decimal128(38, 0))),
+                |call| {
+                    map2(call, |a: Numeric, b: Numeric| {
+                        // The quotient toward zero: (a - a % b) / b is exact.
+                        let rest = a.apply(Op::Modulo, b)?;
+                        a.apply(Op::Subtract, rest)?.apply(Op::Divide, b)?.reduce(
+                            0,
+                            0,
+                            Rounding::HalfAway,
+                        )
+                    })
+                },
+            )],
+        ),
+    ]
+}
+
+fn finite(value: f64) -> EvalResult<f64> {
+    if value.is_infinite() {
+        return Err(EvalError::new(
+            EvalErrorKind::NumericOutOfRange,
+            "value out of range: overflow",
+        ));
+    }
+    Ok(value)
+}
+
+fn check_logarithm(negative: bool, zero: bool) -> EvalResult<()> {
+    if zero {
+        return Err(invalid_parameter("cannot take logarithm of zero"));
+    }
+    if negative {
+        return Err(invalid_parameter(
+            "cannot take logarithm of a negative number",
+        ));
+    }
+    Ok(())
+}
+
+fn logarithm(value: f64, f: fn(f64) -> f64) -> EvalResult<f64> {
+    check_logarithm(value < 0.0, value == 0.0)?;
+    Ok(f(value))
+}
+
+fn square_root(value: f64) -> EvalResult<f64> {
+    if value < 0.0 {
+        return Err(invalid_parameter(
+            "cannot take square root of a negative number",
+        ));
+    }
+    Ok(value.sqrt())
+}
+
+fn power(base: f64, exponent: f64) -> EvalResult<f64> {
+    if base == 0.0 && exponent < 0.0 {
+        return Err(invalid_parameter(
+            "zero raised to a negative power is undefined",
+        ));
+    }
+    if base < 0.0 && base.is_finite() && exponent.is_finite() && exponent.fract() != 0.0 {
+        return Err(invalid_parameter(
+            "a negative number raised to a non-integer power yields a complex result",
+        ));
+    }
+    let value = base.powf(exponent);
+    if base.is_finite() && exponent.is_finite() {
+        finite(value)
+    } else {
+        Ok(value)
+    }
+}
+
+/// Exact for small whole exponents, else through floats.
+fn numeric_power(base: Numeric, exponent: Numeric) -> EvalResult<Numeric> {
+    let whole = exponent.reduce(0, 0, Rounding::Truncate)?;
+    let is_whole = whole.rescale(38, exponent.scale) == Ok(exponent.value);
+    match u32::try_from(whole.value) {
+        Ok(count) if is_whole && count <= 128 => {
+            let mut result = Numeric::integer(1);
+            for _ in 0..count {
+                result = result.apply(Op::Multiply, base)?;
+            }
+            Ok(result)
+        }
+        _ => through_float(power(base.to_f64(), exponent.to_f64())?),
+    }
+}
+
+fn through_float(value: f64) -> EvalResult<Numeric> {
+    if value.is_finite() {
+        Numeric::from_f64(value, SCALE)
+    } else {
+        Err(numeric_overflow())
+    }
+}
+
+fn powers() -> Vec<ScalarUDF> {
+    vec![
+        aliased(
+            "power",
+            &["pow"],
+            vec![
+                overload(&[P::Float8, P::Float8], float8(), |call| map2(call, power)),
+                overload(&[P::Numeric, P::Numeric], numeric(), |call| {
+                    map2(call, numeric_power)
+                }),
+            ],
+        ),
+        function(
+            "sqrt",
+            vec![
+                overload(&[P::Float8], float8(), |call| map1(call, square_root)),
+                overload(&[P::Numeric], numeric(), |call| {
+                    map1(call, |value: Numeric| {
+                        through_float(square_root(value.to_f64())?)
+                    })
+                }),
+            ],
+        ),
+        function(
+            "cbrt",
+            vec![overload(&[P::Float8], float8(), |call| {
+                map1(call, |value: f64| Ok(value.cbrt()))
+            })],
+        ),
+        function(
+            "exp",
+            vec![
+                overload(&[P::Float8], float8(), |call| {
+                    map1(call, |value: f64| {
+                        if value.is_finite() {
+                            finite(value.exp())
+                        } else {
+                            Ok(value.exp())
+                        }
+                    })
+                }),
+                overload(&[P::Numeric], numeric(), |call| {
+                    map1(call, |value: Numeric| through_float(value.to_f64().exp()))
+                }),
+            ],
+        ),
+        function(
+            "ln",
+            vec![
+                overload(&[P::Float8], float8(), |call| {
+                    map1(call, |value: f64| logarithm(value, f64::ln))
+                }),
+                overload(&[P::Numeric], numeric(), |call| {
+                    map1(call, |value: Numeric| {
+                        through_float(logarithm(value.to_f64(), f64::ln)?)
+                    })
+                }),
+            ],
+        ),
+        function(
+            "log",
+            vec![
+                overload(&[P::Float8], float8(), |call| {
+                    map1(call, |value: f64| logarithm(value, f64::log10))
+                }),
+                overload(&[P::Numeric], numeric(), |call| {
+                    map1(call, |value: Numeric| {
+                        through_float(logarithm(value.to_f64(), f64::log10)?)
+                    })
+                }),
+                overload(&[P::Numeric, P::Numeric], numeric(), |call| {
+                    map2(call, |base: Numeric, value: Numeric| {
+                        let base = logarithm(base.to_f64(), f64::ln)?;
+                        if base == 0.0 {
+                            return Err(division_by_zero());
+                        }
+                        through_float(logarithm(value.to_f64(), f64::ln)? / base)
+                    })
+                }),
+            ],
+        ),
+        function(
+            "log10",
+            vec![
+                overload(&[P::Float8], float8(), |call| {
+                    map1(call, |value: f64| logarithm(value, f64::log10))
+                }),
+                overload(&[P::Numeric], numeric(), |call| {
+                    map1(call, |value: Numeric| {
+                        through_float(logarithm(value.to_f64(), f64::log10)?)
+                    })
+                }),
+            ],
+        ),
+    ]
+}

@@ -1,0 +1,1161 @@
+//! Functions of text and bytea.
+//!
+//! Positions and lengths count characters. Must not know patterns of dates (`to_char`) or hashes (`crypto`).
+
+use std::collections::HashMap;
+
+use arrow_array::{Array, ArrayRef, StringArray};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use datafusion::common::Result;
+use datafusion::logical_expr::ScalarUDF;
+use flowstone_types::{EvalError, EvalErrorKind, SqlType};
+use regex::{Regex, RegexBuilder};
+
+use crate::cast::any_to_text;
+use crate::errors::{EvalResult, data_error, from_type_error, invalid_parameter, raise};
+use crate::udf::{
+    Call, P, R, TextList, aliased, function, map_rows, map1, map2, map3, map4, opt2, overload,
+    texts, variadic,
+};
+
+fn text() -> R {
+    R::Sql(SqlType::Text)
+}
+
+fn text_list() -> R {
+    R::Sql(SqlType::Array(Box::new(SqlType::Text)))
+}
+
+fn int4() -> R {
+    R::Sql(SqlType::Int4)
+}
+
+/// The functions of this module.
+pub(crate) fn functions() -> Vec<ScalarUDF> {
+    [
+        lengths(),
+        cases_and_parts(),
+        padding_and_trimming(),
+        composing(),
+        encodings(),
+        patterns(),
+    ]
+    .concat()
+}
+
+/// A length as PostgreSQL gives it.
+fn to_int4(length: usize) -> EvalResult<i32> {
+    i32::try_from(length).map_err(|_| crate::errors::out_of_range("integer"))
+}
+
+fn lengths() -> Vec<ScalarUDF> {
+    vec![
+        aliased(
+            "length",
+            &["char_length", "character_length"],
+            vec![
+                overload(&[P::Text], int4(), |call| {
+                    map1(call, |text: &str| to_int4(text.chars().count()))
+                }),
+                overload(&[P::Bytea], int4(), |call| {
+                    map1(call, |bytes: &[u8]| to_int4(bytes.len()))
+                }),
+            ],
+        ),
+        function(
+            "octet_length",
+            vec![
+                overload(&[P::Text], int4(), |call| {
+                    map1(call, |text: &str| to_int4(text.len()))
+                }),
+                overload(&[P::Bytea], int4(), |call| {
+                    map1(call, |bytes: &[u8]| to_int4(bytes.len()))
+                }),
+            ],
+        ),
+        function(
+            "bit_length",
+            vec![
+                overload(&[P::Text], int4(), |call| {
+                    map1(call, |text: &str| to_int4(text.len().saturating_mul(8)))
+                }),
+                overload(&[P::Bytea], int4(), |call| {
+                    map1(call, |bytes: &[u8]| to_int4(bytes.len().saturating_mul(8)))
+                }),
+            ],
+        ),
+        function(
+            "ascii",
+            vec![overload(&[P::Text], int4(), |call| {
+                map1(call, |text: &str| {
+                    Ok(text
+                        .chars()
+                        .next()
+                        .map_or(0, |first| i32::try_from(u32::from(first)).unwrap_or(0)))
+                })
+            })],
+        ),
+        function(
+            "bit_count",
+            vec![overload(&[P::Bytea], R::Sql(SqlType::Int8), |call| {
+                map1(call, |bytes: &[u8]| {
+                    Ok(bytes
+                        .iter()
+                        .map(|byte| i64::from(byte.count_ones()))
+                        .sum::<i64>())
+                })
+            })],
+        ),
+        function(
+            "get_byte",
+            vec![overload(&[P::Bytea, P::Int4], int4(), |call| {
+                map2(call, |bytes: &[u8], index: i32| {
+                    let found = usize::try_from(index)
+                        .ok()
+                        .and_then(|index| bytes.get(index));
+                    found
+                        .map(|byte| i32::from(*byte))
+                        .ok_or_else(|| bad_index(index, bytes.len()))
+                })
+            })],
+        ),
+        function(
+            "get_bit",
+            vec![overload(&[P::Bytea, P::Int8], int4(), |call| {
+                map2(call, |bytes: &[u8], index: i64| {
+                    let found = usize::try_from(index)
+                        .ok()
+                        .and_then(|index| Some((bytes.get(index / 8)?, index % 8)));
+                    found
+                        .map(|(byte, bit)| i32::from((byte >> bit) & 1))
+                        .ok_or_else(|| bad_index(index, bytes.len().saturating_mul(8)))
+                })
+            })],
+        ),
+    ]
+}
+
+fn bad_index(index: impl std::fmt::Display, length: usize) -> EvalError {
+    data_error(format!(
+        "index {index} out of valid range, 0..{}",
+        i64::try_from(length).unwrap_or(i64::MAX) - 1
+    ))
+}
+
+fn cases_and_parts() -> Vec<ScalarUDF> {
+    vec![
+        function(
+            "lower",
+            vec![overload(&[P::Text], text(), |call| {
+                map1(call, |text: &str| Ok(text.to_lowercase()))
+            })],
+        ),
+        function(
+            "upper",
+            vec![overload(&[P::Text], text(), |call| {
+                map1(call, |text: &str| Ok(text.to_uppercase()))
+            })],
+        ),
+        function(
+            "initcap",
+            vec![overload(&[P::Text], text(), |call| {
+                map1(call, |text: &str| Ok(capitalise(text)))
+            })],
+        ),
+        function(
+            "reverse",
+            vec![overload(&[P::Text], text(), |call| {
+                map1(call, |text: &str| {
+                    Ok(text.chars().rev().collect::<String>())
+                })
+            })],
+        ),
+        function(
+            "left",
+            vec![overload(&[P::Text, P::Int4], text(), |call| {
+                map2(call, |text: &str, count: i32| Ok(left(text, count)))
+            })],
+        ),
+        function(
+            "right",
+            vec![overload(&[P::Text, P::Int4], text(), |call| {
+                map2(call, |text: &str, count: i32| {
+                    let reversed: String = text.chars().rev().collect();
+                    Ok(left(&reversed, count).chars().rev().collect::<String>())
+                })
+            })],
+        ),
+        aliased(
+            "substr",
+            &["substring"],
+            vec![
+                overload(&[P::Text, P::Int4], text(), |call| {
+                    map2(call, |text: &str, start: i32| {
+                        Ok(substring(text, start, None))
+                    })
+                }),
+                overload(&[P::Text, P::Int4, P::Int4], text(), |call| {
+                    map3(call, |text: &str, start: i32, count: i32| {
+                        if count < 0 {
+                            return Err(EvalError::new(
+                                EvalErrorKind::InvalidParameter,
+                                "negative substring length not allowed",
+                            ));
+                        }
+                        Ok(substring(text, start, Some(count)))
+                    })
+                }),
+                overload(&[P::Text, P::Text], text(), |call| {
+                    let mut patterns = Patterns::default();
+                    opt2(call, |text: &str, pattern: &str| {
+                        let found = patterns.get(pattern, "")?.captures(text);
+                        Ok(found.and_then(|found| {
+                            found
+                                .get(1)
+                                .or_else(|| found.get(0))
+                                .map(|part| part.as_str().to_owned())
+                        }))
+                    })
+                }),
+            ],
+        ),
+        aliased(
+            "strpos",
+            &["position"],
+            vec![overload(&[P::Text, P::Text], int4(), |call| {
+                map2(call, |text: &str, part: &str| match text.find(part) {
+                    Some(at) => to_int4(text.get(..at).unwrap_or_default().chars().count() + 1),
+                    None => Ok(0),
+                })
+            })],
+        ),
+        function(
+            "split_part",
+            vec![overload(&[P::Text, P::Text, P::Int4], text(), |call| {
+                map3(call, |text: &str, delimiter: &str, index: i32| {
+                    split_part(text, delimiter, index).map(str::to_owned)
+                })
+            })],
+        ),
+        function(
+            "starts_with",
+            vec![overload(
+                &[P::Text, P::Text],
+                R::Sql(SqlType::Bool),
+                |call| {
+                    map2(
+                        call,
+                        |text: &str, prefix: &str| Ok(text.starts_with(prefix)),
+                    )
+                },
+            )],
+        ),
+    ]
+}
+
+fn capitalise(text: &str) -> String {
+    let mut inside = false;
+    let mut result = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if inside {
+            result.extend(letter.to_lowercase());
+        } else {
+            result.extend(letter.to_uppercase());
+        }
+        inside = letter.is_alphanumeric();
+    }
+    result
+}
+
+/// The first `count` characters, or all but the last `-count`.
+fn left(text: &str, count: i32) -> String {
+    let magnitude = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
+    let take = if count < 0 {
+        text.chars().count().saturating_sub(magnitude)
+    } else {
+        magnitude
+    };
+    text.chars().take(take).collect()
+}
+
+/// From position `start` (from 1; positions before the text count) on, at most `count` characters.
+fn substring(text: &str, start: i32, count: Option<i32>) -> String {
+    let start = i64::from(start);
+    let end = count.map_or(i64::MAX, |count| start + i64::from(count));
+    let skip = usize::try_from((start - 1).max(0)).unwrap_or(usize::MAX);
+    let take = usize::try_from(end.saturating_sub(start.max(1)).max(0)).unwrap_or(usize::MAX);
+    text.chars().skip(skip).take(take).collect()
+}
+
+fn split_part<'a>(text: &'a str, delimiter: &str, index: i32) -> EvalResult<&'a str> {
+    if index == 0 {
+        return Err(invalid_parameter("field position must not be zero"));
+    }
+    let nth = usize::try_from(index.unsigned_abs() - 1).unwrap_or(usize::MAX);
+    if delimiter.is_empty() {
+        return Ok(if nth == 0 { text } else { "" });
+    }
+    let part = if index > 0 {
+        text.split(delimiter).nth(nth)
+    } else {
+        text.rsplit(delimiter).nth(nth)
+    };
+    Ok(part.unwrap_or_default())
+}
+
+fn padding_and_trimming() -> Vec<ScalarUDF> {
+    let pad = |name, before: bool| {
+        let kernels: [crate::udf::Kernel; 2] = if before {
+            [
+                |call| {
+                    map2(call, |text: &str, length: i32| {
+                        Ok(pad(text, length, " ", true))
+                    })
+                },
+                |call| {
+                    map3(call, |text: &str, length: i32, fill: &str| {
+                        Ok(pad(text, length, fill, true))
+                    })
+                },
+            ]
+        } else {
+            [
+                |call| {
+                    map2(call, |text: &str, length: i32| {
+                        Ok(pad(text, length, " ", false))
+                    })
+                },
+                |call| {
+                    map3(call, |text: &str, length: i32, fill: &str| {
+                        Ok(pad(text, length, fill, false))
+                    })
+                },
+            ]
+        };
+        let [blank, filled] = kernels;
+        function(
+            name,
+            vec![
+                overload(&[P::Text, P::Int4], text(), blank),
+                overload(&[P::Text, P::Int4, P::Text], text(), filled),
+            ],
+        )
+    };
+    vec![
+        pad("lpad", true),
+        pad("rpad", false),
+        aliased(
+            "btrim",
+            &["trim"],
+            vec![
+                overload(&[P::Text], text(), |call| {
+                    map1(call, |text: &str| Ok(text.trim_matches(' ').to_owned()))
+                }),
+                overload(&[P::Text, P::Text], text(), |call| {
+                    map2(call, |text: &str, set: &str| {
+                        Ok(text.trim_matches(|letter| set.contains(letter)).to_owned())
+                    })
+                }),
+            ],
+        ),
+        function(
+            "ltrim",
+            vec![
+                overload(&[P::Text], text(), |call| {
+                    map1(call, |text: &str| {
+                        Ok(text.trim_start_matches(' ').to_owned())
+                    })
+                }),
+                overload(&[P::Text, P::Text], text(), |call| {
+                    map2(call, |text: &str, set: &str| {
+                        Ok(text
+                            .trim_start_matches(|letter| set.contains(letter))
+                            .to_owned())
+                    })
+                }),
+            ],
+        ),
+        function(
+            "rtrim",
+            vec![
+                overload(&[P::Text], text(), |call| {
+                    map1(call, |text: &str| Ok(text.trim_end_matches(' ').to_owned()))
+                }),
+                overload(&[P::Text, P::Text], text(), |call| {
+                    map2(call, |text: &str, set: &str| {
+                        Ok(text
+                            .trim_end_matches(|letter| set.contains(letter))
+                            .to_owned())
+                    })
+                }),
+            ],
+        ),
+    ]
+}
+
+fn pad(text: &str, length: i32, fill: &str, before: bool) -> String {
+    let length = usize::try_from(length).unwrap_or(0);
+    let have = text.chars().count();
+    if have >= length || fill.is_empty() {
+        return text.chars().take(length).collect();
+    }
+    let padding: String = fill.chars().cycle().take(length - have).collect();
+    if before {
+        padding + text
+    } else {
+        text.to_owned() + &padding
+    }
+}
+
+/// Largest text a function makes: what PostgreSQL's allocator allows.
+const TEXT_BYTES_MAX: usize = 1 << 30;
+
+fn composing() -> Vec<ScalarUDF> {
+    vec![
+        function(
+            "repeat",
+            vec![overload(&[P::Text, P::Int4], text(), |call| {
+                map2(call, |text: &str, count: i32| {
+                    let count = usize::try_from(count).unwrap_or(0);
+                    if text.len().saturating_mul(count) > TEXT_BYTES_MAX {
+                        return Err(data_error("requested length too large"));
+                    }
+                    Ok(text.repeat(count))
+                })
+            })],
+        ),
+        function(
+            "replace",
+            vec![overload(&[P::Text, P::Text, P::Text], text(), |call| {
+                map3(call, |text: &str, from: &str, to: &str| {
+                    Ok(if from.is_empty() {
+                        text.to_owned()
+                    } else {
+                        text.replace(from, to)
+                    })
+                })
+            })],
+        ),
+        function(
+            "translate",
+            vec![overload(&[P::Text, P::Text, P::Text], text(), |call| {
+                map3(call, |text: &str, from: &str, to: &str| {
+                    Ok(translate(text, from, to))
+                })
+            })],
+        ),
+        function(
+            "overlay",
+            vec![
+                overload(&[P::Text, P::Text, P::Int4], text(), |call| {
+                    map3(call, |text: &str, new: &str, start: i32| {
+                        overlay(text, new, start, to_int4(new.chars().count())?)
+                    })
+                }),
+                overload(&[P::Text, P::Text, P::Int4, P::Int4], text(), |call| {
+                    map4(call, overlay)
+                }),
+            ],
+        ),
+        function(
+            "chr",
+            vec![overload(&[P::Int4], text(), |call| {
+                map1(call, |code: i32| {
+                    match u32::try_from(code)
+                        .ok()
+                        .filter(|code| *code != 0)
+                        .and_then(char::from_u32)
+                    {
+                        Some(letter) => Ok(letter.to_string()),
+                        None if code == 0 => Err(data_error("null character not permitted")),
+                        None => Err(data_error("requested character not valid for encoding")),
+                    }
+                })
+            })],
+        ),
+        function(
+            "text_concat",
+            vec![overload(&[P::Text, P::Text], text(), |call| {
+                map2(call, |a: &str, b: &str| Ok(format!("{a}{b}")))
+            })],
+        ),
+        function(
+            "bytea_concat",
+            vec![overload(
+                &[P::Bytea, P::Bytea],
+                R::Sql(SqlType::Bytea),
+                |call| map2(call, |a: &[u8], b: &[u8]| Ok([a, b].concat())),
+            )],
+        ),
+        function(
+            "concat",
+            vec![variadic(&[P::Any], text(), |call| {
+                let parts = text_columns(call, 0)?;
+                map_rows(call, |row| {
+                    Ok(Some(
+                        parts
+                            .iter()
+                            .filter(|part| !part.is_null(row))
+                            .map(|part| part.value(row))
+                            .collect::<String>(),
+                    ))
+                })
+            })],
+        ),
+        function(
+            "concat_ws",
+            vec![variadic(&[P::Text, P::Any], text(), |call| {
+                let separators = texts(call.arg(0)?)?;
+                let parts = text_columns(call, 1)?;
+                map_rows(call, |row| {
+                    if separators.is_null(row) {
+                        return Ok(None);
+                    }
+                    let present: Vec<&str> = parts
+                        .iter()
+                        .filter(|part| !part.is_null(row))
+                        .map(|part| part.value(row))
+                        .collect();
+                    Ok(Some(present.join(separators.value(row))))
+                })
+            })],
+        ),
+        function(
+            "quote_ident",
+            vec![overload(&[P::Text], text(), |call| {
+                map1(call, |name: &str| Ok(quote_ident(name)))
+            })],
+        ),
+        function(
+            "quote_literal",
+            vec![overload(&[P::Any], text(), |call| {
+                let values = text_columns(call, 0)?;
+                let Some(values) = values.first() else {
+                    return Ok(crate::udf::nulls(call));
+                };
+                map_rows(call, |row| {
+                    Ok((!values.is_null(row)).then(|| quote_literal(values.value(row))))
+                })
+            })],
+        ),
+        function(
+            "quote_nullable",
+            vec![overload(&[P::Any], text(), |call| {
+                let values = text_columns(call, 0)?;
+                let Some(values) = values.first() else {
+                    return Ok(crate::udf::nulls(call));
+                };
+                map_rows(call, |row| {
+                    Ok(Some(if values.is_null(row) {
+                        "NULL".to_owned()
+                    } else {
+                        quote_literal(values.value(row))
+                    }))
+                })
+            })],
+        ),
+        function(
+            "to_hex",
+            vec![
+                overload(&[P::Int4], text(), |call| {
+                    map1(call, |value: i32| Ok(format!("{value:x}")))
+                }),
+                overload(&[P::Int8], text(), |call| {
+                    map1(call, |value: i64| Ok(format!("{value:x}")))
+                }),
+            ],
+        ),
+    ]
+}
+
+/// Every argument from `first` on as text, in its output form.
+fn text_columns(call: &Call<'_>, first: usize) -> Result<Vec<StringArray>> {
+    call.args
+        .iter()
+        .skip(first)
+        .map(|array: &ArrayRef| {
+            if *array.data_type() == arrow_schema::DataType::Null {
+                return Ok(StringArray::new_null(array.len()));
+            }
+            let sql_type = SqlType::from_arrow(array.data_type())
+                .map_err(|error| raise(from_type_error(&error)))?;
+            // concat uses the output functions, where a boolean is one letter.
+            if sql_type == SqlType::Bool {
+                let letters = crate::cast::booleans(array)?
+                    .iter()
+                    .map(|value| value.map(|value| if value { "t" } else { "f" }));
+                return Ok(letters.collect());
+            }
+            Ok(texts(&any_to_text(array, &sql_type)?)?.clone())
+        })
+        .collect()
+}
+
+fn translate(text: &str, from: &str, to: &str) -> String {
+    let replacements: Vec<char> = to.chars().collect();
+    text.chars()
+        .filter_map(
+            |letter| match from.chars().position(|candidate| candidate == letter) {
+                None => Some(letter),
+                Some(at) => replacements.get(at).copied(),
+            },
+        )
+        .collect()
+}
+
+fn overlay(text: &str, new: &str, start: i32, count: i32) -> EvalResult<String> {
+    if start <= 0 {
+        return Err(invalid_parameter("negative substring length not allowed"));
+    }
+    let head = substring(text, 1, Some(start - 1));
+    Ok(head + new + &substring(text, start.saturating_add(count), None))
+}
+
+/// The name as SQL needs it written: in double quotes unless it is plain lower case.
+fn quote_ident(name: &str) -> String {
+    let plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
+        && name
+            .chars()
+            .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_');
+    if plain && !RESERVED.contains(&name) {
+        name.to_owned()
+    } else {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    }
+}
+
+/// Words that are no column names without quotes.
+const RESERVED: &[&str] = &[
+    "all",
+    "analyse",
+    "analyze",
+    "and",
+    "any",
+    "array",
+    "as",
+    "asc",
+    "asymmetric",
+    "between",
+    "both",
+    "case",
+    "cast",
+    "check",
+    "collate",
+    "column",
+    "constraint",
+    "create",
+    "cross",
+    "current_date",
+    "current_role",
+    "current_time",
+    "current_timestamp",
+    "current_user",
+    "default",
+    "deferrable",
+    "desc",
+    "distinct",
+    "do",
+    "else",
+    "end",
+    "except",
+    "exists",
+    "extract",
+    "false",
+    "fetch",
+    "for",
+    "foreign",
+    "from",
+    "full",
+    "grant",
+    "group",
+    "having",
+    "ilike",
+    "in",
+    "initially",
+    "inner",
+    "intersect",
+    "interval",
+    "into",
+    "is",
+    "join",
+    "lateral",
+    "leading",
+    "left",
+    "like",
+    "limit",
+    "localtime",
+    "localtimestamp",
+    "natural",
+    "not",
+    "null",
+    "numeric",
+    "offset",
+    "on",
+    "only",
+    "or",
+    "order",
+    "outer",
+    "overlaps",
+    "placing",
+    "position",
+    "primary",
+    "references",
+    "returning",
+    "right",
+    "select",
+    "session_user",
+    "similar",
+    "some",
+    "substring",
+    "symmetric",
+    "table",
+    "then",
+    "time",
+    "timestamp",
+    "to",
+    "trailing",
+    "treat",
+    "true",
+    "union",
+    "unique",
+    "user",
+    "using",
+    "values",
+    "varchar",
+    "variadic",
+    "when",
+    "where",
+    "window",
+    "with",
+];
+
+fn quote_literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') {
+        format!("E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
+}
+
+fn encodings() -> Vec<ScalarUDF> {
+    vec![
+        function(
+            "encode",
+            vec![overload(&[P::Bytea, P::Text], text(), |call| {
+                map2(call, encode)
+            })],
+        ),
+        function(
+            "decode",
+            vec![overload(
+                &[P::Text, P::Text],
+                R::Sql(SqlType::Bytea),
+                |call| map2(call, decode),
+            )],
+        ),
+        function(
+            "convert_from",
+            vec![overload(&[P::Bytea, P::Text], text(), |call| {
+                map2(call, |bytes: &[u8], encoding: &str| {
+                    check_encoding(encoding, "source")?;
+                    let text = std::str::from_utf8(bytes)
+                        .map_err(|error| invalid_utf8(bytes, error.valid_up_to()))?;
+                    match text.find('\0') {
+                        Some(at) => Err(invalid_utf8(bytes, at)),
+                        None => Ok(text.to_owned()),
+                    }
+                })
+            })],
+        ),
+        function(
+            "convert_to",
+            vec![overload(
+                &[P::Text, P::Text],
+                R::Sql(SqlType::Bytea),
+                |call| {
+                    map2(call, |text: &str, encoding: &str| {
+                        check_encoding(encoding, "destination").map(|()| text.as_bytes().to_vec())
+                    })
+                },
+            )],
+        ),
+    ]
+}
+
+fn check_encoding(encoding: &str, role: &str) -> EvalResult<()> {
+    let plain: String = encoding
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .collect::<String>()
+        .to_ascii_lowercase();
+    if matches!(plain.as_str(), "utf8" | "unicode") {
+        return Ok(());
+    }
+    Err(invalid_parameter(format!(
+        "invalid {role} encoding name \"{encoding}\""
+    )))
+}
+
+fn invalid_utf8(bytes: &[u8], at: usize) -> EvalError {
+    let shown: Vec<String> = bytes
+        .iter()
+        .skip(at)
+        .take(1)
+        .map(|byte| format!("0x{byte:02x}"))
+        .collect();
+    data_error(format!(
+        "invalid byte sequence for encoding \"UTF8\": {}",
+        shown.join(" ")
+    ))
+}
+
+fn unrecognized_encoding(format: &str) -> EvalError {
+    invalid_parameter(format!("unrecognized encoding: \"{format}\""))
+}
+
+fn encode(bytes: &[u8], format: &str) -> EvalResult<String> {
+    match format.to_ascii_lowercase().as_str() {
+        "hex" => Ok(hex::encode(bytes)),
+        "base64" => {
+            // PostgreSQL breaks lines after 76 characters.
+            let encoded = BASE64.encode(bytes);
+            let lines: Vec<&str> = encoded
+                .as_bytes()
+                .chunks(76)
+                .filter_map(|line| std::str::from_utf8(line).ok())
+                .collect();
+            Ok(lines.join("\n"))
+        }
+        "escape" => {
+            let mut text = String::with_capacity(bytes.len());
+            for byte in bytes {
+                match byte {
+                    0 | 0x80..=0xff => text.push_str(&format!("\\{byte:03o}")),
+                    b'\\' => text.push_str("\\\\"),
+                    plain => text.push(char::from(*plain)),
+                }
+            }
+            Ok(text)
+        }
+        _ => Err(unrecognized_encoding(format)),
+    }
+}
+
+fn decode(text: &str, format: &str) -> EvalResult<Vec<u8>> {
+    match format.to_ascii_lowercase().as_str() {
+        "hex" => decode_hex(text),
+        "base64" => {
+            let plain: String = text
+                .chars()
+                .filter(|letter| !letter.is_ascii_whitespace())
+                .collect();
+            if let Some(bad) = plain.chars().find(|letter| {
+                !letter.is_ascii_alphanumeric() && !matches!(letter, '+' | '/' | '=')
+            }) {
+                return Err(invalid_parameter(format!(
+                    "invalid symbol \"{bad}\" found while decoding base64 sequence"
+                )));
+            }
+            BASE64
+                .decode(plain)
+                .map_err(|_| invalid_parameter("invalid base64 end sequence"))
+        }
+        "escape" => decode_escape(text),
+        _ => Err(unrecognized_encoding(format)),
+    }
+}
+
+fn decode_hex(text: &str) -> EvalResult<Vec<u8>> {
+    let plain: String = text
+        .chars()
+        .filter(|letter| !letter.is_ascii_whitespace())
+        .collect();
+    if let Some(bad) = plain.chars().find(|letter| !letter.is_ascii_hexdigit()) {
+        return Err(invalid_parameter(format!(
+            "invalid hexadecimal digit: \"{bad}\""
+        )));
+    }
+    hex::decode(plain)
+        .map_err(|_| invalid_parameter("invalid hexadecimal data: odd number of digits"))
+}
+
+fn decode_escape(text: &str) -> EvalResult<Vec<u8>> {
+    let bad = || {
+        EvalError::new(
+            EvalErrorKind::InvalidText,
+            "invalid input syntax for type bytea",
+        )
+    };
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        if *first != b'\\' {
+            bytes.push(*first);
+            rest = tail;
+        } else if let Some(tail) = tail.strip_prefix(b"\\") {
+            bytes.push(b'\\');
+            rest = tail;
+        } else {
+            let (digits, tail) = tail.split_at_checked(3).ok_or_else(bad)?;
+            let digits = std::str::from_utf8(digits).map_err(|_| bad())?;
+            bytes.push(u8::from_str_radix(digits, 8).map_err(|_| bad())?);
+            rest = tail;
+        }
+    }
+    Ok(bytes)
+}
+
+/// Compiled patterns of one call.
+#[derive(Default)]
+struct Patterns(HashMap<(String, String), Regex>);
+
+impl Patterns {
+    fn get(&mut self, pattern: &str, flags: &str) -> EvalResult<&Regex> {
+        let key = (pattern.to_owned(), flags.to_owned());
+        if !self.0.contains_key(&key) {
+            let compiled = compile(pattern, flags)?;
+            self.0.insert(key.clone(), compiled);
+        }
+        self.0
+            .get(&key)
+            .ok_or_else(|| data_error("invalid regular expression"))
+    }
+}
+
+fn compile(pattern: &str, flags: &str) -> EvalResult<Regex> {
+    let mut builder = RegexBuilder::new(pattern);
+    // In PostgreSQL a dot matches a newline, and ^ and $ only match at the ends.
+    builder.dot_matches_new_line(true);
+    for flag in flags.chars() {
+        match flag {
+            'g' | 'c' | 's' => {}
+            'i' => {
+                builder.case_insensitive(true);
+            }
+            'm' | 'n' => {
+                builder.multi_line(true).dot_matches_new_line(false);
+            }
+            'p' => {
+                builder.dot_matches_new_line(false);
+            }
+            'w' => {
+                builder.multi_line(true);
+            }
+            'x' => {
+                builder.ignore_whitespace(true);
+            }
+            other => {
+                return Err(invalid_parameter(format!(
+                    "invalid regular expression option: \"{other}\""
+                )));
+            }
+        }
+    }
+    builder
+        .build()
+        .map_err(|_| data_error(format!("invalid regular expression: \"{pattern}\"")))
+}
+
+fn patterns() -> Vec<ScalarUDF> {
+    vec![
+        function(
+            "regexp_split_to_array",
+            vec![
+                overload(&[P::Text, P::Text], text_list(), |call| {
+                    let mut patterns = Patterns::default();
+                    map2(call, |text: &str, pattern: &str| {
+                        Ok(split(patterns.get(pattern, "")?, text))
+                    })
+                }),
+                overload(&[P::Text, P::Text, P::Text], text_list(), |call| {
+                    let mut patterns = Patterns::default();
+                    map3(call, |text: &str, pattern: &str, flags: &str| {
+                        Ok(split(patterns.get(pattern, flags)?, text))
+                    })
+                }),
+            ],
+        ),
+        function(
+            "regexp_match",
+            vec![
+                overload(&[P::Text, P::Text], text_list(), |call| {
+                    let mut patterns = Patterns::default();
+                    opt2(call, |text: &str, pattern: &str| {
+                        Ok(first_match(patterns.get(pattern, "")?, text))
+                    })
+                }),
+                overload(&[P::Text, P::Text, P::Text], text_list(), |call| {
+                    let mut patterns = Patterns::default();
+                    let (subjects, expressions, flags) = (
+                        texts(call.arg(0)?)?,
+                        texts(call.arg(1)?)?,
+                        texts(call.arg(2)?)?,
+                    );
+                    map_rows(call, |row| {
+                        if subjects.is_null(row) || expressions.is_null(row) || flags.is_null(row) {
+                            return Ok(None);
+                        }
+                        Ok(first_match(
+                            patterns.get(expressions.value(row), flags.value(row))?,
+                            subjects.value(row),
+                        ))
+                    })
+                }),
+            ],
+        ),
+        function(
+            "regexp_replace",
+            vec![
+                overload(&[P::Text, P::Text, P::Text], text(), |call| {
+                    let mut patterns = Patterns::default();
+                    map3(call, |text: &str, pattern: &str, new: &str| {
+                        Ok(replace(patterns.get(pattern, "")?, text, new, false))
+                    })
+                }),
+                overload(&[P::Text, P::Text, P::Text, P::Text], text(), |call| {
+                    let mut patterns = Patterns::default();
+                    map4(call, |text: &str, pattern: &str, new: &str, flags: &str| {
+                        Ok(replace(
+                            patterns.get(pattern, flags)?,
+                            text,
+                            new,
+                            flags.contains('g'),
+                        ))
+                    })
+                }),
+            ],
+        ),
+        function(
+            "regexp_like",
+            vec![
+                overload(&[P::Text, P::Text], R::Sql(SqlType::Bool), |call| {
+                    let mut patterns = Patterns::default();
+                    map2(call, |text: &str, pattern: &str| {
+                        Ok(patterns.get(pattern, "")?.is_match(text))
+                    })
+                }),
+                overload(
+                    &[P::Text, P::Text, P::Text],
+                    R::Sql(SqlType::Bool),
+                    |call| {
+                        let mut patterns = Patterns::default();
+                        map3(call, |text: &str, pattern: &str, flags: &str| {
+                            Ok(patterns.get(pattern, flags)?.is_match(text))
+                        })
+                    },
+                ),
+            ],
+        ),
+        function(
+            "string_to_array",
+            vec![
+                overload(&[P::Text, P::Text], text_list(), |call| {
+                    let (subjects, delimiters) = (texts(call.arg(0)?)?, texts(call.arg(1)?)?);
+                    map_rows(call, |row| {
+                        Ok((!subjects.is_null(row)).then(|| {
+                            split_text(
+                                subjects.value(row),
+                                delimiters.is_valid(row).then(|| delimiters.value(row)),
+                                None,
+                            )
+                        }))
+                    })
+                }),
+                overload(&[P::Text, P::Text, P::Text], text_list(), |call| {
+                    let (subjects, delimiters, absent) = (
+                        texts(call.arg(0)?)?,
+                        texts(call.arg(1)?)?,
+                        texts(call.arg(2)?)?,
+                    );
+                    map_rows(call, |row| {
+                        let null = absent.is_valid(row).then(|| absent.value(row));
+                        Ok((!subjects.is_null(row)).then(|| {
+                            split_text(
+                                subjects.value(row),
+                                delimiters.is_valid(row).then(|| delimiters.value(row)),
+                                null,
+                            )
+                        }))
+                    })
+                }),
+            ],
+        ),
+    ]
+}
+
+/// Parts of a text between delimiters; a NULL delimiter splits into characters. Parts equal to `null` become NULL.
+fn split_text(text: &str, delimiter: Option<&str>, null: Option<&str>) -> TextList {
+    let part = |part: &str| (Some(part) != null).then(|| part.to_owned());
+    match delimiter {
+        _ if text.is_empty() => Vec::new(),
+        None => text
+            .chars()
+            .map(|letter| part(letter.encode_utf8(&mut [0; 4])))
+            .collect(),
+        Some("") => vec![part(text)],
+        Some(delimiter) => text.split(delimiter).map(part).collect(),
+    }
+}
+
+/// Parts of a text between matches. An empty match at the ends or next to a match splits nothing.
+fn split(pattern: &Regex, text: &str) -> TextList {
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for found in pattern.find_iter(text) {
+        if found.is_empty() && (found.start() == start || found.start() >= text.len()) {
+            continue;
+        }
+        parts.push(text.get(start..found.start()).map(str::to_owned));
+        start = found.end();
+    }
+    parts.push(text.get(start..).map(str::to_owned));
+    parts
+}
+
+/// The groups of the first match, or all of it if there are none.
+fn first_match(pattern: &Regex, text: &str) -> Option<TextList> {
+    let found = pattern.captures(text)?;
+    let skip = usize::from(found.len() > 1);
+    Some(
+        found
+            .iter()
+            .skip(skip)
+            .map(|group| group.map(|group| group.as_str().to_owned()))
+            .collect(),
+    )
+}
+
+/// `\1` … `\9` and `\&` in the replacement stand for groups.
+fn replace(pattern: &Regex, text: &str, new: &str, all: bool) -> String {
+    let expand = |found: &regex::Captures<'_>| {
+        let mut result = String::new();
+        let mut letters = new.chars();
+        while let Some(letter) = letters.next() {
+            if letter != '\\' {
+                result.push(letter);
+                continue;
+            }
+            match letters.next() {
+                Some('&') => result.push_str(found.get(0).map_or("", |group| group.as_str())),
+                Some(digit) if digit.is_ascii_digit() && digit != '0' => {
+                    let group = digit
+                        .to_digit(10)
+                        .and_then(|digit| usize::try_from(digit).ok())
+                        .and_then(|digit| found.get(digit));
+                    result.push_str(group.map_or("", |group| group.as_str()));
+                }
+                Some('\\') | None => result.push('\\'),
+                Some(other) => {
+                    result.push('\\');
+                    result.push(other);
+                }
+            }
+        }
+        result
+    };
+    pattern
+        .replacen(text, usize::from(!all), expand)
+        .into_owned()
+}

@@ -1,0 +1,42 @@
+//! Sources: PostgreSQL capture and load generators.
+//!
+//! Owns connections to upstreams, the decoding of what they send into Arrow, the buffer of whole transactions that can be bound to epochs, staged
+//! snapshots and their manifests, and how far an upstream may forget.
+//! Must not know views or operators, nor what an epoch is: it hands over everything up to a position.
+//! Called by `worker`, which starts sources, forwards their events and takes their changes when it runs an epoch.
+//!
+//! Invariants. What [`SourceHandle::take`] gives for a range of positions is a function of the upstream alone: asked again after a restart, it is the
+//! same, so an upstream transaction is never split and never repeated. Nothing is acknowledged upstream that could still be asked for.
+//! What cannot be decoded puts one table in a permanent error; everything else of the source goes on.
+
+pub mod generator;
+pub(crate) mod postgres;
+mod source;
+mod state_file;
+
+pub use postgres::types::sql_type;
+pub use source::{Error, SourceContext, SourceEvent, SourceHandle, TableChanges, TableData, start};
+
+use flowstone_proto::message::{RequestError, UpstreamAnswer, UpstreamQuestion};
+
+/// Asks an upstream about itself: `VALIDATE CONNECTION`, and the description of tables that `CREATE SOURCE` plans with.
+///
+/// # Errors
+/// [`RequestError::Upstream`] if it cannot be reached, refuses, or is not set up for capture.
+pub async fn ask(question: &UpstreamQuestion) -> Result<UpstreamAnswer, RequestError> {
+    match question {
+        UpstreamQuestion::ValidatePostgres(connection) => {
+            postgres::describe::validate(connection).await?;
+            Ok(UpstreamAnswer::Valid)
+        }
+        UpstreamQuestion::DescribePublication {
+            connection,
+            publication,
+        } => Ok(UpstreamAnswer::Publication(
+            postgres::describe::publication(connection, publication).await?,
+        )),
+        UpstreamQuestion::DescribeGenerator(generator) => Ok(UpstreamAnswer::Publication(
+            generator::tables::describe(generator),
+        )),
+    }
+}

@@ -1,0 +1,807 @@
+//! PostgreSQL capture: one publication through one replication slot.
+//!
+//! Owns the tasks of a source and their order: the slot, the first snapshot, streaming, snapshots of tables added later, polling, reporting.
+//! Called by [`crate::SourceHandle`] and [`crate::ask`].
+//!
+//! Invariants. The slot exists before the snapshot is read, the manifest is durable before the snapshot is announced, and streaming starts at the
+//! manifest's position or at what is committed. A slot without a manifest belongs to a snapshot that was never finished, and is dropped.
+
+pub(crate) mod attempt;
+pub(crate) mod catalog;
+pub(crate) mod describe;
+pub(crate) mod membership;
+pub(crate) mod pgoutput;
+pub(crate) mod rows;
+pub(crate) mod snapshot;
+pub(crate) mod state;
+pub(crate) mod stream;
+pub(crate) mod table_log;
+pub(crate) mod tls;
+pub(crate) mod types;
+pub(crate) mod wire;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_schema::SchemaRef;
+use flowstone_proto::message::{
+    SourceBinding, SourceDescription, SourceKind, SourceStatistics, SourceStatus, SourceTable,
+};
+use flowstone_types::ObjectId;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::DropGuard;
+
+use crate::{Error, SourceContext, SourceEvent, TableChanges};
+use attempt::AttemptError;
+use snapshot::Lifetime;
+use state::{FILE_VERSION, Fatal, Manifest, ManifestTable, Shared};
+use table_log::{Counters, Snapshot, TableLog};
+use wire::{Connection, Purpose, WireError, quote_identifier, quote_literal};
+
+/// First and longest pause between attempts.
+const BACKOFF_FIRST: Duration = Duration::from_millis(250);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// An attempt that lasted this long was a success: the next pause is short again.
+const BACKOFF_RESET: Duration = Duration::from_secs(30);
+/// How often counters are reported while they move.
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long dropping the slot may take before the upstream is left to itself.
+const DROP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A running PostgreSQL source.
+#[derive(Debug)]
+pub(crate) struct PostgresSource {
+    shared: Result<Arc<Shared>, Fatal>,
+    tasks: Vec<JoinHandle<()>>,
+    /// Ends the tasks if the handle is dropped.
+    _cancel: Option<DropGuard>,
+}
+
+impl PostgresSource {
+    pub(crate) fn start(description: SourceDescription, context: SourceContext) -> Self {
+        let SourceContext {
+            tables,
+            clock,
+            state_dir,
+            schemas,
+            events,
+        } = context;
+        let SourceKind::Postgres {
+            connection,
+            publication,
+            slot,
+        } = description.kind
+        else {
+            return Self::broken(Fatal {
+                message: "source is not a PostgreSQL source".to_owned(),
+                hint: None,
+            });
+        };
+        let id = description.id;
+        let shared = match Shared::new(
+            id,
+            connection,
+            publication,
+            slot,
+            tables,
+            clock,
+            events.clone(),
+            &state_dir,
+        ) {
+            Ok(shared) => Arc::new(shared),
+            Err(error) => {
+                let AttemptError::Transient { message, .. } = AttemptError::from(error) else {
+                    return Self::broken(Fatal {
+                        message: "source state cannot be read".to_owned(),
+                        hint: None,
+                    });
+                };
+                let status = SourceStatus::Failed {
+                    error: message.clone(),
+                    hint: None,
+                };
+                let report = tokio::spawn(async move {
+                    if events
+                        .send(SourceEvent::Status { object: id, status })
+                        .await
+                        .is_err()
+                    {
+                        tracing::debug!(source = %id, "nobody hears of the source");
+                    }
+                });
+                return Self {
+                    tasks: vec![report],
+                    ..Self::broken(Fatal {
+                        message,
+                        hint: None,
+                    })
+                };
+            }
+        };
+        register(
+            &shared,
+            &description.tables,
+            &schemas,
+            description.resume_from,
+            &description.snapshotted,
+        );
+        let (established, ready) = watch::channel(false);
+        let tasks = vec![
+            tokio::spawn(run(
+                Arc::clone(&shared),
+                established,
+                description.resume_from,
+            )),
+            tokio::spawn(snapshot_added(Arc::clone(&shared), ready.clone())),
+            tokio::spawn(watch_membership(Arc::clone(&shared), ready.clone())),
+            tokio::spawn(report(
+                Arc::clone(&shared),
+                ready,
+                description.resume_from.unwrap_or(0),
+            )),
+        ];
+        let cancel = shared.cancel.clone().drop_guard();
+        Self {
+            shared: Ok(shared),
+            tasks,
+            _cancel: Some(cancel),
+        }
+    }
+
+    const fn broken(fatal: Fatal) -> Self {
+        Self {
+            shared: Err(fatal),
+            tasks: Vec::new(),
+            _cancel: None,
+        }
+    }
+
+    pub(crate) async fn take(
+        &mut self,
+        binding: &SourceBinding,
+    ) -> Result<Vec<TableChanges>, Error> {
+        match &self.shared {
+            Ok(shared) => shared.take(binding).await,
+            Err(Fatal { message, hint }) => Err(Error::Failed {
+                message: message.clone(),
+                hint: hint.clone(),
+            }),
+        }
+    }
+
+    pub(crate) fn acknowledge(&self, position: u64) {
+        if let Ok(shared) = &self.shared {
+            shared.lock().acknowledge(position);
+            shared.moved.notify_one();
+        }
+    }
+
+    pub(crate) fn add_tables(&self, tables: Vec<SourceTable>, schemas: Vec<(ObjectId, SchemaRef)>) {
+        let Ok(shared) = &self.shared else { return };
+        let mut state = shared.lock();
+        for (table, schema) in with_schemas(&tables, &schemas) {
+            // Changes are kept from now on: whatever was received before is older than the slot that will be made for the snapshot.
+            let floor = state.floor();
+            state.add_table(TableLog::new(table, schema, Snapshot::Pending { floor }, 0));
+        }
+        drop(state);
+        shared.added.notify_one();
+    }
+
+    pub(crate) fn remove_tables(&self, tables: &[ObjectId]) {
+        if let Ok(shared) = &self.shared {
+            let mut state = shared.lock();
+            state.remove_tables(tables);
+            state.manifest_stale = true;
+            drop(state);
+            shared.moved.notify_one();
+        }
+    }
+
+    pub(crate) async fn stop(self) {
+        if let Ok(shared) = &self.shared {
+            shared.cancel.cancel();
+        }
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "source task failed");
+            }
+        }
+    }
+
+    pub(crate) async fn drop_upstream(self) {
+        let shared = self.shared.as_ref().ok().map(Arc::clone);
+        self.stop().await;
+        let Some(shared) = shared else { return };
+        let dropped = tokio::time::timeout(DROP_TIMEOUT, drop_slot_until_gone(&shared)).await;
+        match dropped {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(source = %shared.id, slot = shared.slot, %error, "replication slot stays upstream; drop it by hand")
+            }
+            Err(_) => {
+                tracing::error!(source = %shared.id, slot = shared.slot, "replication slot stays upstream; drop it by hand")
+            }
+        }
+        shared.remove_files();
+    }
+}
+
+fn with_schemas(
+    tables: &[SourceTable],
+    schemas: &[(ObjectId, SchemaRef)],
+) -> Vec<(SourceTable, SchemaRef)> {
+    tables
+        .iter()
+        .filter_map(|table| {
+            let schema = schemas
+                .iter()
+                .find(|(id, _)| *id == table.id)
+                .map(|(_, schema)| Arc::clone(schema));
+            if schema.is_none() {
+                tracing::error!(table = %table.id, "source table has no schema");
+            }
+            Some((table.clone(), schema?))
+        })
+        .collect()
+}
+
+/// Makes the logs of the tables a source starts with, and finds where it starts.
+fn register(
+    shared: &Shared,
+    tables: &[SourceTable],
+    schemas: &[(ObjectId, SchemaRef)],
+    resume_from: Option<u64>,
+    snapshotted: &[ObjectId],
+) {
+    let manifest = shared.manifest();
+    let mut staged: HashMap<ObjectId, ManifestTable> = manifest
+        .iter()
+        .flat_map(|manifest| &manifest.tables)
+        .map(|entry| (entry.table, entry.clone()))
+        .collect();
+    let base = resume_from.or(manifest.as_ref().map(|manifest| manifest.position));
+    let mut start = base.unwrap_or(0);
+    let mut logs = Vec::new();
+    for (table, schema) in with_schemas(tables, schemas) {
+        let log = if snapshotted.contains(&table.id) {
+            TableLog::new(table, schema, Snapshot::Committed, resume_from.unwrap_or(0))
+        } else if let Some(ManifestTable {
+            position, content, ..
+        }) = staged.remove(&table.id)
+        {
+            start = start.min(position);
+            TableLog::new(
+                table,
+                schema,
+                Snapshot::Staged { position, content },
+                position,
+            )
+        } else {
+            TableLog::new(
+                table,
+                schema,
+                Snapshot::Pending {
+                    floor: base.unwrap_or(0),
+                },
+                0,
+            )
+        };
+        logs.push(log);
+    }
+    let mut state = shared.lock();
+    logs.into_iter().for_each(|log| state.add_table(log));
+    state.start_at(start, resume_from.unwrap_or(0));
+    state.manifest_stale = manifest.is_some();
+}
+
+/// The main task: attempts, one after another, until the source is stopped or can never go on.
+async fn run(shared: Arc<Shared>, established: watch::Sender<bool>, resume_from: Option<u64>) {
+    shared.status(shared.id, SourceStatus::Starting).await;
+    let mut pause = BACKOFF_FIRST;
+    loop {
+        let started = tokio::time::Instant::now();
+        let ended = tokio::select! {
+            biased;
+            () = shared.cancel.cancelled() => AttemptError::Stopped,
+            ended = attempt(&shared, &established, resume_from) => ended,
+        };
+        match ended {
+            AttemptError::Stopped => return,
+            AttemptError::Permanent { message, hint } => {
+                tracing::error!(source = %shared.id, error = message, "source failed");
+                shared.lock().fatal = Some(Fatal {
+                    message: message.clone(),
+                    hint: hint.clone(),
+                });
+                shared.bump();
+                shared
+                    .status(
+                        shared.id,
+                        SourceStatus::Failed {
+                            error: message,
+                            hint,
+                        },
+                    )
+                    .await;
+                return shared.cancel.cancelled().await;
+            }
+            AttemptError::Transient { message, hint } => {
+                tracing::warn!(source = %shared.id, error = message, "source stalled");
+                shared
+                    .status(
+                        shared.id,
+                        SourceStatus::Stalled {
+                            error: message,
+                            hint,
+                        },
+                    )
+                    .await;
+            }
+        }
+        if started.elapsed() > BACKOFF_RESET {
+            pause = BACKOFF_FIRST;
+        }
+        let jittered = jitter(&shared, pause);
+        tokio::select! {
+            () = shared.cancel.cancelled() => return,
+            () = tokio::time::sleep(jittered) => {}
+        }
+        pause = (pause * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// Between half of `pause` and all of it, so that sources of one server do not all come at once.
+fn jitter(shared: &Shared, pause: Duration) -> Duration {
+    let mut draw =
+        crate::generator::rows::Draw::new(shared.clock.now_ms(), 0, shared.lock().received);
+    let half = pause / 2;
+    let part = u64::try_from(half.as_millis()).unwrap_or(u64::MAX).max(1);
+    half + Duration::from_millis(draw.next() % part)
+}
+
+/// One attempt: whatever is left of establishing the source, then streaming until it ends.
+async fn attempt(
+    shared: &Arc<Shared>,
+    established: &watch::Sender<bool>,
+    resume_from: Option<u64>,
+) -> AttemptError {
+    match establish(shared, established, resume_from).await {
+        Ok(connection) => {
+            shared.status(shared.id, SourceStatus::Running).await;
+            stream::stream(shared, connection).await
+        }
+        Err(error) => error,
+    }
+}
+
+/// Brings the source to where it can stream: the slot exists, the first snapshot is on disk and announced.
+async fn establish(
+    shared: &Arc<Shared>,
+    established: &watch::Sender<bool>,
+    resume_from: Option<u64>,
+) -> Result<Connection, AttemptError> {
+    let mut connection = Connection::open(&shared.connection, Purpose::Replication).await?;
+    let identity = connection
+        .ask("IDENTIFY_SYSTEM")
+        .await?
+        .into_iter()
+        .next()
+        .unwrap_or_default();
+    let field = |index: usize| identity.get(index).cloned().flatten().unwrap_or_default();
+    let (system, timeline) = (field(0), field(1));
+    if shared.manifest().is_none() && resume_from.is_none() {
+        first_snapshot(shared, &mut connection, &system, &timeline).await?;
+    }
+    if let Some(manifest) = shared.manifest() {
+        check_identity(&manifest, &system, &timeline)?;
+    } else {
+        // The state directory was lost: remember the server again.
+        let position = resume_from.unwrap_or(0);
+        let manifest = Manifest {
+            version: FILE_VERSION,
+            system,
+            timeline,
+            position,
+            tables: Vec::new(),
+            membership: HashMap::new(),
+        };
+        shared.write_manifest(|_| Some(manifest)).await?;
+    }
+    check_slot(shared, &mut connection).await?;
+    if !*established.borrow() {
+        announce_staged(shared).await;
+        report_tables(shared).await;
+        established.send_replace(true);
+    }
+    Ok(connection)
+}
+
+fn check_identity(manifest: &Manifest, system: &str, timeline: &str) -> Result<(), AttemptError> {
+    if manifest.system != system {
+        return Err(AttemptError::permanent(
+            format!(
+                "server has system identifier {system}, but the source was created with {}",
+                manifest.system
+            ),
+            "The connection leads to another server. Drop the source and create it again.",
+        ));
+    }
+    if manifest.timeline != timeline {
+        return Err(AttemptError::permanent(
+            format!(
+                "timeline of the server changed from {} to {timeline}",
+                manifest.timeline
+            ),
+            "The server was restored or failed over, and positions do not mean the same any more. Drop the source and create it again.",
+        ));
+    }
+    Ok(())
+}
+
+async fn check_slot(shared: &Shared, connection: &mut Connection) -> Result<(), AttemptError> {
+    let status = if connection.server_version() >= 13 {
+        "coalesce(wal_status, '')"
+    } else {
+        "''"
+    };
+    let rows = connection
+        .ask(&format!(
+            "SELECT {status} FROM pg_replication_slots WHERE slot_name = {}",
+            quote_literal(&shared.slot)
+        ))
+        .await?;
+    match rows.into_iter().flatten().next() {
+        None => Err(stream::slot_missing(shared)),
+        Some(Some(status)) if status == "lost" => {
+            let message = format!(
+                "replication slot \"{}\" has been invalidated because it exceeded the maximum reserved size",
+                shared.slot
+            );
+            Err(stream::slot_lost(&message))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// The slot, the snapshot of every table at its consistent point, and the manifest. Starts over what an earlier attempt left.
+async fn first_snapshot(
+    shared: &Arc<Shared>,
+    connection: &mut Connection,
+    system: &str,
+    timeline: &str,
+) -> Result<(), AttemptError> {
+    drop_slot(connection, &shared.slot).await?;
+    let exported = snapshot::create_slot(connection, &shared.slot, Lifetime::Permanent).await?;
+    let tables = shared.pending();
+    let staged = snapshot::copy(shared, tables, &exported.name).await?;
+    let entries = manifest_tables(&staged, exported.position);
+    let manifest = Manifest {
+        version: FILE_VERSION,
+        system: system.to_owned(),
+        timeline: timeline.to_owned(),
+        position: exported.position,
+        tables: entries,
+        membership: HashMap::new(),
+    };
+    shared.write_manifest(|_| Some(manifest)).await?;
+    let mut state = shared.lock();
+    for (id, content) in staged {
+        if let Some(log) = state.table_mut(id) {
+            log.set_snapshot(exported.position, content);
+        }
+    }
+    state.start_at(exported.position, 0);
+    Ok(())
+}
+
+fn manifest_tables(staged: &[(ObjectId, snapshot::Staged)], position: u64) -> Vec<ManifestTable> {
+    staged
+        .iter()
+        .map(|(table, content)| ManifestTable {
+            table: *table,
+            position,
+            content: content.clone(),
+        })
+        .collect()
+}
+
+/// Announces every snapshot that is on disk and not in a commit point, lowest position first.
+async fn announce_staged(shared: &Shared) {
+    let mut by_position: std::collections::BTreeMap<u64, Vec<ObjectId>> =
+        std::collections::BTreeMap::new();
+    for log in shared.lock().tables() {
+        if let Snapshot::Staged { position, .. } = &log.snapshot {
+            by_position.entry(*position).or_default().push(log.table.id);
+        }
+    }
+    for (position, tables) in by_position {
+        shared
+            .send(SourceEvent::Snapshot {
+                source: shared.id,
+                tables,
+                position,
+            })
+            .await;
+    }
+}
+
+async fn report_tables(shared: &Shared) {
+    let statuses: Vec<(ObjectId, SourceStatus)> = {
+        let state = shared.lock();
+        let status = |log: &TableLog| match (log.failure(), &log.snapshot) {
+            (Some(failure), _) => SourceStatus::Failed {
+                error: failure.message.clone(),
+                hint: None,
+            },
+            (None, Snapshot::Pending { .. }) => SourceStatus::Starting,
+            (None, _) => SourceStatus::Running,
+        };
+        state
+            .tables()
+            .iter()
+            .map(|log| (log.table.id, status(log)))
+            .collect()
+    };
+    for (object, status) in statuses {
+        shared.status(object, status).await;
+    }
+}
+
+/// Drops a slot if it exists.
+async fn drop_slot(connection: &mut Connection, slot: &str) -> Result<(), WireError> {
+    match connection
+        .query(&format!("DROP_REPLICATION_SLOT {}", quote_identifier(slot)))
+        .await
+    {
+        Err(error) if error.code() == Some("42704") => Ok(()),
+        result => result.map(|_| ()),
+    }
+}
+
+/// Drops the source's slot; waits while the server still thinks that it is in use.
+async fn drop_slot_until_gone(shared: &Shared) -> Result<(), WireError> {
+    loop {
+        let mut connection = Connection::open(&shared.connection, Purpose::Replication).await?;
+        match drop_slot(&mut connection, &shared.slot).await {
+            Err(error) if error.code() == Some("55006") => tokio::time::sleep(BACKOFF_FIRST).await,
+            result => {
+                connection.close().await;
+                return result;
+            }
+        }
+    }
+}
+
+/// Waits for the source to be established; `false` if it is stopped before.
+async fn wait_established(shared: &Shared, mut ready: watch::Receiver<bool>) -> bool {
+    tokio::select! {
+        () = shared.cancel.cancelled() => false,
+        result = ready.wait_for(|ready| *ready) => result.is_ok(),
+    }
+}
+
+async fn watch_membership(shared: Arc<Shared>, ready: watch::Receiver<bool>) {
+    if wait_established(&shared, ready).await {
+        membership::watch(shared).await;
+    }
+}
+
+/// Reads the snapshots of tables that were added after the first, while the others stream.
+async fn snapshot_added(shared: Arc<Shared>, ready: watch::Receiver<bool>) {
+    if !wait_established(&shared, ready).await {
+        return;
+    }
+    let mut pause = BACKOFF_FIRST;
+    loop {
+        let tables = shared.pending();
+        if tables.is_empty() {
+            pause = BACKOFF_FIRST;
+            tokio::select! {
+                () = shared.cancel.cancelled() => return,
+                () = shared.added.notified() => continue,
+            }
+        }
+        let ids: Vec<ObjectId> = tables.iter().map(|(table, _)| table.id).collect();
+        for id in &ids {
+            shared.status(*id, SourceStatus::Starting).await;
+        }
+        let result = tokio::select! {
+            () = shared.cancel.cancelled() => return,
+            result = added_snapshot(&shared, tables) => result,
+        };
+        let (error, hint) = match result {
+            Ok(()) => continue,
+            Err(AttemptError::Stopped) => return,
+            Err(
+                AttemptError::Transient { message, hint }
+                | AttemptError::Permanent { message, hint },
+            ) => (message, hint),
+        };
+        for id in ids {
+            shared
+                .status(
+                    id,
+                    SourceStatus::Stalled {
+                        error: error.clone(),
+                        hint: hint.clone(),
+                    },
+                )
+                .await;
+        }
+        let jittered = jitter(&shared, pause);
+        tokio::select! {
+            () = shared.cancel.cancelled() => return,
+            () = tokio::time::sleep(jittered) => {}
+        }
+        pause = (pause * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// One attempt at the snapshot of added tables, through a slot that lives as long as its connection.
+async fn added_snapshot(
+    shared: &Arc<Shared>,
+    tables: Vec<(SourceTable, SchemaRef)>,
+) -> Result<(), AttemptError> {
+    let mut connection = Connection::open(&shared.connection, Purpose::Replication).await?;
+    // Slot names have at most 63 characters.
+    let unique = uuid::Uuid::new_v4().simple().to_string();
+    let stem: String = shared.slot.chars().take(30).collect();
+    let exported = snapshot::create_slot(
+        &mut connection,
+        &format!("{stem}_{unique}"),
+        Lifetime::Connection,
+    )
+    .await?;
+    {
+        let mut state = shared.lock();
+        for (table, _) in &tables {
+            if let Some(log) = state.table_mut(table.id) {
+                log.set_since(exported.position);
+            }
+        }
+    }
+    let staged = snapshot::copy(shared, tables, &exported.name).await?;
+    connection.close().await;
+    let entries = manifest_tables(&staged, exported.position);
+    shared
+        .write_manifest(|manifest| {
+            manifest.map(|mut manifest| {
+                manifest
+                    .tables
+                    .retain(|entry| entries.iter().all(|other| other.table != entry.table));
+                manifest.tables.extend(entries);
+                manifest
+            })
+        })
+        .await?;
+    let ids: Vec<ObjectId> = staged.iter().map(|(table, _)| *table).collect();
+    {
+        let mut state = shared.lock();
+        for (id, content) in staged {
+            if let Some(log) = state.table_mut(id) {
+                log.set_snapshot(exported.position, content);
+            }
+        }
+    }
+    shared.bump();
+    shared
+        .send(SourceEvent::Snapshot {
+            source: shared.id,
+            tables: ids.clone(),
+            position: exported.position,
+        })
+        .await;
+    for id in ids {
+        shared.status(id, SourceStatus::Running).await;
+    }
+    Ok(())
+}
+
+/// Reports progress as it is made and counters every second, and lets the manifest forget what is committed.
+async fn report(shared: Arc<Shared>, ready: watch::Receiver<bool>, resume_from: u64) {
+    let mut changed = shared.subscribe();
+    let mut interval = tokio::time::interval(STATISTICS_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut progress = (0, 0);
+    let mut reported: HashMap<ObjectId, SourceStatistics> = HashMap::new();
+    loop {
+        tokio::select! {
+            () = shared.cancel.cancelled() => return,
+            result = changed.changed() => {
+                if result.is_err() {
+                    return;
+                }
+                let now = {
+                    let state = shared.lock();
+                    (state.received, state.upstream.max(state.received))
+                };
+                // After a restart what was bound before is received again; before the first snapshot is announced nothing can be bound.
+                if now != progress && now.0 >= resume_from && *ready.borrow() {
+                    progress = now;
+                    shared.send(SourceEvent::Progress { source: shared.id, position: now.0, upstream: now.1 }).await;
+                }
+            }
+            _ = interval.tick() => {
+                for statistics in statistics(&shared) {
+                    let Some(object) = statistics.object else { continue };
+                    if reported.get(&object) != Some(&statistics) {
+                        reported.insert(object, statistics.clone());
+                        shared.send(SourceEvent::Statistics(statistics)).await;
+                    }
+                }
+                prune_manifest(&shared).await;
+            }
+        }
+    }
+}
+
+fn statistics(shared: &Shared) -> Vec<SourceStatistics> {
+    let state = shared.lock();
+    let of = |object: ObjectId, counters: Counters| SourceStatistics {
+        object: Some(object),
+        messages_received: counters.messages,
+        bytes_received: counters.bytes,
+        updates_staged: counters.taken,
+        updates_committed: counters.taken,
+        snapshot_records_known: counters.snapshot_known,
+        snapshot_records_staged: counters.snapshot_known.map(|_| counters.snapshot_staged),
+        offset_known: Some(state.upstream),
+        offset_committed: Some(state.taken),
+    };
+    let mut total = Counters::default();
+    let mut all = Vec::new();
+    for log in state.tables() {
+        let counters = log.counters;
+        total.messages += counters.messages;
+        total.bytes += counters.bytes;
+        total.taken += counters.taken;
+        total.snapshot_staged += counters.snapshot_staged;
+        total.snapshot_known = match (total.snapshot_known, counters.snapshot_known) {
+            (Some(left), Some(right)) => Some(left + right),
+            (left, right) => left.or(right),
+        };
+        all.push(of(log.table.id, counters));
+    }
+    all.push(of(shared.id, total));
+    all
+}
+
+/// Takes tables whose snapshot is in a commit point out of the manifest.
+async fn prune_manifest(shared: &Shared) {
+    let keep: Vec<ObjectId> = {
+        let mut state = shared.lock();
+        if !std::mem::take(&mut state.manifest_stale) {
+            return;
+        }
+        let needed = state
+            .tables()
+            .iter()
+            .filter(|log| !matches!(log.snapshot, Snapshot::Committed));
+        needed.map(|log| log.table.id).collect()
+    };
+    let Some(manifest) = shared.manifest() else {
+        return;
+    };
+    if manifest
+        .tables
+        .iter()
+        .all(|entry| keep.contains(&entry.table))
+    {
+        return;
+    }
+    let written = shared
+        .write_manifest(|manifest| {
+            manifest.map(|mut manifest| {
+                manifest.tables.retain(|entry| keep.contains(&entry.table));
+                manifest
+            })
+        })
+        .await;
+    if let Err(error) = written {
+        tracing::warn!(source = %shared.id, %error, "manifest could not be pruned");
+        shared.lock().manifest_stale = true;
+    }
+}

@@ -1,0 +1,170 @@
+//! Rows of one table on their way from PostgreSQL's formats into a record batch.
+//!
+//! Called by the log of a table's changes and by the snapshot.
+
+use std::sync::Arc;
+
+use arrow_array::{Array, RecordBatch, RecordBatchOptions};
+use arrow_schema::SchemaRef;
+use flowstone_types::normalize::normalize_batch;
+use flowstone_types::value::ColumnBuilder;
+use flowstone_types::{SqlType, TypeError};
+
+/// One value as it arrives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Value<'a> {
+    Null,
+    /// Something that means nothing: NULL, or any value where NULL is not possible.
+    Nothing,
+    Text(&'a [u8]),
+    Binary(&'a [u8]),
+}
+
+/// Why a row was refused.
+#[derive(Debug)]
+pub(crate) struct RowError {
+    /// The column of the schema.
+    pub(crate) column: usize,
+    pub(crate) reason: String,
+}
+
+/// Collects rows. After an error it takes no more rows; those before it can still be finished.
+#[derive(Debug)]
+pub(crate) struct RowBuilder {
+    schema: SchemaRef,
+    types: Vec<SqlType>,
+    columns: Vec<ColumnBuilder>,
+    rows: usize,
+}
+
+impl RowBuilder {
+    /// An empty builder.
+    ///
+    /// # Errors
+    /// [`TypeError::Unsupported`] if a column of the schema has no SQL type.
+    pub(crate) fn new(schema: SchemaRef, capacity: usize) -> Result<Self, TypeError> {
+        let types = schema
+            .fields()
+            .iter()
+            .map(|field| SqlType::from_field(field))
+            .collect::<Result<Vec<_>, _>>()?;
+        let columns = types
+            .iter()
+            .map(|sql_type| ColumnBuilder::new(sql_type, capacity))
+            .collect();
+        Ok(Self {
+            schema,
+            types,
+            columns,
+            rows: 0,
+        })
+    }
+
+    pub(crate) const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Adds one row: one value per column of the schema.
+    pub(crate) fn append<'a>(
+        &mut self,
+        values: impl Iterator<Item = Value<'a>>,
+    ) -> Result<(), RowError> {
+        let fields = self.schema.fields().iter();
+        let mut columns = itertools::izip!(&mut self.columns, &self.types, fields).enumerate();
+        for value in values {
+            let Some((column, (builder, sql_type, field))) = columns.next() else {
+                return Err(RowError {
+                    column: 0,
+                    reason: "row has too many values".to_owned(),
+                });
+            };
+            let refused = |error: TypeError| RowError {
+                column,
+                reason: error.to_string(),
+            };
+            match value {
+                Value::Null if !field.is_nullable() => {
+                    return Err(RowError {
+                        column,
+                        reason: "null value in a column that was not null when the table was added"
+                            .to_owned(),
+                    });
+                }
+                Value::Nothing if !field.is_nullable() => {
+                    builder.append_text(filler(sql_type)).map_err(refused)?
+                }
+                Value::Null | Value::Nothing => builder.append_null(),
+                Value::Text(text) => {
+                    let text = std::str::from_utf8(text).map_err(|_| RowError {
+                        column,
+                        reason: "text is not valid UTF-8".to_owned(),
+                    })?;
+                    builder.append_text(text).map_err(refused)?;
+                }
+                Value::Binary(bytes) => builder.append_binary(bytes).map_err(refused)?,
+            }
+        }
+        if let Some((column, _)) = columns.next() {
+            return Err(RowError {
+                column,
+                reason: "row has too few values".to_owned(),
+            });
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// The whole rows so far.
+    pub(crate) fn finish(self) -> Result<RecordBatch, TypeError> {
+        let rows = self.rows;
+        // A refused row has left some columns longer than others.
+        let columns = self
+            .columns
+            .into_iter()
+            .map(|builder| {
+                let array = builder.finish();
+                if array.len() == rows {
+                    array
+                } else {
+                    array.slice(0, rows)
+                }
+            })
+            .collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
+        Ok(normalize_batch(&batch))
+    }
+}
+
+/// Text of some value of the type.
+const fn filler(sql_type: &SqlType) -> &'static str {
+    match sql_type {
+        SqlType::Bool => "f",
+        SqlType::Int2
+        | SqlType::Int4
+        | SqlType::Int8
+        | SqlType::UInt2
+        | SqlType::UInt4
+        | SqlType::UInt8
+        | SqlType::Float4
+        | SqlType::Float8
+        | SqlType::Numeric(_)
+        | SqlType::Oid
+        | SqlType::Reg(_)
+        | SqlType::MzTimestamp => "0",
+        SqlType::Text
+        | SqlType::VarChar(_)
+        | SqlType::Char(_)
+        | SqlType::Name
+        | SqlType::Bytea
+        | SqlType::QuotedChar => "",
+        SqlType::Jsonb => "null",
+        SqlType::Date => "2000-01-01",
+        SqlType::Time => "00:00:00",
+        SqlType::Timestamp => "2000-01-01 00:00:00",
+        SqlType::TimestampTz => "2000-01-01 00:00:00+00",
+        SqlType::Interval => "00:00:00",
+        SqlType::Uuid => "00000000-0000-0000-0000-000000000000",
+        SqlType::Array(_) => "{}",
+    }
+}

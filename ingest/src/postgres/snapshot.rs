@@ -1,0 +1,529 @@
+//! The first content of tables: exported snapshots, parallel COPY by ranges of pages, decoded and staged on disk batch by batch.
+//!
+//! Must not know the stream or when a snapshot is bound. Called by the tasks of the source.
+//!
+//! Invariants. All tables are read in one exported snapshot, whose position is the slot's consistent point: transactions that committed before it are in
+//! the snapshot, all others are not. Memory is bounded by one batch per connection.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrow_schema::SchemaRef;
+use bytes::{Buf, BytesMut};
+use flowstone_proto::message::{SourceColumn, SourceTable};
+use flowstone_storage::{SnapshotWriter, StagedSnapshot};
+use flowstone_types::ObjectId;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use super::attempt::AttemptError;
+use super::catalog::{self, RelationInfo};
+use super::rows::{RowBuilder, Value};
+use super::state::Shared;
+use super::table_log::value_error;
+use super::types::{CopyFormat, copy_format};
+use super::wire::{Connection, Purpose, WireError, parse_lsn, quote_identifier, quote_literal};
+
+/// Connections that copy at the same time: enough to keep one of our cores busy, few enough for a server with other work.
+const CONNECTIONS: usize = 4;
+/// Pages of one range: 64 MB.
+const PAGES_PER_RANGE: u64 = 8192;
+/// Rows, and bytes as received, after which a batch is written.
+const BATCH_ROWS: usize = 8192;
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// What became of one table's snapshot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Staged {
+    /// It is on disk.
+    Rows(StagedSnapshot),
+    /// It holds something that has no place in the table's columns, or the table is not what it was: the table's permanent error.
+    Failed(String),
+}
+
+/// An exported snapshot.
+#[derive(Clone, Debug)]
+pub(crate) struct Exported {
+    pub(crate) position: u64,
+    pub(crate) name: String,
+}
+
+/// How long a slot lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    Permanent,
+    Connection,
+}
+
+/// Creates a slot and exports its snapshot, which lives until the next command on this connection.
+pub(crate) async fn create_slot(
+    connection: &mut Connection,
+    slot: &str,
+    lifetime: Lifetime,
+) -> Result<Exported, WireError> {
+    let temporary = if lifetime == Lifetime::Connection {
+        " TEMPORARY"
+    } else {
+        ""
+    };
+    let sql = format!(
+        "CREATE_REPLICATION_SLOT {}{temporary} LOGICAL pgoutput EXPORT_SNAPSHOT",
+        quote_identifier(slot)
+    );
+    let rows = connection.query(&sql).await?;
+    let mut row = rows
+        .into_iter()
+        .next()
+        .unwrap_or_default()
+        .into_iter()
+        .skip(1);
+    let position = row.next().flatten().as_deref().and_then(parse_lsn);
+    match (position, row.next().flatten()) {
+        (Some(position), Some(name)) => Ok(Exported { position, name }),
+        _ => Err(WireError::Protocol(
+            "server did not export a snapshot".to_owned(),
+        )),
+    }
+}
+
+/// A table to be copied.
+#[derive(Debug)]
+struct Target {
+    table: SourceTable,
+    schema: SchemaRef,
+    info: RelationInfo,
+    /// `None` once the table has failed.
+    writer: Mutex<Option<SnapshotWriter>>,
+    failure: std::sync::Mutex<Option<String>>,
+}
+
+impl Target {
+    fn fail(&self, message: String) {
+        self.failure
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .get_or_insert(message);
+    }
+
+    fn failed(&self) -> Option<String> {
+        self.failure
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+
+    fn name(&self) -> String {
+        format!("{}.{}", self.info.schema, self.info.name)
+    }
+}
+
+/// A range of pages of one table; all of it if there are no bounds.
+#[derive(Debug)]
+struct Range {
+    target: Arc<Target>,
+    first: Option<u64>,
+    end: Option<u64>,
+}
+
+/// Reads `tables` in the exported snapshot `name` and stages them.
+pub(crate) async fn copy(
+    shared: &Arc<Shared>,
+    tables: Vec<(SourceTable, SchemaRef)>,
+    name: &str,
+) -> Result<Vec<(ObjectId, Staged)>, AttemptError> {
+    let mut results = Vec::new();
+    if tables.is_empty() {
+        return Ok(results);
+    }
+    let mut first = open_in_snapshot(shared, name).await?;
+    let oids: Vec<u32> = tables.iter().map(|(table, _)| table.upstream_oid).collect();
+    let relations = catalog::relations(&mut first, &shared.publication, &oids).await?;
+    let parallel_ranges = first.server_version() >= 14;
+    let mut targets = Vec::new();
+    let mut ranges = VecDeque::new();
+    for (table, schema) in tables {
+        let info = match relations.get(&table.upstream_oid) {
+            None => Err(catalog::dropped(&table)),
+            Some(info) => catalog::check_columns(&table, info).map(|()| info.clone()),
+        };
+        let info = match info {
+            Ok(info) => info,
+            Err(message) => {
+                results.push((table.id, Staged::Failed(message)));
+                continue;
+            }
+        };
+        let writer = shared.delta.stage(table.id, Arc::clone(&schema)).await?;
+        if let Some(log) = shared.lock().table_mut(table.id) {
+            log.counters.snapshot_known = info.estimated_rows;
+            log.counters.snapshot_staged = 0;
+        }
+        let target = Arc::new(Target {
+            table,
+            schema,
+            info,
+            writer: Mutex::new(Some(writer)),
+            failure: std::sync::Mutex::new(None),
+        });
+        ranges.extend(page_ranges(&target, parallel_ranges));
+        targets.push(target);
+    }
+    copy_ranges(shared, first, ranges, name).await?;
+    for target in targets {
+        let content = match (target.failed(), target.writer.lock().await.take()) {
+            (None, Some(writer)) => Staged::Rows(writer.finish().await?),
+            (message, _) => Staged::Failed(message.unwrap_or_default()),
+        };
+        results.push((target.table.id, content));
+    }
+    Ok(results)
+}
+
+async fn open_in_snapshot(shared: &Shared, name: &str) -> Result<Connection, WireError> {
+    let mut connection = Connection::open(&shared.connection, Purpose::Query).await?;
+    connection
+        .ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        .await?;
+    connection
+        .ask(&format!("SET TRANSACTION SNAPSHOT {}", quote_literal(name)))
+        .await?;
+    Ok(connection)
+}
+
+fn page_ranges(target: &Arc<Target>, parallel: bool) -> Vec<Range> {
+    let range = |first, end| Range {
+        target: Arc::clone(target),
+        first,
+        end,
+    };
+    if !parallel || target.info.kind != 'r' || target.info.pages <= PAGES_PER_RANGE {
+        return vec![range(None, None)];
+    }
+    let count = target.info.pages.div_ceil(PAGES_PER_RANGE);
+    (0..count)
+        .map(|number| {
+            // The last one is open: pages may have been added since they were counted.
+            let end = (number + 1 < count).then(|| (number + 1) * PAGES_PER_RANGE);
+            range(Some(number * PAGES_PER_RANGE), end)
+        })
+        .collect()
+}
+
+/// Copies all ranges over several connections.
+async fn copy_ranges(
+    shared: &Arc<Shared>,
+    first: Connection,
+    ranges: VecDeque<Range>,
+    name: &str,
+) -> Result<(), AttemptError> {
+    let connections = ranges.len().clamp(1, CONNECTIONS);
+    let ranges = Arc::new(std::sync::Mutex::new(ranges));
+    let mut tasks: JoinSet<Result<(), AttemptError>> = JoinSet::new();
+    let mut first = Some(first);
+    for _ in 0..connections {
+        let mut connection = match first.take() {
+            Some(connection) => connection,
+            None => open_in_snapshot(shared, name).await?,
+        };
+        let shared = Arc::clone(shared);
+        let ranges = Arc::clone(&ranges);
+        tasks.spawn(async move {
+            loop {
+                let next = ranges
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .pop_front();
+                let Some(range) = next else { break };
+                if range.target.failed().is_none() {
+                    copy_range(&shared, &mut connection, &range).await?;
+                }
+            }
+            connection.close().await;
+            Ok(())
+        });
+    }
+    // Dropping the set at the first error ends the other copies.
+    while let Some(result) = tasks.join_next().await {
+        result.map_err(|error| AttemptError::Transient {
+            message: error.to_string(),
+            hint: None,
+        })??;
+    }
+    Ok(())
+}
+
+/// `COPY` of one range.
+fn copy_statement(range: &Range) -> String {
+    let target = &range.target;
+    let column = |column: &SourceColumn| {
+        let name = quote_identifier(&column.name);
+        if format_of(column) == CopyFormat::Text {
+            format!("{name}::text")
+        } else {
+            name
+        }
+    };
+    let columns = itertools::join(target.table.columns.iter().map(column), ", ");
+    let only = if target.info.kind == 'r' { "ONLY " } else { "" };
+    let relation = format!(
+        "{}.{}",
+        quote_identifier(&target.info.schema),
+        quote_identifier(&target.info.name)
+    );
+    let bounds = [(">=", range.first), ("<", range.end)];
+    let bounds = bounds.into_iter().filter_map(|(operator, page)| {
+        page.map(|page| format!("ctid {operator} '({page},0)'::tid"))
+    });
+    let conditions: Vec<String> = bounds
+        .chain(
+            target
+                .info
+                .row_filter
+                .iter()
+                .map(|filter| format!("({filter})")),
+        )
+        .collect();
+    let condition = if conditions.is_empty() {
+        String::new()
+    } else {
+        format!(" WHERE {}", conditions.join(" AND "))
+    };
+    format!("COPY (SELECT {columns} FROM {only}{relation}{condition}) TO STDOUT (FORMAT BINARY)")
+}
+
+fn format_of(column: &SourceColumn) -> CopyFormat {
+    if column.as_text {
+        CopyFormat::Text
+    } else {
+        copy_format(column.type_oid)
+    }
+}
+
+async fn copy_range(
+    shared: &Arc<Shared>,
+    connection: &mut Connection,
+    range: &Range,
+) -> Result<(), AttemptError> {
+    let target = &range.target;
+    // A table or column that is gone by now fails the attempt; the next one finds it missing and puts the table in error.
+    connection.copy_out(&copy_statement(range)).await?;
+    let formats: Vec<CopyFormat> = target.table.columns.iter().map(format_of).collect();
+    let mut reader = BinaryReader::default();
+    let mut batch = Batch::new(target)?;
+    while let Some(data) = connection.copy_data().await? {
+        reader.push(&data);
+        while let Some(row) = reader.row()? {
+            if target.failed().is_some() {
+                continue;
+            }
+            if let Err(message) = batch.append(target, &formats, &row) {
+                target.fail(message);
+            }
+        }
+        if batch.is_full() {
+            batch.write(shared, target).await?;
+        }
+    }
+    batch.write(shared, target).await
+}
+
+/// Rows on their way to the writer.
+#[derive(Debug)]
+struct Batch {
+    builder: RowBuilder,
+    bytes: usize,
+}
+
+impl Batch {
+    fn new(target: &Target) -> Result<Self, AttemptError> {
+        let builder = RowBuilder::new(Arc::clone(&target.schema), 1024)
+            .map_err(|error| AttemptError::internal(&error))?;
+        Ok(Self { builder, bytes: 0 })
+    }
+
+    fn is_full(&self) -> bool {
+        self.builder.rows() >= BATCH_ROWS || self.bytes >= BATCH_BYTES
+    }
+
+    fn append(
+        &mut self,
+        target: &Target,
+        formats: &[CopyFormat],
+        row: &[Option<bytes::Bytes>],
+    ) -> Result<(), String> {
+        let values = row
+            .iter()
+            .zip(formats)
+            .map(|(cell, format)| match (cell, format) {
+                (None, _) => Value::Null,
+                (Some(bytes), CopyFormat::Binary) => Value::Binary(bytes),
+                (Some(bytes), CopyFormat::Text) => Value::Text(bytes),
+            });
+        self.bytes += row.iter().flatten().map(bytes::Bytes::len).sum::<usize>();
+        self.builder.append(values).map_err(|error| {
+            let column = target
+                .table
+                .columns
+                .get(error.column)
+                .map_or("?", |column| column.name.as_str());
+            value_error(&target.name(), column, &error.reason)
+        })
+    }
+
+    async fn write(&mut self, shared: &Shared, target: &Target) -> Result<(), AttemptError> {
+        let Self { builder, bytes } = std::mem::replace(self, Self::new(target)?);
+        if builder.rows() == 0 || target.failed().is_some() {
+            return Ok(());
+        }
+        let rows = builder
+            .finish()
+            .map_err(|error| AttemptError::internal(&error))?;
+        if let Some(writer) = target.writer.lock().await.as_mut() {
+            writer.write(&rows).await?;
+        }
+        if let Some(log) = shared.lock().table_mut(target.table.id) {
+            log.counters.snapshot_staged += u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
+            log.counters.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
+        }
+        Ok(())
+    }
+}
+
+/// Reads PostgreSQL's binary COPY format piece by piece.
+#[derive(Debug, Default)]
+pub(crate) struct BinaryReader {
+    data: BytesMut,
+    started: bool,
+    ended: bool,
+}
+
+/// What every binary COPY starts with.
+const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
+
+impl BinaryReader {
+    pub(crate) fn push(&mut self, data: &[u8]) {
+        self.data.extend_from_slice(data);
+    }
+
+    /// The next whole row; `None` if more data is needed or there is no more.
+    pub(crate) fn row(&mut self) -> Result<Option<Vec<Option<bytes::Bytes>>>, WireError> {
+        let malformed =
+            |what: &str| WireError::Protocol(format!("malformed binary COPY data: {what}"));
+        if !self.started {
+            let Some(header) = self.data.get(..SIGNATURE.len() + 8) else {
+                return Ok(None);
+            };
+            if !header.starts_with(SIGNATURE) {
+                return Err(malformed("no signature"));
+            }
+            let extension = header
+                .last_chunk::<4>()
+                .map_or(0, |bytes| u32::from_be_bytes(*bytes));
+            let length = header
+                .len()
+                .saturating_add(usize::try_from(extension).unwrap_or(usize::MAX));
+            if self.data.len() < length {
+                return Ok(None);
+            }
+            self.data.advance(length);
+            self.started = true;
+        }
+        let Some(count) = self
+            .data
+            .first_chunk::<2>()
+            .map(|bytes| i16::from_be_bytes(*bytes))
+        else {
+            return Ok(None);
+        };
+        if self.ended {
+            return Err(malformed("data after the end"));
+        }
+        let Ok(count) = usize::try_from(count) else {
+            self.ended = true;
+            self.data.advance(2);
+            return Ok(None);
+        };
+        // First find out whether the row is whole.
+        let mut at = 2_usize;
+        let mut lengths = Vec::with_capacity(count);
+        for _ in 0..count {
+            let Some(length) = self
+                .data
+                .get(at..)
+                .and_then(<[u8]>::first_chunk::<4>)
+                .map(|bytes| i32::from_be_bytes(*bytes))
+            else {
+                return Ok(None);
+            };
+            let length = usize::try_from(length).ok();
+            at = at.saturating_add(4).saturating_add(length.unwrap_or(0));
+            lengths.push(length);
+        }
+        if self.data.len() < at {
+            return Ok(None);
+        }
+        let mut row = self.data.split_to(at).freeze();
+        row.advance(2);
+        let cells = lengths.into_iter().map(|length| {
+            row.advance(4);
+            length.map(|length| row.split_to(length))
+        });
+        Ok(Some(cells.collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn copy_bytes(rows: &[Vec<Option<Vec<u8>>>]) -> Vec<u8> {
+        let mut bytes = SIGNATURE.to_vec();
+        bytes.extend([0; 8]);
+        for row in rows {
+            bytes.extend(i16::try_from(row.len()).unwrap().to_be_bytes());
+            for cell in row {
+                match cell {
+                    None => bytes.extend((-1_i32).to_be_bytes()),
+                    Some(value) => {
+                        bytes.extend(i32::try_from(value.len()).unwrap().to_be_bytes());
+                        bytes.extend(value);
+                    }
+                }
+            }
+        }
+        bytes.extend((-1_i16).to_be_bytes());
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn rows_are_read_however_the_data_is_cut(
+            rows in prop::collection::vec(prop::collection::vec(prop::option::of(prop::collection::vec(any::<u8>(), 0..9)), 0..4), 0..6),
+            piece in 1_usize..20,
+        ) {
+            let mut reader = BinaryReader::default();
+            let mut read = Vec::new();
+            for data in copy_bytes(&rows).chunks(piece) {
+                reader.push(data);
+                while let Some(row) = reader.row().unwrap() {
+                    read.push(row.into_iter().map(|cell| cell.map(|bytes| bytes.to_vec())).collect::<Vec<_>>());
+                }
+            }
+            prop_assert_eq!(read, rows);
+        }
+
+        #[test]
+        fn random_data_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..100), header in any::<bool>()) {
+            let mut reader = BinaryReader::default();
+            if header {
+                let whole = copy_bytes(&[]);
+                reader.push(&whole[..whole.len() - 2]);
+            }
+            reader.push(&bytes);
+            while let Ok(Some(_)) = reader.row() {}
+        }
+    }
+}

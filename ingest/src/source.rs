@@ -1,0 +1,215 @@
+//! What a running source is to the worker, whatever it reads.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow_schema::SchemaRef;
+use flowstone_proto::message::{
+    SourceBinding, SourceDescription, SourceKind, SourceStatistics, SourceStatus, SourceTable,
+};
+use flowstone_types::{Clock, EvalError, ObjectId, SourceChanges};
+use tokio::sync::mpsc;
+
+use crate::generator::GeneratorSource;
+use crate::postgres::PostgresSource;
+use flowstone_storage::{DeltaTables, StagedSnapshot};
+
+/// Why a source cannot give what it is asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Upstream cannot give it any more, for example because the replication slot is gone. The source must be dropped.
+    #[error("{message}")]
+    Failed {
+        /// Why.
+        message: String,
+        /// What the user can do.
+        hint: Option<String>,
+    },
+    /// The source was stopped while it was waited for.
+    #[error("source was stopped")]
+    Stopped,
+    /// A file of the source's own state could not be written or read.
+    #[error("could not access source state file \"{}\"", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// A snapshot could not be staged.
+    #[error("could not stage snapshot")]
+    Storage(#[from] flowstone_storage::Error),
+    /// A bug of ours.
+    #[error("source invariant violated: {0}")]
+    Invariant(String),
+}
+
+impl Error {
+    /// Whether the same call may succeed later without anybody repairing anything.
+    #[must_use]
+    pub const fn retryable(&self) -> bool {
+        match self {
+            Self::State { .. } => true,
+            Self::Storage(error) => error.retryable(),
+            Self::Failed { .. } | Self::Stopped | Self::Invariant(_) => false,
+        }
+    }
+}
+
+/// What a source needs from its surroundings.
+#[derive(Debug)]
+pub struct SourceContext {
+    /// Where snapshots are staged.
+    pub tables: DeltaTables,
+    /// The time, for generated timestamps and retries.
+    pub clock: Arc<dyn Clock>,
+    /// A directory for small durable files: manifests of staged snapshots, errors of tables. Shared by sources; files are named by source.
+    pub state_dir: PathBuf,
+    /// The schema of each table's collection.
+    pub schemas: Vec<(ObjectId, SchemaRef)>,
+    /// Where the source reports to. Progress is coalesced when it is full; everything else waits.
+    pub events: mpsc::Sender<SourceEvent>,
+}
+
+/// What a source reports.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceEvent {
+    /// Whole transactions up to `position` are buffered. Sent also when nothing changed but the position, so that an idle source advances.
+    Progress {
+        /// The source.
+        source: ObjectId,
+        /// What can be bound.
+        position: u64,
+        /// The newest position known to exist upstream.
+        upstream: u64,
+    },
+    /// The snapshot of tables is on disk and can be bound with any position at or above `position`.
+    ///
+    /// Sent again after a restart for snapshots that were not in the commit point, even if a durable binding names them already.
+    Snapshot {
+        /// The source.
+        source: ObjectId,
+        /// The tables.
+        tables: Vec<ObjectId>,
+        /// The position the snapshot was taken at.
+        position: u64,
+    },
+    /// The state of the source or of one of its tables changed.
+    Status {
+        /// The source or the table.
+        object: ObjectId,
+        /// The state.
+        status: SourceStatus,
+    },
+    /// Counters of one table or of the source; sent every second while they move.
+    Statistics(SourceStatistics),
+}
+
+/// Something that happens to one table.
+#[derive(Clone, Debug)]
+pub struct TableChanges {
+    /// The table.
+    pub table: ObjectId,
+    /// What happens.
+    pub data: TableData,
+}
+
+/// What happens to a table.
+#[derive(Clone, Debug)]
+pub enum TableData {
+    /// Ordered changes of whole transactions.
+    ///
+    /// An `Upsert` that follows a `DeleteByKey` directly is an update that changed the key: cells it leaves unchanged are those of the deleted row.
+    Changes(SourceChanges),
+    /// The table's first content.
+    Snapshot(StagedSnapshot),
+    /// The table cannot go on: permanent, of kind `Source`. Given again at the first take after a restart.
+    Error(EvalError),
+}
+
+/// A running source. Dropping it without [`SourceHandle::stop`] ends its tasks without waiting for them.
+#[derive(Debug)]
+pub struct SourceHandle(Inner);
+
+#[derive(Debug)]
+enum Inner {
+    Generator(GeneratorSource),
+    Postgres(PostgresSource),
+}
+
+/// Starts a source. It runs its own tasks on the current tokio runtime until stopped.
+///
+/// # Panics
+/// Outside a tokio runtime.
+#[must_use]
+pub fn start(description: SourceDescription, context: SourceContext) -> SourceHandle {
+    SourceHandle(match &description.kind {
+        SourceKind::Postgres { .. } => Inner::Postgres(PostgresSource::start(description, context)),
+        SourceKind::LoadGenerator { .. } => {
+            Inner::Generator(GeneratorSource::start(description, context))
+        }
+    })
+}
+
+impl SourceHandle {
+    /// Takes everything after the last taken position up to and including `binding.position`, and the snapshots it names.
+    ///
+    /// Waits until that much is buffered: after a restart the source reads it again from upstream. For each table the results are in order;
+    /// a table's snapshot comes before its changes. A table whose snapshot was not bound yet gives nothing. Snapshots that were taken before are ignored.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] if upstream cannot give it any more. [`Error::Stopped`] if the source's tasks ended.
+    ///
+    /// # Cancel safety
+    /// Safe while it waits: nothing is taken until everything is there.
+    pub async fn take(&mut self, binding: &SourceBinding) -> Result<Vec<TableChanges>, Error> {
+        match &mut self.0 {
+            Inner::Generator(source) => source.take(binding).await,
+            Inner::Postgres(source) => source.take(binding).await,
+        }
+    }
+
+    /// The changes up to `position` are in a durable commit point: upstream may forget them.
+    pub fn acknowledge(&self, position: u64) {
+        if let Inner::Postgres(source) = &self.0 {
+            source.acknowledge(position);
+        }
+    }
+
+    /// Adds tables to the running source. They give nothing until their snapshot, which is announced by [`SourceEvent::Snapshot`], is bound.
+    pub async fn add_tables(
+        &mut self,
+        tables: Vec<SourceTable>,
+        schemas: Vec<(ObjectId, SchemaRef)>,
+    ) {
+        match &mut self.0 {
+            Inner::Generator(source) => source.add_tables(tables, schemas).await,
+            Inner::Postgres(source) => source.add_tables(tables, schemas),
+        }
+    }
+
+    /// Stops reading tables.
+    pub async fn remove_tables(&mut self, tables: &[ObjectId]) {
+        match &mut self.0 {
+            Inner::Generator(source) => source.remove_tables(tables),
+            Inner::Postgres(source) => source.remove_tables(tables),
+        }
+    }
+
+    /// Stops the source; upstream keeps what was not acknowledged.
+    pub async fn stop(self) {
+        match self.0 {
+            Inner::Generator(source) => source.stop().await,
+            Inner::Postgres(source) => source.stop().await,
+        }
+    }
+
+    /// Stops the source for good: what it holds upstream and in the state directory goes.
+    pub async fn drop_upstream(self) {
+        match self.0 {
+            Inner::Generator(source) => source.drop_state().await,
+            Inner::Postgres(source) => source.drop_upstream().await,
+        }
+    }
+}

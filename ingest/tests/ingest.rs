@@ -1,0 +1,14 @@
+//! Sources against a real PostgreSQL server, and load generators.
+
+#[cfg(test)]
+#[path = "ingest/generator.rs"]
+mod generator;
+#[cfg(test)]
+#[path = "ingest/postgres.rs"]
+mod postgres;
+#[cfg(test)]
+#[path = "ingest/server.rs"]
+mod server;
+#[cfg(test)]
+#[path = "ingest/source.rs"]
+mod source;

@@ -1,0 +1,171 @@
+//! Rows and parameters in PostgreSQL's text and binary formats.
+
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::SchemaRef;
+use bytes::{BufMut, BytesMut};
+use flowstone_types::value::{ColumnBuilder, ColumnFormatter};
+use flowstone_types::SqlType;
+use pgwire::messages::data::{DataRow, FieldDescription};
+
+use crate::Error;
+
+/// Which format each column (or parameter) has: none given means text, one given holds for all.
+#[derive(Clone, Debug)]
+pub struct Formats(Vec<bool>);
+
+impl Formats {
+    /// Everything in text.
+    #[must_use]
+    pub const fn text() -> Self {
+        Self(Vec::new())
+    }
+
+    /// From the codes of a `Bind` message: 0 text, 1 binary.
+    #[must_use]
+    pub fn from_codes(codes: &[i16]) -> Self {
+        Self(codes.iter().map(|code| *code == 1).collect())
+    }
+
+    /// Whether column `index` is binary.
+    #[must_use]
+    pub fn is_binary(&self, index: usize) -> bool {
+        match self.0.as_slice() {
+            [all] => *all,
+            each => each.get(index).copied().unwrap_or(false),
+        }
+    }
+}
+
+/// The fields of a row description.
+///
+/// # Errors
+/// An internal error if a column has no SQL type.
+pub fn row_description(schema: &SchemaRef, formats: &Formats) -> Result<Vec<FieldDescription>, Error> {
+    let mut fields = Vec::with_capacity(schema.fields().len());
+    for (index, field) in schema.fields().iter().enumerate() {
+        let sql_type = SqlType::from_field(field)?;
+        fields.push(FieldDescription::new(
+            field.name().clone(),
+            0,
+            0,
+            sql_type.oid(),
+            sql_type.type_length(),
+            sql_type.type_modifier(),
+            i16::from(formats.is_binary(index)),
+        ));
+    }
+    Ok(fields)
+}
+
+/// Encodes the rows of one batch.
+#[derive(Debug)]
+pub struct RowEncoder<'a> {
+    columns: Vec<(ColumnFormatter<'a>, bool)>,
+}
+
+impl<'a> RowEncoder<'a> {
+    /// An encoder for `batch`, whose columns have the SQL types of `schema`.
+    ///
+    /// # Errors
+    /// An internal error if a column has no SQL type.
+    pub fn new(schema: &SchemaRef, batch: &'a RecordBatch, formats: &Formats) -> Result<Self, Error> {
+        let mut columns = Vec::with_capacity(batch.num_columns());
+        for (index, (column, field)) in itertools::zip_eq(batch.columns(), schema.fields()).enumerate() {
+            columns.push((ColumnFormatter::new(column.as_ref(), &SqlType::from_field(field)?)?, formats.is_binary(index)));
+        }
+        Ok(Self { columns })
+    }
+
+    /// One row.
+    ///
+    /// # Errors
+    /// A value that its type cannot show.
+    pub fn encode(&self, row: usize) -> Result<DataRow, Error> {
+        let mut data = BytesMut::with_capacity(self.columns.len() * 16);
+        let (mut text, mut binary) = (String::new(), Vec::new());
+        for (column, is_binary) in &self.columns {
+            text.clear();
+            binary.clear();
+            let present = if *is_binary { column.write_binary(row, &mut binary)? } else { column.write_text(row, &mut text)? };
+            let bytes = if *is_binary { binary.as_slice() } else { text.as_bytes() };
+            if present {
+                data.put_i32(length(bytes.len())?);
+                data.put_slice(bytes);
+            } else {
+                data.put_i32(-1);
+            }
+        }
+        Ok(DataRow::new(data, i16::try_from(self.columns.len()).unwrap_or(i16::MAX)))
+    }
+}
+
+/// The length of a value as the protocol has it.
+pub(crate) fn length(bytes: usize) -> Result<i32, Error> {
+    i32::try_from(bytes).map_err(|_| Error::ValueTooLong(bytes))
+}
+
+/// One parameter as an array of one value.
+///
+/// # Errors
+/// Text or bytes that are not a value of the type.
+pub fn decode_parameter(value: Option<&[u8]>, sql_type: &SqlType, binary: bool) -> Result<ArrayRef, Error> {
+    let mut builder = ColumnBuilder::new(sql_type, 1);
+    match value {
+        None => builder.append_null(),
+        Some(bytes) if binary => builder.append_binary(bytes)?,
+        Some(bytes) => {
+            let text = std::str::from_utf8(bytes).map_err(|_| flowstone_types::TypeError::InvalidText {
+                type_name: sql_type.to_string(),
+                text: String::from_utf8_lossy(bytes).into_owned(),
+            })?;
+            builder.append_text(text)?;
+        }
+    }
+    Ok(builder.finish())
+}
+
+/// The SQL type of a parameter's type OID; `None` for 0 and for types we do not have: the planner infers those.
+#[must_use]
+pub fn type_of_oid(oid: u32) -> Option<SqlType> {
+    let scalars = [
+        SqlType::Bool,
+        SqlType::Int2,
+        SqlType::Int4,
+        SqlType::Int8,
+        SqlType::UInt2,
+        SqlType::UInt4,
+        SqlType::UInt8,
+        SqlType::Float4,
+        SqlType::Float8,
+        SqlType::Numeric(None),
+        SqlType::Text,
+        SqlType::VarChar(None),
+        SqlType::Name,
+        SqlType::Bytea,
+        SqlType::Jsonb,
+        SqlType::Date,
+        SqlType::Time,
+        SqlType::Timestamp,
+        SqlType::TimestampTz,
+        SqlType::Interval,
+        SqlType::Uuid,
+        SqlType::Oid,
+        SqlType::MzTimestamp,
+        SqlType::QuotedChar,
+    ];
+    // `json` parameters are `jsonb`; `bpchar` without a length is text.
+    match oid {
+        114 => return Some(SqlType::Jsonb),
+        1042 => return Some(SqlType::Text),
+        _ => {}
+    }
+    scalars.into_iter().find_map(|scalar| {
+        if scalar.oid() == oid {
+            Some(scalar)
+        } else if scalar.array_oid() == oid {
+            Some(SqlType::Array(Box::new(scalar)))
+        } else {
+            None
+        }
+    })
+}

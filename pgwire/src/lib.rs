@@ -1,0 +1,19 @@
+//! The PostgreSQL protocol, version 3: simple and extended queries, text and binary formats, COPY, cancel.
+//!
+//! Owns connections ([`connection`]), the encoding of rows and parameters ([`encode`]), the COPY formats ([`copy`]) and the mapping of errors to SQLSTATE
+//! ([`sqlstate`]). Must not know planning, placement or storage. Message framing comes from the `pgwire` crate; the connection's state machine is our own,
+//! because results must stream and endless ones must flush as they go.
+//! Called by `node`, which hands over a listening socket and a [`flowstone_coordinator::Client`].
+//!
+//! Invariants. A result is never collected before it is sent. What has been sent is flushed before anything is waited for. While a statement runs the
+//! socket is watched, so that a client that goes away ends its statement.
+
+pub mod connection;
+pub mod copy;
+pub mod encode;
+pub mod error;
+pub mod server;
+pub mod sqlstate;
+
+pub use error::Error;
+pub use server::serve;

@@ -1,0 +1,659 @@
+//! Commands from the coordinator, responses from the worker, and the results that stream to clients.
+
+use std::time::Duration;
+
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId};
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{Plan, QueryPlan};
+
+/// Names one peek, subscription, inspection or write of one client; chosen by the coordinator, never reused within a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RequestId(pub u64);
+
+/// What the coordinator tells a worker. Acted on in order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// First message. The worker answers [`Response::Ready`] or ends the connection over a version it does not speak.
+    Hello {
+        /// [`crate::PROTOCOL_VERSION`].
+        version: u32,
+        /// The epoch of the newest commit point: the state to recover to.
+        commit_point: Epoch,
+    },
+    /// A collection exists from now on.
+    CreateCollection(CollectionDescription),
+    /// A source exists and runs.
+    CreateSource(SourceDescription),
+    /// Tables are added to a running source. Their collections were created before.
+    AddSourceTables {
+        /// The source.
+        source: ObjectId,
+        /// The new tables.
+        tables: Vec<SourceTable>,
+    },
+    /// A view or index is maintained from now on, starting from its inputs as of the last epoch run.
+    CreateDataflow(DataflowDescription),
+    /// The named objects and their state go. Upstream slots of sources are dropped; Delta directories are deleted.
+    Drop {
+        /// Collections, dataflows and sources, dependents first.
+        objects: Vec<ObjectId>,
+    },
+    /// Evaluates a write against the last complete epoch and keeps its changes for a later [`Command::RunEpoch`]. Answered by [`Response::WriteStaged`].
+    StageWrite(StageWrite),
+    /// Forgets a staged write.
+    DiscardWrite {
+        /// Its request.
+        write: RequestId,
+    },
+    /// Runs one epoch: all changes up to the bound positions and the named writes become one tick. Answered by [`Response::EpochComplete`].
+    RunEpoch(RunEpoch),
+    /// The bindings of every epoch up to and including this one are durable: their results may be observed.
+    BindingDurable {
+        /// The newest such epoch.
+        epoch: Epoch,
+    },
+    /// Writes everything up to and including `epoch` to the Delta tables. Answered by [`Response::Committed`].
+    Commit {
+        /// An epoch that was run and whose binding is durable.
+        epoch: Epoch,
+    },
+    /// The commit point of `epoch` is durable: the local log may be cut and upstreams acknowledged up to it.
+    CommitPointDurable {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// No one will read below `since` any more.
+    AllowCompaction {
+        /// The earliest epoch that must stay readable.
+        since: Epoch,
+    },
+    /// Evaluates a query once. Results stream to the request's [`ResultMessage`] channel.
+    Peek(Peek),
+    /// Streams the changes of a query's result.
+    Subscribe(Subscribe),
+    /// The client is gone or does not care any more.
+    Cancel {
+        /// The request to end.
+        request: RequestId,
+    },
+    /// Asks an upstream about itself. Answered by [`Response::UpstreamAnswer`].
+    AskUpstream {
+        /// Names the answer.
+        request: RequestId,
+        /// The question.
+        question: UpstreamQuestion,
+    },
+    /// Stop sources, finish the running epoch, sync the log, answer [`Response::Stopped`], exit.
+    Shutdown,
+}
+
+/// A collection: something with rows that are maintained and can be read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CollectionDescription {
+    /// Its identity.
+    pub id: ObjectId,
+    /// Its SQL name (`database.schema.name`), for the Delta table's metadata and the log; not an identity.
+    pub name: String,
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Columns that identify a row, if the rows are known to be unique in them.
+    pub key: Option<Vec<usize>>,
+    /// Where its rows come from.
+    pub kind: CollectionKind,
+    /// The version of its Delta table at the commit point it recovers to; `None` if it is new or was never committed.
+    pub delta_version: Option<i64>,
+}
+
+/// Where a collection's rows come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CollectionKind {
+    /// INSERT, UPDATE, DELETE, COPY.
+    Table,
+    /// A source.
+    SourceTable {
+        /// The source.
+        source: ObjectId,
+    },
+    /// A dataflow that exports to it ([`Export::Collection`]).
+    MaterializedView,
+}
+
+/// A maintained view or index.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataflowDescription {
+    /// Its identity: the materialized view's or the index's.
+    pub id: ObjectId,
+    /// What it computes.
+    pub plan: Plan,
+    /// What becomes of the result.
+    pub export: Export,
+}
+
+/// What becomes of a dataflow's result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Export {
+    /// It is the content of the collection with the dataflow's id, which was created before. Committed to Delta.
+    Collection,
+    /// It is kept in memory as a readable collection with the dataflow's id, arranged by `key`.
+    Index {
+        /// Key columns of the result.
+        key: Vec<usize>,
+    },
+}
+
+/// A source and the tables it feeds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceDescription {
+    /// Its identity.
+    pub id: ObjectId,
+    /// Its SQL name, for the log.
+    pub name: String,
+    /// What it reads.
+    pub kind: SourceKind,
+    /// What it feeds. The collections were created before.
+    pub tables: Vec<SourceTable>,
+    /// The collection that holds its progress (`<source>_progress`).
+    pub progress: Option<ObjectId>,
+    /// Everything up to this position is in the commit point; `None` if the source is new.
+    pub resume_from: Option<u64>,
+    /// Tables whose snapshot is in the commit point.
+    pub snapshotted: Vec<ObjectId>,
+}
+
+/// What a source reads. Positions are `u64`: an LSN for PostgreSQL, the number of ticks for a generator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum SourceKind {
+    /// A PostgreSQL publication, through one replication slot.
+    Postgres {
+        /// How to reach it.
+        connection: PostgresConnection,
+        /// The publication.
+        publication: String,
+        /// The slot; made by the worker if it does not exist and nothing was snapshotted yet.
+        slot: String,
+    },
+    /// A generator, deterministic by seed.
+    LoadGenerator {
+        /// Which one.
+        generator: LoadGenerator,
+        /// Time between ticks.
+        tick_interval: Duration,
+        /// The seed.
+        seed: u64,
+    },
+}
+
+/// The load generators.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum LoadGenerator {
+    /// `counter bigint`: 1, 2, 3, …; at most `max_cardinality` rows, the oldest retracted.
+    Counter {
+        /// Rows to keep; unlimited if `None`.
+        max_cardinality: Option<u64>,
+    },
+    /// organizations, users, accounts, auctions, bids.
+    Auction,
+    /// The TPC-H tables at a scale factor, with orders that come and go.
+    Tpch {
+        /// 1.0 is 1 GB.
+        scale_factor: f64,
+    },
+}
+
+/// How to reach a PostgreSQL server. Holds secrets: its `Debug` does not show them.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostgresConnection {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Role.
+    pub user: String,
+    /// Password.
+    pub password: Option<String>,
+    /// Database.
+    pub database: String,
+    /// How TLS is used.
+    pub ssl_mode: SslMode,
+    /// PEM of the certificate authority to trust, for `verify_ca` and `verify_full`.
+    pub ssl_root: Option<String>,
+}
+
+impl std::fmt::Debug for PostgresConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "postgres://{}@{}:{}/{}", self.user, self.host, self.port, self.database)
+    }
+}
+
+/// PostgreSQL's `sslmode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SslMode {
+    /// No TLS.
+    #[default]
+    Disable,
+    /// TLS if the server has it.
+    Prefer,
+    /// TLS, any certificate.
+    Require,
+    /// TLS, a certificate from a known authority.
+    VerifyCa,
+    /// TLS, a certificate from a known authority for this host.
+    VerifyFull,
+}
+
+/// One table that a source feeds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceTable {
+    /// The collection it feeds.
+    pub id: ObjectId,
+    /// Schema upstream (for a generator: the generator's name).
+    pub upstream_schema: String,
+    /// Name upstream.
+    pub upstream_name: String,
+    /// Identity upstream: the relation's OID in PostgreSQL, 0 for a generator.
+    pub upstream_oid: u32,
+    /// The columns captured, in the order of the collection's schema.
+    pub columns: Vec<SourceColumn>,
+    /// Columns (of `columns`) that identify a row upstream (its replica identity index or primary key); empty if whole rows are sent.
+    pub key: Vec<usize>,
+}
+
+/// One captured column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceColumn {
+    /// Name upstream.
+    pub name: String,
+    /// Attribute number upstream.
+    pub attribute: i16,
+    /// Type OID upstream.
+    pub type_oid: u32,
+    /// Type modifier upstream.
+    pub type_modifier: i32,
+    /// Whether upstream forbade NULL when the table was added.
+    pub not_null: bool,
+    /// Whether the value is captured as its text, whatever the type.
+    pub as_text: bool,
+}
+
+/// A question to an upstream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum UpstreamQuestion {
+    /// Can it be reached, with these credentials, and is it set up for capture?
+    ValidatePostgres(PostgresConnection),
+    /// What does this publication hold?
+    DescribePublication {
+        /// How to reach it.
+        connection: PostgresConnection,
+        /// The publication.
+        publication: String,
+    },
+    /// Which tables does this generator make? Answered like a publication; the schema is the generator's name.
+    DescribeGenerator(LoadGenerator),
+}
+
+/// An upstream's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpstreamAnswer {
+    /// The connection works.
+    Valid,
+    /// The tables of a publication.
+    Publication(Vec<UpstreamTable>),
+}
+
+/// A table as PostgreSQL describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamTable {
+    /// Schema.
+    pub schema: String,
+    /// Name.
+    pub name: String,
+    /// OID of the relation.
+    pub oid: u32,
+    /// `d`efault, `n`othing, `f`ull or `i`ndex.
+    pub replica_identity: char,
+    /// The columns, dropped ones left out.
+    pub columns: Vec<UpstreamColumn>,
+    /// Names of the columns of the primary key, or of the replica identity index if that is what is used; in key order.
+    pub key: Vec<String>,
+}
+
+/// A column as PostgreSQL describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamColumn {
+    /// Name.
+    pub name: String,
+    /// Attribute number.
+    pub attribute: i16,
+    /// Type OID.
+    pub type_oid: u32,
+    /// Type name as `format_type` gives it.
+    pub type_name: String,
+    /// Type modifier.
+    pub type_modifier: i32,
+    /// NOT NULL or part of the primary key.
+    pub not_null: bool,
+}
+
+/// A write: all of it happens at one epoch, or none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageWrite {
+    /// Names the write in [`RunEpoch`].
+    pub write: RequestId,
+    /// What it does, in order; each step is evaluated against the last complete epoch.
+    pub operations: Vec<WriteOperation>,
+}
+
+/// One step of a write.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum WriteOperation {
+    /// Inserts the result of a query whose columns are exactly the table's.
+    Insert {
+        /// The table.
+        table: ObjectId,
+        /// The rows.
+        query: QueryPlan,
+        /// Relations of the system catalog that the query reads.
+        system: Vec<SystemRelation>,
+    },
+    /// Inserts rows given as an Arrow IPC stream of the table's schema.
+    InsertRows {
+        /// The table.
+        table: ObjectId,
+        /// [`crate::ipc::encode_batches`].
+        rows: Vec<u8>,
+    },
+    /// Deletes each row of a query's result once. Its columns are exactly the table's.
+    Delete {
+        /// The table.
+        table: ObjectId,
+        /// The rows.
+        query: QueryPlan,
+        /// Relations of the system catalog that the query reads.
+        system: Vec<SystemRelation>,
+    },
+    /// Replaces rows: the query's columns are the table's columns (the old row), then the table's columns again (the new row).
+    Update {
+        /// The table.
+        table: ObjectId,
+        /// The old and new rows.
+        query: QueryPlan,
+        /// Relations of the system catalog that the query reads.
+        system: Vec<SystemRelation>,
+    },
+}
+
+/// One epoch and what it contains.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunEpoch {
+    /// The epoch: larger than any before.
+    pub epoch: Epoch,
+    /// How far each source goes. Sources that are not named do not move.
+    pub bindings: Vec<SourceBinding>,
+    /// The staged writes that happen now, in order.
+    pub writes: Vec<RequestId>,
+    /// Whether this epoch was run before a crash: its writes are in the local log, its source changes are waited for.
+    pub replay: bool,
+}
+
+/// How far one source goes in one epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceBinding {
+    /// The source.
+    pub source: ObjectId,
+    /// Every transaction up to and including this position is in the epoch.
+    pub position: u64,
+    /// Tables whose snapshot becomes visible in this epoch.
+    pub snapshots: Vec<ObjectId>,
+}
+
+/// A query to evaluate once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peek {
+    /// Names the result stream.
+    pub request: RequestId,
+    /// The query. Scans name collections or entries of `system`.
+    pub query: QueryPlan,
+    /// Relations of the system catalog that the query reads.
+    pub system: Vec<SystemRelation>,
+    /// When to read.
+    pub at: ReadAt,
+}
+
+/// The epoch a read sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadAt {
+    /// The newest complete and durable epoch that is at least this one; waits for it.
+    AtLeast(Epoch),
+    /// Exactly this epoch; waits for it. The coordinator holds `since` at or below it.
+    Exactly(Epoch),
+}
+
+/// A relation of the system catalog, sent along with the query that reads it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SystemRelation {
+    /// How the query's scan names it.
+    pub id: ObjectId,
+    /// Its rows: [`crate::ipc::encode_batches`].
+    pub rows: Vec<u8>,
+}
+
+/// A query whose changes are streamed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Subscribe {
+    /// Names the result stream.
+    pub request: RequestId,
+    /// The query.
+    pub plan: Plan,
+    /// The epoch the stream starts from: its state as of then is the snapshot. Held readable by the coordinator. `None`: the newest epoch.
+    pub as_of: Option<Epoch>,
+    /// Whether the state as of `as_of` is sent first.
+    pub snapshot: bool,
+    /// Stop before this epoch.
+    pub up_to: Option<Epoch>,
+}
+
+/// What flows to the client of one request, in order.
+#[derive(Clone, Debug)]
+pub enum ResultMessage {
+    /// Rows of a peek. The first message of a peek is always one, possibly without rows.
+    Rows(RecordBatch),
+    /// The epoch a peek read, sent before its rows.
+    ReadEpoch(Epoch),
+    /// Consolidated changes of a subscription in one epoch. All changes of an epoch are in consecutive messages.
+    Updates(DeltaBatch),
+    /// A subscription is complete up to, not including, this epoch.
+    Progress(Epoch),
+    /// The end.
+    Done,
+    /// The end, in error.
+    Failed(RequestError),
+}
+
+/// Why a request failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum RequestError {
+    /// A row could not be evaluated, or an error is in the data that was read.
+    #[error("{0}")]
+    Eval(EvalError),
+    /// The epoch asked for is not readable any more.
+    #[error("epoch {asked} is not readable any more; the earliest is {since}")]
+    SinceAdvanced {
+        /// What was asked for.
+        asked: Epoch,
+        /// What is left.
+        since: Epoch,
+    },
+    /// NULL in a column that forbids it.
+    #[error("null value in column \"{column}\" of relation \"{relation}\" violates not-null constraint")]
+    NotNull {
+        /// The column.
+        column: String,
+        /// The relation.
+        relation: String,
+    },
+    /// The collection or dataflow is gone.
+    #[error("object was dropped while the statement ran")]
+    Dropped,
+    /// The request was cancelled.
+    #[error("canceling statement due to user request")]
+    Cancelled,
+    /// The client read too slowly.
+    #[error("client reads too slowly: {buffered_bytes} bytes are waiting for it")]
+    SlowConsumer {
+        /// What is waiting.
+        buffered_bytes: u64,
+    },
+    /// The upstream cannot be reached or refuses.
+    #[error("{message}")]
+    Upstream {
+        /// What it says.
+        message: String,
+        /// PostgreSQL's SQLSTATE for the failure, if there is one.
+        sqlstate: Option<String>,
+        /// What more it says.
+        detail: Option<String>,
+        /// What the user can do.
+        hint: Option<String>,
+    },
+    /// The query cannot be run by this version.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A bug of ours.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// What a worker tells the coordinator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Response {
+    /// Answer to `Hello`. Nothing has been recovered yet.
+    Ready {
+        /// [`crate::PROTOCOL_VERSION`].
+        version: u32,
+        /// Epochs found in the local log above the commit point, in order: each must be run again.
+        logged_epochs: Vec<Epoch>,
+    },
+    /// A source has buffered whole transactions up to `position`.
+    SourceProgress {
+        /// The source.
+        source: ObjectId,
+        /// What can be bound.
+        position: u64,
+        /// The newest position known to exist upstream.
+        upstream: u64,
+    },
+    /// The snapshot of tables of a source is on disk. It can be bound together with any position at or above `position`.
+    SourceSnapshot {
+        /// The source.
+        source: ObjectId,
+        /// The tables.
+        tables: Vec<ObjectId>,
+        /// The position the snapshot was taken at.
+        position: u64,
+    },
+    /// The state of a source or of one of its tables changed.
+    SourceStatus {
+        /// The source or the table.
+        object: ObjectId,
+        /// The state.
+        status: SourceStatus,
+    },
+    /// Counters of one table of a source; sent every second while they move.
+    SourceStatistics(SourceStatistics),
+    /// A write was evaluated.
+    WriteStaged {
+        /// Its request.
+        write: RequestId,
+        /// Rows affected by each operation, or why it cannot happen.
+        result: Result<Vec<u64>, RequestError>,
+    },
+    /// An epoch was run and its writes are durable in the local log.
+    EpochComplete {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// A dataflow has caught up with its inputs.
+    Hydrated {
+        /// The dataflow.
+        id: ObjectId,
+    },
+    /// Answer to `Commit`: the Delta tables hold everything up to `epoch`.
+    Committed {
+        /// The epoch.
+        epoch: Epoch,
+        /// The version of each Delta table that changed.
+        versions: Vec<(ObjectId, i64)>,
+    },
+    /// An upstream answered.
+    UpstreamAnswer {
+        /// The request.
+        request: RequestId,
+        /// The answer.
+        answer: Result<UpstreamAnswer, RequestError>,
+    },
+    /// Rows and bytes held in memory; sent every second while they move.
+    CollectionStatistics {
+        /// The collection or dataflow.
+        id: ObjectId,
+        /// Rows, counting multiplicities.
+        rows: u64,
+        /// Bytes of memory.
+        bytes: u64,
+    },
+    /// Answer to `Shutdown`.
+    Stopped,
+    /// An invariant is broken; the worker has stopped. The process must exit.
+    Fatal {
+        /// What happened.
+        message: String,
+    },
+}
+
+/// The state of a source or source table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SourceStatus {
+    /// Connecting or reading the snapshot.
+    Starting,
+    /// Streaming.
+    Running,
+    /// Cannot go on for now; retrying.
+    Stalled {
+        /// Why.
+        error: String,
+        /// What the user can do.
+        hint: Option<String>,
+    },
+    /// Cannot go on ever; must be dropped.
+    Failed {
+        /// Why.
+        error: String,
+        /// What the user can do.
+        hint: Option<String>,
+    },
+}
+
+/// Counters of one source table since the process started, except where said otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStatistics {
+    /// The table, or the source itself.
+    pub object: Option<ObjectId>,
+    /// Changes received.
+    pub messages_received: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Changes handed to the engine.
+    pub updates_staged: u64,
+    /// Changes that are in a complete epoch.
+    pub updates_committed: u64,
+    /// Rows in the snapshot, as upstream estimates.
+    pub snapshot_records_known: Option<u64>,
+    /// Rows of the snapshot read so far.
+    pub snapshot_records_staged: Option<u64>,
+    /// Newest position known upstream.
+    pub offset_known: Option<u64>,
+    /// Newest position in a complete epoch.
+    pub offset_committed: Option<u64>,
+}

@@ -1,0 +1,254 @@
+//! What statements that change the catalog change: from a statement and a catalog to a list of changes, or to what is wrong.
+//!
+//! Owns the rules of CREATE, ALTER, DROP and COMMENT: names, existence, dependencies, notices. Views, materialized views and indexes are planned elsewhere first
+//! ([`crate::plan`]) and handed in. Must not know how changes become durable, nor talk to upstreams: what they answered is handed in.
+//! Called by `coordinator`.
+//!
+//! Invariants. Nothing is changed here: a [`DdlPlan`] is applied by [`Catalog::apply`] as a whole. The plan is valid for the version of the catalog it was made for.
+//! Values of secrets are never in a plan.
+
+mod create;
+mod create_sql;
+mod drop;
+pub mod pg_types;
+mod rename;
+mod source;
+
+#[cfg(test)]
+mod tests;
+
+use flowstone_types::ObjectId;
+
+pub use create::{
+    ViewParts, default_index_key, index_relation, plan_create_index, plan_create_materialized_view,
+    plan_create_view,
+};
+pub use create_sql::create_sql;
+pub use source::{
+    plan_add_subsources, plan_create_source, plan_table_from_source, source_connection,
+};
+
+use crate::ast::{CommentTarget, Name, ObjectType, StatementKind};
+use crate::catalog::{Catalog, CatalogChange, ResolveContext};
+use crate::error::{Error, ErrorKind};
+
+/// What a statement changes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DdlPlan {
+    /// The changes, to be applied together. Empty if there is nothing to do (`IF NOT EXISTS` of what exists).
+    pub changes: Vec<CatalogChange>,
+    /// Items that come into being, in the order of the changes.
+    pub created: Vec<ObjectId>,
+    /// Items that go, dependents first.
+    pub dropped: Vec<ObjectId>,
+    /// What the client is told besides.
+    pub notices: Vec<Notice>,
+    /// The tag of CommandComplete.
+    pub tag: String,
+}
+
+impl DdlPlan {
+    fn new(tag: impl Into<String>) -> Self {
+        Self {
+            tag: tag.into(),
+            ..Self::default()
+        }
+    }
+
+    /// A plan that changes nothing and says why.
+    fn skip(tag: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            notices: vec![Notice::note(message)],
+            ..Self::new(tag)
+        }
+    }
+}
+
+/// How much a notice matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Severity {
+    /// `NOTICE`
+    Notice,
+    /// `WARNING`
+    Warning,
+}
+
+/// Something a client is told that is no error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// How much it matters.
+    pub severity: Severity,
+    /// What it says: lower case, no full stop.
+    pub message: String,
+    /// What the user can do.
+    pub hint: Option<String>,
+}
+
+impl Notice {
+    /// A notice.
+    pub fn note(message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Notice,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// A warning.
+    pub fn warning(message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            message: message.into(),
+            hint: None,
+        }
+    }
+}
+
+/// Gives out ids and OIDs as the catalog will once the plan is applied.
+#[derive(Debug)]
+struct Ids {
+    id: u64,
+    oid: u32,
+}
+
+impl Ids {
+    const fn new(catalog: &Catalog) -> Self {
+        Self {
+            id: catalog.next_id,
+            oid: catalog.next_oid,
+        }
+    }
+
+    const fn id(&mut self) -> u64 {
+        let id = self.id;
+        self.id += 1;
+        id
+    }
+
+    const fn oid(&mut self) -> u32 {
+        let oid = self.oid;
+        self.oid += 1;
+        oid
+    }
+}
+
+/// `error` at the place where `name` is written.
+fn at(error: Error, name: &Name) -> Error {
+    if name.position() > 0 {
+        error.at(name.position())
+    } else {
+        error
+    }
+}
+
+/// Plans every statement that changes the catalog, except the ones that need more than the catalog: CREATE of views, materialized views, indexes and sources,
+/// and what adds tables to a source. Those have functions of their own.
+///
+/// # Errors
+/// Whatever is wrong with the statement; [`ErrorKind::Internal`] for a statement that is not one of these.
+pub fn plan_ddl(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    statement: &StatementKind,
+) -> Result<DdlPlan, Error> {
+    match statement {
+        StatementKind::CreateDatabase(create) => create::database(catalog, create),
+        StatementKind::CreateSchema(create) => create::schema(catalog, ctx, create),
+        StatementKind::CreateTable(create) => create::table(catalog, ctx, create),
+        StatementKind::CreateSecret(create) => create::secret(catalog, ctx, create),
+        StatementKind::CreateConnection(create) => create::connection(catalog, ctx, create),
+        StatementKind::AlterConnection(alter) => create::alter_connection(catalog, ctx, alter),
+        StatementKind::AlterSecret(alter) => {
+            // The value is the coordinator's business; the catalog only says whether there is such a secret.
+            match catalog.find_item(ctx, &alter.name, ObjectType::Secret)? {
+                Some(_) => Ok(DdlPlan::new("ALTER SECRET")),
+                None if alter.if_exists => Ok(DdlPlan::skip(
+                    "ALTER SECRET",
+                    does_not_exist(ObjectType::Secret, &alter.name),
+                )),
+                None => Err(crate::catalog::names::missing(
+                    ObjectType::Secret,
+                    &alter.name,
+                )),
+            }
+        }
+        StatementKind::AlterRename(rename) => rename::rename(catalog, ctx, rename),
+        StatementKind::AlterSchemaSwap(swap) => rename::swap(catalog, ctx, swap),
+        StatementKind::Drop(drop) => drop::drop(catalog, ctx, drop),
+        StatementKind::AlterSourceDropSubsource(alter) => {
+            drop::drop_subsources(catalog, ctx, alter)
+        }
+        StatementKind::CommentOn(comment) => {
+            self::comment(catalog, ctx, &comment.target, comment.comment.as_ref())
+        }
+        _ => Err(Error::internal(
+            "not a statement that changes only the catalog",
+        )),
+    }
+}
+
+/// The text of the notice of `IF EXISTS`.
+fn does_not_exist(object_type: ObjectType, name: &Name) -> String {
+    format!(
+        "{} \"{}\" does not exist, skipping",
+        object_type.noun(),
+        name.item()
+    )
+}
+
+fn comment(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    target: &CommentTarget,
+    comment: Option<&String>,
+) -> Result<DdlPlan, Error> {
+    let mut plan = DdlPlan::new("COMMENT");
+    let item = match target {
+        CommentTarget::Object {
+            object_type: object_type @ (ObjectType::Database | ObjectType::Schema),
+            name,
+        } => {
+            return Err(at(
+                Error::unsupported(format!(
+                    "comments on a {} are not supported",
+                    object_type.noun()
+                )),
+                name,
+            ));
+        }
+        CommentTarget::Object { object_type, name } => {
+            let mut item = catalog.resolve_item(ctx, name, *object_type)?.clone();
+            item.comment = comment.cloned();
+            item
+        }
+        CommentTarget::Column { relation, column } => {
+            let mut item = match catalog.resolve_relation(ctx, relation)? {
+                crate::catalog::Resolved::Item(item) => item.clone(),
+                crate::catalog::Resolved::System(_) => {
+                    let message = format!("permission denied: \"{relation}\" is a system catalog");
+                    return Err(at(
+                        Error::new(ErrorKind::InsufficientPrivilege, message),
+                        relation,
+                    ));
+                }
+            };
+            let position = item
+                .columns()
+                .and_then(|columns| columns.iter().position(|found| found.name == column.value));
+            let message = format!(
+                "column \"{}\" of relation \"{}\" does not exist",
+                column.value, item.name
+            );
+            let position = position.ok_or_else(|| {
+                Error::new(ErrorKind::UndefinedColumn, message).at(column.position)
+            })?;
+            match comment {
+                Some(comment) => item.column_comments.insert(position, comment.clone()),
+                None => item.column_comments.remove(&position),
+            };
+            item
+        }
+    };
+    plan.changes.push(CatalogChange::PutItem(Box::new(item)));
+    Ok(plan)
+}

@@ -1,0 +1,804 @@
+//! CREATE of everything but sources.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flowstone_proto::message::SslMode;
+use flowstone_types::ObjectId;
+
+use super::{DdlPlan, Ids, at, create_sql};
+use crate::ast::{
+    AlterConnection, AlterConnectionAction, ConnectionOption, ConnectionOptionName,
+    CreateConnection, CreateDatabase, CreateIndex, CreateMaterializedView, CreateSchema,
+    CreateSecret, CreateTable, CreateView, Name, ObjectType, OptionValue,
+};
+use crate::catalog::{
+    Catalog, CatalogChange, Column, Connection, DEFAULT_CLUSTER, DEFAULT_SCHEMA, Database,
+    DatabaseId, IndexKey, Item, ItemKind, ResolveContext, Resolved, Schema, SchemaId,
+    StringOrSecret,
+};
+use crate::error::{Error, ErrorKind};
+
+/// Prefixes of names that are the system's.
+const RESERVED_PREFIXES: [&str; 2] = ["mz_", "pg_"];
+
+pub(super) fn database(catalog: &Catalog, create: &CreateDatabase) -> Result<DdlPlan, Error> {
+    let tag = "CREATE DATABASE";
+    let name = &create.name.value;
+    if catalog
+        .databases
+        .values()
+        .any(|database| database.name == *name)
+    {
+        if create.if_not_exists {
+            return Ok(DdlPlan::skip(
+                tag,
+                format!("database \"{name}\" already exists, skipping"),
+            ));
+        }
+        return Err(Error::new(
+            ErrorKind::DuplicateDatabase,
+            format!("database \"{name}\" already exists"),
+        )
+        .at(create.name.position));
+    }
+    let mut ids = Ids::new(catalog);
+    let database = Database {
+        id: DatabaseId(ids.id()),
+        oid: ids.oid(),
+        name: name.clone(),
+    };
+    let schema = Schema {
+        id: SchemaId(ids.id()),
+        oid: ids.oid(),
+        name: DEFAULT_SCHEMA.to_owned(),
+        database: Some(database.id),
+    };
+    let mut plan = DdlPlan::new(tag);
+    plan.changes = vec![
+        CatalogChange::PutDatabase(database),
+        CatalogChange::PutSchema(schema),
+    ];
+    Ok(plan)
+}
+
+pub(super) fn schema(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    create: &CreateSchema,
+) -> Result<DdlPlan, Error> {
+    let tag = "CREATE SCHEMA";
+    let name = create.name.item();
+    let database = match create.name.parts.as_slice() {
+        [database, _] => catalog.resolve_database(&database.value),
+        _ => catalog.resolve_database(&ctx.database),
+    };
+    let database = database.map_err(|error| at(error, &create.name))?.id;
+    if RESERVED_PREFIXES
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+    {
+        let error = Error::new(
+            ErrorKind::InvalidName,
+            format!("unacceptable schema name \"{name}\""),
+        );
+        return Err(at(
+            error.with_detail("The prefixes \"mz_\" and \"pg_\" are reserved for system schemas."),
+            &create.name,
+        ));
+    }
+    if catalog.find_schema(Some(database), name).is_some() {
+        if create.if_not_exists {
+            return Ok(DdlPlan::skip(
+                tag,
+                format!("schema \"{name}\" already exists, skipping"),
+            ));
+        }
+        return Err(at(
+            Error::new(
+                ErrorKind::DuplicateSchema,
+                format!("schema \"{name}\" already exists"),
+            ),
+            &create.name,
+        ));
+    }
+    let mut ids = Ids::new(catalog);
+    let schema = Schema {
+        id: SchemaId(ids.id()),
+        oid: ids.oid(),
+        name: name.to_owned(),
+        database: Some(database),
+    };
+    let mut plan = DdlPlan::new(tag);
+    plan.changes = vec![CatalogChange::PutSchema(schema)];
+    Ok(plan)
+}
+
+/// What is in the way of a new item.
+pub(super) enum Place<'a> {
+    /// Nothing: it goes into this schema.
+    Free(&'a Schema),
+    /// Something, and the statement says that this is fine.
+    Taken(DdlPlan),
+}
+
+/// Where a new item called `name` goes, or why it cannot.
+pub(super) fn place<'a>(
+    catalog: &'a Catalog,
+    ctx: &ResolveContext,
+    name: &Name,
+    if_not_exists: bool,
+    tag: &str,
+) -> Result<Place<'a>, Error> {
+    let schema = catalog.target_schema(ctx, name)?;
+    let Some(existing) = catalog.items_named(schema.id, name.item()).next() else {
+        return Ok(Place::Free(schema));
+    };
+    let what = if existing.columns().is_some() || matches!(existing.kind, ItemKind::Index { .. }) {
+        "relation"
+    } else {
+        existing.noun()
+    };
+    let message = format!("{what} \"{}\" already exists", name.item());
+    if if_not_exists {
+        return Ok(Place::Taken(DdlPlan::skip(
+            tag,
+            format!("{message}, skipping"),
+        )));
+    }
+    let kind = if what == "relation" {
+        ErrorKind::DuplicateTable
+    } else {
+        ErrorKind::DuplicateObject
+    };
+    Err(at(Error::new(kind, message), name))
+}
+
+/// An item as it is before its CREATE text is made.
+pub(super) fn new_item(
+    ids: &mut Ids,
+    schema: SchemaId,
+    name: &str,
+    depends_on: Vec<ObjectId>,
+    kind: ItemKind,
+) -> Item {
+    Item {
+        id: ObjectId::User(ids.id()),
+        oid: ids.oid(),
+        schema,
+        name: name.to_owned(),
+        create_sql: String::new(),
+        depends_on,
+        comment: None,
+        column_comments: BTreeMap::new(),
+        kind,
+    }
+}
+
+/// Adds an item to a plan. `catalog` must know everything the item refers to.
+pub(super) fn put(plan: &mut DdlPlan, catalog: &Catalog, mut item: Item) {
+    item.create_sql = create_sql(catalog, &item);
+    plan.created.push(item.id);
+    plan.changes.push(CatalogChange::PutItem(Box::new(item)));
+}
+
+/// A plan that just makes one item.
+fn one(catalog: &Catalog, tag: &str, item: Item) -> DdlPlan {
+    let mut plan = DdlPlan::new(tag);
+    put(&mut plan, catalog, item);
+    plan
+}
+
+pub(super) fn cluster_exists(cluster: Option<&crate::ast::Ident>) -> Result<(), Error> {
+    match cluster {
+        Some(cluster) if cluster.value != DEFAULT_CLUSTER => {
+            let error = Error::new(
+                ErrorKind::UndefinedObject,
+                format!("cluster \"{}\" does not exist", cluster.value),
+            )
+            .at(cluster.position);
+            Err(error.with_hint(format!("The only cluster is \"{DEFAULT_CLUSTER}\".")))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn table(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    create: &CreateTable,
+) -> Result<DdlPlan, Error> {
+    let tag = "CREATE TABLE";
+    if create.temporary {
+        return Err(at(
+            Error::unsupported("temporary tables are not supported"),
+            &create.name,
+        ));
+    }
+    if let Some(constraint) = create.constraints.first() {
+        let error = Error::unsupported(format!(
+            "{} constraints are not supported",
+            constraint.kind.keyword()
+        ));
+        return Err(error
+            .with_hint("Create the table without it: only NOT NULL is enforced.")
+            .at(constraint.position));
+    }
+    let schema = match place(catalog, ctx, &create.name, create.if_not_exists, tag)? {
+        Place::Free(schema) => schema,
+        Place::Taken(plan) => return Ok(plan),
+    };
+    let mut seen = BTreeSet::new();
+    for column in &create.columns {
+        if !seen.insert(&column.name.value) {
+            let message = format!("column \"{}\" specified more than once", column.name.value);
+            return Err(Error::new(ErrorKind::DuplicateColumn, message).at(column.name.position));
+        }
+    }
+    let columns = create.columns.iter().map(|column| Column {
+        name: column.name.value.clone(),
+        sql_type: column.sql_type.clone(),
+        nullable: !column.not_null,
+        default: column.default.as_ref().map(ToString::to_string),
+    });
+    let kind = ItemKind::Table {
+        columns: columns.collect(),
+        key: None,
+        source: None,
+    };
+    Ok(one(
+        catalog,
+        tag,
+        new_item(
+            &mut Ids::new(catalog),
+            schema.id,
+            create.name.item(),
+            Vec::new(),
+            kind,
+        ),
+    ))
+}
+
+pub(super) fn secret(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    create: &CreateSecret,
+) -> Result<DdlPlan, Error> {
+    let tag = "CREATE SECRET";
+    match place(catalog, ctx, &create.name, create.if_not_exists, tag)? {
+        Place::Free(schema) => Ok(one(
+            catalog,
+            tag,
+            new_item(
+                &mut Ids::new(catalog),
+                schema.id,
+                create.name.item(),
+                Vec::new(),
+                ItemKind::Secret,
+            ),
+        )),
+        Place::Taken(plan) => Ok(plan),
+    }
+}
+
+pub(super) fn connection(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    create: &CreateConnection,
+) -> Result<DdlPlan, Error> {
+    let tag = "CREATE CONNECTION";
+    let schema = match place(catalog, ctx, &create.name, create.if_not_exists, tag)? {
+        Place::Free(schema) => schema,
+        Place::Taken(plan) => return Ok(plan),
+    };
+    let mut fields = Fields::default();
+    for option in &create.options {
+        fields.set(catalog, ctx, option)?;
+    }
+    let (connection, depends_on) = fields.finish(&create.name)?;
+    let item = new_item(
+        &mut Ids::new(catalog),
+        schema.id,
+        create.name.item(),
+        depends_on,
+        ItemKind::Connection(connection),
+    );
+    Ok(one(catalog, tag, item))
+}
+
+pub(super) fn alter_connection(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    alter: &AlterConnection,
+) -> Result<DdlPlan, Error> {
+    let tag = "ALTER CONNECTION";
+    let Some(item) = catalog.find_item(ctx, &alter.name, ObjectType::Connection)? else {
+        if alter.if_exists {
+            return Ok(DdlPlan::skip(
+                tag,
+                super::does_not_exist(ObjectType::Connection, &alter.name),
+            ));
+        }
+        return Err(crate::catalog::names::missing(
+            ObjectType::Connection,
+            &alter.name,
+        ));
+    };
+    let ItemKind::Connection(connection) = &item.kind else {
+        return Err(Error::internal("a connection is something else"));
+    };
+    let mut fields = Fields::of(connection);
+    for action in &alter.actions {
+        match action {
+            AlterConnectionAction::Set(option) => fields.set(catalog, ctx, option)?,
+            AlterConnectionAction::Unset { name, position } => {
+                fields.unset(*name).map_err(|error| error.at(*position))?
+            }
+        }
+    }
+    let (connection, depends_on) = fields.finish(&alter.name)?;
+    let mut item = item.clone();
+    item.kind = ItemKind::Connection(connection);
+    item.depends_on = depends_on;
+    item.create_sql = create_sql(catalog, &item);
+    let mut plan = DdlPlan::new(tag);
+    plan.changes.push(CatalogChange::PutItem(Box::new(item)));
+    Ok(plan)
+}
+
+/// The options of a connection to PostgreSQL, as far as they are known.
+#[derive(Debug, Default)]
+struct Fields {
+    host: Option<String>,
+    port: Option<u16>,
+    user: Option<StringOrSecret>,
+    password: Option<ObjectId>,
+    database: Option<String>,
+    ssl_mode: Option<SslMode>,
+    ssl_root: Option<StringOrSecret>,
+}
+
+/// PostgreSQL's port.
+const POSTGRES_PORT: u16 = 5432;
+
+impl Fields {
+    fn of(connection: &Connection) -> Self {
+        let Connection::Postgres {
+            host,
+            port,
+            user,
+            password,
+            database,
+            ssl_mode,
+            ssl_root,
+        } = connection.clone();
+        Self {
+            host: Some(host),
+            port: Some(port),
+            user: Some(user),
+            password,
+            database: Some(database),
+            ssl_mode: Some(ssl_mode),
+            ssl_root,
+        }
+    }
+
+    fn set(
+        &mut self,
+        catalog: &Catalog,
+        ctx: &ResolveContext,
+        option: &ConnectionOption,
+    ) -> Result<(), Error> {
+        let name = option.name;
+        let invalid = |what: &str| {
+            Error::new(
+                ErrorKind::InvalidParameterValue,
+                format!("invalid {}: {what}", name.keyword()),
+            )
+            .at(option.position)
+        };
+        let text = || {
+            option
+                .value
+                .text()
+                .map(str::to_owned)
+                .ok_or_else(|| invalid("must be a string"))
+        };
+        let secret = |name: &Name| {
+            catalog
+                .resolve_item(ctx, name, ObjectType::Secret)
+                .map(|item| item.id)
+        };
+        let text_or_secret = || match &option.value {
+            OptionValue::Secret(name) => secret(name).map(StringOrSecret::Secret),
+            _ => text().map(StringOrSecret::String),
+        };
+        match name {
+            ConnectionOptionName::Host => self.host = Some(text()?).filter(|host| !host.is_empty()),
+            ConnectionOptionName::Port => {
+                let port = text()?.parse::<u16>().ok().filter(|port| *port > 0);
+                self.port =
+                    Some(port.ok_or_else(|| invalid("must be a number between 1 and 65535"))?);
+            }
+            ConnectionOptionName::User => self.user = Some(text_or_secret()?),
+            ConnectionOptionName::Password => match &option.value {
+                OptionValue::Secret(name) => self.password = Some(secret(name)?),
+                _ => {
+                    return Err(invalid("must be a secret").with_hint(
+                        "Create it with CREATE SECRET and give PASSWORD SECRET and its name.",
+                    ));
+                }
+            },
+            ConnectionOptionName::Database => self.database = Some(text()?),
+            ConnectionOptionName::SslMode => {
+                let mode = text()?.to_ascii_lowercase().replace('-', "_");
+                self.ssl_mode = Some(match mode.as_str() {
+                    "disable" | "disabled" => SslMode::Disable,
+                    "prefer" | "preferred" => SslMode::Prefer,
+                    "require" | "required" => SslMode::Require,
+                    "verify_ca" => SslMode::VerifyCa,
+                    "verify_full" => SslMode::VerifyFull,
+                    _ => {
+                        return Err(invalid(
+                            "must be disable, prefer, require, verify_ca or verify_full",
+                        ));
+                    }
+                });
+            }
+            ConnectionOptionName::SslCertificateAuthority => {
+                self.ssl_root = Some(text_or_secret()?)
+            }
+            ConnectionOptionName::SslCertificate
+            | ConnectionOptionName::SslKey
+            | ConnectionOptionName::SshTunnel
+            | ConnectionOptionName::AwsPrivatelink => {
+                return Err(Error::unsupported(format!(
+                    "option {} is not supported",
+                    name.keyword()
+                ))
+                .at(option.position));
+            }
+        }
+        Ok(())
+    }
+
+    fn unset(&mut self, name: ConnectionOptionName) -> Result<(), Error> {
+        match name {
+            ConnectionOptionName::Port => self.port = None,
+            ConnectionOptionName::Password => self.password = None,
+            ConnectionOptionName::SslMode => self.ssl_mode = None,
+            ConnectionOptionName::SslCertificateAuthority => self.ssl_root = None,
+            ConnectionOptionName::Host
+            | ConnectionOptionName::User
+            | ConnectionOptionName::Database => {
+                return Err(Error::new(
+                    ErrorKind::InvalidParameterValue,
+                    format!("option {} is required", name.keyword()),
+                ));
+            }
+            ConnectionOptionName::SslCertificate
+            | ConnectionOptionName::SslKey
+            | ConnectionOptionName::SshTunnel
+            | ConnectionOptionName::AwsPrivatelink => {}
+        }
+        Ok(())
+    }
+
+    fn finish(self, name: &Name) -> Result<(Connection, Vec<ObjectId>), Error> {
+        let required = |what: &str| {
+            at(
+                Error::new(
+                    ErrorKind::InvalidParameterValue,
+                    format!("option {what} is required"),
+                ),
+                name,
+            )
+        };
+        let ssl_mode = self.ssl_mode.unwrap_or_default();
+        if self.ssl_root.is_none() && matches!(ssl_mode, SslMode::VerifyCa | SslMode::VerifyFull) {
+            return Err(required("SSL CERTIFICATE AUTHORITY"));
+        }
+        let connection = Connection::Postgres {
+            host: self.host.ok_or_else(|| required("HOST"))?,
+            port: self.port.unwrap_or(POSTGRES_PORT),
+            user: self.user.ok_or_else(|| required("USER"))?,
+            password: self.password,
+            database: self.database.ok_or_else(|| required("DATABASE"))?,
+            ssl_mode,
+            ssl_root: self.ssl_root,
+        };
+        let depends_on = secrets_of(&connection);
+        Ok((connection, depends_on))
+    }
+}
+
+fn secrets_of(connection: &Connection) -> Vec<ObjectId> {
+    let Connection::Postgres {
+        user,
+        password,
+        ssl_root,
+        ..
+    } = connection;
+    let mut found = BTreeSet::new();
+    found.extend(*password);
+    for value in [Some(user), ssl_root.as_ref()].into_iter().flatten() {
+        if let StringOrSecret::Secret(id) = value {
+            found.insert(*id);
+        }
+    }
+    found.into_iter().collect()
+}
+
+/// What planning found out about the query of a view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewParts {
+    /// Its columns.
+    pub columns: Vec<Column>,
+    /// The query as SQL with qualified names.
+    pub query: String,
+    /// What the query names; relations of the system among it do no harm.
+    pub depends_on: Vec<ObjectId>,
+}
+
+impl ViewParts {
+    /// Only items of the catalog are dependencies that something could break.
+    fn user_dependencies(&self) -> Vec<ObjectId> {
+        let found: BTreeSet<ObjectId> = self
+            .depends_on
+            .iter()
+            .copied()
+            .filter(|id| matches!(id, ObjectId::User(_)))
+            .collect();
+        found.into_iter().collect()
+    }
+}
+
+/// Drops what `OR REPLACE` replaces, and says where the new item goes.
+fn replace(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    name: &Name,
+    object_type: ObjectType,
+    plan: &mut DdlPlan,
+) -> Result<SchemaId, Error> {
+    let schema = catalog.target_schema(ctx, name)?.id;
+    let Some(existing) = catalog.items_named(schema, name.item()).next() else {
+        return Ok(schema);
+    };
+    if !existing.is(object_type) {
+        let article = if object_type == ObjectType::Index {
+            "an"
+        } else {
+            "a"
+        };
+        return Err(at(
+            Error::new(
+                ErrorKind::WrongObjectType,
+                format!(
+                    "\"{}\" is not {article} {}",
+                    existing.name,
+                    object_type.noun()
+                ),
+            ),
+            name,
+        ));
+    }
+    super::drop::add(catalog, plan, &[existing.id], false)?;
+    Ok(schema)
+}
+
+/// Plans `CREATE VIEW`, its query having been planned.
+///
+/// # Errors
+/// [`ErrorKind::DuplicateTable`] and others about the name; [`ErrorKind::DependentObjectsStillExist`] if what is replaced is used.
+pub fn plan_create_view(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    create: &CreateView,
+    parts: &ViewParts,
+) -> Result<DdlPlan, Error> {
+    let tag = "CREATE VIEW";
+    if create.temporary {
+        return Err(at(
+            Error::unsupported("temporary views are not supported"),
+            &create.name,
+        ));
+    }
+    let mut plan = DdlPlan::new(tag);
+    let schema = if create.or_replace {
+        replace(catalog, ctx, &create.name, ObjectType::View, &mut plan)?
+    } else {
+        match place(catalog, ctx, &create.name, create.if_not_exists, tag)? {
+            Place::Free(schema) => schema.id,
+            Place::Taken(plan) => return Ok(plan),
+        }
+    };
+    let kind = ItemKind::View {
+        columns: parts.columns.clone(),
+        query: parts.query.clone(),
+    };
+    put(
+        &mut plan,
+        catalog,
+        new_item(
+            &mut Ids::new(catalog),
+            schema,
+            create.name.item(),
+            parts.user_dependencies(),
+            kind,
+        ),
+    );
+    refuse_self_reference(&plan, &create.name)?;
+    Ok(plan)
+}
+
+/// Plans `CREATE MATERIALIZED VIEW`, its query having been planned. `key`: columns known to identify a row.
+///
+/// # Errors
+/// As [`plan_create_view`]; [`ErrorKind::UndefinedColumn`] for `ASSERT NOT NULL` of what is no column.
+pub fn plan_create_materialized_view(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    create: &CreateMaterializedView,
+    parts: &ViewParts,
+    key: Option<Vec<usize>>,
+) -> Result<DdlPlan, Error> {
+    let tag = "CREATE MATERIALIZED VIEW";
+    cluster_exists(create.in_cluster.as_ref())?;
+    if let Some(column) = create.assert_not_null.first() {
+        if !parts.columns.iter().any(|found| found.name == column.value) {
+            return Err(Error::new(
+                ErrorKind::UndefinedColumn,
+                format!("column \"{}\" does not exist", column.value),
+            )
+            .at(column.position));
+        }
+        return Err(Error::unsupported("ASSERT NOT NULL is not supported").at(column.position));
+    }
+    if let Some(option) = create.options.first() {
+        return Err(
+            Error::unsupported(format!("option {} is not supported", option.name))
+                .at(option.position),
+        );
+    }
+    let mut plan = DdlPlan::new(tag);
+    let schema = if create.or_replace {
+        replace(
+            catalog,
+            ctx,
+            &create.name,
+            ObjectType::MaterializedView,
+            &mut plan,
+        )?
+    } else {
+        match place(catalog, ctx, &create.name, create.if_not_exists, tag)? {
+            Place::Free(schema) => schema.id,
+            Place::Taken(plan) => return Ok(plan),
+        }
+    };
+    let kind = ItemKind::MaterializedView {
+        columns: parts.columns.clone(),
+        query: parts.query.clone(),
+        key,
+    };
+    put(
+        &mut plan,
+        catalog,
+        new_item(
+            &mut Ids::new(catalog),
+            schema,
+            create.name.item(),
+            parts.user_dependencies(),
+            kind,
+        ),
+    );
+    refuse_self_reference(&plan, &create.name)?;
+    Ok(plan)
+}
+
+/// What `OR REPLACE` drops cannot be read by what replaces it.
+fn refuse_self_reference(plan: &DdlPlan, name: &Name) -> Result<(), Error> {
+    let uses = plan.changes.iter().any(|change| matches!(change, CatalogChange::PutItem(item) if item.depends_on.iter().any(|id| plan.dropped.contains(id))));
+    if !uses {
+        return Ok(());
+    }
+    Err(at(
+        Error::new(
+            ErrorKind::InvalidObjectDefinition,
+            format!("\"{name}\" cannot be replaced by a query that reads it"),
+        ),
+        name,
+    ))
+}
+
+/// The relation that an index is to be on.
+///
+/// # Errors
+/// As [`Catalog::resolve_relation`]; [`ErrorKind::InsufficientPrivilege`] for a relation of the system.
+pub fn index_relation<'a>(
+    catalog: &'a Catalog,
+    ctx: &ResolveContext,
+    create: &CreateIndex,
+) -> Result<&'a Item, Error> {
+    match catalog.resolve_relation(ctx, &create.on)? {
+        Resolved::Item(item) => Ok(item),
+        Resolved::System(_) => {
+            let message = format!("permission denied: \"{}\" is a system catalog", create.on);
+            Err(at(
+                Error::new(ErrorKind::InsufficientPrivilege, message),
+                &create.on,
+            ))
+        }
+    }
+}
+
+/// The key of a default index: the columns that are known to identify a row, or all of them.
+#[must_use]
+pub fn default_index_key(relation: &Item) -> Vec<IndexKey> {
+    let columns = relation.columns().unwrap_or_default();
+    let key = match &relation.kind {
+        ItemKind::Table { key: Some(key), .. }
+        | ItemKind::MaterializedView { key: Some(key), .. } => key.clone(),
+        _ => (0..columns.len()).collect(),
+    };
+    let of = |position: usize| {
+        columns.get(position).map(|column| IndexKey {
+            expression: crate::ast::quote_ident(&column.name),
+            column: Some(position),
+        })
+    };
+    key.into_iter().filter_map(of).collect()
+}
+
+/// Plans `CREATE INDEX`, its key having been planned ([`default_index_key`] for a default index).
+///
+/// # Errors
+/// As [`index_relation`]; [`ErrorKind::DuplicateTable`] if the name is taken; [`ErrorKind::UndefinedObject`] for another cluster.
+pub fn plan_create_index(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    create: &CreateIndex,
+    key: Vec<IndexKey>,
+) -> Result<DdlPlan, Error> {
+    let tag = "CREATE INDEX";
+    cluster_exists(create.in_cluster.as_ref())?;
+    if let Some(option) = create.options.first() {
+        return Err(
+            Error::unsupported(format!("option {} is not supported", option.name))
+                .at(option.position),
+        );
+    }
+    let relation = index_relation(catalog, ctx, create)?;
+    let name = match &create.name {
+        Some(name) => {
+            // An index lives in the schema of its relation.
+            if catalog
+                .items_named(relation.schema, &name.value)
+                .next()
+                .is_some()
+            {
+                let message = format!("relation \"{}\" already exists", name.value);
+                if create.if_not_exists {
+                    return Ok(DdlPlan::skip(tag, format!("{message}, skipping")));
+                }
+                return Err(Error::new(ErrorKind::DuplicateTable, message).at(name.position));
+            }
+            name.value.clone()
+        }
+        None => catalog.unused_index_name(relation, if create.default { None } else { Some(&key) }),
+    };
+    let kind = ItemKind::Index {
+        on: relation.id,
+        key,
+    };
+    Ok(one(
+        catalog,
+        tag,
+        new_item(
+            &mut Ids::new(catalog),
+            relation.schema,
+            &name,
+            vec![relation.id],
+            kind,
+        ),
+    ))
+}

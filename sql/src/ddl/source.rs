@@ -1,0 +1,721 @@
+//! CREATE SOURCE and what adds tables to a source: from what the upstream says it has to a source item and tables with pinned columns.
+
+use std::collections::BTreeMap;
+
+use flowstone_proto::message::{
+    LoadGenerator, SourceColumn, SourceTable, UpstreamColumn, UpstreamTable,
+};
+use flowstone_types::{ObjectId, SqlType};
+
+use super::create::{Place, cluster_exists, new_item, place, put};
+use super::{DdlPlan, Ids, at, does_not_exist};
+use crate::ast::{
+    AlterSourceAddSubsource, CreateSource, CreateSourceKind, CreateTableFromSource, GeneratorKind,
+    Name, ObjectType, SourceTables, SubsourceReference,
+};
+use crate::catalog::names::missing;
+use crate::catalog::{
+    Catalog, CatalogChange, Column, Item, ItemKind, ResolveContext, SchemaId, Source,
+    SourceItemKind, TableSource,
+};
+use crate::error::{Error, ErrorKind};
+
+/// Milliseconds between the ticks of a generator, unless the statement says otherwise.
+const TICK_INTERVAL_MS: u64 = 1_000;
+/// The scale factor of TPCH, unless the statement says otherwise.
+const SCALE_FACTOR: f64 = 0.01;
+
+/// The type of an upstream column by its type's OID and modifier; `None` if we have none for it.
+type TypeOf<'f> = &'f dyn Fn(u32, i32) -> Option<SqlType>;
+
+/// The connection item that a new source reads through; `None` for a generator. The coordinator asks it what it has before the source is planned.
+///
+/// # Errors
+/// As [`Catalog::resolve_item`].
+pub fn source_connection<'a>(
+    catalog: &'a Catalog,
+    ctx: &ResolveContext,
+    create: &CreateSource,
+) -> Result<Option<&'a Item>, Error> {
+    match &create.kind {
+        CreateSourceKind::Postgres { connection, .. } => catalog
+            .resolve_item(ctx, connection, ObjectType::Connection)
+            .map(Some),
+        CreateSourceKind::LoadGenerator { .. } => Ok(None),
+    }
+}
+
+/// The generator that a statement describes.
+fn load_generator(
+    kind: GeneratorKind,
+    scale_factor: Option<f64>,
+    max_cardinality: Option<u64>,
+) -> LoadGenerator {
+    match kind {
+        GeneratorKind::Auction => LoadGenerator::Auction,
+        GeneratorKind::Counter => LoadGenerator::Counter { max_cardinality },
+        GeneratorKind::Tpch => LoadGenerator::Tpch {
+            scale_factor: scale_factor.unwrap_or(SCALE_FACTOR),
+        },
+    }
+}
+
+impl CreateSource {
+    /// The generator to ask for its tables, if the source is one.
+    #[must_use]
+    pub fn load_generator(&self) -> Option<LoadGenerator> {
+        match &self.kind {
+            CreateSourceKind::LoadGenerator {
+                generator,
+                scale_factor,
+                max_cardinality,
+                ..
+            } => Some(load_generator(*generator, *scale_factor, *max_cardinality)),
+            CreateSourceKind::Postgres { .. } => None,
+        }
+    }
+}
+
+/// A table that is to be made from an upstream table.
+struct Wanted<'u> {
+    upstream: &'u UpstreamTable,
+    schema: SchemaId,
+    name: String,
+}
+
+/// Plans `CREATE SOURCE`: the source, its progress relation and one table for each upstream table that is asked for.
+///
+/// `upstream`: the tables of the publication or of the generator. `slot`: the name of the replication slot to use. `type_of`: see [`super::pg_types::sql_type`].
+///
+/// # Errors
+/// [`ErrorKind::InvalidParameterValue`] and [`ErrorKind::InvalidObjectDefinition`] for what does not fit the upstream: tables or columns that are not there,
+/// types that cannot be captured, tables whose changes cannot be followed; as for other items about the name.
+pub fn plan_create_source(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    create: &CreateSource,
+    upstream: &[UpstreamTable],
+    slot: &str,
+    type_of: TypeOf<'_>,
+) -> Result<DdlPlan, Error> {
+    let tag = "CREATE SOURCE";
+    cluster_exists(create.in_cluster.as_ref())?;
+    if let Some(option) = create.options.first() {
+        return Err(
+            Error::unsupported(format!("option {} is not supported", option.name))
+                .at(option.position),
+        );
+    }
+    let schema = match place(catalog, ctx, &create.name, create.if_not_exists, tag)? {
+        Place::Free(schema) => schema.id,
+        Place::Taken(plan) => return Ok(plan),
+    };
+    let mut ids = Ids::new(catalog);
+    let single = matches!(
+        &create.kind,
+        CreateSourceKind::LoadGenerator {
+            generator: GeneratorKind::Counter,
+            ..
+        }
+    );
+    if single && create.tables != SourceTables::None {
+        return Err(at(
+            Error::unsupported(
+                "a COUNTER has just one table: FOR ALL TABLES and FOR TABLES are not supported for it",
+            ),
+            &create.name,
+        ));
+    }
+    let wanted = if single {
+        let table = upstream
+            .first()
+            .ok_or_else(|| Error::internal("the generator has no table"))?;
+        vec![Wanted {
+            upstream: table,
+            schema,
+            name: create.name.item().to_owned(),
+        }]
+    } else {
+        select(catalog, ctx, schema, &create.tables, upstream, create)?
+    };
+    check_names(
+        catalog,
+        &wanted,
+        Some((schema, create.name.item())).filter(|_| !single),
+    )?;
+    let (text_columns, exclude_columns) = match &create.kind {
+        CreateSourceKind::Postgres {
+            text_columns,
+            exclude_columns,
+            ..
+        } => (text_columns.as_slice(), exclude_columns.as_slice()),
+        CreateSourceKind::LoadGenerator { .. } => (&[][..], &[][..]),
+    };
+    // The table of a single-relation generator comes first, so that its name finds it before the source of the same name.
+    let reserved = single.then(|| (ids.id(), ids.oid()));
+    let (kind, depends_on, progress_column) = match &create.kind {
+        CreateSourceKind::Postgres {
+            connection,
+            publication,
+            ..
+        } => {
+            let connection = catalog
+                .resolve_item(ctx, connection, ObjectType::Connection)?
+                .id;
+            (
+                SourceItemKind::Postgres {
+                    connection,
+                    publication: publication.clone(),
+                    slot: slot.to_owned(),
+                },
+                vec![connection],
+                "lsn",
+            )
+        }
+        CreateSourceKind::LoadGenerator {
+            generator,
+            tick_interval,
+            scale_factor,
+            max_cardinality,
+        } => {
+            let tick_interval_ms = tick_interval.map_or(TICK_INTERVAL_MS, |interval| {
+                u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)
+            });
+            let generator = load_generator(*generator, *scale_factor, *max_cardinality);
+            (
+                SourceItemKind::LoadGenerator {
+                    generator,
+                    tick_interval_ms,
+                },
+                Vec::new(),
+                "offset",
+            )
+        }
+    };
+    let mut source = new_item(
+        &mut ids,
+        schema,
+        create.name.item(),
+        depends_on,
+        ItemKind::Source(Source {
+            kind,
+            progress: None,
+        }),
+    );
+    let (progress_schema, progress_name) = match &create.expose_progress_as {
+        Some(name) => match place(catalog, ctx, name, false, tag)? {
+            Place::Free(schema) => (schema.id, name.item().to_owned()),
+            Place::Taken(plan) => return Ok(plan),
+        },
+        None => (
+            schema,
+            catalog.unused_name(schema, &format!("{}_progress", create.name.item())),
+        ),
+    };
+    let columns = vec![Column {
+        name: progress_column.to_owned(),
+        sql_type: SqlType::UInt8,
+        nullable: true,
+        default: None,
+    }];
+    let progress_kind = ItemKind::Progress {
+        columns,
+        source: source.id,
+    };
+    let progress = new_item(
+        &mut ids,
+        progress_schema,
+        &progress_name,
+        vec![source.id],
+        progress_kind,
+    );
+    if let ItemKind::Source(kind) = &mut source.kind {
+        kind.progress = Some(progress.id);
+    }
+    let owned = true;
+    let mut tables = capture_all(
+        &wanted,
+        text_columns,
+        exclude_columns,
+        type_of,
+        source.id,
+        owned,
+        &mut ids,
+    )?;
+    if let (Some((id, oid)), Some(table)) = (reserved, tables.first_mut()) {
+        table.id = ObjectId::User(id);
+        table.oid = oid;
+        if let ItemKind::Table {
+            source: Some(fed), ..
+        } = &mut table.kind
+        {
+            fed.table.id = table.id;
+        }
+    }
+    // The texts name the new items, so they are made against a catalog that has them.
+    let mut after = catalog.clone();
+    let all: Vec<Item> = [source, progress].into_iter().chain(tables).collect();
+    after.apply(
+        &all.iter()
+            .map(|item| CatalogChange::PutItem(Box::new(item.clone())))
+            .collect::<Vec<_>>(),
+    )?;
+    let mut plan = DdlPlan::new(tag);
+    for item in all {
+        put(&mut plan, &after, item);
+    }
+    Ok(plan)
+}
+
+/// The upstream tables that a statement asks for, and what they are to be called.
+fn select<'u>(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    schema: SchemaId,
+    tables: &SourceTables,
+    upstream: &'u [UpstreamTable],
+    create: &CreateSource,
+) -> Result<Vec<Wanted<'u>>, Error> {
+    let whole = |table: &'u UpstreamTable| Wanted {
+        upstream: table,
+        schema,
+        name: table.name.clone(),
+    };
+    match tables {
+        SourceTables::None => Ok(Vec::new()),
+        SourceTables::All => {
+            if upstream.is_empty() {
+                let publication = match &create.kind {
+                    CreateSourceKind::Postgres { publication, .. } => publication.as_str(),
+                    CreateSourceKind::LoadGenerator { .. } => "",
+                };
+                let error = Error::new(
+                    ErrorKind::InvalidParameterValue,
+                    format!("publication \"{publication}\" is empty"),
+                );
+                return Err(at(error.with_hint("Add tables to the publication upstream with ALTER PUBLICATION ... ADD TABLE."), &create.name));
+            }
+            Ok(upstream.iter().map(whole).collect())
+        }
+        SourceTables::Schemas(schemas) => {
+            for schema in schemas {
+                if !upstream.iter().any(|table| table.schema == schema.value) {
+                    let message =
+                        format!("reference to schema {} not found in source", schema.value);
+                    return Err(
+                        Error::new(ErrorKind::InvalidParameterValue, message).at(schema.position)
+                    );
+                }
+            }
+            Ok(upstream
+                .iter()
+                .filter(|table| schemas.iter().any(|schema| schema.value == table.schema))
+                .map(whole)
+                .collect())
+        }
+        SourceTables::Tables(references) => references
+            .iter()
+            .map(|reference| wanted(catalog, ctx, schema, reference, upstream))
+            .collect(),
+    }
+}
+
+/// One table of `FOR TABLES` or `ADD SUBSOURCE`.
+fn wanted<'u>(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    schema: SchemaId,
+    subsource: &SubsourceReference,
+    upstream: &'u [UpstreamTable],
+) -> Result<Wanted<'u>, Error> {
+    let table = find(upstream, &subsource.reference)?;
+    Ok(match &subsource.alias {
+        Some(alias) if alias.parts.len() > 1 => Wanted {
+            upstream: table,
+            schema: catalog.target_schema(ctx, alias)?.id,
+            name: alias.item().to_owned(),
+        },
+        Some(alias) => Wanted {
+            upstream: table,
+            schema,
+            name: alias.item().to_owned(),
+        },
+        None => Wanted {
+            upstream: table,
+            schema,
+            name: table.name.clone(),
+        },
+    })
+}
+
+/// The upstream table that `table`, `schema.table` or `database.schema.table` stands for.
+fn find<'u>(upstream: &'u [UpstreamTable], reference: &Name) -> Result<&'u UpstreamTable, Error> {
+    let schema = reference
+        .parts
+        .len()
+        .checked_sub(2)
+        .and_then(|index| reference.parts.get(index));
+    let mut found = upstream.iter().filter(|table| {
+        table.name == reference.item() && schema.is_none_or(|schema| schema.value == table.schema)
+    });
+    match (found.next(), found.next()) {
+        (Some(table), None) => Ok(table),
+        (None, _) => Err(at(
+            Error::new(
+                ErrorKind::InvalidParameterValue,
+                format!("reference to {reference} not found in source"),
+            ),
+            reference,
+        )),
+        (Some(_), Some(_)) => {
+            let error = Error::new(
+                ErrorKind::InvalidParameterValue,
+                format!("reference to {reference} is ambiguous in source"),
+            );
+            Err(at(
+                error.with_hint("Qualify it with its schema upstream."),
+                reference,
+            ))
+        }
+    }
+}
+
+/// No two new tables may have one name, and none the name of something that exists.
+fn check_names(
+    catalog: &Catalog,
+    wanted: &[Wanted<'_>],
+    source: Option<(SchemaId, &str)>,
+) -> Result<(), Error> {
+    for (index, table) in wanted.iter().enumerate() {
+        let twice = wanted
+            .iter()
+            .take(index)
+            .any(|other| (other.schema, &other.name) == (table.schema, &table.name));
+        if twice || source == Some((table.schema, table.name.as_str())) {
+            let error = Error::new(
+                ErrorKind::InvalidObjectDefinition,
+                format!("multiple subsources would be named \"{}\"", table.name),
+            );
+            return Err(
+                error.with_hint("Use FOR TABLES (... AS ...) to give them different names.")
+            );
+        }
+        if catalog
+            .items_named(table.schema, &table.name)
+            .next()
+            .is_some()
+        {
+            return Err(Error::new(
+                ErrorKind::DuplicateTable,
+                format!("relation \"{}\" already exists", table.name),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `column` (up to four parts) names the column called `name` of `table`. A bare column name only does if `bare` is allowed.
+fn names_column(column: &Name, table: &UpstreamTable, name: &str, bare: bool) -> bool {
+    let mut parts = column.parts.iter().rev().map(|part| part.value.as_str());
+    parts.next() == Some(name)
+        && parts.next().map_or(bare, |found| found == table.name)
+        && parts.next().is_none_or(|found| found == table.schema)
+}
+
+/// Items for tables, with pinned columns. All that is wrong with all of them is said at once.
+fn capture_all(
+    wanted: &[Wanted<'_>],
+    text: &[Name],
+    exclude: &[Name],
+    type_of: TypeOf<'_>,
+    source: ObjectId,
+    owned: bool,
+    ids: &mut Ids,
+) -> Result<Vec<Item>, Error> {
+    let bare = !owned;
+    for (option, columns) in [("TEXT COLUMNS", text), ("EXCLUDE COLUMNS", exclude)] {
+        for column in columns {
+            let known = wanted.iter().any(|table| {
+                table
+                    .upstream
+                    .columns
+                    .iter()
+                    .any(|found| names_column(column, table.upstream, &found.name, bare))
+            });
+            if !known {
+                let message = format!("invalid {option}: column {column} not found in source");
+                return Err(at(
+                    Error::new(ErrorKind::InvalidParameterValue, message),
+                    column,
+                ));
+            }
+        }
+    }
+    check_replica_identity(wanted)?;
+    let mut unsupported: Vec<(String, &UpstreamColumn)> = Vec::new();
+    let mut items = Vec::new();
+    for table in wanted {
+        let upstream = table.upstream;
+        let mut columns = Vec::new();
+        let mut captured = Vec::new();
+        for column in &upstream.columns {
+            if exclude
+                .iter()
+                .any(|name| names_column(name, upstream, &column.name, bare))
+            {
+                continue;
+            }
+            let as_text = text
+                .iter()
+                .any(|name| names_column(name, upstream, &column.name, bare));
+            let sql_type = if as_text {
+                Some(SqlType::Text)
+            } else {
+                type_of(column.type_oid, column.type_modifier)
+            };
+            let Some(sql_type) = sql_type else {
+                unsupported.push((
+                    format!("{}.{}.{}", upstream.schema, upstream.name, column.name),
+                    column,
+                ));
+                continue;
+            };
+            columns.push(Column {
+                name: column.name.clone(),
+                sql_type,
+                nullable: !column.not_null,
+                default: None,
+            });
+            captured.push(SourceColumn {
+                name: column.name.clone(),
+                attribute: column.attribute,
+                type_oid: column.type_oid,
+                type_modifier: column.type_modifier,
+                not_null: column.not_null,
+                as_text,
+            });
+        }
+        let key: Option<Vec<usize>> = upstream
+            .key
+            .iter()
+            .map(|name| captured.iter().position(|column| column.name == *name))
+            .collect();
+        let key = key.filter(|key| !key.is_empty());
+        // With replica identity FULL whole rows are sent; otherwise the key must be there to find the old row by.
+        if key.is_none()
+            && !upstream.key.is_empty()
+            && upstream.replica_identity != 'f'
+            && unsupported.is_empty()
+        {
+            let message = format!(
+                "key columns of table {}.{} cannot be excluded",
+                upstream.schema, upstream.name
+            );
+            return Err(Error::new(ErrorKind::InvalidParameterValue, message)
+                .with_detail(format!("Its key is ({}).", upstream.key.join(", "))));
+        }
+        let upstream_key = if upstream.replica_identity == 'f' {
+            Vec::new()
+        } else {
+            key.clone().unwrap_or_default()
+        };
+        let kind = ItemKind::Table {
+            columns,
+            key,
+            source: None,
+        };
+        let mut item = new_item(ids, table.schema, &table.name, vec![source], kind);
+        let described = SourceTable {
+            id: item.id,
+            upstream_schema: upstream.schema.clone(),
+            upstream_name: upstream.name.clone(),
+            upstream_oid: upstream.oid,
+            columns: captured,
+            key: upstream_key,
+        };
+        if let ItemKind::Table { source: fed, .. } = &mut item.kind {
+            *fed = Some(TableSource {
+                source,
+                table: described,
+                owned,
+            });
+        }
+        items.push(item);
+    }
+    if unsupported.is_empty() {
+        return Ok(items);
+    }
+    let names = unsupported
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect::<Vec<_>>()
+        .join(", ");
+    let detail = unsupported
+        .iter()
+        .map(|(name, column)| format!("{name} has type {}.", column.type_name))
+        .collect::<Vec<_>>()
+        .join("\n");
+    Err(Error::unsupported(format!("columns with unsupported types: {names}"))
+        .with_detail(detail)
+        .with_hint(format!("Use TEXT COLUMNS ({names}) to capture them as text, or EXCLUDE COLUMNS to leave them out.")))
+}
+
+/// Updates and deletes of a table can be followed if it has a key or sends whole rows.
+fn check_replica_identity(wanted: &[Wanted<'_>]) -> Result<(), Error> {
+    // Tables of generators have no OID: their changes are whole rows.
+    let bad: BTreeMap<(&str, &str), ()> = wanted
+        .iter()
+        .map(|table| table.upstream)
+        .filter(|table| {
+            table.oid != 0
+                && table.replica_identity != 'f'
+                && (table.key.is_empty() || table.replica_identity == 'n')
+        })
+        .map(|table| ((table.schema.as_str(), table.name.as_str()), ()))
+        .collect();
+    if bad.is_empty() {
+        return Ok(());
+    }
+    let full = |(schema, name): &(&str, &str)| {
+        format!(
+            "{}.{}",
+            crate::ast::quote_ident(schema),
+            crate::ast::quote_ident(name)
+        )
+    };
+    let names = bad.keys().map(full).collect::<Vec<_>>().join(", ");
+    let fixes = bad
+        .keys()
+        .map(|table| format!("ALTER TABLE {} REPLICA IDENTITY FULL;", full(table)))
+        .collect::<Vec<_>>()
+        .join(" ");
+    Err(Error::new(
+        ErrorKind::InvalidObjectDefinition,
+        "referenced items not tables with REPLICA IDENTITY FULL",
+    )
+    .with_detail(format!(
+        "Neither a primary key nor REPLICA IDENTITY FULL: {names}."
+    ))
+    .with_hint(format!("Run upstream: {fixes}")))
+}
+
+/// The source item of a statement about a source.
+fn source_item<'a>(
+    catalog: &'a Catalog,
+    ctx: &ResolveContext,
+    name: &Name,
+) -> Result<Option<&'a Item>, Error> {
+    let found = catalog.find_item(ctx, name, ObjectType::Source)?;
+    match found {
+        Some(item) if !matches!(item.kind, ItemKind::Source(_)) => Err(at(
+            Error::new(
+                ErrorKind::WrongObjectType,
+                format!(
+                    "\"{}\" is not a source that tables can be added to",
+                    item.name
+                ),
+            ),
+            name,
+        )),
+        other => Ok(other),
+    }
+}
+
+/// Adds tables to a plan.
+fn add_tables(plan: &mut DdlPlan, catalog: &Catalog, items: Vec<Item>) {
+    for item in items {
+        put(plan, catalog, item);
+    }
+}
+
+/// Plans `CREATE TABLE … FROM SOURCE`.
+///
+/// # Errors
+/// As [`plan_create_source`].
+pub fn plan_table_from_source(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    create: &CreateTableFromSource,
+    upstream: &[UpstreamTable],
+    type_of: TypeOf<'_>,
+) -> Result<DdlPlan, Error> {
+    let tag = "CREATE TABLE";
+    let schema = match place(catalog, ctx, &create.name, create.if_not_exists, tag)? {
+        Place::Free(schema) => schema.id,
+        Place::Taken(plan) => return Ok(plan),
+    };
+    let source = source_item(catalog, ctx, &create.source)?
+        .ok_or_else(|| missing(ObjectType::Source, &create.source))?;
+    let table = match (&create.reference, upstream) {
+        (Some(reference), _) => find(upstream, reference)?,
+        (None, [only]) => only,
+        (None, _) => {
+            return Err(at(
+                Error::syntax("a REFERENCE to a table of the source is required"),
+                &create.source,
+            ));
+        }
+    };
+    let wanted = [Wanted {
+        upstream: table,
+        schema,
+        name: create.name.item().to_owned(),
+    }];
+    let mut ids = Ids::new(catalog);
+    let owned = false;
+    let items = capture_all(
+        &wanted,
+        &create.text_columns,
+        &create.exclude_columns,
+        type_of,
+        source.id,
+        owned,
+        &mut ids,
+    )?;
+    let mut plan = DdlPlan::new(tag);
+    add_tables(&mut plan, catalog, items);
+    Ok(plan)
+}
+
+/// Plans `ALTER SOURCE … ADD SUBSOURCE …`.
+///
+/// # Errors
+/// As [`plan_create_source`].
+pub fn plan_add_subsources(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    alter: &AlterSourceAddSubsource,
+    upstream: &[UpstreamTable],
+    type_of: TypeOf<'_>,
+) -> Result<DdlPlan, Error> {
+    let tag = "ALTER SOURCE";
+    let Some(source) = source_item(catalog, ctx, &alter.source)? else {
+        if alter.if_exists {
+            return Ok(DdlPlan::skip(
+                tag,
+                does_not_exist(ObjectType::Source, &alter.source),
+            ));
+        }
+        return Err(missing(ObjectType::Source, &alter.source));
+    };
+    let wanted = alter
+        .tables
+        .iter()
+        .map(|table| wanted(catalog, ctx, source.schema, table, upstream))
+        .collect::<Result<Vec<_>, _>>()?;
+    check_names(catalog, &wanted, None)?;
+    let mut ids = Ids::new(catalog);
+    let owned = true;
+    let items = capture_all(
+        &wanted,
+        &alter.text_columns,
+        &alter.exclude_columns,
+        type_of,
+        source.id,
+        owned,
+        &mut ids,
+    )?;
+    let mut plan = DdlPlan::new(tag);
+    add_tables(&mut plan, catalog, items);
+    Ok(plan)
+}

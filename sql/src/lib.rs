@@ -1,0 +1,22 @@
+//! SQL: statements, the catalog model, planning, and the incremental plan.
+//!
+//! Owns the statement parser ([`parse`], [`ast`]), the catalog as a value ([`catalog`]) and the statements that change or show it ([`ddl`], [`show`]), binding and planning of queries and writes ([`plan`]),
+//! the lowering of a query to an incremental plan ([`lower`]), EXPLAIN, and the definitions of the system relations ([`system`]).
+//! Must not know where plans run, how state is stored, sessions or protocols.
+//! Called by `coordinator`; `pgwire` uses only [`ast`] and [`error`].
+//!
+//! Invariants. Nothing here does I/O. Planning reads one immutable [`catalog::Catalog`] and is deterministic.
+
+pub mod ast;
+pub mod catalog;
+pub mod ddl;
+pub mod error;
+pub mod explain;
+pub mod lower;
+pub mod parse;
+pub mod plan;
+pub mod show;
+pub mod system;
+
+pub use catalog::Catalog;
+pub use error::Error;

@@ -1,0 +1,499 @@
+//! Planning: from a syntax tree and a catalog to a DataFusion logical plan with PostgreSQL's meaning.
+//!
+//! Owns binding of names, typing, output names, parameters, and the plans of row-changing statements. What is done, in order: names are resolved
+//! ([`names`]); the tree is rewritten to constructs whose meaning DataFusion shares ([`rewrite`]); DataFusion's `SqlToRel` makes a plan, asking
+//! us for relations, functions, types and operators ([`provider`], [`exprs`]); types are coerced; safe rules optimise ([`optimize`]).
+//! Must not know where plans run. Called by the coordinator for statements, and by [`crate::lower`]'s callers before lowering.
+//!
+//! Invariants. Planning is deterministic: the clock and the session come with [`PlanContext`]. Scans name collections by id
+//! ([`flowstone_functions::CollectionTable`]); views are expanded. No expression of a finished plan holds a subquery.
+
+pub(crate) mod errors;
+pub(crate) mod names;
+pub(crate) mod optimize;
+
+mod catalog_functions;
+mod exprs;
+mod provider;
+mod rewrite;
+mod writes;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow_array::ArrayRef;
+use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::common::metadata::ScalarAndMetadata;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DataFusionError, ParamValues, ScalarValue};
+use datafusion::datasource::source_as_provider;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
+use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
+use flowstone_functions::ScanTarget;
+use flowstone_functions::codec::{encode_plan, scan_target};
+use flowstone_proto::plan::QueryPlan;
+use flowstone_types::{Epoch, ObjectId, SqlType};
+use sqlparser::ast::{Query, Statement, Value, Visit, Visitor};
+
+pub use writes::{PlannedCopy, PlannedWrite, WriteKind, plan_copy_from, plan_delete, plan_insert, plan_update};
+
+use crate::catalog::{Catalog, Column, IndexKey, ItemKind};
+use crate::error::{Error, ErrorKind};
+use exprs::ParameterTypes;
+use names::{Found, INTERNAL};
+use provider::Provider;
+
+/// What a statement is planned in: the catalog it sees, the session, and the moment.
+#[derive(Clone, Copy)]
+pub struct PlanContext<'a> {
+    /// What exists.
+    pub catalog: &'a Catalog,
+    /// The session's database.
+    pub database: &'a str,
+    /// Schemas in which unqualified names are looked up, after the system's.
+    pub search_path: &'a [String],
+    /// The session's role.
+    pub user: &'a str,
+    /// What `now()` is: milliseconds since the Unix epoch.
+    pub now_ms: u64,
+    /// What `mz_now()` is, if the transaction has its epoch.
+    pub transaction_epoch: Option<Epoch>,
+    /// What `current_setting` answers; also asked for `pg_backend_pid` and `pg_postmaster_start_ms`.
+    pub variables: &'a dyn Fn(&str) -> Option<String>,
+    /// Whether the query is to be maintained: functions of the clock, of chance and of the session are refused.
+    pub maintained: bool,
+    /// The whole query string, to which the positions in the tree refer; empty if they refer to nothing.
+    pub text: &'a str,
+}
+
+impl std::fmt::Debug for PlanContext<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PlanContext")
+            .field("database", &self.database)
+            .field("search_path", &self.search_path)
+            .field("user", &self.user)
+            .field("now_ms", &self.now_ms)
+            .field("maintained", &self.maintained)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PlanContext<'_> {
+    fn variable(&self, name: &str) -> Option<String> {
+        (self.variables)(name)
+    }
+}
+
+/// A column of a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputColumn {
+    /// Its name; names need not differ.
+    pub name: String,
+    /// Its type.
+    pub sql_type: SqlType,
+    /// Whether it can be NULL.
+    pub nullable: bool,
+}
+
+/// A planned query.
+#[derive(Clone, Debug)]
+pub struct PlannedQuery {
+    /// The plan, optimised. Parameters that are not bound are placeholders.
+    pub plan: LogicalPlan,
+    /// The plan with types coerced, before any rule changed its shape: what lowering starts from.
+    pub(crate) analysed: LogicalPlan,
+    /// Columns that identify a row of the collections read.
+    pub(crate) keys: BTreeMap<ObjectId, Vec<usize>>,
+    /// The columns of the result as the user sees them.
+    pub columns: Vec<OutputColumn>,
+    /// The same as an Arrow schema, types in the metadata.
+    pub schema: SchemaRef,
+    /// The types of `$1`, `$2`, …
+    pub parameters: Vec<SqlType>,
+    /// Collections the plan scans, views expanded, each once.
+    pub reads: Vec<ObjectId>,
+    /// What the text names, views among it, each once.
+    pub depends_on: Vec<ObjectId>,
+    /// Relations of the system catalog the plan scans, each once.
+    pub system: Vec<ObjectId>,
+    /// Whether the plan scans nothing at all.
+    pub constant: bool,
+}
+
+impl PlannedQuery {
+    /// The query with values in place of its parameters.
+    ///
+    /// `parameters`: one array of one value for each of [`PlannedQuery::parameters`], of its Arrow type.
+    ///
+    /// # Errors
+    /// If a value is missing or of another type.
+    pub fn bind(&self, parameters: &[ArrayRef]) -> Result<Self, Error> {
+        if self.parameters.is_empty() {
+            return Ok(self.clone());
+        }
+        if parameters.len() != self.parameters.len() {
+            return Err(Error::new(
+                ErrorKind::InvalidParameterValue,
+                format!("bind message supplies {} parameters, but the statement requires {}", parameters.len(), self.parameters.len()),
+            ));
+        }
+        let mut values = Vec::new();
+        for (array, sql_type) in parameters.iter().zip(&self.parameters) {
+            let wrong = || Error::new(ErrorKind::InvalidParameterValue, format!("a parameter is not of type {sql_type}"));
+            if array.data_type() != &sql_type.to_arrow() {
+                return Err(wrong());
+            }
+            let value = ScalarValue::try_from_array(array, 0).map_err(|_| wrong())?;
+            values.push(ScalarAndMetadata::new(value, None));
+        }
+        let bound = |plan: &LogicalPlan| {
+            plan.clone().with_param_values(ParamValues::List(values.clone())).map_err(|error| errors::from_datafusion(&error, ""))
+        };
+        let analysed = bound(&self.analysed)?;
+        let plan = optimize::optimize(analysed.clone()).map_err(|error| errors::from_datafusion(&error, ""))?;
+        Ok(Self { plan, analysed, parameters: Vec::new(), ..self.clone() })
+    }
+
+    /// The plan as it crosses to the worker.
+    ///
+    /// # Errors
+    /// If the plan holds what cannot be shipped: unbound parameters, subqueries that could not be unnested.
+    pub fn encode(&self) -> Result<QueryPlan, Error> {
+        encode(&self.plan)
+    }
+}
+
+/// Encodes a plan with its text.
+pub(crate) fn encode(plan: &LogicalPlan) -> Result<QueryPlan, Error> {
+    let bytes = encode_plan(plan).map_err(|error| errors::from_datafusion(&error, ""))?;
+    Ok(QueryPlan { bytes, text: plan.display_indent().to_string().replace(INTERNAL, "") })
+}
+
+/// A planned view.
+#[derive(Clone, Debug)]
+pub struct PlannedView {
+    /// Its columns.
+    pub columns: Vec<Column>,
+    /// The query as SQL with qualified names: it means the same in every session.
+    pub query_sql: String,
+    /// The query's plan, output columns named as the view's.
+    pub planned: PlannedQuery,
+}
+
+/// A planned index.
+#[derive(Clone, Debug)]
+pub struct PlannedIndex {
+    /// The key.
+    pub key: Vec<IndexKey>,
+    /// The relation's columns, then the key expressions that are not plain columns.
+    pub planned: PlannedQuery,
+    /// Positions of the key in the columns of `planned`.
+    pub key_columns: Vec<usize>,
+}
+
+/// Plans a query. `parameter_types`: what is known of `$1`, `$2`, … beforehand.
+///
+/// # Errors
+/// Whatever is wrong with the statement, with PostgreSQL's wording.
+pub fn plan_query(ctx: &PlanContext<'_>, query: &Query, parameter_types: &[Option<SqlType>]) -> Result<PlannedQuery, Error> {
+    plan_tree(ctx, query.clone(), parameter_types)
+}
+
+/// Plans the query of a view. `aliases`: the view's column names, if the statement gives them; there may be fewer than columns.
+///
+/// # Errors
+/// As [`plan_query`]; [`ErrorKind::DuplicateColumn`] if two columns have one name.
+pub fn plan_view(ctx: &PlanContext<'_>, query: &Query, aliases: &[String]) -> Result<PlannedView, Error> {
+    let mut planned = plan_tree(ctx, query.clone(), &[])?;
+    if !planned.parameters.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidObjectDefinition, "there is no parameter $1"));
+    }
+    if aliases.len() > planned.columns.len() {
+        return Err(Error::new(ErrorKind::InvalidTableDefinition, "CREATE VIEW specifies more column names than columns"));
+    }
+    for (column, alias) in planned.columns.iter_mut().zip(aliases) {
+        column.name.clone_from(alias);
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for column in &planned.columns {
+        if !seen.insert(column.name.as_str()) {
+            return Err(Error::new(ErrorKind::DuplicateColumn, format!("column \"{}\" specified more than once", column.name)));
+        }
+    }
+    planned.schema = schema_of(&planned.columns);
+    let columns = planned
+        .columns
+        .iter()
+        .map(|column| Column { name: column.name.clone(), sql_type: column.sql_type.clone(), nullable: column.nullable, default: None })
+        .collect();
+    let mut qualified = query.clone();
+    names::qualify(ctx, &mut qualified)?;
+    Ok(PlannedView { columns, query_sql: qualified.to_string(), planned })
+}
+
+/// Plans the key of an index on `relation`.
+///
+/// # Errors
+/// As [`plan_query`].
+pub fn plan_index(ctx: &PlanContext<'_>, relation: ObjectId, key: &[sqlparser::ast::Expr]) -> Result<PlannedIndex, Error> {
+    use sqlparser::ast::{Expr as SqlExpr, SelectItem, SetExpr, WildcardAdditionalOptions};
+    let item = ctx.catalog.items.get(&relation).ok_or_else(|| Error::internal(format!("no item {relation}")))?;
+    let columns = item
+        .columns()
+        .ok_or_else(|| Error::new(ErrorKind::WrongObjectType, format!("\"{}\" is not a table, view or materialized view", item.name)))?;
+    let mut keys = Vec::new();
+    let mut positions = Vec::new();
+    let mut projection = vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())];
+    for expr in key {
+        let name = match expr {
+            SqlExpr::Identifier(ident) => Some(names::fold(ident)),
+            _ => None,
+        };
+        let column = name.as_ref().and_then(|name| columns.iter().position(|column| &column.name == name));
+        positions.push(column.unwrap_or(columns.len() + projection.len() - 1));
+        if column.is_none() {
+            projection.push(SelectItem::UnnamedExpr(expr.clone()));
+        }
+        keys.push(IndexKey { expression: expr.to_string(), column });
+    }
+    let qualified = names::qualified_name(ctx.catalog, names::Relation::Item(item));
+    let name = sqlparser::ast::ObjectName::from(qualified.iter().map(|part| names::quoted(part)).collect::<Vec<_>>());
+    let from = sqlparser::ast::TableWithJoins { relation: names::table_factor(name, None), joins: Vec::new() };
+    let query = names::query(SetExpr::Select(Box::new(names::select(projection, vec![from]))));
+    let planned = plan_tree(ctx, query, &[])?;
+    Ok(PlannedIndex { key: keys, planned, key_columns: positions })
+}
+
+/// Plans a tree that is ours to change. Parameters of unknown type take the type their use implies, else text; then all is planned once more,
+/// so that every occurrence has the type.
+fn plan_tree(ctx: &PlanContext<'_>, mut query: Query, parameter_types: &[Option<SqlType>]) -> Result<PlannedQuery, Error> {
+    let mut found = Found::default();
+    names::resolve_for_planning(ctx, &mut query, &mut found)?;
+    rewrite::rewrite(ctx, &mut query)?;
+    let count = parameter_count(&query)?.max(parameter_types.len());
+    let mut types: Vec<Option<SqlType>> = parameter_types.to_vec();
+    types.resize(count, None);
+    let inferred: ParameterTypes = Arc::new(Mutex::new(BTreeMap::new()));
+    let mut plan = bind_tree(ctx, &found, query.clone(), &types, &inferred, 0)?;
+    if types.iter().any(Option::is_none) {
+        let from_plan = parameters_in(&plan);
+        let inferred_types = inferred.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (index, known) in types.iter_mut().enumerate() {
+            if known.is_none() {
+                *known = Some(inferred_types.get(&(index + 1)).or_else(|| from_plan.get(&(index + 1))).cloned().unwrap_or(SqlType::Text));
+            }
+        }
+        plan = bind_tree(ctx, &found, query, &types, &inferred, 0)?;
+    }
+    finish(ctx, plan, &found, types.into_iter().map(|known| known.unwrap_or(SqlType::Text)).collect())
+}
+
+/// Makes the plan of a resolved and rewritten tree.
+fn bind_tree<'a>(
+    ctx: &PlanContext<'a>,
+    found: &Found<'a>,
+    query: Query,
+    types: &[Option<SqlType>],
+    inferred: &ParameterTypes,
+    depth: usize,
+) -> Result<LogicalPlan, Error> {
+    let provider = Provider::new(ctx, found, Arc::clone(inferred), depth);
+    let options = ParserOptions::new()
+        .with_parse_float_as_decimal(true)
+        .with_enable_ident_normalization(true)
+        .with_map_string_types_to_utf8view(false)
+        .with_collect_spans(true)
+        .with_default_null_ordering(NullOrdering::NullsMax);
+    let fields: Vec<Option<FieldRef>> = types.iter().map(|known| known.as_ref().map(|sql_type| Arc::new(sql_type.to_field("", true)))).collect();
+    let mut context = PlannerContext::new().with_prepare_param_data_types(fields);
+    SqlToRel::new_with_options(&provider, options)
+        .sql_statement_to_plan_with_context(Statement::Query(Box::new(query)), &mut context)
+        .map_err(|error| errors::from_datafusion(&error, ctx.text))
+}
+
+/// The plan of a view's stored query, its columns named and typed as the catalog has them.
+fn plan_view_text(ctx: &PlanContext<'_>, mut query: Query, columns: &[Column], depth: usize) -> Result<LogicalPlan, Error> {
+    let ctx = PlanContext { text: "", ..*ctx };
+    let mut found = Found::default();
+    names::resolve_for_planning(&ctx, &mut query, &mut found)?;
+    rewrite::rewrite(&ctx, &mut query)?;
+    let plan = bind_tree(&ctx, &found, query, &[], &ParameterTypes::default(), depth)?;
+    if plan.schema().fields().len() != columns.len() {
+        return Err(Error::internal("a view's query does not have the view's columns"));
+    }
+    let projection: Vec<Expr> =
+        plan.schema().columns().into_iter().zip(columns).map(|(column, named)| Expr::Column(column).alias(named.name.clone())).collect();
+    LogicalPlanBuilder::from(plan)
+        .project(projection)
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(|error| errors::from_datafusion(&error, ""))
+}
+
+/// Coerces types, makes the output's types SQL types, optimises, and collects what callers ask about.
+fn finish(ctx: &PlanContext<'_>, plan: LogicalPlan, found: &Found<'_>, parameters: Vec<SqlType>) -> Result<PlannedQuery, Error> {
+    let mapped = |error: DataFusionError| errors::from_datafusion(&error, ctx.text);
+    let analysed = optimize::analyse(plan).map_err(mapped)?;
+    let (analysed, columns) = settle_output(analysed)?;
+    if ctx.maintained {
+        refuse_volatile(&analysed)?;
+    }
+    let plan = optimize::optimize(analysed.clone()).map_err(mapped)?;
+    optimize::refuse_subqueries(&plan)?;
+    let scans = scans(&analysed)?;
+    let (system, reads): (Vec<ObjectId>, Vec<ObjectId>) = scans.into_iter().partition(|id| matches!(id, ObjectId::System(_)));
+    Ok(PlannedQuery {
+        plan,
+        analysed,
+        keys: reads.iter().filter_map(|id| Some((*id, key_of(ctx.catalog, *id)?))).collect(),
+        schema: schema_of(&columns),
+        columns,
+        parameters,
+        constant: reads.is_empty() && system.is_empty(),
+        reads,
+        depends_on: found.order.clone(),
+        system,
+    })
+}
+
+/// The columns that identify a row of a collection.
+fn key_of(catalog: &Catalog, id: ObjectId) -> Option<Vec<usize>> {
+    match &catalog.items.get(&id)?.kind {
+        ItemKind::Table { key, .. } | ItemKind::MaterializedView { key, .. } => key.clone(),
+        _ => None,
+    }
+}
+
+fn schema_of(columns: &[OutputColumn]) -> SchemaRef {
+    Arc::new(Schema::new(columns.iter().map(|column| column.sql_type.to_field(&column.name, column.nullable)).collect::<Vec<_>>()))
+}
+
+/// The SQL type of a field.
+pub(crate) fn sql_type_of(field: &Field) -> Result<SqlType, Error> {
+    SqlType::from_field(field).map_err(|error| Error::unsupported(format!("{error}")))
+}
+
+/// Casts output columns whose Arrow type is none that values of SQL types have (views of strings, nanoseconds, untyped NULL).
+fn settle_output(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<OutputColumn>), Error> {
+    let mut columns = Vec::new();
+    let mut projection = Vec::new();
+    let mut changed = false;
+    for (qualifier, field) in plan.schema().iter() {
+        let sql_type = sql_type_of(field)?;
+        let name = field.name().split(INTERNAL).next().unwrap_or_default().to_owned();
+        let column = Expr::Column(datafusion::common::Column::from((qualifier, field)));
+        let target = sql_type.to_arrow();
+        if same_layout(field.data_type(), &target) {
+            projection.push(column);
+        } else {
+            changed = true;
+            let target = Arc::new(sql_type.to_field("", true));
+            let cast = datafusion::logical_expr::expr::Cast::new_from_field(Box::new(column), target);
+            projection.push(Expr::Cast(cast).alias_qualified(qualifier.cloned(), field.name()));
+        }
+        columns.push(OutputColumn { name, sql_type, nullable: field.is_nullable() });
+    }
+    if !changed {
+        return Ok((plan, columns));
+    }
+    let plan = LogicalPlanBuilder::from(plan)
+        .project(projection)
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(|error| errors::from_datafusion(&error, ""))?;
+    Ok((plan, columns))
+}
+
+/// Whether two types differ at most in names and metadata of list elements.
+fn same_layout(left: &DataType, right: &DataType) -> bool {
+    match (left, right) {
+        (DataType::List(left), DataType::List(right)) => same_layout(left.data_type(), right.data_type()),
+        _ => left == right,
+    }
+}
+
+fn refuse_volatile(plan: &LogicalPlan) -> Result<(), Error> {
+    let mut offender = None;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                if part.is_volatile_node() {
+                    offender = Some(part.schema_name().to_string());
+                    return Ok(TreeNodeRecursion::Stop);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })
+    .map_err(|error| errors::from_datafusion(&error, ""))?;
+    match offender {
+        None => Ok(()),
+        Some(name) => Err(Error::new(ErrorKind::InvalidObjectDefinition, format!("cannot materialize call to {name}"))
+            .with_hint("Remove it from the query, or create a plain view.")),
+    }
+}
+
+/// The collections a plan scans, subqueries included, each once, in order.
+fn scans(plan: &LogicalPlan) -> Result<Vec<ObjectId>, Error> {
+    let mut found = Vec::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            let provider = source_as_provider(&scan.source)?;
+            if let Some(ScanTarget::Collection(id)) = scan_target(provider.as_ref())
+                && !found.contains(&id)
+            {
+                found.push(id);
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .map_err(|error| errors::from_datafusion(&error, ""))?;
+    Ok(found)
+}
+
+/// The types that DataFusion inferred for parameters, by number.
+fn parameters_in(plan: &LogicalPlan) -> BTreeMap<usize, SqlType> {
+    let mut found = BTreeMap::new();
+    let visited = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                if let Expr::Placeholder(placeholder) = part
+                    && let Some(number) = placeholder.id.strip_prefix('$').and_then(|digits| digits.parse().ok())
+                    && let Some(Ok(sql_type)) = placeholder.field.as_ref().map(|field| SqlType::from_field(field))
+                {
+                    found.entry(number).or_insert(sql_type);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    if visited.is_err() {
+        found.clear();
+    }
+    found
+}
+
+/// The largest parameter number of a tree.
+fn parameter_count(query: &Query) -> Result<usize, Error> {
+    struct Counter(usize);
+    impl Visitor for Counter {
+        type Break = Error;
+        fn pre_visit_value(&mut self, value: &sqlparser::ast::ValueWithSpan) -> std::ops::ControlFlow<Error> {
+            if let Value::Placeholder(name) = &value.value {
+                match name.strip_prefix('$').and_then(|digits| digits.parse::<u16>().ok()) {
+                    Some(number) if number > 0 => self.0 = self.0.max(usize::from(number)),
+                    _ => return std::ops::ControlFlow::Break(Error::new(ErrorKind::UndefinedObject, format!("there is no parameter {name}"))),
+                }
+            }
+            std::ops::ControlFlow::Continue(())
+        }
+    }
+    let mut counter = Counter(0);
+    match query.visit(&mut counter) {
+        std::ops::ControlFlow::Break(error) => Err(error),
+        std::ops::ControlFlow::Continue(()) => Ok(counter.0),
+    }
+}
+
+/// The field of an expression over a plan.
+pub(crate) fn field_of(expr: &Expr, plan: &LogicalPlan) -> Result<FieldRef, Error> {
+    expr.to_field(plan.schema()).map(|(_, field)| field).map_err(|error| errors::from_datafusion(&error, ""))
+}

@@ -1,0 +1,533 @@
+//! Expressions that need the types of their operands: the markers that [`super::rewrite`] left, and operands of no type yet.
+//!
+//! Owns PostgreSQL's rules for literals of unknown type and for parameters: they take the type of the other operand. Which function an operator
+//! is, `functions` knows. Must not know the catalog. Called by DataFusion's SQL planner.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use datafusion::common::metadata::FieldMetadata;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
+use datafusion::logical_expr::expr::{Case, InList, Placeholder, ScalarFunction};
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawDictionaryExpr};
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, Operator};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use flowstone_functions::cast::{can_cast, cast_expr};
+use flowstone_types::SqlType;
+use flowstone_types::sql_type::TYPE_KEY;
+use sqlparser::ast::BinaryOperator;
+
+use super::names::INTERNAL;
+use crate::error::{Error, ErrorKind};
+
+type Result<T> = std::result::Result<T, DataFusionError>;
+
+/// The types that the uses of parameters imply, by number from 1.
+pub(super) type ParameterTypes = Arc<Mutex<BTreeMap<usize, SqlType>>>;
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(super) struct PostgresTyping {
+    parameters: ParameterTypes,
+}
+
+fn raise(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// The type of an expression; `None` for what has none of its own: a string literal, NULL, a parameter.
+fn type_of(expr: &Expr, schema: &DFSchema) -> Result<Option<SqlType>> {
+    if is_unknown(expr) {
+        return Ok(None);
+    }
+    let (_, field) = expr.to_field(schema)?;
+    if field.data_type().is_null() {
+        return Ok(None);
+    }
+    SqlType::from_field(&field).map(Some).map_err(|error| DataFusionError::External(Box::new(error)))
+}
+
+fn is_unknown(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(ScalarValue::Null, _) => true,
+        Expr::Literal(ScalarValue::Utf8(_), metadata) => metadata.as_ref().is_none_or(|metadata| !metadata.inner().contains_key(TYPE_KEY)),
+        Expr::Placeholder(placeholder) => placeholder.field.is_none(),
+        Expr::Alias(alias) => is_unknown(&alias.expr),
+        _ => false,
+    }
+}
+
+/// The literal, marked as being of type `sql_type` for good.
+fn typed_literal(value: ScalarValue, sql_type: &SqlType) -> Expr {
+    let metadata = FieldMetadata::new(BTreeMap::from([(TYPE_KEY.to_owned(), sql_type.to_string())]));
+    Expr::Literal(value, Some(metadata))
+}
+
+const fn is_text(sql_type: &SqlType) -> bool {
+    matches!(sql_type, SqlType::Text | SqlType::VarChar(_) | SqlType::Char(_) | SqlType::Name | SqlType::QuotedChar)
+}
+
+const fn is_number(sql_type: &SqlType) -> bool {
+    matches!(
+        sql_type,
+        SqlType::Int2
+            | SqlType::Int4
+            | SqlType::Int8
+            | SqlType::UInt2
+            | SqlType::UInt4
+            | SqlType::UInt8
+            | SqlType::Float4
+            | SqlType::Float8
+            | SqlType::Numeric(_)
+            | SqlType::Oid
+            | SqlType::Reg(_)
+            | SqlType::MzTimestamp
+    )
+}
+
+const fn is_moment(sql_type: &SqlType) -> bool {
+    matches!(sql_type, SqlType::Date | SqlType::Timestamp | SqlType::TimestampTz)
+}
+
+/// Whether values of the two types can be compared.
+fn comparable(left: &SqlType, right: &SqlType) -> bool {
+    left == right
+        || (is_text(left) && is_text(right))
+        || (is_number(left) && is_number(right))
+        || (is_moment(left) && is_moment(right))
+        || (matches!(left, SqlType::MzTimestamp) && is_moment(right))
+        || (matches!(right, SqlType::MzTimestamp) && is_moment(left))
+        || match (left, right) {
+            (SqlType::Array(left), SqlType::Array(right)) => comparable(left, right),
+            _ => false,
+        }
+}
+
+/// The type that values of these types have together in a CASE, COALESCE, IN or UNION; `None` if only unknown ones are given.
+fn common_type(types: &[Option<SqlType>]) -> std::result::Result<Option<SqlType>, (SqlType, SqlType)> {
+    let mut common: Option<SqlType> = None;
+    for sql_type in types.iter().flatten() {
+        common = Some(match common {
+            None => sql_type.clone(),
+            Some(sofar) if &sofar == sql_type => sofar,
+            Some(sofar) if is_text(&sofar) && is_text(sql_type) => SqlType::Text,
+            Some(sofar) if comparable(&sofar, sql_type) => wider(sofar, sql_type.clone()),
+            Some(sofar) => return Err((sofar, sql_type.clone())),
+        });
+    }
+    Ok(common)
+}
+
+fn rank(sql_type: &SqlType) -> u8 {
+    match sql_type {
+        SqlType::Int2 | SqlType::Date => 1,
+        SqlType::UInt2 => 2,
+        SqlType::Int4 | SqlType::Timestamp => 3,
+        SqlType::UInt4 => 4,
+        SqlType::Int8 | SqlType::TimestampTz => 5,
+        SqlType::Oid | SqlType::Reg(_) => 6,
+        SqlType::UInt8 => 7,
+        SqlType::Numeric(Some(_)) => 8,
+        SqlType::Numeric(None) => 9,
+        SqlType::Float4 => 10,
+        SqlType::Float8 => 11,
+        _ => 0,
+    }
+}
+
+fn wider(left: SqlType, right: SqlType) -> SqlType {
+    match (&left, &right) {
+        (SqlType::Numeric(Some(_)), SqlType::Numeric(Some(_))) => SqlType::Numeric(None),
+        (SqlType::Numeric(Some(_)), other) | (other, SqlType::Numeric(Some(_))) if rank(other) < 8 => SqlType::Numeric(None),
+        _ if rank(&left) >= rank(&right) => left,
+        _ => right,
+    }
+}
+
+/// The type an operand of unknown type takes beside one of type `other`.
+fn adapted_type(op: &BinaryOperator, other: &SqlType, unknown_is_right: bool) -> SqlType {
+    match op {
+        BinaryOperator::Arrow | BinaryOperator::LongArrow | BinaryOperator::Question if unknown_is_right => SqlType::Text,
+        BinaryOperator::HashArrow | BinaryOperator::HashLongArrow | BinaryOperator::HashMinus | BinaryOperator::QuestionAnd | BinaryOperator::QuestionPipe
+            if unknown_is_right =>
+        {
+            SqlType::Array(Box::new(SqlType::Text))
+        }
+        BinaryOperator::Minus if *other == SqlType::Jsonb => SqlType::Text,
+        BinaryOperator::Plus if is_moment(other) || *other == SqlType::Time => SqlType::Interval,
+        BinaryOperator::Multiply | BinaryOperator::Divide if *other == SqlType::Interval => SqlType::Float8,
+        BinaryOperator::StringConcat if !matches!(other, SqlType::Jsonb | SqlType::Array(_) | SqlType::Bytea) => SqlType::Text,
+        BinaryOperator::And | BinaryOperator::Or => SqlType::Bool,
+        _ if is_text(other) => SqlType::Text,
+        // A literal with more digits than the column has must not lose them.
+        _ => match other {
+            SqlType::Numeric(_) => SqlType::Numeric(None),
+            other => other.clone(),
+        },
+    }
+}
+
+const fn is_comparison(op: &BinaryOperator) -> bool {
+    matches!(op, BinaryOperator::Eq | BinaryOperator::NotEq | BinaryOperator::Lt | BinaryOperator::LtEq | BinaryOperator::Gt | BinaryOperator::GtEq)
+}
+
+impl PostgresTyping {
+    pub(super) const fn new(parameters: ParameterTypes) -> Self {
+        Self { parameters }
+    }
+
+    /// Gives an operand of no type the type `to`.
+    fn adapt(&self, expr: Expr, to: &SqlType) -> Result<Expr> {
+        match expr {
+            Expr::Placeholder(Placeholder { id, field: None }) => {
+                if let Some(number) = id.strip_prefix('$').and_then(|digits| digits.parse().ok())
+                    && let Ok(mut parameters) = self.parameters.lock()
+                {
+                    parameters.entry(number).or_insert_with(|| to.clone());
+                }
+                Ok(Expr::Placeholder(Placeholder { field: Some(Arc::new(to.to_field(&id, true))), id }))
+            }
+            Expr::Literal(ScalarValue::Null, _) => {
+                let value = ScalarValue::try_from(&to.to_arrow())?;
+                Ok(typed_literal(value, to))
+            }
+            Expr::Literal(value @ ScalarValue::Utf8(_), _) if is_text(to) && !matches!(to, SqlType::VarChar(Some(_)) | SqlType::Char(_)) => {
+                Ok(typed_literal(value, to))
+            }
+            other => cast_expr(other, &SqlType::Text, to),
+        }
+    }
+
+    /// Gives an operand of unknown type the type `to`, and leaves others as they are.
+    fn adapt_unknown(&self, expr: Expr, to: Option<&SqlType>) -> Result<Expr> {
+        match to {
+            Some(to) if is_unknown(&expr) => self.adapt(expr, to),
+            _ => Ok(expr),
+        }
+    }
+
+    fn operands(&self, op: &BinaryOperator, left: Expr, right: Expr, schema: &DFSchema) -> Result<(Expr, Expr)> {
+        let types = (type_of(&left, schema)?, type_of(&right, schema)?);
+        Ok(match types {
+            (None, Some(other)) => (self.adapt(left, &adapted_type(op, &other, false))?, right),
+            (Some(other), None) => {
+                let to = adapted_type(op, &other, true);
+                (left, self.adapt(right, &to)?)
+            }
+            (None, None) if matches!(op, BinaryOperator::And | BinaryOperator::Or) => (self.adapt(left, &SqlType::Bool)?, self.adapt(right, &SqlType::Bool)?),
+            (None, None) if is_comparison(op) || *op == BinaryOperator::StringConcat => {
+                (self.adapt(left, &SqlType::Text)?, self.adapt(right, &SqlType::Text)?)
+            }
+            (Some(left_type), Some(right_type)) if is_comparison(op) => {
+                if !comparable(&left_type, &right_type) {
+                    return Err(raise(no_operator(&op.to_string(), &left_type, &right_type)));
+                }
+                match (&left_type, &right_type) {
+                    (SqlType::MzTimestamp, moment) if is_moment(moment) => (left, cast_expr(right, moment, &SqlType::MzTimestamp)?),
+                    (moment, SqlType::MzTimestamp) if is_moment(moment) => (cast_expr(left, moment, &SqlType::MzTimestamp)?, right),
+                    _ => (left, right),
+                }
+            }
+            _ => (left, right),
+        })
+    }
+
+    fn marker(&self, key: &str, values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
+        if let Some(name) = key.strip_prefix("cast:") {
+            return self.explicit_cast(only(values)?, &parse(name)?, schema);
+        }
+        if let Some(name) = key.strip_prefix("assign:") {
+            return self.assignment_cast(only(values)?, &parse(name)?, schema);
+        }
+        if let Some(function) = key.strip_prefix("unify:") {
+            return self.unified_call(function, values, schema);
+        }
+        match key {
+            "int4" => match only(values)? {
+                Expr::Literal(ScalarValue::Int64(Some(value)), _) => {
+                    let value = i32::try_from(value).map_err(|error| DataFusionError::Internal(error.to_string()))?;
+                    Ok(Expr::Literal(ScalarValue::Int32(Some(value)), None))
+                }
+                other => Ok(other),
+            },
+            "int8" => only(values),
+            "cell" => cell(only(values)?, schema),
+            "numeric" => match only(values)? {
+                Expr::Literal(ScalarValue::Utf8(Some(digits)), _) => numeric_literal(&digits),
+                other => Ok(other),
+            },
+            "negate" => {
+                let operand = only(values)?;
+                let operand = if is_unknown(&operand) { self.adapt(operand, &SqlType::Float8)? } else { operand };
+                flowstone_functions::planner::negation(operand)
+            }
+            "in" | "notin" => self.in_list(values, key == "notin", schema),
+            "case" => self.case(values, schema),
+            "distinct" => self.distinct_from(values, Operator::IsDistinctFrom, schema),
+            "notdistinct" => self.distinct_from(values, Operator::IsNotDistinctFrom, schema),
+            "any" => self.any(values, schema),
+            "typeof" => {
+                let name = type_of(&only(values)?, schema)?.map_or_else(|| "unknown".to_owned(), |sql_type| without_modifier(&sql_type).to_string());
+                Ok(typed_literal(ScalarValue::Utf8(Some(name)), &SqlType::Text))
+            }
+            "unknown function" => Err(raise(unknown_function(values, schema)?)),
+            _ => Err(DataFusionError::NotImplemented("dictionary literals are not supported".to_owned())),
+        }
+    }
+
+    fn explicit_cast(&self, expr: Expr, to: &SqlType, schema: &DFSchema) -> Result<Expr> {
+        match type_of(&expr, schema)? {
+            None => self.adapt(expr, to),
+            Some(from) if from == *to => Ok(expr),
+            Some(from) if can_cast(&from, to) => cast_expr(expr, &from, to),
+            Some(from) => Err(raise(Error::new(ErrorKind::DatatypeMismatch, format!("cannot cast type {from} to {to}")))),
+        }
+    }
+
+    fn assignment_cast(&self, expr: Expr, to: &SqlType, schema: &DFSchema) -> Result<Expr> {
+        let Some(from) = type_of(&expr, schema)? else {
+            // A literal must fit varchar(n): an explicit cast would cut it.
+            return match to {
+                SqlType::VarChar(Some(_)) | SqlType::Char(_) => fit(self.adapt(expr, &SqlType::Text)?, to),
+                _ => self.adapt(expr, to),
+            };
+        };
+        cast_for_assignment(expr, &from, to).map_err(raise)
+    }
+
+    fn unified_call(&self, function: &str, values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
+        let values = self.unify(function, values, schema)?;
+        let scalar = flowstone_functions::registry()
+            .scalar(function)
+            .ok_or_else(|| raise(Error::new(ErrorKind::UndefinedFunction, format!("function {function} does not exist"))))?;
+        Ok(Expr::ScalarFunction(ScalarFunction::new_udf(scalar, values)))
+    }
+
+    /// Brings values to their common type.
+    fn unify(&self, construct: &str, values: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
+        let types = values.iter().map(|value| type_of(value, schema)).collect::<Result<Vec<_>>>()?;
+        let common = common_type(&types).map_err(|(left, right)| {
+            raise(Error::new(ErrorKind::DatatypeMismatch, format!("{} types {left} and {right} cannot be matched", construct.to_uppercase())))
+        })?;
+        let common = common.unwrap_or(SqlType::Text);
+        values
+            .into_iter()
+            .zip(types)
+            .map(|(value, from)| match from {
+                None => self.adapt(value, &common),
+                Some(from) if from.to_arrow() == common.to_arrow() => Ok(value),
+                Some(from) => cast_expr(value, &from, &common),
+            })
+            .collect()
+    }
+
+    fn in_list(&self, mut values: Vec<Expr>, negated: bool, schema: &DFSchema) -> Result<Expr> {
+        let types = values.iter().map(|value| type_of(value, schema)).collect::<Result<Vec<_>>>()?;
+        if let Some(Some(subject)) = types.first() {
+            for other in types.iter().skip(1).flatten() {
+                if !comparable(subject, other) {
+                    return Err(raise(no_operator("=", subject, other)));
+                }
+            }
+        }
+        values = self.unify("in", values, schema)?;
+        let subject = values.remove(0);
+        Ok(Expr::InList(InList::new(Box::new(subject), values, negated)))
+    }
+
+    /// `values`: condition, result, condition, result, …, and the ELSE result if the number is odd.
+    fn case(&self, values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
+        let mut conditions = Vec::new();
+        let mut results = Vec::new();
+        let count = values.len() / 2;
+        for (index, value) in values.into_iter().enumerate() {
+            if index % 2 == 0 && index < 2 * count { conditions.push(self.adapt_unknown(value, Some(&SqlType::Bool))?) } else { results.push(value) }
+        }
+        let mut results = self.unify("case", results, schema)?;
+        let otherwise = if results.len() > count { results.pop().map(Box::new) } else { None };
+        let arms = conditions.into_iter().zip(results).map(|(condition, result)| (Box::new(condition), Box::new(result))).collect();
+        Ok(Expr::Case(Case::new(None, arms, otherwise)))
+    }
+
+    fn distinct_from(&self, mut values: Vec<Expr>, op: Operator, schema: &DFSchema) -> Result<Expr> {
+        let right = values.pop().unwrap_or_else(|| Expr::Literal(ScalarValue::Null, None));
+        let (left, right) = self.operands(&BinaryOperator::Eq, only(values)?, right, schema)?;
+        Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
+    }
+
+    /// `left = ANY (array)`
+    fn any(&self, mut values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
+        let array = values.pop().unwrap_or_else(|| Expr::Literal(ScalarValue::Null, None));
+        let left = only(values)?;
+        let (left, array) = match (type_of(&left, schema)?, type_of(&array, schema)?) {
+            (Some(element), None) => {
+                let array = self.adapt(array, &SqlType::Array(Box::new(element)))?;
+                (left, array)
+            }
+            (None, Some(SqlType::Array(element))) => (self.adapt(left, &element)?, array),
+            (Some(from), Some(SqlType::Array(element))) if from.to_arrow() != element.to_arrow() => {
+                if !comparable(&from, &element) {
+                    return Err(raise(no_operator("=", &from, &element)));
+                }
+                (cast_expr(left, &from, &element)?, array)
+            }
+            (Some(_), Some(SqlType::Array(_))) => (left, array),
+            _ => return Err(raise(Error::new(ErrorKind::WrongObjectType, "op ANY/ALL (array) requires array on right side"))),
+        };
+        let function = flowstone_functions::registry().scalar("array_has").ok_or_else(|| DataFusionError::Internal("no function array_has".to_owned()))?;
+        Ok(Expr::ScalarFunction(ScalarFunction::new_udf(function, vec![array, left])))
+    }
+}
+
+/// A cell of VALUES: its value if it is constant, and nothing but a value and an Arrow type, because DataFusion wants all cells of a column to agree
+/// in their metadata.
+fn cell(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    let mut constant = true;
+    expr.apply(|part| {
+        constant &= !part.is_volatile_node()
+            && !matches!(
+                part,
+                Expr::Column(_)
+                    | Expr::OuterReferenceColumn(..)
+                    | Expr::Placeholder(_)
+                    | Expr::ScalarSubquery(_)
+                    | Expr::Exists(_)
+                    | Expr::InSubquery(_)
+                    | Expr::SetComparison(_)
+                    | Expr::AggregateFunction(_)
+                    | Expr::WindowFunction(_)
+                    | Expr::Unnest(_)
+            );
+        Ok(if constant { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    })?;
+    let expr = if constant && !matches!(expr, Expr::Literal(..)) {
+        let simplifier = ExprSimplifier::new(SimplifyContext::default());
+        simplifier.simplify(simplifier.coerce(expr, &DFSchema::empty())?)?
+    } else {
+        expr
+    };
+    match expr {
+        Expr::Literal(value, _) => Ok(Expr::Literal(value, None)),
+        Expr::Placeholder(Placeholder { field: None, .. }) => Ok(expr),
+        other => {
+            let data_type = other.get_type(schema)?;
+            Ok(Expr::Cast(Cast::new(Box::new(other), data_type)))
+        }
+    }
+}
+
+fn without_modifier(sql_type: &SqlType) -> SqlType {
+    match sql_type {
+        SqlType::Numeric(_) => SqlType::Numeric(None),
+        SqlType::VarChar(_) => SqlType::VarChar(None),
+        SqlType::Array(element) => SqlType::Array(Box::new(without_modifier(element))),
+        other => other.clone(),
+    }
+}
+
+fn no_operator(op: &str, left: &SqlType, right: &SqlType) -> Error {
+    Error::new(ErrorKind::UndefinedFunction, format!("operator does not exist: {} {op} {}", without_modifier(left), without_modifier(right)))
+        .with_hint("No operator matches the given name and argument types. You might need to add explicit type casts.")
+}
+
+/// `expr` of type `from` as a value of a column of type `to`: as [`cast_expr`], but text that is too long is an error, and casts that PostgreSQL
+/// only does on request are refused.
+///
+/// # Errors
+/// [`ErrorKind::DatatypeMismatch`] if there is no such cast.
+pub(super) fn cast_for_assignment(expr: Expr, from: &SqlType, to: &SqlType) -> std::result::Result<Expr, Error> {
+    if from == to {
+        return Ok(expr);
+    }
+    let mismatch = || Error::new(ErrorKind::DatatypeMismatch, format!("expression is of type {from}, but the column is of type {to}"));
+    let allowed = match (is_text(from), is_text(to)) {
+        (_, true) => true,
+        (true, false) => false,
+        (false, false) if *from == SqlType::Bool || *to == SqlType::Bool => false,
+        (false, false) => can_cast(from, to),
+    };
+    if !allowed {
+        return Err(mismatch().with_hint("You will need to rewrite or cast the expression."));
+    }
+    let result = match to {
+        SqlType::VarChar(Some(_)) | SqlType::Char(_) if from != to => {
+            let text = if is_text(from) { Ok(expr) } else { cast_expr(expr, from, &SqlType::Text) };
+            text.and_then(|text| fit(text, to))
+        }
+        _ => cast_expr(expr, from, to),
+    };
+    result.map_err(|error| super::errors::from_datafusion(&error, ""))
+}
+
+/// Text as varchar(n) or char(n): an error if it does not fit.
+fn fit(text: Expr, to: &SqlType) -> Result<Expr> {
+    let function = flowstone_functions::registry().scalar("pg_assign_text");
+    match function {
+        Some(function) => {
+            let name = Expr::Literal(ScalarValue::Utf8(Some(to.to_string())), None);
+            Ok(Expr::ScalarFunction(ScalarFunction::new_udf(function, vec![text, name])))
+        }
+        None => cast_expr(text, &SqlType::Text, to),
+    }
+}
+
+fn numeric_literal(digits: &str) -> Result<Expr> {
+    let overflow = || raise(Error::new(ErrorKind::NumericOutOfRange, "value overflows numeric format"));
+    let (sign, magnitude) = digits.strip_prefix('-').map_or((1, digits), |rest| (-1, rest));
+    let (whole, fraction) = magnitude.split_once('.').unwrap_or((magnitude, ""));
+    let all: String = format!("{whole}{fraction}");
+    let value: i128 = if all.is_empty() { 0 } else { all.parse().map_err(|_| overflow())? };
+    let scale = i8::try_from(fraction.len()).map_err(|_| overflow())?;
+    let significant = all.trim_start_matches('0').len().max(fraction.len()).max(1);
+    let precision = u8::try_from(significant).map_err(|_| overflow())?;
+    if precision > 38 {
+        return Err(overflow());
+    }
+    Ok(Expr::Literal(ScalarValue::Decimal128(Some(sign * value), precision, scale), None))
+}
+
+fn unknown_function(mut values: Vec<Expr>, schema: &DFSchema) -> Result<Error> {
+    let name = match values.remove(0) {
+        Expr::Literal(ScalarValue::Utf8(Some(name)), _) => name,
+        other => other.to_string(),
+    };
+    let types = values
+        .iter()
+        .map(|value| Ok(type_of(value, schema)?.map_or_else(|| "unknown".to_owned(), |sql_type| without_modifier(&sql_type).to_string())))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Error::new(ErrorKind::UndefinedFunction, format!("function {name}({}) does not exist", types.join(", ")))
+        .with_hint("No function matches the given name and argument types. You might need to add explicit type casts."))
+}
+
+fn only(mut values: Vec<Expr>) -> Result<Expr> {
+    values.pop().ok_or_else(|| DataFusionError::Internal("marker without operand".to_owned()))
+}
+
+fn parse(name: &str) -> Result<SqlType> {
+    name.parse().map_err(|error| DataFusionError::External(Box::new(error)))
+}
+
+impl ExprPlanner for PostgresTyping {
+    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        let RawBinaryExpr { op, left, right } = expr;
+        let (left, right) = self.operands(&op, left, right, schema)?;
+        Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
+    }
+
+    fn plan_dictionary_literal(&self, expr: RawDictionaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawDictionaryExpr>> {
+        let key = match expr.keys.first() {
+            Some(Expr::Literal(ScalarValue::Utf8(Some(key)), _)) => key.strip_prefix(INTERNAL).map(str::to_owned),
+            _ => None,
+        };
+        match key {
+            Some(key) => self.marker(&key, expr.values, schema).map(PlannerResult::Planned),
+            None => Ok(PlannerResult::Original(expr)),
+        }
+    }
+
+    fn plan_array_literal(&self, exprs: Vec<Expr>, schema: &DFSchema) -> Result<PlannerResult<Vec<Expr>>> {
+        self.unify("array", exprs, schema).map(PlannerResult::Original)
+    }
+}

@@ -1,0 +1,159 @@
+//! The rules that plans go through.
+//!
+//! Owns the choice: only rules that keep the meaning whatever the data is, none that bakes in statistics or the clock (ENGINE.md 7.2).
+//! Called by [`crate::plan`] for plans that run once, and by [`crate::lower`] for plans to be maintained.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use datafusion::common::Result;
+use datafusion::common::alias::AliasGenerator;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::config::ConfigOptions;
+use datafusion::execution::FunctionRegistry;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
+use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
+use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
+use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
+use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
+use datafusion::optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
+use datafusion::optimizer::eliminate_filter::EliminateFilter;
+use datafusion::optimizer::eliminate_group_by_constant::EliminateGroupByConstant;
+use datafusion::optimizer::eliminate_limit::EliminateLimit;
+use datafusion::optimizer::eliminate_outer_join::EliminateOuterJoin;
+use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
+use datafusion::optimizer::optimize_projections::OptimizeProjections;
+use datafusion::optimizer::optimize_unions::OptimizeUnions;
+use datafusion::optimizer::propagate_empty_relation::PropagateEmptyRelation;
+use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::push_down_limit::PushDownLimit;
+use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
+use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
+use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
+use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
+use datafusion::optimizer::{Analyzer, Optimizer, OptimizerConfig, OptimizerRule};
+
+use crate::error::Error;
+
+/// Passes over the rule list.
+const PASSES_MAX: usize = 4;
+
+fn config() -> ConfigOptions {
+    flowstone_functions::session_config().options().as_ref().clone()
+}
+
+/// Resolves GROUPING and coerces types.
+pub(crate) fn analyse(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let analyzer = Analyzer::with_rules(vec![Arc::new(ResolveGroupingFunction::new()), Arc::new(TypeCoercion::new())]);
+    analyzer.execute_and_check(plan, &config(), |_, _| {})
+}
+
+type Rules = Vec<Arc<dyn OptimizerRule + Send + Sync>>;
+
+/// What rules may ask. There is no clock; names are numbered anew for each plan, so that planning is deterministic.
+struct Config {
+    options: Arc<ConfigOptions>,
+    aliases: Arc<AliasGenerator>,
+    functions: SessionState,
+}
+
+impl OptimizerConfig for Config {
+    fn query_execution_start_time(&self) -> Option<DateTime<Utc>> {
+        None
+    }
+
+    fn alias_generator(&self) -> &Arc<AliasGenerator> {
+        &self.aliases
+    }
+
+    fn options(&self) -> Arc<ConfigOptions> {
+        Arc::clone(&self.options)
+    }
+
+    fn function_registry(&self) -> Option<&dyn FunctionRegistry> {
+        Some(&self.functions)
+    }
+}
+
+fn run(rules: Rules, plan: LogicalPlan) -> Result<LogicalPlan> {
+    let mut options = config();
+    options.optimizer.skip_failed_rules = false;
+    options.optimizer.max_passes = PASSES_MAX;
+    let config = Config { options: Arc::new(options), aliases: Arc::new(AliasGenerator::new()), functions: flowstone_functions::session_state() };
+    Optimizer::with_rules(rules).optimize(plan, &config, |_, _| {})
+}
+
+/// Optimises a plan that runs once.
+pub(crate) fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let rules: Rules = vec![
+        Arc::new(RewriteSetComparison::new()),
+        Arc::new(OptimizeUnions::new()),
+        Arc::new(SimplifyExpressions::new()),
+        Arc::new(ReplaceDistinctWithAggregate::new()),
+        Arc::new(DecorrelatePredicateSubquery::new()),
+        Arc::new(ScalarSubqueryToJoin::new()),
+        Arc::new(DecorrelateLateralJoin::new()),
+        Arc::new(ExtractEquijoinPredicate::new()),
+        Arc::new(EliminateDuplicatedExpr::new()),
+        Arc::new(EliminateFilter::new()),
+        Arc::new(EliminateCrossJoin::new()),
+        Arc::new(EliminateLimit::new()),
+        Arc::new(PropagateEmptyRelation::new()),
+        Arc::new(EliminateOuterJoin::new()),
+        Arc::new(PushDownLimit::new()),
+        Arc::new(PushDownFilter::new()),
+        Arc::new(EliminateGroupByConstant::new()),
+        Arc::new(CommonSubexprEliminate::new()),
+        Arc::new(OptimizeProjections::new()),
+    ];
+    run(rules, plan)
+}
+
+/// Prepares a plan for lowering: unnests subqueries, pushes filters down, drops columns nobody reads. DISTINCT and aggregates keep their shape.
+pub(crate) fn prepare_for_maintenance(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let rules: Rules = vec![
+        Arc::new(RewriteSetComparison::new()),
+        Arc::new(OptimizeUnions::new()),
+        Arc::new(SimplifyExpressions::new()),
+        Arc::new(DecorrelatePredicateSubquery::new()),
+        Arc::new(ScalarSubqueryToJoin::new()),
+        Arc::new(DecorrelateLateralJoin::new()),
+        Arc::new(ExtractEquijoinPredicate::new()),
+        Arc::new(EliminateDuplicatedExpr::new()),
+        Arc::new(EliminateFilter::new()),
+        Arc::new(EliminateCrossJoin::new()),
+        Arc::new(EliminateLimit::new()),
+        Arc::new(PropagateEmptyRelation::new()),
+        Arc::new(EliminateOuterJoin::new()),
+        Arc::new(PushDownFilter::new()),
+        Arc::new(EliminateGroupByConstant::new()),
+        Arc::new(OptimizeProjections::new()),
+    ];
+    run(rules, plan)
+}
+
+/// Refuses a plan in which a subquery is left.
+pub(crate) fn refuse_subqueries(plan: &LogicalPlan) -> std::result::Result<(), Error> {
+    let mut left = false;
+    plan.apply(|node| {
+        left |= matches!(node, LogicalPlan::Subquery(_));
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                left |= matches!(
+                    part,
+                    Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_) | Expr::OuterReferenceColumn(..)
+                );
+                Ok(if left { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+            })
+        })
+    })
+    .map_err(|error| super::errors::from_datafusion(&error, ""))?;
+    if left {
+        return Err(Error::unsupported("this form of correlated subquery is not supported")
+            .with_hint("Rewrite it as a join, or correlate by equality only."));
+    }
+    Ok(())
+}

@@ -1,0 +1,968 @@
+//! From the syntax tree PostgreSQL's users write to one whose meaning DataFusion's planner shares.
+//!
+//! Owns what can be said on the tree: output column names, the types of literals, casts, what session and catalog functions stand for,
+//! set operations and table functions that DataFusion plans otherwise. What needs the types of operands is left as a *marker*: a dictionary
+//! literal whose first key names the construct, which [`super::exprs`] turns into an expression.
+//! Must not know plans. Called by [`crate::plan`] after names are resolved.
+
+use std::ops::ControlFlow;
+
+use flowstone_types::SqlType;
+use sqlparser::ast::{
+    AccessExpr, BinaryOperator, CaseWhen, DateTimeField, DictionaryField, Distinct, Expr, Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
+    FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, LimitClause, ObjectName, Offset, OrderBy, OrderByKind, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, TableFactor, TableWithJoins, UnaryOperator, Value, VisitMut, VisitorMut,
+};
+
+use super::names::{self, INTERNAL, fold, quoted, table_alias};
+use super::{PlanContext, catalog_functions};
+use crate::error::{Error, ErrorKind};
+
+/// Alias of the nested join that stands for EXCEPT ALL and INTERSECT ALL.
+pub(super) const EXCEPT_ALL: &str = "\u{1}except all";
+/// See [`EXCEPT_ALL`].
+pub(super) const INTERSECT_ALL: &str = "\u{1}intersect all";
+
+/// Functions that yield a set of rows and are planned as `unnest` of the scalar function of that name, which yields an array.
+const SET_RETURNING: [&str; 12] = [
+    "generate_series",
+    "generate_subscripts",
+    "jsonb_array_elements",
+    "jsonb_array_elements_text",
+    "jsonb_object_keys",
+    "json_array_elements",
+    "json_array_elements_text",
+    "json_object_keys",
+    "regexp_split_to_table",
+    "regexp_matches",
+    "string_to_table",
+    "unnest",
+];
+
+/// Rewrites `query` in place.
+///
+/// # Errors
+/// Whatever is wrong with the tree itself: unknown types, functions that a maintained view cannot call.
+pub(super) fn rewrite(ctx: &PlanContext<'_>, query: &mut Query) -> Result<(), Error> {
+    hide_cast_names(query);
+    let mut rewriter = Rewriter { ctx, derived: 0 };
+    match VisitMut::visit(query, &mut rewriter) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+/// A marker: see the module documentation.
+pub(super) fn marker(key: &str, values: Vec<Expr>) -> Expr {
+    let mut key = Some(format!("{INTERNAL}{key}"));
+    Expr::Dictionary(
+        values.into_iter().map(|value| DictionaryField { key: Ident::new(key.take().unwrap_or_default()), value: Box::new(value) }).collect(),
+    )
+}
+
+/// An explicit cast.
+pub(super) fn cast(expr: Expr, to: &SqlType) -> Expr {
+    marker(&format!("cast:{to}"), vec![expr])
+}
+
+/// A cast as assignment to a column does it.
+pub(super) fn assignment_cast(expr: Expr, to: &SqlType) -> Expr {
+    marker(&format!("assign:{to}"), vec![expr])
+}
+
+/// The constant that `text` is in type `to`.
+pub(super) fn constant(text: impl Into<String>, to: &SqlType) -> Expr {
+    cast(string(text), to)
+}
+
+/// A string literal of no type.
+pub(super) fn string(text: impl Into<String>) -> Expr {
+    Expr::value(Value::SingleQuotedString(text.into()))
+}
+
+/// NULL of type `to`.
+pub(super) fn null(to: &SqlType) -> Expr {
+    cast(Expr::value(Value::Null), to)
+}
+
+/// A number that is already what it should be: an ordinal, a LIMIT.
+fn is_protected(value: &Value) -> bool {
+    matches!(value, Value::Number(_, true))
+}
+
+fn protect(expr: &mut Expr) {
+    if let Expr::Value(value) = expr
+        && let Value::Number(_, protected) = &mut value.value
+    {
+        *protected = true;
+    }
+}
+
+/// The call `name(args)`.
+pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
+    let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
+
+/// `left op right`
+pub(super) fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
+}
+
+fn negate_if(negated: bool, expr: Expr) -> Expr {
+    if negated { Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(expr))) } } else { expr }
+}
+
+struct Rewriter<'c, 'a> {
+    ctx: &'c PlanContext<'a>,
+    /// Derived tables without alias seen so far.
+    derived: usize,
+}
+
+impl VisitorMut for Rewriter<'_, '_> {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        flow(prepare_query(query))
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        if let GroupByExpr::Expressions(exprs, _) = &mut select.group_by {
+            exprs.iter_mut().for_each(protect);
+        }
+        if let Some(Distinct::On(exprs)) = &mut select.distinct {
+            for expr in exprs {
+                resolve_ordinal(expr, &select.projection);
+            }
+        }
+        name_items(&mut select.projection);
+        for item in &mut select.projection {
+            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+                VisitMut::visit(expr, &mut CountExists { depth: 0 })?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        self.derived += 1;
+        flow(prepare_factor(factor, self.derived))
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        let taken = std::mem::replace(expr, Expr::value(Value::Null));
+        match rewrite_expr(self.ctx, taken) {
+            Ok(rewritten) => {
+                *expr = rewritten;
+                ControlFlow::Continue(())
+            }
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+}
+
+fn flow(result: Result<(), Error>) -> ControlFlow<Error> {
+    match result {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => ControlFlow::Break(error),
+    }
+}
+
+fn prepare_query(query: &mut Query) -> Result<(), Error> {
+    if let Some(with) = &query.with
+        && with.cte_tables.iter().any(|cte| cte.alias.columns.iter().any(|column| column.data_type.is_some()))
+    {
+        return Err(Error::unsupported("column types in common table expressions are not supported"));
+    }
+    if let Some(Fetch { with_ties, percent, quantity }) = query.fetch.take() {
+        if with_ties || percent {
+            return Err(Error::unsupported("FETCH FIRST … WITH TIES and PERCENT are not supported"));
+        }
+        let count = quantity.unwrap_or_else(|| Expr::value(Value::Number("1".to_owned(), true)));
+        match &mut query.limit_clause {
+            Some(LimitClause::LimitOffset { limit, .. }) => *limit = Some(count),
+            clause => *clause = Some(LimitClause::LimitOffset { limit: Some(count), offset: None, limit_by: Vec::new() }),
+        }
+    }
+    query.locks.clear();
+    if let Some(LimitClause::LimitOffset { limit, offset, .. }) = &mut query.limit_clause {
+        for expr in limit.iter_mut().chain(offset.iter_mut().map(|Offset { value, .. }| value)) {
+            protect(expr);
+            if let Expr::Value(value) = expr
+                && matches!(value.value, Value::Placeholder(_))
+            {
+                *expr = cast(expr.clone(), &SqlType::Int8);
+            }
+        }
+    }
+    if let Some(OrderBy { kind: OrderByKind::Expressions(exprs), .. }) = &mut query.order_by {
+        for order in exprs {
+            protect(&mut order.expr);
+        }
+    }
+    mark_cells(&mut query.body);
+    rewrite_set_operations(&mut query.body);
+    Ok(())
+}
+
+/// Cells of VALUES are settled one by one: see the marker.
+fn mark_cells(body: &mut SetExpr) {
+    match body {
+        SetExpr::SetOperation { left, right, .. } => {
+            mark_cells(left);
+            mark_cells(right);
+        }
+        SetExpr::Values(values) => {
+            for cell in values.rows.iter_mut().flat_map(|row| &mut row.content) {
+                let taken = std::mem::replace(cell, Expr::value(Value::Null));
+                *cell = marker("cell", vec![taken]);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// DataFusion plans EXCEPT ALL and INTERSECT ALL as joins, which gives wrong multiplicities: hand them to our relation planner.
+fn rewrite_set_operations(body: &mut SetExpr) {
+    let SetExpr::SetOperation { left, right, op, set_quantifier } = body else {
+        return;
+    };
+    rewrite_set_operations(left);
+    rewrite_set_operations(right);
+    let alias = match (op, set_quantifier) {
+        (SetOperator::Except, SetQuantifier::All) => EXCEPT_ALL,
+        (SetOperator::Intersect, SetQuantifier::All) => INTERSECT_ALL,
+        _ => return,
+    };
+    let side = |body: &mut Box<SetExpr>| {
+        let taken = std::mem::replace(&mut **body, SetExpr::Values(sqlparser::ast::Values { explicit_row: false, value_keyword: false, rows: Vec::new() }));
+        TableFactor::Derived { lateral: false, subquery: Box::new(names::query(taken)), alias: Some(table_alias("\u{1}side")), sample: None }
+    };
+    let join = sqlparser::ast::Join {
+        relation: side(right),
+        global: false,
+        join_operator: sqlparser::ast::JoinOperator::CrossJoin(sqlparser::ast::JoinConstraint::None),
+    };
+    let relation = TableFactor::NestedJoin {
+        table_with_joins: Box::new(TableWithJoins { relation: side(left), joins: vec![join] }),
+        alias: Some(table_alias(alias)),
+    };
+    *body = SetExpr::Select(Box::new(names::select_all(relation)));
+}
+
+fn prepare_factor(factor: &mut TableFactor, number: usize) -> Result<(), Error> {
+    match factor {
+        TableFactor::Derived { alias: alias @ None, .. } => *alias = Some(table_alias(&format!("{INTERNAL}derived{number}"))),
+        TableFactor::Table { name, alias, args: Some(arguments), with_ordinality, .. } => {
+            let arguments = std::mem::take(&mut arguments.args);
+            *factor = table_function(name, arguments, alias.take(), *with_ordinality)?;
+        }
+        TableFactor::Function { name, args, alias, with_ordinality, .. } => {
+            let arguments = std::mem::take(args);
+            *factor = table_function(name, arguments, alias.take(), *with_ordinality)?;
+        }
+        TableFactor::UNNEST { alias, .. } => name_single_column(alias, "unnest"),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// `FROM f(x) AS t` names the one column `t` too.
+fn name_single_column(alias: &mut Option<sqlparser::ast::TableAlias>, function: &str) {
+    let alias = alias.get_or_insert_with(|| table_alias(function));
+    if alias.columns.is_empty() {
+        let name = quoted(&fold(&alias.name));
+        alias.columns.push(sqlparser::ast::TableAliasColumnDef { name, data_type: None });
+    }
+}
+
+fn table_function(
+    name: &ObjectName,
+    arguments: Vec<FunctionArg>,
+    mut alias: Option<sqlparser::ast::TableAlias>,
+    with_ordinality: bool,
+) -> Result<TableFactor, Error> {
+    let function = names::fold_name(name).pop().unwrap_or_default();
+    if with_ordinality {
+        return Err(Error::unsupported("WITH ORDINALITY is not supported"));
+    }
+    if !SET_RETURNING.contains(&function.as_str()) {
+        return Err(Error::unsupported(format!("function {function} cannot be used in FROM")));
+    }
+    let mut values = Vec::new();
+    for argument in arguments {
+        match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => values.push(expr),
+            other => return Err(Error::unsupported(format!("function argument {other} is not supported here"))),
+        }
+    }
+    name_single_column(&mut alias, &function);
+    let array_exprs = if function == "unnest" { values } else { vec![call(&function, values)] };
+    Ok(TableFactor::UNNEST { alias, array_exprs, with_offset: false, with_offset_alias: None, with_ordinality: false })
+}
+
+/// DISTINCT ON (1) means the first item.
+fn resolve_ordinal(expr: &mut Expr, projection: &[SelectItem]) {
+    let Expr::Value(value) = &*expr else { return };
+    let Value::Number(digits, _) = &value.value else { return };
+    let item = digits.parse::<usize>().ok().and_then(|ordinal| projection.get(ordinal.checked_sub(1)?));
+    if let Some(SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }) = item {
+        *expr = item.clone();
+    }
+}
+
+/// `SELECT a.id::text … ORDER BY a.id` has an output column `id` beside the input column `id`: DataFusion calls the latter ambiguous. The name of such
+/// an output column is hidden from the rest of the query; where ORDER BY means it, it says so by number.
+fn hide_cast_names(query: &mut Query) {
+    let Some(OrderBy { kind: OrderByKind::Expressions(order), .. }) = &mut query.order_by else { return };
+    let SetExpr::Select(select) = &mut *query.body else { return };
+    if select.projection.iter().any(|item| !matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. })) {
+        return;
+    }
+    for (index, item) in select.projection.iter_mut().enumerate() {
+        let SelectItem::UnnamedExpr(expr @ Expr::Cast { .. }) = item else { continue };
+        let name = column_name(expr);
+        for order in order.iter_mut() {
+            if matches!(&order.expr, Expr::Identifier(ident) if fold(ident) == name) {
+                order.expr = Expr::value(Value::Number((index + 1).to_string(), true));
+            }
+        }
+        let expr = std::mem::replace(expr, Expr::value(Value::Null));
+        *item = SelectItem::ExprWithAlias { expr, alias: quoted(&format!("{name}{INTERNAL}{index}")) };
+    }
+}
+
+/// EXISTS in a select list is a count: DataFusion unnests EXISTS only in conditions.
+struct CountExists {
+    depth: usize,
+}
+
+impl VisitorMut for CountExists {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        if self.depth == 0
+            && let Expr::Exists { subquery, negated } = expr
+        {
+            let zero = Expr::value(Value::Number("0".to_owned(), false));
+            let op = if *negated { BinaryOperator::Eq } else { BinaryOperator::Gt };
+            let test = binary(count_rows(), op, zero);
+            let taken = std::mem::replace(&mut **subquery, names::query(SetExpr::Select(Box::new(names::select(Vec::new(), Vec::new())))));
+            *expr = Expr::Subquery(Box::new(over_rows(taken, vec![test])));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// `count(*)`
+fn count_rows() -> Expr {
+    let mut count = call("count", Vec::new());
+    if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut count {
+        list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Wildcard));
+    }
+    count
+}
+
+/// Whether a query is `SELECT … FROM … WHERE …` and nothing else that bears on its rows.
+fn is_plain(query: &Query) -> bool {
+    query.with.is_none()
+        && query.limit_clause.is_none()
+        && query.fetch.is_none()
+        && matches!(&*query.body, SetExpr::Select(select)
+            if select.distinct.is_none()
+                && select.having.is_none()
+                && !select.projection.iter().any(|item| item_expr(item).is_some_and(has_aggregate))
+                && matches!(&select.group_by, GroupByExpr::Expressions(exprs, _) if exprs.is_empty()))
+}
+
+const fn item_expr(item: &SelectItem) -> Option<&Expr> {
+    match item {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(expr),
+        _ => None,
+    }
+}
+
+/// Aggregates `items` over the rows of `query`.
+fn over_rows(mut query: Query, items: Vec<Expr>) -> Query {
+    let items = items.into_iter().map(|expr| SelectItem::ExprWithAlias { alias: quoted(&column_name(&expr)), expr }).collect();
+    if is_plain(&query)
+        && let SetExpr::Select(select) = &mut *query.body
+    {
+        select.projection = items;
+        query.order_by = None;
+        return query;
+    }
+    let relation =
+        TableFactor::Derived { lateral: false, subquery: Box::new(query), alias: Some(table_alias("\u{1}rows")), sample: None };
+    names::query(SetExpr::Select(Box::new(names::select(items, vec![TableWithJoins { relation, joins: Vec::new() }]))))
+}
+
+/// Whether an expression calls an aggregate function outside of its subqueries.
+fn has_aggregate(expr: &Expr) -> bool {
+    struct Finder {
+        depth: usize,
+    }
+    impl sqlparser::ast::Visitor for Finder {
+        type Break = ();
+        fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
+            self.depth += 1;
+            ControlFlow::Continue(())
+        }
+        fn post_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
+            self.depth -= 1;
+            ControlFlow::Continue(())
+        }
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            if self.depth == 0
+                && let Expr::Function(function) = expr
+                && function.over.is_none()
+                && names::fold_name(&function.name).pop().is_some_and(|name| flowstone_functions::registry().aggregate(&name).is_some())
+            {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    sqlparser::ast::Visit::visit(expr, &mut Finder { depth: 0 }).is_break()
+}
+
+/// A subquery in place of a value yields one row at most, or an error at run time. One that aggregates without groups, or reads no table, does; any
+/// other is made to: its first value, if it counts no more than one row.
+fn scalar_subquery(query: Query) -> Result<Query, Error> {
+    let SetExpr::Select(select) = &*query.body else {
+        return Ok(query);
+    };
+    let single = select.from.is_empty()
+        || (select.projection.iter().filter_map(item_expr).any(has_aggregate)
+            && matches!(&select.group_by, GroupByExpr::Expressions(exprs, _) if exprs.is_empty()))
+        || matches!(&query.limit_clause, Some(LimitClause::LimitOffset { limit: Some(Expr::Value(value)), .. })
+            if matches!(&value.value, Value::Number(digits, _) if digits == "1" || digits == "0"));
+    if single {
+        return Ok(query);
+    }
+    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] = select.projection.as_slice() else {
+        if matches!(select.projection.as_slice(), [_, _, ..]) {
+            return Err(Error::syntax("subquery must return only one column"));
+        }
+        return Ok(query);
+    };
+    let plain = is_plain(&query);
+    let value = if plain { item.clone() } else { Expr::CompoundIdentifier(vec![quoted("\u{1}rows"), quoted("value")]) };
+    let one = marker("int8", vec![Expr::value(Value::Number("1".to_owned(), true))]);
+    let at_most_one = binary(count_rows(), BinaryOperator::LtEq, one);
+    // A cast that fails: its text is the message.
+    let complaint = string("more than one row returned by a subquery used as an expression: ");
+    let failure = cast(binary(complaint, BinaryOperator::StringConcat, cast(count_rows(), &SqlType::Text)), &SqlType::Bool);
+    let checked = marker("case", vec![at_most_one, call("first_value", vec![value]), failure, Expr::value(Value::Null)]);
+    let mut query = query;
+    if !plain
+        && let SetExpr::Select(select) = &mut *query.body
+        && let Some(item) = select.projection.first_mut()
+        && let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
+    {
+        let expr = std::mem::replace(expr, Expr::value(Value::Null));
+        *item = SelectItem::ExprWithAlias { expr, alias: quoted("value") };
+    }
+    Ok(over_rows(query, vec![checked]))
+}
+
+/// Gives each item of a select list the name PostgreSQL gives it, and names that occur again a suffix that is taken off at the edge.
+fn name_items(projection: &mut [SelectItem]) {
+    let mut seen: Vec<String> = Vec::new();
+    let everything = projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_)));
+    let all_of: Vec<String> = projection
+        .iter()
+        .filter_map(|item| match item {
+            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => names::fold_name(name).pop(),
+            _ => None,
+        })
+        .collect();
+    for (index, item) in projection.iter_mut().enumerate() {
+        let (name, plain, qualifier) = match item {
+            SelectItem::UnnamedExpr(expr) => {
+                let qualifier = match &*expr {
+                    Expr::CompoundIdentifier(parts) => parts.iter().rev().nth(1).map(fold),
+                    _ => None,
+                };
+                (column_name(expr), matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)), qualifier)
+            }
+            SelectItem::ExprWithAlias { alias, .. } => (fold(alias), false, None),
+            _ => continue,
+        };
+        let repeated = seen.contains(&name) || (plain && (everything || qualifier.is_some_and(|qualifier| all_of.contains(&qualifier))));
+        let alias = if repeated { quoted(&format!("{name}{INTERNAL}{index}")) } else { quoted(&name) };
+        seen.push(name);
+        match item {
+            SelectItem::UnnamedExpr(expr) if repeated || !plain => {
+                let expr = std::mem::replace(expr, Expr::value(Value::Null));
+                *item = SelectItem::ExprWithAlias { expr, alias };
+            }
+            SelectItem::ExprWithAlias { alias: old, .. } => *old = alias,
+            _ => {}
+        }
+    }
+}
+
+/// The name PostgreSQL gives to an unnamed item of a select list.
+pub(super) fn column_name(expr: &Expr) -> String {
+    figure_name(expr).map_or_else(|| "?column?".to_owned(), |(name, _)| name)
+}
+
+/// The name and whether it is a strong one (a column or a function) or a weak one (a type).
+fn figure_name(expr: &Expr) -> Option<(String, bool)> {
+    let strong = |name: &str| Some((name.to_owned(), true));
+    match expr {
+        Expr::Identifier(ident) => Some((fold(ident), true)),
+        Expr::CompoundIdentifier(parts) => parts.last().map(|ident| (fold(ident), true)),
+        Expr::Function(function) => names::fold_name(&function.name).pop().map(|name| (name, true)),
+        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => figure_name(inner),
+        Expr::CompoundFieldAccess { root, access_chain } => {
+            let field = access_chain.iter().rev().find_map(|access| match access {
+                AccessExpr::Dot(Expr::Identifier(ident)) => Some((fold(ident), true)),
+                _ => None,
+            });
+            field.or_else(|| figure_name(root))
+        }
+        Expr::Cast { expr: inner, data_type, .. } => match figure_name(inner) {
+            Some((name, true)) => Some((name, true)),
+            _ => Some((type_name(data_type), false)),
+        },
+        Expr::TypedString(typed) => Some((type_name(&typed.data_type), false)),
+        Expr::Interval(_) => Some(("interval".to_owned(), false)),
+        Expr::Value(value) if matches!(value.value, Value::Boolean(_)) => Some(("bool".to_owned(), false)),
+        Expr::Case { else_result, .. } => match else_result.as_deref().and_then(figure_name) {
+            Some((name, true)) => Some((name, true)),
+            _ => Some(("case".to_owned(), false)),
+        },
+        Expr::Subquery(query) => match &*query.body {
+            SetExpr::Select(select) => match select.projection.first() {
+                Some(SelectItem::UnnamedExpr(inner)) => figure_name(inner),
+                Some(SelectItem::ExprWithAlias { alias, .. }) => Some((fold(alias), true)),
+                _ => None,
+            },
+            _ => None,
+        },
+        Expr::Exists { .. } => strong("exists"),
+        Expr::Array(_) => strong("array"),
+        Expr::Tuple(_) => strong("row"),
+        Expr::Extract { .. } => strong("extract"),
+        Expr::Position { .. } => strong("position"),
+        Expr::Substring { .. } => strong("substring"),
+        Expr::Overlay { .. } => strong("overlay"),
+        Expr::Trim { trim_where, .. } => strong(match trim_where {
+            Some(sqlparser::ast::TrimWhereField::Leading) => "ltrim",
+            Some(sqlparser::ast::TrimWhereField::Trailing) => "rtrim",
+            _ => "btrim",
+        }),
+        Expr::Ceil { .. } => strong("ceil"),
+        Expr::Floor { .. } => strong("floor"),
+        Expr::AtTimeZone { .. } => strong("timezone"),
+        _ => None,
+    }
+}
+
+/// The last part of PostgreSQL's internal name of a type.
+fn type_name(data_type: &sqlparser::ast::DataType) -> String {
+    match crate::parse::parse_type(data_type) {
+        Ok(sql_type) => internal_type_name(&sql_type),
+        Err(_) => data_type.to_string().to_lowercase(),
+    }
+}
+
+/// PostgreSQL's internal name of a type: `int4`, `varchar`, `timestamptz`.
+pub(super) fn internal_type_name(sql_type: &SqlType) -> String {
+    match sql_type {
+        SqlType::Bool => "bool".to_owned(),
+        SqlType::Int2 => "int2".to_owned(),
+        SqlType::Int4 => "int4".to_owned(),
+        SqlType::Int8 => "int8".to_owned(),
+        SqlType::Float4 => "float4".to_owned(),
+        SqlType::Float8 => "float8".to_owned(),
+        SqlType::Numeric(_) => "numeric".to_owned(),
+        SqlType::VarChar(_) => "varchar".to_owned(),
+        SqlType::Char(_) => "bpchar".to_owned(),
+        SqlType::Time => "time".to_owned(),
+        SqlType::Timestamp => "timestamp".to_owned(),
+        SqlType::TimestampTz => "timestamptz".to_owned(),
+        SqlType::QuotedChar => "char".to_owned(),
+        SqlType::Array(element) => internal_type_name(element),
+        other => other.to_string(),
+    }
+}
+
+fn number(digits: &str, negative: bool) -> Result<Expr, Error> {
+    let text = if negative { format!("-{digits}") } else { digits.to_owned() }.replace('_', "");
+    let literal = |digits: &str| Expr::value(Value::Number(digits.to_owned(), true));
+    let magnitude = literal(&digits.replace('_', ""));
+    let signed =
+        if negative { Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(magnitude) } } else { magnitude };
+    if text.parse::<i32>().is_ok() {
+        return Ok(marker("int4", vec![signed]));
+    }
+    if text.parse::<i64>().is_ok() {
+        return Ok(marker("int8", vec![signed]));
+    }
+    let Some(plain) = plain_decimal(&text) else {
+        return Err(Error::new(ErrorKind::NumericOutOfRange, "value overflows numeric format"));
+    };
+    Ok(marker("numeric", vec![string(plain)]))
+}
+
+/// A decimal number without exponent.
+fn plain_decimal(text: &str) -> Option<String> {
+    let lower = text.to_lowercase();
+    let (mantissa, exponent) = match lower.split_once('e') {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (lower.as_str(), 0),
+    };
+    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let mut digits = format!("{whole}{fraction}");
+    let mut scale = i32::try_from(fraction.len()).ok()?.checked_sub(exponent)?;
+    if scale.unsigned_abs() > 76 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    while scale < 0 {
+        digits.push('0');
+        scale += 1;
+    }
+    let scale = usize::try_from(scale).ok()?;
+    while digits.len() <= scale {
+        digits.insert(0, '0');
+    }
+    let (whole, fraction) = digits.split_at(digits.len() - scale);
+    let point = if fraction.is_empty() { "" } else { "." };
+    Some(format!("{sign}{whole}{point}{fraction}"))
+}
+
+fn rewrite_expr(ctx: &PlanContext<'_>, expr: Expr) -> Result<Expr, Error> {
+    Ok(match expr {
+        Expr::Value(value) if is_protected(&value.value) => Expr::Value(value),
+        Expr::Value(ref value) => match &value.value {
+            Value::Number(digits, false) => number(digits, false)?,
+            _ => expr,
+        },
+        // The operand was rewritten before: -1 is one literal, as in PostgreSQL.
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr: operand } => match literal_digits(&operand) {
+            Some(digits) => number(&digits, true)?,
+            None => marker("negate", vec![*operand]),
+        },
+        Expr::UnaryOp { op: UnaryOperator::Plus, expr: operand } => *operand,
+        Expr::Collate { expr: inner, collation } => {
+            let name = names::fold_name(&collation).pop().unwrap_or_default();
+            if !matches!(name.as_str(), "default" | "c" | "posix" | "ucs_basic" | "c.utf-8" | "c.utf8") {
+                return Err(Error::unsupported(format!("collation \"{name}\" is not supported")));
+            }
+            *inner
+        }
+        Expr::BinaryOp { left, op, right } => Expr::BinaryOp { left, op: operator(op)?, right },
+        Expr::Cast { expr: inner, data_type, .. } => rewrite_cast(ctx, *inner, &data_type)?,
+        Expr::TypedString(typed) => {
+            let text = typed.value.into_string().unwrap_or_default();
+            rewrite_cast(ctx, string(text), &typed.data_type)?
+        }
+        Expr::Interval(interval) => {
+            let text = interval_text(&interval)?;
+            constant(text, &SqlType::Interval)
+        }
+        Expr::Between { expr: value, negated, low, high } => {
+            let value = *value;
+            let above = binary(value.clone(), BinaryOperator::GtEq, *low);
+            let below = binary(value, BinaryOperator::LtEq, *high);
+            negate_if(negated, Expr::Nested(Box::new(binary(above, BinaryOperator::And, below))))
+        }
+        Expr::InList { expr: value, list, negated } => {
+            let mut values = vec![*value];
+            values.extend(list);
+            marker(if negated { "notin" } else { "in" }, values)
+        }
+        Expr::Case { operand, conditions, else_result, .. } => case(operand, conditions, else_result),
+        Expr::AtTimeZone { timestamp, time_zone } => call("timezone", vec![*time_zone, *timestamp]),
+        Expr::Function(function) => rewrite_function(ctx, function)?,
+        Expr::Subquery(query) => Expr::Subquery(Box::new(scalar_subquery(*query)?)),
+        Expr::IsDistinctFrom(left, right) => marker("distinct", vec![*left, *right]),
+        Expr::IsNotDistinctFrom(left, right) => marker("notdistinct", vec![*left, *right]),
+        Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } if !matches!(*right, Expr::Subquery(_)) => marker("any", vec![*left, *right]),
+        Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } if !matches!(*right, Expr::Subquery(_)) => {
+            negate_if(true, marker("any", vec![*left, *right]))
+        }
+        other => other,
+    })
+}
+
+fn literal_digits(expr: &Expr) -> Option<String> {
+    let Expr::Dictionary(fields) = expr else { return None };
+    let [DictionaryField { key, value }] = fields.as_slice() else { return None };
+    let Expr::Value(value) = &**value else { return None };
+    match (key.value.strip_prefix(INTERNAL)?, &value.value) {
+        ("int4" | "int8", Value::Number(digits, _)) | ("numeric", Value::SingleQuotedString(digits)) => (!digits.starts_with('-')).then(|| digits.clone()),
+        _ => None,
+    }
+}
+
+/// `OPERATOR(pg_catalog.~)` is `~`.
+fn operator(op: BinaryOperator) -> Result<BinaryOperator, Error> {
+    let BinaryOperator::PGCustomBinaryOperator(parts) = &op else {
+        return Ok(op);
+    };
+    Ok(match parts.last().map_or("", String::as_str) {
+        "~" => BinaryOperator::PGRegexMatch,
+        "~*" => BinaryOperator::PGRegexIMatch,
+        "!~" => BinaryOperator::PGRegexNotMatch,
+        "!~*" => BinaryOperator::PGRegexNotIMatch,
+        "~~" => BinaryOperator::PGLikeMatch,
+        "~~*" => BinaryOperator::PGILikeMatch,
+        "!~~" => BinaryOperator::PGNotLikeMatch,
+        "!~~*" => BinaryOperator::PGNotILikeMatch,
+        "=" => BinaryOperator::Eq,
+        "<>" | "!=" => BinaryOperator::NotEq,
+        "<" => BinaryOperator::Lt,
+        ">" => BinaryOperator::Gt,
+        "<=" => BinaryOperator::LtEq,
+        ">=" => BinaryOperator::GtEq,
+        "+" => BinaryOperator::Plus,
+        "-" => BinaryOperator::Minus,
+        "*" => BinaryOperator::Multiply,
+        "/" => BinaryOperator::Divide,
+        "%" => BinaryOperator::Modulo,
+        "||" => BinaryOperator::StringConcat,
+        "->" => BinaryOperator::Arrow,
+        "->>" => BinaryOperator::LongArrow,
+        "@>" => BinaryOperator::AtArrow,
+        "<@" => BinaryOperator::ArrowAt,
+        "&" => BinaryOperator::BitwiseAnd,
+        "|" => BinaryOperator::BitwiseOr,
+        other => return Err(Error::new(ErrorKind::UndefinedFunction, format!("operator does not exist: {other}"))),
+    })
+}
+
+fn interval_text(interval: &sqlparser::ast::Interval) -> Result<String, Error> {
+    let unsupported = || Error::unsupported(format!("interval literal {interval} is not supported"));
+    let text = match &*interval.value {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) | Value::Number(text, _) => text.clone(),
+            _ => return Err(unsupported()),
+        },
+        other => literal_digits(other).ok_or_else(unsupported)?,
+    };
+    if interval.last_field.is_some() {
+        return Err(unsupported());
+    }
+    Ok(match &interval.leading_field {
+        None => text,
+        Some(field) if text.trim().parse::<f64>().is_ok() => format!("{} {}", text.trim(), field_name(field)),
+        Some(_) => text,
+    })
+}
+
+fn field_name(field: &DateTimeField) -> String {
+    field.to_string().to_lowercase()
+}
+
+fn case(operand: Option<Box<Expr>>, conditions: Vec<CaseWhen>, else_result: Option<Box<Expr>>) -> Expr {
+    let mut values = Vec::new();
+    for CaseWhen { condition, result } in conditions {
+        values.push(match &operand {
+            Some(operand) => binary((**operand).clone(), BinaryOperator::Eq, condition),
+            None => condition,
+        });
+        values.push(result);
+    }
+    values.extend(else_result.map(|result| *result));
+    marker("case", values)
+}
+
+fn rewrite_cast(ctx: &PlanContext<'_>, inner: Expr, data_type: &sqlparser::ast::DataType) -> Result<Expr, Error> {
+    let to = crate::parse::parse_type(data_type)?;
+    if let SqlType::Reg(kind) = to {
+        if let Some(text) = literal_text(&inner) {
+            return catalog_functions::reg_constant(ctx, kind, &text);
+        }
+    } else if matches!(to, SqlType::Text | SqlType::VarChar(_) | SqlType::Name)
+        && let Some(reg) = as_reg_class(&inner)
+    {
+        return Ok(catalog_functions::class_name(ctx, reg));
+    }
+    Ok(cast(inner, &to))
+}
+
+/// The text of a string literal.
+pub(super) fn literal_text(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => Some(text.clone()),
+            Value::DollarQuotedString(text) => Some(text.value.clone()),
+            _ => None,
+        },
+        Expr::Nested(inner) => literal_text(inner),
+        // A cast of a literal to text: 'x'::text::regclass.
+        Expr::Dictionary(fields) => match fields.as_slice() {
+            [DictionaryField { key, value }] if key.value.strip_prefix(INTERNAL) == Some("cast:text") => literal_text(value),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The operand of a cast to regclass.
+fn as_reg_class(expr: &Expr) -> Option<Expr> {
+    match expr {
+        Expr::Nested(inner) => as_reg_class(inner),
+        Expr::Dictionary(fields) => match fields.as_slice() {
+            [DictionaryField { key, value }] if key.value.strip_prefix(INTERNAL) == Some("cast:regclass") => Some((**value).clone()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn rewrite_function(ctx: &PlanContext<'_>, mut function: Function) -> Result<Expr, Error> {
+    let parts = names::fold_name(&function.name);
+    let Some(name) = parts.last().cloned() else {
+        return Ok(Expr::Function(function));
+    };
+    if parts.len() > 1 && !parts.first().is_some_and(|schema| ["pg_catalog", "mz_catalog", "mz_internal", "information_schema"].contains(&schema.as_str())) {
+        return Err(Error::new(ErrorKind::UndefinedFunction, format!("function {} does not exist", parts.join("."))));
+    }
+    function.name = ObjectName::from(vec![quoted(&name)]);
+    if let FunctionArguments::Subquery(query) = function.args {
+        if name != "array" {
+            return Err(Error::syntax(format!("function {name} cannot take a bare subquery")));
+        }
+        return array_subquery(*query);
+    }
+    let plain = function.over.is_none() && function.filter.is_none() && function.within_group.is_empty();
+    if plain && let Some(arguments) = plain_arguments(&function.args) {
+        if let Some(rewritten) = catalog_functions::rewrite(ctx, &name, arguments)? {
+            return Ok(rewritten);
+        }
+        if let Some(rewritten) = special_form(&name, arguments)? {
+            return Ok(rewritten);
+        }
+    }
+    let functions = flowstone_functions::registry();
+    let known = functions.scalar(&name).is_some() || functions.aggregate(&name).is_some() || functions.window(&name).is_some() || name == "unnest";
+    if !known {
+        let mut arguments: Vec<Expr> = plain_arguments(&function.args).unwrap_or_default().iter().filter_map(argument_expr).collect();
+        arguments.insert(0, string(name));
+        return Ok(marker("unknown function", arguments));
+    }
+    if matches!(name.as_str(), "string_agg" | "array_agg") && function.over.is_none() {
+        protect_order(&mut function);
+    }
+    Ok(Expr::Function(function))
+}
+
+fn protect_order(function: &mut Function) {
+    if let FunctionArguments::List(list) = &mut function.args {
+        for clause in &mut list.clauses {
+            if let FunctionArgumentClause::OrderBy(order) = clause {
+                for item in order {
+                    protect(&mut item.expr);
+                }
+            }
+        }
+    }
+}
+
+fn plain_arguments(arguments: &FunctionArguments) -> Option<&[FunctionArg]> {
+    match arguments {
+        FunctionArguments::None => Some(&[]),
+        FunctionArguments::List(list) if list.duplicate_treatment.is_none() && list.clauses.is_empty() => Some(&list.args),
+        _ => None,
+    }
+}
+
+/// The expression of an unnamed argument.
+pub(super) fn argument_expr(argument: &FunctionArg) -> Option<Expr> {
+    match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    }
+}
+
+/// Calls whose arguments must come to one type.
+fn special_form(name: &str, arguments: &[FunctionArg]) -> Result<Option<Expr>, Error> {
+    if !matches!(name, "coalesce" | "nullif" | "greatest" | "least") {
+        return Ok(None);
+    }
+    let values: Vec<Expr> = arguments.iter().filter_map(argument_expr).collect();
+    let right_count = if name == "nullif" { values.len() == 2 } else { !values.is_empty() };
+    if !right_count {
+        return Err(Error::syntax(format!("wrong number of arguments to {}", name.to_uppercase())));
+    }
+    Ok(Some(marker(&format!("unify:{name}"), values)))
+}
+
+/// psql asks for the storage options of TOAST tables as `ARRAY(SELECT 'toast.' || x FROM unnest(tc.reloptions) x)`. There are none.
+fn is_storage_options(select: &Select) -> bool {
+    matches!(select.from.as_slice(), [TableWithJoins { relation: TableFactor::UNNEST { array_exprs, .. }, joins }] if joins.is_empty()
+        && matches!(array_exprs.as_slice(), [Expr::CompoundIdentifier(parts)] if parts.last().is_some_and(|part| fold(part) == "reloptions")))
+        && matches!(select.projection.as_slice(), [item] if item_expr(item).is_some_and(|expr| matches!(expr, Expr::BinaryOp { left, op: BinaryOperator::StringConcat, .. }
+            if literal_text(left).as_deref() == Some("toast."))))
+}
+
+/// `ARRAY(SELECT x FROM … ORDER BY …)` is `(SELECT array_agg(x ORDER BY …) FROM …)`, an empty array if there are no rows.
+fn array_subquery(mut query: Query) -> Result<Expr, Error> {
+    let unsupported = || Error::unsupported("ARRAY(…) over this kind of subquery is not supported");
+    if query.limit_clause.is_some() || query.with.is_some() {
+        return Err(unsupported());
+    }
+    let order = match query.order_by.take() {
+        None => Vec::new(),
+        Some(OrderBy { kind: OrderByKind::Expressions(exprs), .. }) => exprs,
+        Some(_) => return Err(unsupported()),
+    };
+    let SetExpr::Select(select) = &mut *query.body else {
+        return Err(unsupported());
+    };
+    let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(exprs, _) if exprs.is_empty());
+    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] = select.projection.as_slice() else {
+        return Err(Error::syntax("subquery must return only one column"));
+    };
+    if is_storage_options(select) {
+        return Ok(constant("{}", &SqlType::Array(Box::new(SqlType::Text))));
+    }
+    if grouped || select.having.is_some() || select.distinct.is_some() {
+        return Err(unsupported());
+    }
+    let item = item.clone();
+    let order = order
+        .into_iter()
+        .map(|mut order| {
+            if let Expr::Value(value) = &order.expr
+                && matches!(value.value, Value::Number(..))
+            {
+                order.expr = item.clone();
+            }
+            order
+        })
+        .collect::<Vec<_>>();
+    let mut aggregate = call("array_agg", vec![item]);
+    if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut aggregate
+        && !order.is_empty()
+    {
+        list.clauses.push(FunctionArgumentClause::OrderBy(order));
+    }
+    select.projection = vec![SelectItem::ExprWithAlias { expr: aggregate, alias: quoted("array") }];
+    Ok(Expr::Subquery(Box::new(query)))
+}

@@ -1,0 +1,819 @@
+//! The rows of `mz_catalog` and `mz_internal`: about every database, as ids tell things apart.
+
+use std::collections::BTreeSet;
+
+use flowstone_proto::message::{SourceStatistics, SourceStatus};
+use flowstone_types::{ObjectId, SqlType};
+
+use super::information_rows::internal_name;
+use super::pg_rows::TYPES;
+use super::rows::{Rows, Value};
+use super::{
+    DEFAULT_CLUSTER_ID, DEFAULT_REPLICA_ID, DEFAULT_ROLE_ID, DEFAULT_ROLE_OID, SystemContext,
+};
+use crate::catalog::{
+    Catalog, Connection, DEFAULT_CLUSTER, DEFAULT_ROLE, Item, ItemKind, Schema, SourceItemKind,
+};
+
+pub(super) fn empty(_: &SystemContext<'_>, _: &mut Rows) {}
+
+/// The id of a schema as text: `u` for those in databases, `s` for the system's.
+fn schema_id(schema: &Schema) -> Value {
+    Value::Text(format!(
+        "{}{}",
+        if schema.database.is_some() { "u" } else { "s" },
+        schema.id.0
+    ))
+}
+
+fn schema_of(ctx: &SystemContext<'_>, item: &Item) -> Value {
+    ctx.catalog
+        .schemas
+        .get(&item.schema)
+        .map_or(Value::Null, schema_id)
+}
+
+fn items<'a>(ctx: &SystemContext<'a>) -> impl Iterator<Item = &'a Item> + use<'a> {
+    let catalog: &'a Catalog = ctx.catalog;
+    catalog.items.values()
+}
+
+const fn cluster_of(item: &Item) -> Option<&'static str> {
+    match item.kind {
+        ItemKind::MaterializedView { .. } | ItemKind::Index { .. } | ItemKind::Source(_) => {
+            Some(DEFAULT_CLUSTER_ID)
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn databases(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for database in ctx.catalog.databases.values() {
+        rows.push([
+            ("id", format!("u{}", database.id.0).into()),
+            ("oid", database.oid.into()),
+            ("name", (&database.name).into()),
+            ("owner_id", DEFAULT_ROLE_ID.into()),
+        ]);
+    }
+}
+
+pub(super) fn schemas(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for schema in ctx.catalog.schemas.values() {
+        rows.push([
+            ("id", schema_id(schema)),
+            ("oid", schema.oid.into()),
+            (
+                "database_id",
+                schema
+                    .database
+                    .map(|database| format!("u{}", database.0))
+                    .into(),
+            ),
+            ("name", (&schema.name).into()),
+            ("owner_id", DEFAULT_ROLE_ID.into()),
+        ]);
+    }
+}
+
+pub(super) fn tables(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        if let ItemKind::Table { source, .. } = &item.kind
+            && item.type_name() == "table"
+        {
+            rows.push([
+                ("id", item.id.into()),
+                ("oid", item.oid.into()),
+                ("schema_id", schema_of(ctx, item)),
+                ("name", (&item.name).into()),
+                ("owner_id", DEFAULT_ROLE_ID.into()),
+                ("create_sql", (&item.create_sql).into()),
+                ("redacted_create_sql", (&item.create_sql).into()),
+                (
+                    "source_id",
+                    source.as_ref().map(|source| source.source).into(),
+                ),
+            ]);
+        }
+    }
+}
+
+pub(super) fn views(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        if let ItemKind::View { query, .. } = &item.kind {
+            rows.push([
+                ("id", item.id.into()),
+                ("oid", item.oid.into()),
+                ("schema_id", schema_of(ctx, item)),
+                ("name", (&item.name).into()),
+                ("definition", format!("{query};").into()),
+                ("owner_id", DEFAULT_ROLE_ID.into()),
+                ("create_sql", (&item.create_sql).into()),
+                ("redacted_create_sql", (&item.create_sql).into()),
+            ]);
+        }
+    }
+}
+
+pub(super) fn materialized_views(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        if let ItemKind::MaterializedView { query, .. } = &item.kind {
+            rows.push([
+                ("id", item.id.into()),
+                ("oid", item.oid.into()),
+                ("schema_id", schema_of(ctx, item)),
+                ("name", (&item.name).into()),
+                ("cluster_id", DEFAULT_CLUSTER_ID.into()),
+                ("definition", format!("{query};").into()),
+                ("owner_id", DEFAULT_ROLE_ID.into()),
+                ("create_sql", (&item.create_sql).into()),
+                ("redacted_create_sql", (&item.create_sql).into()),
+            ]);
+        }
+    }
+}
+
+pub(super) fn indexes(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        if let ItemKind::Index { on, .. } = &item.kind {
+            rows.push([
+                ("id", item.id.into()),
+                ("oid", item.oid.into()),
+                ("name", (&item.name).into()),
+                ("on_id", (*on).into()),
+                ("cluster_id", DEFAULT_CLUSTER_ID.into()),
+                ("owner_id", DEFAULT_ROLE_ID.into()),
+                ("create_sql", (&item.create_sql).into()),
+                ("redacted_create_sql", (&item.create_sql).into()),
+            ]);
+        }
+    }
+}
+
+pub(super) fn index_columns(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        let ItemKind::Index { on, key } = &item.kind else {
+            continue;
+        };
+        let columns = ctx
+            .catalog
+            .items
+            .get(on)
+            .and_then(Item::columns)
+            .unwrap_or_default();
+        for (position, key) in key.iter().enumerate() {
+            let column = key.column.and_then(|column| columns.get(column));
+            rows.push([
+                ("index_id", item.id.into()),
+                ("index_position", (position + 1).into()),
+                ("on_position", key.column.map(|column| column + 1).into()),
+                (
+                    "on_expression",
+                    if key.column.is_some() {
+                        Value::Null
+                    } else {
+                        (&key.expression).into()
+                    },
+                ),
+                (
+                    "nullable",
+                    column.is_none_or(|column| column.nullable).into(),
+                ),
+            ]);
+        }
+    }
+}
+
+pub(super) fn columns(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        for (position, column) in item.columns().unwrap_or_default().iter().enumerate() {
+            rows.push([
+                ("id", item.id.into()),
+                ("name", (&column.name).into()),
+                ("position", (position + 1).into()),
+                ("nullable", column.nullable.into()),
+                ("type", column.sql_type.to_string().into()),
+                ("default", column.default.clone().into()),
+                ("type_oid", column.sql_type.oid().into()),
+                ("type_mod", column.sql_type.type_modifier().into()),
+            ]);
+        }
+    }
+    for relation in super::relations() {
+        for (position, column) in relation.columns.iter().enumerate() {
+            let sql_type = column.sql_type();
+            rows.push([
+                ("id", relation.id.into()),
+                ("name", column.name.into()),
+                ("position", (position + 1).into()),
+                ("nullable", column.nullable.into()),
+                ("type", sql_type.to_string().into()),
+                ("type_oid", sql_type.oid().into()),
+                ("type_mod", sql_type.type_modifier().into()),
+            ]);
+        }
+    }
+}
+
+/// The id of a built-in type.
+fn type_id(sql_type: &SqlType) -> Value {
+    ObjectId::System(u64::from(sql_type.oid())).into()
+}
+
+pub(super) fn types(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for (sql_type, _, category) in TYPES {
+        for this in [sql_type.clone(), SqlType::Array(Box::new(sql_type.clone()))] {
+            let category = match (&this, *category) {
+                (SqlType::Array(_), _) => "array",
+                (_, "B") => "boolean",
+                (_, "N") => "numeric",
+                (_, "S") => "string",
+                (_, "D") => "date-time",
+                (_, "T") => "timespan",
+                _ => "user-defined",
+            };
+            let schema = ctx.system_schema(if this.oid() >= 16_000 {
+                "mz_catalog"
+            } else {
+                "pg_catalog"
+            });
+            rows.push([
+                ("id", type_id(&this)),
+                ("oid", this.oid().into()),
+                ("schema_id", schema.map_or(Value::Null, schema_id)),
+                ("name", internal_name(&this).into()),
+                ("category", category.into()),
+                ("owner_id", DEFAULT_ROLE_ID.into()),
+            ]);
+        }
+    }
+}
+
+pub(super) fn array_types(_: &SystemContext<'_>, rows: &mut Rows) {
+    for (sql_type, _, _) in TYPES {
+        rows.push([
+            ("id", type_id(&SqlType::Array(Box::new(sql_type.clone())))),
+            ("element_id", type_id(sql_type)),
+        ]);
+    }
+}
+
+pub(super) fn base_types(_: &SystemContext<'_>, rows: &mut Rows) {
+    for (sql_type, _, _) in TYPES {
+        rows.push([("id", type_id(sql_type))]);
+    }
+}
+
+pub(super) fn secrets(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx).filter(|item| matches!(item.kind, ItemKind::Secret)) {
+        rows.push([
+            ("id", item.id.into()),
+            ("oid", item.oid.into()),
+            ("schema_id", schema_of(ctx, item)),
+            ("name", (&item.name).into()),
+            ("owner_id", DEFAULT_ROLE_ID.into()),
+        ]);
+    }
+}
+
+pub(super) fn connections(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        let ItemKind::Connection(connection) = &item.kind else {
+            continue;
+        };
+        let kind = match connection {
+            Connection::Postgres { .. } => "postgres",
+        };
+        rows.push([
+            ("id", item.id.into()),
+            ("oid", item.oid.into()),
+            ("schema_id", schema_of(ctx, item)),
+            ("name", (&item.name).into()),
+            ("type", kind.into()),
+            ("owner_id", DEFAULT_ROLE_ID.into()),
+            ("create_sql", (&item.create_sql).into()),
+            ("redacted_create_sql", (&item.create_sql).into()),
+        ]);
+    }
+}
+
+/// What `mz_sources.type` calls an item; `None` if the relation does not list it.
+fn source_type(item: &Item) -> Option<&'static str> {
+    match &item.kind {
+        ItemKind::Source(source) => Some(match source.kind {
+            SourceItemKind::Postgres { .. } => "postgres",
+            SourceItemKind::LoadGenerator { .. } => "load-generator",
+        }),
+        ItemKind::Progress { .. } => Some("progress"),
+        ItemKind::Table {
+            source: Some(_), ..
+        } if item.type_name() == "source" => Some("subsource"),
+        _ => None,
+    }
+}
+
+pub(super) fn sources(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        let Some(kind) = source_type(item) else {
+            continue;
+        };
+        let connection = match &item.kind {
+            ItemKind::Source(source) => match source.kind {
+                SourceItemKind::Postgres { connection, .. } => Some(connection),
+                SourceItemKind::LoadGenerator { .. } => None,
+            },
+            _ => None,
+        };
+        rows.push([
+            ("id", item.id.into()),
+            ("oid", item.oid.into()),
+            ("schema_id", schema_of(ctx, item)),
+            ("name", (&item.name).into()),
+            ("type", kind.into()),
+            ("connection_id", connection.into()),
+            ("cluster_id", cluster_of(item).into()),
+            ("owner_id", DEFAULT_ROLE_ID.into()),
+            ("create_sql", (&item.create_sql).into()),
+            ("redacted_create_sql", (&item.create_sql).into()),
+        ]);
+    }
+}
+
+pub(super) fn roles(_: &SystemContext<'_>, rows: &mut Rows) {
+    rows.push([
+        ("id", DEFAULT_ROLE_ID.into()),
+        ("oid", DEFAULT_ROLE_OID.into()),
+        ("name", DEFAULT_ROLE.into()),
+        ("inherit", true.into()),
+        ("rolcanlogin", true.into()),
+        ("rolsuper", true.into()),
+    ]);
+}
+
+pub(super) fn clusters(_: &SystemContext<'_>, rows: &mut Rows) {
+    rows.push([
+        ("id", DEFAULT_CLUSTER_ID.into()),
+        ("name", DEFAULT_CLUSTER.into()),
+        ("owner_id", DEFAULT_ROLE_ID.into()),
+        ("managed", true.into()),
+        ("replication_factor", 1.into()),
+        ("disk", true.into()),
+    ]);
+}
+
+pub(super) fn cluster_replicas(_: &SystemContext<'_>, rows: &mut Rows) {
+    rows.push([
+        ("id", DEFAULT_REPLICA_ID.into()),
+        ("name", "r1".into()),
+        ("cluster_id", DEFAULT_CLUSTER_ID.into()),
+        ("owner_id", DEFAULT_ROLE_ID.into()),
+        ("disk", true.into()),
+    ]);
+}
+
+pub(super) fn replica_statuses(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    rows.push([
+        ("replica_id", DEFAULT_REPLICA_ID.into()),
+        ("process_id", 0.into()),
+        ("status", "online".into()),
+        ("updated_at", ctx.runtime.boot_time_ms.into()),
+    ]);
+}
+
+fn object(ctx: &SystemContext<'_>, rows: &mut Rows, item: &Item) {
+    rows.push([
+        ("id", item.id.into()),
+        ("oid", item.oid.into()),
+        ("schema_id", schema_of(ctx, item)),
+        ("name", (&item.name).into()),
+        ("type", item.type_name().into()),
+        ("owner_id", DEFAULT_ROLE_ID.into()),
+        ("cluster_id", cluster_of(item).into()),
+        ("privileges", Value::Texts(Vec::new())),
+    ]);
+}
+
+fn system_objects(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for relation in super::relations() {
+        rows.push([
+            ("id", relation.id.into()),
+            ("oid", relation.oid.into()),
+            (
+                "schema_id",
+                ctx.system_schema(relation.schema)
+                    .map_or(Value::Null, schema_id),
+            ),
+            ("name", relation.name.into()),
+            ("type", "view".into()),
+            ("owner_id", DEFAULT_ROLE_ID.into()),
+            ("privileges", Value::Texts(Vec::new())),
+        ]);
+    }
+}
+
+pub(super) fn objects(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        object(ctx, rows, item);
+    }
+    system_objects(ctx, rows);
+}
+
+pub(super) fn relations(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx)
+        .filter(|item| item.columns().is_some() || matches!(item.kind, ItemKind::Source(_)))
+    {
+        object(ctx, rows, item);
+    }
+    system_objects(ctx, rows);
+}
+
+/// The tables that a source feeds.
+fn tables_of<'a>(
+    ctx: &SystemContext<'a>,
+    source: ObjectId,
+) -> impl Iterator<Item = &'a Item> + use<'a> {
+    items(ctx).filter(move |item| matches!(&item.kind, ItemKind::Table { source: Some(found), .. } if found.source == source))
+}
+
+pub(super) fn source_statistics(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        let tables: Vec<ObjectId> = match &item.kind {
+            ItemKind::Source(_) => tables_of(ctx, item.id).map(|table| table.id).collect(),
+            ItemKind::Table {
+                source: Some(_), ..
+            } => vec![item.id],
+            _ => continue,
+        };
+        let statistics = match ctx.runtime.source_statistics.get(&item.id) {
+            Some(found) => found.clone(),
+            None => sum(tables
+                .iter()
+                .filter_map(|table| ctx.runtime.source_statistics.get(table))),
+        };
+        let held: Vec<_> = tables
+            .iter()
+            .filter_map(|table| ctx.runtime.collections.get(table))
+            .collect();
+        rows.push([
+            ("id", item.id.into()),
+            ("replica_id", DEFAULT_REPLICA_ID.into()),
+            ("messages_received", statistics.messages_received.into()),
+            ("bytes_received", statistics.bytes_received.into()),
+            ("updates_staged", statistics.updates_staged.into()),
+            ("updates_committed", statistics.updates_committed.into()),
+            (
+                "records_indexed",
+                held.iter().map(|held| held.rows).sum::<u64>().into(),
+            ),
+            (
+                "bytes_indexed",
+                held.iter().map(|held| held.bytes).sum::<u64>().into(),
+            ),
+            (
+                "rehydration_latency",
+                ctx.runtime.hydration_ms.get(&item.id).copied().into(),
+            ),
+            (
+                "snapshot_records_known",
+                statistics.snapshot_records_known.into(),
+            ),
+            (
+                "snapshot_records_staged",
+                statistics.snapshot_records_staged.into(),
+            ),
+            (
+                "snapshot_committed",
+                tables
+                    .iter()
+                    .all(|table| ctx.runtime.snapshot_committed.contains(table))
+                    .into(),
+            ),
+            ("offset_known", statistics.offset_known.into()),
+            ("offset_committed", statistics.offset_committed.into()),
+        ]);
+    }
+}
+
+/// What the tables of a source have counted together.
+fn sum<'a>(all: impl Iterator<Item = &'a SourceStatistics>) -> SourceStatistics {
+    let add = |left: Option<u64>, right: Option<u64>| {
+        if left.is_none() {
+            right
+        } else {
+            left.map(|left| left.saturating_add(right.unwrap_or(0)))
+        }
+    };
+    all.fold(SourceStatistics::default(), |total, one| SourceStatistics {
+        object: None,
+        messages_received: total
+            .messages_received
+            .saturating_add(one.messages_received),
+        bytes_received: total.bytes_received.saturating_add(one.bytes_received),
+        updates_staged: total.updates_staged.saturating_add(one.updates_staged),
+        updates_committed: total
+            .updates_committed
+            .saturating_add(one.updates_committed),
+        snapshot_records_known: add(total.snapshot_records_known, one.snapshot_records_known),
+        snapshot_records_staged: add(total.snapshot_records_staged, one.snapshot_records_staged),
+        offset_known: total.offset_known.max(one.offset_known),
+        offset_committed: total.offset_committed.max(one.offset_committed),
+    })
+}
+
+pub(super) fn source_statuses(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        let kind = match &item.kind {
+            ItemKind::Table {
+                source: Some(_), ..
+            } => source_type(item).unwrap_or("table"),
+            _ => match source_type(item) {
+                Some(kind) => kind,
+                None => continue,
+            },
+        };
+        // The progress relation is in the state of its source.
+        let subject = match item.kind {
+            ItemKind::Progress { source, .. } => source,
+            _ => item.id,
+        };
+        let state = ctx.runtime.source_statuses.get(&subject);
+        let (status, error, hint) = match state.map(|state| &state.status) {
+            None => ("created", None, None),
+            Some(SourceStatus::Starting) => ("starting", None, None),
+            Some(SourceStatus::Running) => ("running", None, None),
+            Some(SourceStatus::Stalled { error, hint }) => {
+                ("stalled", Some(error.clone()), hint.clone())
+            }
+            Some(SourceStatus::Failed { error, hint }) => {
+                ("failed", Some(error.clone()), hint.clone())
+            }
+        };
+        rows.push([
+            ("id", item.id.into()),
+            ("name", (&item.name).into()),
+            ("type", kind.into()),
+            (
+                "last_status_change_at",
+                state.map(|state| state.changed_at_ms).into(),
+            ),
+            ("status", status.into()),
+            ("error", error.into()),
+            (
+                "details",
+                hint.map_or(Value::Null, |hint| {
+                    Value::Json(serde_json::json!({ "hints": [hint] }))
+                }),
+            ),
+        ]);
+    }
+}
+
+/// Whether an object has state that must be computed or read before it can be used.
+fn hydrates(item: &Item) -> bool {
+    matches!(
+        item.kind,
+        ItemKind::MaterializedView { .. }
+            | ItemKind::Index { .. }
+            | ItemKind::Source(_)
+            | ItemKind::Table {
+                source: Some(_),
+                ..
+            }
+    )
+}
+
+fn is_hydrated(ctx: &SystemContext<'_>, item: &Item) -> Option<bool> {
+    if let Some(known) = ctx.runtime.hydrated.get(&item.id) {
+        return Some(*known);
+    }
+    match item.kind {
+        ItemKind::Table { .. } => Some(ctx.runtime.snapshot_committed.contains(&item.id)),
+        ItemKind::Source(_) => {
+            Some(tables_of(ctx, item.id).all(|table| is_hydrated(ctx, table).unwrap_or(false)))
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn hydration_statuses(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx).filter(|item| hydrates(item)) {
+        rows.push([
+            ("object_id", item.id.into()),
+            ("replica_id", DEFAULT_REPLICA_ID.into()),
+            ("hydrated", is_hydrated(ctx, item).into()),
+        ]);
+    }
+}
+
+pub(super) fn compute_hydration_statuses(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx).filter(|item| {
+        matches!(
+            item.kind,
+            ItemKind::MaterializedView { .. } | ItemKind::Index { .. }
+        )
+    }) {
+        rows.push([
+            ("object_id", item.id.into()),
+            ("replica_id", DEFAULT_REPLICA_ID.into()),
+            ("hydrated", is_hydrated(ctx, item).unwrap_or(false).into()),
+            (
+                "hydration_time",
+                ctx.runtime.hydration_ms.get(&item.id).copied().into(),
+            ),
+        ]);
+    }
+}
+
+pub(super) fn postgres_sources(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        if let ItemKind::Source(source) = &item.kind
+            && let SourceItemKind::Postgres { slot, .. } = &source.kind
+        {
+            rows.push([("id", item.id.into()), ("replication_slot", slot.into())]);
+        }
+    }
+}
+
+pub(super) fn postgres_source_tables(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        let ItemKind::Table {
+            source: Some(table),
+            ..
+        } = &item.kind
+        else {
+            continue;
+        };
+        let Some(ItemKind::Source(source)) = ctx
+            .catalog
+            .items
+            .get(&table.source)
+            .map(|source| &source.kind)
+        else {
+            continue;
+        };
+        if matches!(source.kind, SourceItemKind::Postgres { .. }) {
+            rows.push([
+                ("id", item.id.into()),
+                ("schema_name", (&table.table.upstream_schema).into()),
+                ("table_name", (&table.table.upstream_name).into()),
+            ]);
+        }
+    }
+}
+
+pub(super) fn dependencies(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        for on in &item.depends_on {
+            rows.push([
+                ("object_id", item.id.into()),
+                ("referenced_object_id", (*on).into()),
+            ]);
+        }
+    }
+}
+
+pub(super) fn transitive_dependencies(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        let mut found = BTreeSet::new();
+        let mut open = item.depends_on.clone();
+        while let Some(id) = open.pop() {
+            if found.insert(id) {
+                open.extend(
+                    ctx.catalog
+                        .items
+                        .get(&id)
+                        .iter()
+                        .flat_map(|item| item.depends_on.iter().copied()),
+                );
+            }
+        }
+        for on in found {
+            rows.push([
+                ("object_id", item.id.into()),
+                ("referenced_object_id", on.into()),
+            ]);
+        }
+    }
+}
+
+pub(super) fn qualified_names(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        let Some(schema) = ctx.catalog.schemas.get(&item.schema) else {
+            continue;
+        };
+        let database = schema
+            .database
+            .and_then(|id| ctx.catalog.databases.get(&id));
+        rows.push([
+            ("id", item.id.into()),
+            ("name", (&item.name).into()),
+            ("object_type", item.type_name().into()),
+            ("schema_id", schema_id(schema)),
+            ("schema_name", (&schema.name).into()),
+            (
+                "database_id",
+                database
+                    .map(|database| format!("u{}", database.id.0))
+                    .into(),
+            ),
+            (
+                "database_name",
+                database.map(|database| database.name.clone()).into(),
+            ),
+            ("cluster_id", cluster_of(item).into()),
+        ]);
+    }
+    for relation in super::relations() {
+        rows.push([
+            ("id", relation.id.into()),
+            ("name", relation.name.into()),
+            ("object_type", "view".into()),
+            (
+                "schema_id",
+                ctx.system_schema(relation.schema)
+                    .map_or(Value::Null, schema_id),
+            ),
+            ("schema_name", relation.schema.into()),
+        ]);
+    }
+}
+
+pub(super) fn sessions(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for session in &ctx.runtime.sessions {
+        rows.push([
+            ("id", Value::Uuid(session.id)),
+            ("connection_id", session.connection_id.into()),
+            ("role_id", DEFAULT_ROLE_ID.into()),
+            ("client_ip", session.client_address.clone().into()),
+            ("connected_at", session.connected_at_ms.into()),
+        ]);
+    }
+}
+
+pub(super) fn subscriptions(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for subscription in &ctx.runtime.subscriptions {
+        rows.push([
+            ("id", (&subscription.id).into()),
+            ("session_id", Value::Uuid(subscription.session)),
+            ("cluster_id", DEFAULT_CLUSTER_ID.into()),
+            ("created_at", subscription.created_at_ms.into()),
+            (
+                "referenced_object_ids",
+                Value::Texts(
+                    subscription
+                        .objects
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect(),
+                ),
+            ),
+        ]);
+    }
+}
+
+pub(super) fn frontiers(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for (id, (since, upper)) in &ctx.runtime.frontiers {
+        rows.push([
+            ("object_id", (*id).into()),
+            ("read_frontier", (*since).into()),
+            ("write_frontier", (*upper).into()),
+        ]);
+    }
+}
+
+pub(super) fn lag(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for (id, (_, upper)) in &ctx.runtime.frontiers {
+        rows.push([
+            ("object_id", (*id).into()),
+            ("lag", ctx.runtime.now_ms.saturating_sub(upper.0).into()),
+        ]);
+    }
+}
+
+pub(super) fn comments(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        let whole = item.comment.iter().map(|comment| (None, comment));
+        let columns = item
+            .column_comments
+            .iter()
+            .map(|(position, comment)| (i32::try_from(position + 1).ok(), comment));
+        for (part, comment) in whole.chain(columns) {
+            rows.push([
+                ("id", item.id.into()),
+                ("object_type", item.type_name().into()),
+                ("object_sub_id", part.into()),
+                ("comment", comment.into()),
+            ]);
+        }
+    }
+}
+
+pub(super) fn collection_statistics(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for (id, held) in &ctx.runtime.collections {
+        rows.push([
+            ("object_id", (*id).into()),
+            ("records", held.rows.into()),
+            ("bytes", held.bytes.into()),
+        ]);
+    }
+}

@@ -1,0 +1,93 @@
+//! What the running node looks like, as plain data. Filled by the coordinator, shown by the system relations.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flowstone_proto::message::{SourceStatistics, SourceStatus};
+use flowstone_types::{Epoch, ObjectId};
+
+/// The state of the running node. Times are milliseconds since the Unix epoch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RuntimeState {
+    /// The version, as `mz_version()` shows it.
+    pub version: String,
+    /// When the process started.
+    pub boot_time_ms: u64,
+    /// What time it is.
+    pub now_ms: u64,
+    /// States of sources and of the tables they feed.
+    pub source_statuses: BTreeMap<ObjectId, StatusState>,
+    /// Counters of sources and of the tables they feed.
+    pub source_statistics: BTreeMap<ObjectId, SourceStatistics>,
+    /// Source tables whose snapshot is complete and visible.
+    pub snapshot_committed: BTreeSet<ObjectId>,
+    /// How long the last hydration of an object took, in milliseconds.
+    pub hydration_ms: BTreeMap<ObjectId, u64>,
+    /// Whether collections and dataflows have caught up with their inputs.
+    pub hydrated: BTreeMap<ObjectId, bool>,
+    /// What collections and dataflows hold.
+    pub collections: BTreeMap<ObjectId, CollectionStatistics>,
+    /// The earliest readable epoch of each collection, and the first one that is not complete.
+    pub frontiers: BTreeMap<ObjectId, (Epoch, Epoch)>,
+    /// Who is connected.
+    pub sessions: Vec<SessionState>,
+    /// What is subscribed to.
+    pub subscriptions: Vec<SubscriptionState>,
+}
+
+/// The state of a source or source table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusState {
+    /// The state.
+    pub status: SourceStatus,
+    /// Since when.
+    pub changed_at_ms: u64,
+}
+
+/// What a collection holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CollectionStatistics {
+    /// Rows, counting multiplicities.
+    pub rows: u64,
+    /// Bytes of memory.
+    pub bytes: u64,
+}
+
+/// A session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionState {
+    /// Its identity.
+    pub id: [u8; 16],
+    /// What the client cancels it by.
+    pub connection_id: u32,
+    /// Its role.
+    pub user: String,
+    /// Its database.
+    pub database: String,
+    /// What the client calls itself.
+    pub application_name: String,
+    /// The client's address.
+    pub client_address: Option<String>,
+    /// Since when.
+    pub connected_at_ms: u64,
+    /// The statement that runs, or the last one; secrets redacted.
+    pub query: String,
+    /// When that statement started.
+    pub query_started_at_ms: Option<u64>,
+    /// Whether a statement is running.
+    pub active: bool,
+    /// Whether it is inside a transaction block.
+    pub in_transaction: bool,
+}
+
+/// A subscription.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionState {
+    /// Its identity.
+    pub id: String,
+    /// The session.
+    pub session: [u8; 16],
+    /// Since when.
+    pub created_at_ms: u64,
+    /// What it reads.
+    pub objects: Vec<ObjectId>,
+}

@@ -1,0 +1,6 @@
+--- 137
+CREATE SECRET estuary_refresh_token AS 'your_generated_token_here'; CREATE CONNECTION estuary_connection TO KAFKA (    BROKER '',    SECURITY PROTOCOL = 'SASL_SSL',    SASL MECHANISMS = 'PLAIN',    SASL USERNAME = '{}',    SASL PASSWORD = SECRET estuary_refresh_token ); CREATE CONNECTION csr_estuary_connection TO CONFLUENT SCHEMA REGISTRY (    URL '',    USERNAME = '{}',    PASSWORD = SECRET estuary_refresh_token );
+--- 145
+CREATE SOURCE sqlserver_sales FROM KAFKA CONNECTION estuary_connection (TOPIC '<name-of-your-flow-collection>') FORMAT AVRO USING CONFLUENT SCHEMA REGISTRY CONNECTION csr_estuary_connection    ENVELOPE UPSERT;
+--- 155
+create view sales_anomalies as  with recent_sales as (    select * from sqlserver_sales    where mz_now() <= sale_date + interval '7 days'  ),  rolling_avg as (    select    customer_id,    avg(total_price) as customer_spend_avg    from recent_sales    group by customer_id  )  select    a.customer_id, a.customer_spend_avg, s.product_id, s.quantity, s.sale_date, s.sale_id, s.total_price, s.unit_price  from recent_sales s join rolling_avg a using(customer_id)  where s.total_price > 1.5 * a.customer_spend_avg; create index on sales_anomalies (customer_id);

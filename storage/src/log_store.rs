@@ -1,0 +1,364 @@
+//! The local log: changes that no upstream can send again, kept until the Delta tables hold them.
+//!
+//! Owns the segment files of one directory, their format, and the repair of a torn tail.
+//! Must not know which statement made a change, or when it may be dropped: the caller says so by [`LogStore::truncate_through`].
+//! Called by `worker`'s log thread. Everything here blocks; nothing awaits.
+//!
+//! Format. A segment is a file `log-<first epoch, 20 digits>.fslog`: a header (magic, format version, hash version, first epoch, CRC of these), then records.
+//! A record is a length, the CRC of the payload and the CRC of these two seeded with the segment's first epoch, then the payload: the epoch and, for each
+//! table, its id, the weights and the rows as one Arrow IPC stream. All integers are little endian.
+//!
+//! Invariants. Epochs strictly increase over all segments. A record is acknowledged only after `fdatasync`, a segment's name after the directory's `fsync`.
+//! Only the last record of the last segment can be incomplete: anything else is damage and refused.
+
+use std::fs::{File, OpenOptions};
+use std::io::Cursor;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use flowstone_types::hash::HASH_VERSION;
+use flowstone_types::{DeltaBatch, Epoch, ObjectId, Weights};
+
+use crate::Error;
+
+mod codec;
+#[cfg(test)]
+mod tests;
+
+use codec::{HEADER_BYTES, RECORD_HEADER_BYTES};
+
+/// A segment past this size is closed and the next append opens a new one.
+const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+/// `truncate_through` closes a segment it cannot drop from this size on, so that the next call can.
+const SEGMENT_BYTES_ROTATE: u64 = 4 << 20;
+
+/// Durable log of changes that no upstream can replay. One per node; synchronous: the caller runs it on its own thread.
+#[derive(Debug)]
+pub struct LogStore {
+    dir: PathBuf,
+    /// Closed segments, oldest first.
+    closed: Vec<Segment>,
+    open: Option<OpenSegment>,
+    last_epoch: Epoch,
+    #[cfg(test)]
+    bytes_free: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    path: PathBuf,
+    last_epoch: Epoch,
+}
+
+#[derive(Debug)]
+struct OpenSegment {
+    segment: Segment,
+    file: File,
+    first_epoch: Epoch,
+    /// Bytes of acknowledged content.
+    length: u64,
+    /// Whether bytes past `length` may exist, left by a failed append.
+    dirty_tail: bool,
+}
+
+/// The changes of one epoch.
+#[derive(Clone, Debug)]
+pub struct LogRecord {
+    /// The epoch. Batches carry their own, which is kept as it is.
+    pub epoch: Epoch,
+    /// The changes, by table. A table may occur more than once.
+    pub changes: Vec<(ObjectId, DeltaBatch)>,
+}
+
+impl LogStore {
+    /// Opens the log in `dir`, which is made if it does not exist, and returns its records in the order of their epochs.
+    ///
+    /// A record that a crash left incomplete at the very end is cut off: it was never acknowledged.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if anything before the tail is not as written; [`Error::NewerFormat`]; [`Error::Io`].
+    pub fn open(dir: &Path) -> Result<(Self, Vec<LogRecord>), Error> {
+        std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))? {
+            let path = entry.map_err(Error::io("list", dir))?.path();
+            if let Some(first) = codec::segment_epoch(&path) {
+                paths.push((first, path));
+            }
+        }
+        paths.sort();
+        let mut store = Self {
+            dir: dir.to_owned(),
+            closed: Vec::new(),
+            open: None,
+            last_epoch: Epoch::MIN,
+            #[cfg(test)]
+            bytes_free: None,
+        };
+        let mut records = Vec::new();
+        let count = paths.len();
+        for (position, (first_epoch, path)) in paths.into_iter().enumerate() {
+            let is_last = position + 1 == count;
+            store.read_segment(first_epoch, path, is_last, &mut records)?;
+        }
+        Ok((store, records))
+    }
+
+    fn read_segment(
+        &mut self,
+        first_epoch: Epoch,
+        path: PathBuf,
+        is_last: bool,
+        records: &mut Vec<LogRecord>,
+    ) -> Result<(), Error> {
+        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        if is_last && codec::is_torn_header(&bytes) {
+            // The crash hit between making the segment and its first record.
+            std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            return sync_dir(&self.dir);
+        }
+        codec::check_header(&path, &bytes, first_epoch)?;
+        let mut at = HEADER_BYTES;
+        while at < bytes.len() {
+            let rest = bytes.get(at..).unwrap_or_default();
+            match codec::read_frame(rest, first_epoch) {
+                codec::Frame::Complete(payload) => {
+                    let record = codec::decode_record(&path, payload)?;
+                    if record.epoch <= self.last_epoch {
+                        return Err(Error::damaged(
+                            &path,
+                            format!("epoch {} follows {}", record.epoch, self.last_epoch),
+                        ));
+                    }
+                    self.last_epoch = record.epoch;
+                    records.push(record);
+                    at += RECORD_HEADER_BYTES + payload.len();
+                }
+                codec::Frame::Broken if is_last && !codec::has_later_frame(rest, first_epoch) => {
+                    break;
+                }
+                codec::Frame::Broken => {
+                    return Err(Error::damaged(
+                        &path,
+                        format!("the record at byte {at} is not as it was written"),
+                    ));
+                }
+            }
+        }
+        let segment = Segment {
+            path,
+            last_epoch: self.last_epoch,
+        };
+        if !is_last {
+            self.closed.push(segment);
+            return Ok(());
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&segment.path)
+            .map_err(Error::io("open", &segment.path))?;
+        let length = u64::try_from(at)
+            .map_err(|_| Error::Invariant("segment longer than 2^64 bytes".to_owned()))?;
+        let mut open = OpenSegment {
+            segment,
+            file,
+            first_epoch,
+            length,
+            dirty_tail: at < bytes.len(),
+        };
+        open.cut_tail()?;
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// Appends a record and returns once it is on disk.
+    ///
+    /// After an error the log is as it was before the call, and appending again is allowed.
+    ///
+    /// # Errors
+    /// [`Error::Io`], for instance when the disk is full; [`Error::Invariant`] if the epoch is not above all earlier ones.
+    pub fn append(&mut self, record: &LogRecord) -> Result<(), Error> {
+        if record.epoch <= self.last_epoch {
+            return Err(Error::Invariant(format!(
+                "log record of epoch {} after epoch {}",
+                record.epoch, self.last_epoch
+            )));
+        }
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.length >= SEGMENT_BYTES_MAX)
+        {
+            self.close_segment();
+        }
+        let payload = codec::encode_record(record)?;
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => self.create_segment(record.epoch)?,
+        };
+        let result = self.append_frame(&mut open, &payload);
+        if result.is_ok() {
+            open.segment.last_epoch = record.epoch;
+            self.last_epoch = record.epoch;
+        } else {
+            open.dirty_tail = true;
+            if let Err(error) = open.cut_tail() {
+                // The next append tries again before it writes.
+                tracing::warn!(%error, "could not cut off a partial log record");
+            }
+        }
+        self.open = Some(open);
+        result
+    }
+
+    fn append_frame(&self, open: &mut OpenSegment, payload: &[u8]) -> Result<(), Error> {
+        open.cut_tail()?;
+        let frame = codec::frame(payload, open.first_epoch)?;
+        let path = open.segment.path.clone();
+        self.write_at(&open.file, &frame, open.length)
+            .map_err(Error::io("write", &path))?;
+        open.file.sync_data().map_err(Error::io("sync", &path))?;
+        open.length += u64::try_from(frame.len()).unwrap_or_default();
+        Ok(())
+    }
+
+    #[cfg(not(test))]
+    #[expect(
+        clippy::unused_self,
+        reason = "tests look up the free space of their pretended disk here"
+    )]
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+        file.write_all_at(bytes, offset)
+    }
+
+    #[cfg(test)]
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+        let room = self.bytes_free.map_or(bytes.len(), |free| {
+            usize::try_from(free).unwrap().min(bytes.len())
+        });
+        file.write_all_at(&bytes[..room], offset)?;
+        if room < bytes.len() {
+            Err(std::io::ErrorKind::StorageFull.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn create_segment(&self, first_epoch: Epoch) -> Result<OpenSegment, Error> {
+        let path = self.dir.join(codec::segment_name(first_epoch));
+        let created = self.write_segment_header(&path, first_epoch);
+        if created.is_err() {
+            // An incomplete header is forgiven in the last segment only, and the next epoch makes a segment after this one.
+            let _removed = std::fs::remove_file(&path);
+        }
+        Ok(OpenSegment {
+            file: created?,
+            segment: Segment {
+                path,
+                last_epoch: self.last_epoch,
+            },
+            first_epoch,
+            length: u64::try_from(HEADER_BYTES).unwrap_or_default(),
+            dirty_tail: false,
+        })
+    }
+
+    fn write_segment_header(&self, path: &Path, first_epoch: Epoch) -> Result<File, Error> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)
+            .map_err(Error::io("create", path))?;
+        self.write_at(&file, &codec::header(first_epoch), 0)
+            .map_err(Error::io("write", path))?;
+        file.sync_all().map_err(Error::io("sync", path))?;
+        sync_dir(&self.dir)?;
+        Ok(file)
+    }
+
+    fn close_segment(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.closed.push(open.segment);
+        }
+    }
+
+    /// Drops the segments whose epochs are all at or below `epoch`: the tables hold them now. Records above stay.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; what could not be dropped is dropped by a later call.
+    pub fn truncate_through(&mut self, epoch: Epoch) -> Result<(), Error> {
+        let whole = self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.segment.last_epoch <= epoch);
+        let large = self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.length >= SEGMENT_BYTES_ROTATE && !open.dirty_tail);
+        if whole || large {
+            self.close_segment();
+        }
+        let mut dropped = false;
+        while let Some(segment) = self
+            .closed
+            .first()
+            .filter(|segment| segment.last_epoch <= epoch)
+        {
+            match std::fs::remove_file(&segment.path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &segment.path)(error));
+                }
+                _ => dropped = true,
+            }
+            self.closed.remove(0);
+        }
+        if dropped { sync_dir(&self.dir) } else { Ok(()) }
+    }
+
+    /// The newest epoch in the log, or [`Epoch::MIN`] if nothing was ever appended since it was opened empty.
+    #[must_use]
+    pub const fn last_epoch(&self) -> Epoch {
+        self.last_epoch
+    }
+
+    /// Closes the log. Everything acknowledged is on disk already.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the operating system refuses a last sync.
+    pub fn close(self) -> Result<(), Error> {
+        match &self.open {
+            Some(open) => open
+                .file
+                .sync_all()
+                .map_err(Error::io("sync", &open.segment.path)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl OpenSegment {
+    /// Cuts the file back to the acknowledged records.
+    fn cut_tail(&mut self) -> Result<(), Error> {
+        if self.dirty_tail {
+            self.file
+                .set_len(self.length)
+                .map_err(Error::io("truncate", &self.segment.path))?;
+            self.file
+                .sync_all()
+                .map_err(Error::io("sync", &self.segment.path))?;
+            self.dirty_tail = false;
+        }
+        Ok(())
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<(), Error> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(Error::io("sync", dir))
+}

@@ -1,0 +1,22 @@
+//! Real servers for tests: a Flowstone node as a process of its own, and a scratch PostgreSQL.
+//!
+//! Owns starting, killing and waiting for them. Must not know any private item of another crate: everything goes through the binary and its ports.
+//! Called by the end-to-end tests of this crate.
+//!
+//! Invariants. Every server listens on a free port of loopback and dies with its value. Waiting is for a condition, with a deadline whose failure says
+//! what was seen.
+
+pub mod node;
+pub mod postgres;
+pub mod wait;
+
+pub use node::Node;
+pub use postgres::Postgres;
+
+/// A port of loopback that was free a moment ago.
+///
+/// # Errors
+/// The operating system has none.
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}

@@ -1,0 +1,173 @@
+//! A Flowstone node as a process.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio_postgres::{Client, NoTls};
+
+use crate::{free_port, wait};
+
+/// How long a node may take until it serves, recovery included.
+const START_DEADLINE: Duration = Duration::from_secs(180);
+
+/// A running node, or one that was killed and can be started again.
+#[derive(Debug)]
+pub struct Node {
+    data_dir: PathBuf,
+    pg_port: u16,
+    http_port: u16,
+    shards: usize,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// Starts a node on `data_dir` and waits until it serves.
+    ///
+    /// # Errors
+    /// It exits, or does not serve in time.
+    pub async fn start(data_dir: &Path, shards: usize) -> Result<Self> {
+        let mut node = Self { data_dir: data_dir.to_owned(), pg_port: free_port()?, http_port: free_port()?, shards, child: None };
+        node.restart().await?;
+        Ok(node)
+    }
+
+    /// The binary under test: `FLOWSTONE_BIN`, or the one beside the tests.
+    fn binary() -> Result<PathBuf> {
+        if let Some(path) = std::env::var_os("FLOWSTONE_BIN") {
+            return Ok(path.into());
+        }
+        let test = std::env::current_exe()?;
+        let profile_dir = test.parent().and_then(Path::parent).context("the test binary has no target directory")?;
+        Ok(profile_dir.join("flowstone"))
+    }
+
+    /// Starts the process again and waits until it serves.
+    ///
+    /// # Errors
+    /// It exits, or does not serve in time.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.spawn()?;
+        wait::until("the node to serve", START_DEADLINE, async || {
+            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok()).flatten() {
+                return Err(format!("it exited with {status}; see {}", self.log_path().display()));
+            }
+            let client = self.connect().await.map_err(|error| format!("{error:#}"))?;
+            client.simple_query("SELECT 1").await.map(drop).map_err(|error| format!("{error:?}"))
+        })
+        .await
+    }
+
+    fn spawn(&mut self) -> Result<()> {
+        let binary = Self::binary()?;
+        if !binary.exists() {
+            bail!("{} does not exist: build the node first (make test does)", binary.display());
+        }
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path())?;
+        let child = Command::new(binary)
+            .arg("serve")
+            .arg("--data-dir")
+            .arg(self.data_dir.join("data"))
+            .args(["--pg-listen", &format!("127.0.0.1:{}", self.pg_port)])
+            .args(["--http-listen", &format!("127.0.0.1:{}", self.http_port)])
+            .args(["--shards", &self.shards.to_string()])
+            .env("FLOWSTONE_LOG", std::env::var("FLOWSTONE_TEST_LOG").unwrap_or_else(|_| "info".to_owned()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Where the node's log goes; it is appended to over restarts.
+    #[must_use]
+    pub fn log_path(&self) -> PathBuf {
+        self.data_dir.join("node.log")
+    }
+
+    /// The port of PostgreSQL clients.
+    #[must_use]
+    pub const fn pg_port(&self) -> u16 {
+        self.pg_port
+    }
+
+    /// The port of HTTP.
+    #[must_use]
+    pub const fn http_port(&self) -> u16 {
+        self.http_port
+    }
+
+    /// The directory of an object's Delta table.
+    #[must_use]
+    pub fn delta_path(&self, id: &str) -> PathBuf {
+        self.data_dir.join("data").join("delta").join(id)
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// The node does not answer.
+    pub async fn connect(&self) -> Result<Client> {
+        connect(&format!("host=127.0.0.1 port={} user=materialize dbname=materialize connect_timeout=10", self.pg_port)).await
+    }
+
+    /// SIGKILL, now.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the node is not running")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and waits for a clean exit.
+    ///
+    /// # Errors
+    /// It does not exit in time, or not with success.
+    pub async fn stop(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the node is not running")?;
+        let pid = child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status()?;
+        if !sent.success() {
+            bail!("kill -TERM {pid} failed");
+        }
+        let status = wait::until("the node to exit", Duration::from_secs(60), async || match child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err("still running".to_owned()),
+            Err(error) => Err(error.to_string()),
+        })
+        .await?;
+        if !status.success() {
+            bail!("the node exited with {status}; see {}", self.log_path().display());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.log_path()).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(60).collect();
+            eprintln!("--- last lines of the node's log ---");
+            for line in tail.into_iter().rev() {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+/// Connects and runs the connection in the background; it ends with the client.
+pub(crate) async fn connect(config: &str) -> Result<Client> {
+    let (client, connection) = tokio_postgres::connect(config, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}

@@ -1,0 +1,128 @@
+//! Golden files: every `tests/slt/**/*.slt` against a fresh database of one node. `SLT_UPDATE=1` rewrites the expectations.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flowstone_tests::Node;
+use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+struct Connection(Client);
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct StatementError(String);
+
+#[async_trait::async_trait]
+impl AsyncDB for Connection {
+    type Error = StatementError;
+    type ColumnType = DefaultColumnType;
+
+    async fn run(&mut self, sql: &str) -> Result<DBOutput<Self::ColumnType>, Self::Error> {
+        let messages = self.0.simple_query(sql).await.map_err(|error| {
+            let text = error.as_db_error().map_or_else(
+                || error.to_string(),
+                |db| {
+                    let mut text = format!("{}: {}", db.code().code(), db.message());
+                    for (label, value) in [("DETAIL", db.detail()), ("HINT", db.hint())] {
+                        if let Some(value) = value {
+                            text.push_str(&format!(" {label}: {value}"));
+                        }
+                    }
+                    text
+                },
+            );
+            StatementError(text)
+        })?;
+        let (mut types, mut rows, mut is_query, mut complete) = (Vec::new(), Vec::new(), false, 0);
+        for message in messages {
+            match message {
+                SimpleQueryMessage::RowDescription(columns) => {
+                    is_query = true;
+                    types = vec![DefaultColumnType::Text; columns.len()];
+                }
+                SimpleQueryMessage::Row(row) => rows.push(
+                    (0..row.len())
+                        .map(|column| match row.get(column) {
+                            None => "NULL".to_owned(),
+                            Some("") => "(empty)".to_owned(),
+                            Some(text) => text.to_owned(),
+                        })
+                        .collect(),
+                ),
+                SimpleQueryMessage::CommandComplete(count) => complete = count,
+                _ => {}
+            }
+        }
+        Ok(if is_query { DBOutput::Rows { types, rows } } else { DBOutput::StatementComplete(complete) })
+    }
+
+    fn engine_name(&self) -> &'static str {
+        "flowstone"
+    }
+
+    async fn sleep(_: Duration) {}
+
+    async fn shutdown(&mut self) {}
+}
+
+fn files(dir: &Path, found: &mut Vec<PathBuf>) {
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "slt") {
+            found.push(path);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slt() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("slt");
+    let mut paths = Vec::new();
+    files(&root, &mut paths);
+    assert!(!paths.is_empty());
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), 2).await.unwrap();
+    let admin = node.connect().await.unwrap();
+    let only = std::env::var("SLT_ONLY").unwrap_or_default();
+    let mut failures = Vec::new();
+    for (number, path) in paths.iter().enumerate() {
+        if !path.display().to_string().contains(&only) {
+            continue;
+        }
+        // A database of its own for each file: files do not see each other.
+        let database = format!("slt_{number}");
+        admin.batch_execute(&format!("CREATE DATABASE {database}")).await.unwrap();
+        let port = node.pg_port();
+        let mut runner = Runner::new(move || {
+            let config = format!("host=127.0.0.1 port={port} user=materialize dbname={database}");
+            async move {
+                let (client, connection) =
+                    tokio_postgres::connect(&config, tokio_postgres::NoTls).await.map_err(|error| StatementError(error.to_string()))?;
+                tokio::spawn(connection);
+                Ok(Connection(client))
+            }
+        });
+        let outcome = if std::env::var_os("SLT_UPDATE").is_some() {
+            runner
+                .update_test_file(
+                    path,
+                    "\t",
+                    sqllogictest::default_validator,
+                    sqllogictest::default_normalizer,
+                    sqllogictest::default_column_validator,
+                )
+                .await
+                .map_err(|error| error.to_string())
+        } else {
+            runner.run_file_async(path).await.map_err(|error| error.display(false).to_string())
+        };
+        if let Err(error) = outcome {
+            failures.push(format!("{}: {error}", path.strip_prefix(&root).unwrap().display()));
+        }
+    }
+    assert!(failures.is_empty(), "{} of {} files failed:\n{}", failures.len(), paths.len(), failures.join("\n"));
+}

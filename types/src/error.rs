@@ -1,0 +1,120 @@
+//! What can go wrong with a value, and how an evaluation error becomes data.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+
+/// Why a value could not be read, written or computed. `sqlstate` of each is chosen by the client protocol.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TypeError {
+    /// Text that is not a value of the type.
+    #[error("invalid input syntax for type {type_name}: \"{text}\"")]
+    InvalidText {
+        /// SQL name of the type.
+        type_name: String,
+        /// The text as given.
+        text: String,
+    },
+    /// Bytes that are not a value of the type in PostgreSQL's binary format.
+    #[error("invalid binary representation of type {type_name}: {reason}")]
+    InvalidBinary {
+        /// SQL name of the type.
+        type_name: String,
+        /// What is wrong with the bytes.
+        reason: String,
+    },
+    /// A value outside the range of its type.
+    #[error("value \"{value}\" is out of range for type {type_name}")]
+    OutOfRange {
+        /// SQL name of the type.
+        type_name: String,
+        /// The value as text.
+        value: String,
+    },
+    /// A string longer than the `n` of its `varchar(n)` or `char(n)`.
+    #[error("value too long for type {type_name}")]
+    TooLong {
+        /// SQL name of the type with its length.
+        type_name: String,
+    },
+    /// An operation that its arguments do not allow; the text is the whole message.
+    #[error("{0}")]
+    InvalidParameter(String),
+    /// An Arrow type that no SQL type maps to.
+    #[error("unsupported type {0}")]
+    Unsupported(String),
+    /// A weight left the range of `i64`.
+    #[error("multiplicity out of range")]
+    WeightOverflow,
+    /// Arrow refused a kernel call: a bug of ours.
+    #[error("internal error in a columnar kernel: {0}")]
+    Kernel(String),
+}
+
+impl From<arrow_schema::ArrowError> for TypeError {
+    fn from(error: arrow_schema::ArrowError) -> Self {
+        Self::Kernel(error.to_string())
+    }
+}
+
+/// The class of an evaluation error, stable on the wire; each maps to one SQLSTATE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum EvalErrorKind {
+    /// `22012`
+    DivisionByZero,
+    /// `22003`
+    NumericOutOfRange,
+    /// `22P02`: text that is not a value of its type.
+    InvalidText,
+    /// `22008`
+    DatetimeOverflow,
+    /// `21000`: a scalar subquery with more than one row.
+    Cardinality,
+    /// `22023`
+    InvalidParameter,
+    /// `22000`: any other failure of data.
+    Data,
+    /// A source cannot go on with this collection; permanent until it is dropped.
+    Source,
+    /// `XX000`: a bug of ours.
+    Internal,
+}
+
+/// An evaluation error: data like any row, with a weight, retracted when the row that caused it goes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EvalError {
+    /// The class of the error.
+    pub kind: EvalErrorKind,
+    /// PostgreSQL's wording: lower case, no full stop.
+    pub message: String,
+}
+
+impl EvalError {
+    /// An error of class `kind`.
+    pub fn new(kind: EvalErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for EvalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for EvalError {}
+
+/// The schema of an error collection: `kind: Utf8, message: Utf8`, neither null. `kind` is the variant's name.
+#[must_use]
+pub fn error_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("kind", DataType::Utf8, false),
+        Field::new("message", DataType::Utf8, false),
+    ]))
+}

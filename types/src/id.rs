@@ -1,0 +1,50 @@
+//! Identities of catalog objects and of the collections they name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::TypeError;
+
+/// A catalog object: `u12` for one made by a user, `s3` for a built-in one, `t7` for one that lives as long as a query.
+///
+/// Tables, source tables, materialized views and indexes each maintain one collection, named by the same id. Ids are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ObjectId {
+    /// Built into the system.
+    System(u64),
+    /// Created by a user's statement.
+    User(u64),
+    /// Lives as long as one query or subscription.
+    Transient(u64),
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System(n) => write!(f, "s{n}"),
+            Self::User(n) => write!(f, "u{n}"),
+            Self::Transient(n) => write!(f, "t{n}"),
+        }
+    }
+}
+
+impl FromStr for ObjectId {
+    type Err = TypeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || TypeError::InvalidText {
+            type_name: "object id".to_owned(),
+            text: text.to_owned(),
+        };
+        let (kind, number) = text.split_at_checked(1).ok_or_else(bad)?;
+        let number = number.parse().map_err(|_| bad())?;
+        match kind {
+            "s" => Ok(Self::System(number)),
+            "u" => Ok(Self::User(number)),
+            "t" => Ok(Self::Transient(number)),
+            _ => Err(bad()),
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! The engine loop: commands in, ticks on the shards, responses out.
+//!
+//! Owns the order of everything that happens to collections and the state that ties them to storage, sources and clients. Must not know catalog rules.
+//! Called by `node` through [`start`].
+//!
+//! Invariants. One command at a time; a `RunEpoch` is over, local log synced, before the next command is looked at. Slow work that needs no order (queries,
+//! Delta commits, upstream questions) runs in tasks of its own, and its end comes back as an [`Event`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flowstone_dataflow::ShardConfig;
+use flowstone_ingest::{SourceContext, SourceEvent, SourceHandle};
+use flowstone_proto::PROTOCOL_VERSION;
+use flowstone_proto::local::{ResultStreams, WorkerEnd};
+use flowstone_proto::message::{
+    CollectionDescription, Command, Peek, RequestError, RequestId, Response, ResultMessage, SourceDescription,
+};
+use flowstone_storage::{DeltaTables, LogRecord, LogStore};
+use flowstone_types::{Clock, Epoch, ObjectId};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use crate::commit::CommitBuffer;
+use crate::query::{Compiler, Evaluator, QueryRunner};
+use crate::shards::ShardPool;
+use crate::subscription::Subscription;
+use crate::write::{StagedWrite, TableInfo};
+use crate::Error;
+
+mod epoch;
+mod objects;
+mod read;
+
+/// Events of sources and tasks waiting for the engine loop. A full channel makes the sender wait: the loop is busy with an epoch.
+const EVENTS_IN_FLIGHT: usize = 1024;
+
+/// How often counters are sent and idle arrangements are compacted.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// First and longest pause between tries of a storage operation that the environment refuses (a full disk, for one).
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_secs(5);
+
+/// Settings and components of a worker.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the local log, the Delta tables and the state of sources are kept.
+    pub data_dir: PathBuf,
+    /// Number of shard threads, at least 1.
+    pub shards: usize,
+    /// Wall-clock time, for generators.
+    pub clock: Arc<dyn Clock>,
+    /// The runtime that queries run on.
+    pub compute: tokio::runtime::Handle,
+}
+
+/// What happened outside of the loop.
+#[derive(Debug)]
+enum Event {
+    Source(SourceEvent),
+    Staged { write: RequestId, result: Result<StagedWrite, RequestError> },
+    Committed { epoch: Epoch, result: Result<Vec<(ObjectId, i64)>, flowstone_storage::Error> },
+    Maintained,
+}
+
+/// A collection as the engine knows it.
+#[derive(Debug)]
+struct Collection {
+    description: CollectionDescription,
+    /// The first epoch at which it can be read.
+    readable_from: Epoch,
+}
+
+/// An index: readable, not stored.
+#[derive(Debug)]
+struct Index {
+    readable_from: Epoch,
+}
+
+/// A source as the engine knows it.
+#[derive(Debug)]
+struct Source {
+    description: SourceDescription,
+    handle: SourceHandle,
+    /// The position its progress relation shows.
+    progress: Option<u64>,
+    /// Bound positions whose epochs are not in a durable commit point.
+    bound: VecDeque<(Epoch, u64)>,
+}
+
+/// The state of the loop.
+#[derive(Debug)]
+struct Engine {
+    config: Config,
+    commands: mpsc::Receiver<Command>,
+    /// Commands that were read ahead while an epoch waited for a source.
+    read_ahead: VecDeque<Command>,
+    responses: mpsc::Sender<Response>,
+    results: ResultStreams,
+    events: mpsc::Receiver<Event>,
+    event_sender: mpsc::Sender<Event>,
+    tasks: TaskTracker,
+    shards: ShardPool,
+    runner: QueryRunner,
+    delta: DeltaTables,
+    log: Arc<Mutex<LogStore>>,
+    /// Records of the local log above the commit point, waiting to be run again.
+    logged: BTreeMap<Epoch, LogRecord>,
+    collections: BTreeMap<ObjectId, Collection>,
+    indexes: BTreeMap<ObjectId, Index>,
+    sources: BTreeMap<ObjectId, Source>,
+    infos: Arc<BTreeMap<ObjectId, TableInfo>>,
+    staged: BTreeMap<RequestId, StagedWrite>,
+    staging: BTreeMap<RequestId, tokio::task::AbortHandle>,
+    subscriptions: BTreeMap<RequestId, Subscription>,
+    waiting_peeks: Vec<(Peek, mpsc::Sender<ResultMessage>)>,
+    running_peeks: BTreeMap<RequestId, tokio::task::AbortHandle>,
+    buffer: CommitBuffer,
+    /// Delta tables to delete once no commit runs.
+    dropped_tables: Vec<ObjectId>,
+    committing: bool,
+    maintaining: bool,
+    /// The newest epoch that was run.
+    last_run: Epoch,
+    /// The newest epoch that may be observed.
+    durable: Epoch,
+    /// Counters as last sent, by collection.
+    sent_statistics: BTreeMap<ObjectId, (u64, u64)>,
+}
+
+/// Opens storage, starts the shard threads and runs the engine until `Shutdown` or the transport closes.
+///
+/// # Errors
+/// Storage that cannot be opened (damaged, newer format, no permission), or a broken invariant. The coordinator has been told with `Response::Fatal`.
+pub async fn start(config: Config, end: WorkerEnd) -> Result<(), Error> {
+    let open = |what: &str, path: &PathBuf| {
+        std::fs::create_dir_all(path).map_err(|source| Error::Io { what: format!("cannot create {what} \"{}\"", path.display()), source })
+    };
+    let (log_dir, delta_dir) = (config.data_dir.join("log"), config.data_dir.join("delta"));
+    open("the log directory", &log_dir)?;
+    open("the table directory", &delta_dir)?;
+    open("the source directory", &config.data_dir.join("sources"))?;
+    let (log, records) = LogStore::open(&log_dir)?;
+    let delta = DeltaTables::open(&delta_dir).await?;
+    let runner = QueryRunner::new(config.compute.clone());
+    let count = config.shards.max(1);
+    let shards = ShardPool::start(count, |index| ShardConfig {
+        index,
+        count,
+        compiler: Arc::new(Compiler),
+        evaluator: Arc::new(Evaluator(runner.clone())),
+    })?;
+    let (event_sender, events) = mpsc::channel(EVENTS_IN_FLIGHT);
+    let engine = Engine {
+        config,
+        commands: end.commands,
+        read_ahead: VecDeque::new(),
+        responses: end.responses,
+        results: end.results,
+        events,
+        event_sender,
+        tasks: TaskTracker::new(),
+        shards,
+        runner,
+        delta,
+        log: Arc::new(Mutex::new(log)),
+        logged: records.into_iter().map(|record| (record.epoch, record)).collect(),
+        collections: BTreeMap::new(),
+        indexes: BTreeMap::new(),
+        sources: BTreeMap::new(),
+        infos: Arc::default(),
+        staged: BTreeMap::new(),
+        staging: BTreeMap::new(),
+        subscriptions: BTreeMap::new(),
+        waiting_peeks: Vec::new(),
+        running_peeks: BTreeMap::new(),
+        buffer: CommitBuffer::default(),
+        dropped_tables: Vec::new(),
+        committing: false,
+        maintaining: false,
+        last_run: Epoch::MIN,
+        durable: Epoch::MIN,
+        sent_statistics: BTreeMap::new(),
+    };
+    engine.run().await
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    Continue,
+    Stop,
+}
+
+impl Engine {
+    async fn run(mut self) -> Result<(), Error> {
+        let outcome = self.serve().await;
+        if let Err(error) = &outcome {
+            tracing::error!(%error, "worker stops: an invariant is broken");
+            self.respond(Response::Fatal { message: error.to_string() }).await;
+        }
+        for (_, source) in std::mem::take(&mut self.sources) {
+            source.handle.stop().await;
+        }
+        self.subscriptions.clear();
+        self.tasks.close();
+        self.tasks.wait().await;
+        let shards = self.shards;
+        // Joining threads blocks; they end as soon as their queue is closed.
+        tokio::task::spawn_blocking(move || shards.stop()).await.map_err(|_| Error::ShardGone)?;
+        if outcome.is_ok() {
+            drop(self.responses.send(Response::Stopped).await);
+        }
+        outcome
+    }
+
+    async fn serve(&mut self) -> Result<(), Error> {
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING_INTERVAL);
+        housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            if let Some(command) = self.read_ahead.pop_front() {
+                if self.act(command).await? == Flow::Stop {
+                    return Ok(());
+                }
+                continue;
+            }
+            tokio::select! {
+                biased;
+                event = self.events.recv() => if let Some(event) = event { self.handle(event).await? },
+                command = self.commands.recv() => match command {
+                    None => return Ok(()),
+                    Some(command) => if self.act(command).await? == Flow::Stop { return Ok(()) },
+                },
+                _ = housekeeping.tick() => self.housekeep().await?,
+            }
+        }
+    }
+
+    async fn act(&mut self, command: Command) -> Result<Flow, Error> {
+        match command {
+            Command::Hello { version, commit_point } => {
+                if version != PROTOCOL_VERSION {
+                    return Err(Error::Protocol(format!("coordinator speaks version {version}, worker {PROTOCOL_VERSION}")));
+                }
+                self.last_run = commit_point;
+                self.durable = commit_point;
+                self.logged = self.logged.split_off(&commit_point.next());
+                let logged_epochs = self.logged.keys().copied().collect();
+                self.respond(Response::Ready { version: PROTOCOL_VERSION, logged_epochs }).await;
+            }
+            Command::CreateCollection(description) => self.create_collection(description).await?,
+            Command::CreateSource(description) => self.create_source(description),
+            Command::AddSourceTables { source, tables } => self.add_source_tables(source, tables).await?,
+            Command::CreateDataflow(description) => self.create_dataflow(description).await?,
+            Command::Drop { objects } => self.drop_objects(objects).await?,
+            Command::StageWrite(write) => self.stage_write(write).await?,
+            Command::DiscardWrite { write } => {
+                self.staged.remove(&write);
+                if let Some(task) = self.staging.remove(&write) {
+                    task.abort();
+                }
+            }
+            Command::RunEpoch(run) => return self.run_epoch(run).await,
+            Command::BindingDurable { epoch } => self.binding_durable(epoch).await?,
+            Command::Commit { epoch } => self.commit(epoch)?,
+            Command::CommitPointDurable { epoch } => self.commit_point_durable(epoch).await?,
+            Command::AllowCompaction { since } => {
+                self.shards.on_each(move |_, shard| shard.allow_compaction(since)).await?;
+            }
+            Command::Peek(peek) => {
+                if let Some(results) = self.results.take(peek.request) {
+                    self.waiting_peeks.push((peek, results));
+                    self.start_ready_peeks().await?;
+                }
+            }
+            Command::Subscribe(subscribe) => self.subscribe(subscribe).await?,
+            Command::Cancel { request } => self.cancel(request).await?,
+            Command::AskUpstream { request, question } => {
+                let responses = self.responses.clone();
+                self.tasks.spawn(async move {
+                    let answer = flowstone_ingest::ask(&question).await;
+                    // The coordinator may have gone.
+                    drop(responses.send(Response::UpstreamAnswer { request, answer }).await);
+                });
+            }
+            Command::Shutdown => return Ok(Flow::Stop),
+        }
+        Ok(Flow::Continue)
+    }
+
+    async fn handle(&mut self, event: Event) -> Result<(), Error> {
+        match event {
+            Event::Source(SourceEvent::Progress { source, position, upstream }) => {
+                self.respond(Response::SourceProgress { source, position, upstream }).await;
+            }
+            Event::Source(SourceEvent::Snapshot { source, tables, position }) => {
+                self.respond(Response::SourceSnapshot { source, tables, position }).await;
+            }
+            Event::Source(SourceEvent::Status { object, status }) => self.respond(Response::SourceStatus { object, status }).await,
+            Event::Source(SourceEvent::Statistics(statistics)) => self.respond(Response::SourceStatistics(statistics)).await,
+            Event::Staged { write, result } => {
+                // A write that was discarded meanwhile has no entry any more.
+                if self.staging.remove(&write).is_some() {
+                    let result = result.map(|staged| {
+                        let affected = staged.affected.clone();
+                        self.staged.insert(write, staged);
+                        affected
+                    });
+                    self.respond(Response::WriteStaged { write, result }).await;
+                }
+            }
+            Event::Committed { epoch, result } => self.committed(epoch, result?).await,
+            Event::Maintained => self.maintaining = false,
+        }
+        Ok(())
+    }
+
+    async fn respond(&self, response: Response) {
+        // The coordinator may have gone; the transport closing ends the loop.
+        drop(self.responses.send(response).await);
+    }
+
+    /// Turns the events of a source into events of the loop.
+    fn forward_source_events(&self) -> mpsc::Sender<SourceEvent> {
+        let (sender, mut receiver) = mpsc::channel(EVENTS_IN_FLIGHT);
+        let events = self.event_sender.clone();
+        self.tasks.spawn(async move {
+            while let Some(event) = receiver.recv().await {
+                if events.send(Event::Source(event)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        sender
+    }
+
+    fn source_context(&self, description: &SourceDescription) -> SourceContext {
+        let schemas = description
+            .tables
+            .iter()
+            .filter_map(|table| Some((table.id, Arc::clone(&self.collections.get(&table.id)?.description.schema))))
+            .collect();
+        SourceContext {
+            tables: self.delta.clone(),
+            clock: Arc::clone(&self.config.clock),
+            state_dir: self.config.data_dir.join("sources"),
+            schemas,
+            events: self.forward_source_events(),
+        }
+    }
+
+    async fn housekeep(&mut self) -> Result<(), Error> {
+        let ids: Vec<ObjectId> = self.collections.keys().chain(self.indexes.keys()).copied().collect();
+        let asked = ids.clone();
+        let shards = self
+            .shards
+            .on_each(move |_, shard| {
+                shard.maintain(epoch::MAINTENANCE_FUEL);
+                asked.iter().map(|id| shard.statistics(*id).unwrap_or_default()).collect::<Vec<_>>()
+            })
+            .await?;
+        for (index, id) in ids.into_iter().enumerate() {
+            let sum = shards.iter().filter_map(|shard| shard.get(index)).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+            if self.sent_statistics.get(&id) != Some(&sum) {
+                self.sent_statistics.insert(id, sum);
+                self.respond(Response::CollectionStatistics { id, rows: sum.0, bytes: sum.1 }).await;
+            }
+        }
+        Ok(())
+    }
+
+}
+
+/// Tries again, ever more slowly, while the environment refuses; gives up only when trying again cannot help.
+async fn retrying<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> Result<T, flowstone_storage::Error>
+where
+    F: Future<Output = Result<T, flowstone_storage::Error>>,
+{
+    let mut pause = RETRY_FIRST;
+    loop {
+        match attempt().await {
+            Err(error) if error.retryable() => {
+                tracing::warn!(%error, what, "storage refused; trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_LONGEST);
+            }
+            outcome => return outcome,
+        }
+    }
+}

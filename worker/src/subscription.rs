@@ -1,0 +1,208 @@
+//! Subscriptions: the output of a transient dataflow on its way to one client.
+//!
+//! Owns what has been computed but may not be shown yet, and what the client has not read yet. Must not know plans or protocols.
+//! Called by the engine loop; a task of its own per subscription writes to the client.
+//!
+//! Invariants. An epoch's rows leave only when a durable binding covers it. All rows of an epoch leave together and before its progress. A client that
+//! lets more than [`BUFFERED_BYTES_MAX`] pile up is cut off with an error; it never holds back the engine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use flowstone_proto::message::{RequestError, ResultMessage};
+use flowstone_types::consolidate::consolidate;
+use flowstone_types::{DeltaBatch, Epoch, EvalError};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+
+/// Bytes that may wait for one client before it is cut off.
+pub const BUFFERED_BYTES_MAX: usize = 256 << 20;
+
+/// Rows sent in one message: a bigger change is sent in several.
+const ROWS_PER_MESSAGE: usize = 8192;
+
+/// One subscription, on the engine's side.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Stop before this epoch.
+    up_to: Option<Epoch>,
+    /// Changes of epochs that may not be shown yet.
+    held: BTreeMap<Epoch, Held>,
+    /// Errors in the result, by multiplicity. While one exists the subscription fails.
+    errors: BTreeMap<EvalError, i64>,
+    /// Everything below has been released.
+    released: Epoch,
+    queue: Arc<Queue>,
+    writer: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    deltas: Vec<DeltaBatch>,
+    errors: Vec<(EvalError, i64)>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    state: Mutex<QueueState>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct QueueState {
+    messages: std::collections::VecDeque<ResultMessage>,
+    bytes: usize,
+    closed: bool,
+}
+
+/// Whether a subscription goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// It does.
+    Alive,
+    /// It has ended; its dataflow can go.
+    Ended,
+}
+
+impl Subscription {
+    /// Starts the writer. `start` is the epoch of the snapshot: the first progress the client hears.
+    #[must_use]
+    pub fn start(results: mpsc::Sender<ResultMessage>, start: Epoch, up_to: Option<Epoch>, runtime: &tokio::runtime::Handle) -> Self {
+        let queue = Arc::new(Queue::default());
+        let writer = runtime.spawn(write(Arc::clone(&queue), results));
+        Self { up_to, held: BTreeMap::new(), errors: BTreeMap::new(), released: start, queue, writer }
+    }
+
+    /// Adds what one shard computed for `epoch`. Nothing is shown yet.
+    pub fn add(&mut self, epoch: Epoch, deltas: Vec<DeltaBatch>, errors: Vec<(EvalError, i64)>) {
+        if self.up_to.is_some_and(|up_to| epoch >= up_to) {
+            return;
+        }
+        let held = self.held.entry(epoch).or_default();
+        held.deltas.extend(deltas.into_iter().filter(|delta| !delta.is_empty()));
+        held.errors.extend(errors);
+    }
+
+    /// Everything up to and including `durable` may be shown.
+    pub fn release(&mut self, durable: Epoch) -> Liveness {
+        if self.writer.is_finished() {
+            return Liveness::Ended;
+        }
+        let later = self.held.split_off(&durable.next());
+        let ready = std::mem::replace(&mut self.held, later);
+        for (epoch, held) in ready {
+            for (error, weight) in held.errors {
+                *self.errors.entry(error).or_default() += weight;
+            }
+            self.errors.retain(|_, weight| *weight != 0);
+            if let Some(error) = self.errors.keys().next() {
+                return self.end(ResultMessage::Failed(RequestError::Eval(error.clone())));
+            }
+            match merge(epoch, &held.deltas) {
+                Ok(messages) => self.push(messages),
+                Err(error) => return self.end(ResultMessage::Failed(RequestError::Internal(error.to_string()))),
+            }
+        }
+        let frontier = self.up_to.map_or(durable.next(), |up_to| up_to.min(durable.next()));
+        if frontier > self.released {
+            self.released = frontier;
+            self.push(vec![ResultMessage::Progress(frontier)]);
+        }
+        if self.up_to.is_some_and(|up_to| durable.next() >= up_to) {
+            return self.end(ResultMessage::Done);
+        }
+        let buffered = self.queue.state.lock().bytes;
+        if buffered > BUFFERED_BYTES_MAX {
+            let buffered_bytes = u64::try_from(buffered).unwrap_or(u64::MAX);
+            return self.end(ResultMessage::Failed(RequestError::SlowConsumer { buffered_bytes }));
+        }
+        Liveness::Alive
+    }
+
+    /// Ends the subscription with a last message.
+    pub fn end(&mut self, last: ResultMessage) -> Liveness {
+        let mut state = self.queue.state.lock();
+        if matches!(last, ResultMessage::Failed(_)) {
+            // What is waiting would only delay the bad news.
+            state.messages.clear();
+            state.bytes = 0;
+        }
+        state.messages.push_back(last);
+        state.closed = true;
+        drop(state);
+        self.queue.changed.notify_one();
+        Liveness::Ended
+    }
+
+    fn push(&self, messages: Vec<ResultMessage>) {
+        let mut state = self.queue.state.lock();
+        for message in messages {
+            // Progress is only worth its newest value.
+            if matches!(message, ResultMessage::Progress(_)) && matches!(state.messages.back(), Some(ResultMessage::Progress(_))) {
+                state.messages.pop_back();
+            }
+            state.bytes += bytes_of(&message);
+            state.messages.push_back(message);
+        }
+        drop(state);
+        self.queue.changed.notify_one();
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.queue.state.lock().closed = true;
+        self.queue.changed.notify_one();
+    }
+}
+
+fn bytes_of(message: &ResultMessage) -> usize {
+    match message {
+        ResultMessage::Updates(delta) => delta.rows.get_array_memory_size(),
+        _ => 0,
+    }
+}
+
+/// One consolidated change of an epoch, in messages of bounded size.
+fn merge(epoch: Epoch, deltas: &[DeltaBatch]) -> Result<Vec<ResultMessage>, flowstone_types::TypeError> {
+    let Some(first) = deltas.first() else { return Ok(Vec::new()) };
+    let merged = consolidate(&DeltaBatch::concat(&first.schema(), deltas, epoch)?)?;
+    let mut messages = Vec::new();
+    let mut start = 0;
+    while start < merged.len() {
+        let rows = ROWS_PER_MESSAGE.min(merged.len() - start);
+        let weights = match &merged.weights {
+            flowstone_types::Weights::Array(weights) => flowstone_types::Weights::Array(weights.slice(start, rows)),
+            other => other.clone(),
+        };
+        messages.push(ResultMessage::Updates(DeltaBatch::new(merged.rows.slice(start, rows), weights, epoch)));
+        start += rows;
+    }
+    Ok(messages)
+}
+
+async fn write(queue: Arc<Queue>, results: mpsc::Sender<ResultMessage>) {
+    loop {
+        let (message, closed) = {
+            let mut state = queue.state.lock();
+            let message = state.messages.pop_front();
+            state.bytes = message.as_ref().map_or(state.bytes, |message| state.bytes.saturating_sub(bytes_of(message)));
+            (message, state.closed)
+        };
+        match message {
+            Some(message) => {
+                if results.send(message).await.is_err() {
+                    return;
+                }
+            }
+            None if closed => return,
+            None => {
+                tokio::select! {
+                    () = queue.changed.notified() => {}
+                    () = results.closed() => return,
+                }
+            }
+        }
+    }
+}

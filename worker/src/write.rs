@@ -1,0 +1,111 @@
+//! Staged writes: a statement's changes, computed but not yet given an epoch.
+//!
+//! Owns the evaluation of INSERT, UPDATE and DELETE into delta batches and the checks a table makes. Must not know how an epoch is run.
+//! Called by the engine loop, which keeps the result until the coordinator names the write in an epoch or discards it.
+
+use std::collections::BTreeMap;
+
+use arrow_array::{Array, RecordBatch};
+use arrow_schema::SchemaRef;
+use flowstone_proto::ipc::decode_batches;
+use flowstone_proto::message::{RequestError, StageWrite, WriteOperation};
+use flowstone_types::normalize::normalize_batch;
+use flowstone_types::{DeltaBatch, Epoch, ObjectId, Weights};
+
+use crate::query::{QueryRunner, Tables, internal};
+
+/// What a write needs to know of a table.
+#[derive(Clone, Debug)]
+pub struct TableInfo {
+    /// The table's SQL name, for messages.
+    pub name: String,
+    /// Its columns.
+    pub schema: SchemaRef,
+}
+
+/// A write, evaluated.
+#[derive(Debug, Default)]
+pub struct StagedWrite {
+    /// The changes of each table; their epoch is set when the write runs.
+    pub changes: Vec<(ObjectId, DeltaBatch)>,
+    /// Rows affected by each operation.
+    pub affected: Vec<u64>,
+}
+
+/// Evaluates a write against `tables`, the content of everything it reads as of the last complete epoch.
+///
+/// # Errors
+/// [`RequestError::NotNull`] and evaluation errors; nothing is staged then.
+pub async fn stage(
+    write: &StageWrite,
+    tables: &Tables,
+    infos: &BTreeMap<ObjectId, TableInfo>,
+    runner: &QueryRunner,
+) -> Result<StagedWrite, RequestError> {
+    let mut staged = StagedWrite::default();
+    for operation in &write.operations {
+        let affected = match operation {
+            WriteOperation::Insert { table, query, system } => {
+                let rows = runner.collect(query, &tables.with_system(system)?).await?;
+                add(&mut staged, *table, info(infos, *table)?, rows, Weights::AllOne)?
+            }
+            WriteOperation::InsertRows { table, rows } => {
+                let (_, rows) = decode_batches(rows).map_err(internal)?;
+                add(&mut staged, *table, info(infos, *table)?, rows, Weights::AllOne)?
+            }
+            WriteOperation::Delete { table, query, system } => {
+                let rows = runner.collect(query, &tables.with_system(system)?).await?;
+                add(&mut staged, *table, info(infos, *table)?, rows, Weights::Const(-1))?
+            }
+            WriteOperation::Update { table, query, system } => {
+                let rows = runner.collect(query, &tables.with_system(system)?).await?;
+                let info = info(infos, *table)?;
+                let width = info.schema.fields().len();
+                let (mut old, mut new) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+                for batch in rows {
+                    old.push(batch.project(&(0..width).collect::<Vec<_>>()).map_err(internal)?);
+                    new.push(batch.project(&(width..2 * width).collect::<Vec<_>>()).map_err(internal)?);
+                }
+                add(&mut staged, *table, info, old, Weights::Const(-1))?;
+                add(&mut staged, *table, info, new, Weights::AllOne)?
+            }
+        };
+        staged.affected.push(affected);
+    }
+    Ok(staged)
+}
+
+fn info(infos: &BTreeMap<ObjectId, TableInfo>, table: ObjectId) -> Result<&TableInfo, RequestError> {
+    infos.get(&table).ok_or(RequestError::Dropped)
+}
+
+/// Adds rows with a weight to the staged changes, after the table's checks. Returns how many rows.
+fn add(staged: &mut StagedWrite, table: ObjectId, info: &TableInfo, batches: Vec<RecordBatch>, weights: Weights) -> Result<u64, RequestError> {
+    let mut affected = 0;
+    for batch in batches {
+        if batch.num_rows() == 0 {
+            continue;
+        }
+        if batch.num_columns() != info.schema.fields().len() {
+            return Err(RequestError::Internal(format!("write of {} columns to \"{}\"", batch.num_columns(), info.name)));
+        }
+        for (column, field) in itertools::zip_eq(batch.columns(), info.schema.fields()) {
+            if !field.is_nullable() && column.null_count() > 0 {
+                return Err(RequestError::NotNull { column: field.name().clone(), relation: info.name.clone() });
+            }
+            if column.data_type() != field.data_type() {
+                return Err(RequestError::Internal(format!(
+                    "write of {} to column \"{}\" of type {}",
+                    column.data_type(),
+                    field.name(),
+                    field.data_type()
+                )));
+            }
+        }
+        // The query's field names and metadata give way to the table's.
+        let batch = RecordBatch::try_new(std::sync::Arc::clone(&info.schema), batch.columns().to_vec()).map_err(internal)?;
+        affected += u64::try_from(batch.num_rows()).map_err(internal)?;
+        staged.changes.push((table, DeltaBatch::new(normalize_batch(&batch), weights.clone(), Epoch::MIN)));
+    }
+    Ok(affected)
+}
