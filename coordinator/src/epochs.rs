@@ -341,11 +341,28 @@ impl EpochLoop {
         if self.has_room() && self.work_waits() {
             return 1;
         }
-        let since =
-            |at: u64, interval: u64| at.saturating_add(interval).saturating_sub(now_ms).max(1);
-        let heartbeat = since(self.opened_at_ms.unwrap_or(0), HEARTBEAT_MS).min(HEARTBEAT_MS);
-        let commit = since(self.committed_at_ms, COMMIT_INTERVAL_MS).min(COMMIT_INTERVAL_MS);
+        let since = |at: u64| {
+            at.saturating_add(HEARTBEAT_MS)
+                .saturating_sub(now_ms)
+                .clamp(1, HEARTBEAT_MS)
+        };
+        // Without room the worker's next answer wakes the loop, not the clock.
+        let heartbeat = if self.has_room() {
+            since(self.opened_at_ms.unwrap_or(0))
+        } else {
+            HEARTBEAT_MS
+        };
+        let commit = if self.commit_is_wanted() {
+            since(self.committed_at_ms)
+        } else {
+            COMMIT_INTERVAL_MS
+        };
         heartbeat.min(commit)
+    }
+
+    /// Whether there is something to commit and nothing in the way of it but time.
+    fn commit_is_wanted(&self) -> bool {
+        self.dirty && self.commit == CommitState::Idle && self.observable > self.commit_point
     }
 
     fn observe(&mut self, effects: &mut Vec<Effect>) {
@@ -495,11 +512,7 @@ impl EpochLoop {
         let due = now_ms < self.committed_at_ms
             || now_ms - self.committed_at_ms >= COMMIT_INTERVAL_MS
             || (self.phase == Phase::Draining && self.open.is_empty() && self.writes.is_empty());
-        if self.dirty
-            && due
-            && self.commit == CommitState::Idle
-            && self.observable > self.commit_point
-        {
+        if due && self.commit_is_wanted() {
             self.commit = CommitState::InWorker(self.observable);
             self.committed_at_ms = now_ms;
             // What is open already is not in this commit.

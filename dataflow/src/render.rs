@@ -213,6 +213,7 @@ impl<'a> Renderer<'a> {
                     group.clone(),
                     aggregates,
                     Arc::clone(&schema),
+                    self.config.index,
                 )?;
                 let partitioning = renamed(&input.partitioning, |column| {
                     group.iter().position(|other| *other == column)
@@ -296,6 +297,7 @@ impl<'a> Renderer<'a> {
                     evaluator: Arc::clone(&self.config.evaluator),
                     query: query.clone(),
                     inputs: tables,
+                    runs_here: self.config.index == 0,
                     schema: Arc::clone(&schema),
                     previous: None,
                     error: None,

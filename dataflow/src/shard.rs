@@ -490,6 +490,12 @@ impl Shard {
         for id in running.hydrates {
             if let Some(dataflow) = self.dataflows.get_mut(&id) {
                 dataflow.hydrated = true;
+                // From now on it reads changes.
+                for (collection, step) in &dataflow.imports {
+                    if let Some(collection) = self.collections.get_mut(collection) {
+                        collection.readers.push(*step);
+                    }
+                }
             }
         }
         self.last_epoch = running.epoch;
@@ -774,11 +780,6 @@ impl Shard {
 
     fn install(&mut self, id: ObjectId, rendering: Rendering) {
         let steps = rendering.steps.keys().copied().collect();
-        for (collection, step) in &rendering.imports {
-            if let Some(collection) = self.collections.get_mut(collection) {
-                collection.readers.push(*step);
-            }
-        }
         self.steps.extend(rendering.steps);
         let dataflow = Dataflow {
             steps,
@@ -837,19 +838,21 @@ impl Shard {
         let Some(running) = &mut self.running else {
             return Err(Error::invariant("no tick is open"));
         };
-        if !running.hydrating {
-            for reader in self
-                .collections
-                .get(&id)
-                .map_or(&[][..], |collection| &collection.readers)
-            {
-                let Some(step) = self.steps.get_mut(reader) else {
-                    return Err(Error::invariant("reader is gone"));
-                };
-                if let Some(input) = step.inputs.first_mut() {
-                    input.append(changes.clone());
-                    running.dirty.insert((step.stage, *reader));
-                }
+        // While it hydrates, those who hydrate from it read its state; nobody else may read it yet.
+        let readers = self
+            .collections
+            .get(&id)
+            .map_or(&[][..], |collection| &collection.readers);
+        if running.hydrating && !readers.is_empty() {
+            return Err(Error::invariant(format!("{id} hydrates after its readers")));
+        }
+        for reader in readers {
+            let Some(step) = self.steps.get_mut(reader) else {
+                return Err(Error::invariant("reader is gone"));
+            };
+            if let Some(input) = step.inputs.first_mut() {
+                input.append(changes.clone());
+                running.dirty.insert((step.stage, *reader));
             }
         }
         running.outputs.entry(id).or_default().append(changes);

@@ -109,7 +109,7 @@ impl Kind {
     pub(crate) fn starts_hydration(&self, shard: usize) -> bool {
         match self {
             Self::Get { .. } | Self::Constant { .. } | Self::Export { .. } => true,
-            Self::Aggregate(aggregate) => aggregate.is_global() && shard == 0,
+            Self::Aggregate(aggregate) => aggregate.owns_global(),
             Self::Recompute(_) => shard == 0,
             _ => false,
         }

@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
     /// Threads that maintain views [default: half the cores, at least 1]
     #[arg(long, env = "FLOWSTONE_SHARDS")]
     shards: Option<usize>,
-    /// Log filter, as in `info,flowstone_worker=debug` [default: info,openraft=warn]
+    /// Log filter, as in `info,flowstone_worker=debug` [default: info, libraries at warn]
     #[arg(long, env = "FLOWSTONE_LOG")]
     log: Option<String>,
     /// Log format: `text` or `json` [default: text]
@@ -84,7 +84,7 @@ impl Settings {
             pg_listen: arguments.pg_listen.or(file.pg_listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 6875))),
             http_listen: arguments.http_listen.or(file.http_listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 6876))),
             shards: arguments.shards.or(file.shards).unwrap_or_else(|| (cores / 2).max(1)),
-            log: arguments.log.or(file.log).unwrap_or_else(|| "info,openraft=warn".to_owned()),
+            log: arguments.log.or(file.log).unwrap_or_else(|| "info,openraft=warn,buoyant_kernel=warn,deltalake=warn".to_owned()),
             log_format: arguments.log_format.or(file.log_format).unwrap_or_default(),
         };
         for (name, address) in [("pg_listen", settings.pg_listen), ("http_listen", settings.http_listen)] {

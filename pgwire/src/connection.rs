@@ -449,8 +449,12 @@ impl Connection {
             self.io.feed(PgWireBackendMessage::ParameterDescription(ParameterDescription::new(types))).await?;
             (columns, Formats::text())
         } else {
-            let portal = self.portals.get(&name).ok_or_else(|| Error::UnknownPortal(name.clone()))?;
-            (portal.prepared.description.columns.clone(), portal.formats.clone())
+            match (self.portals.get(&name), self.session.cursor_schema(&name)) {
+                (Some(portal), _) => (portal.prepared.description.columns.clone(), portal.formats.clone()),
+                // A cursor that SQL declared is a portal too.
+                (None, Some(schema)) => (Some(schema), Formats::text()),
+                (None, None) => return Err(Error::UnknownPortal(name).into()),
+            }
         };
         let message = match columns {
             Some(schema) => PgWireBackendMessage::RowDescription(RowDescription::new(row_description(&schema, &formats)?)),

@@ -22,8 +22,18 @@ pub fn explain_incremental(plan: &Plan, names: &dyn Fn(ObjectId) -> String) -> V
             *readers.entry(input.0).or_default() += 1;
         }
     }
-    let shared: Vec<usize> = readers.into_iter().filter(|(_, count)| *count > 1).map(|(node, _)| node).collect();
-    let mut explainer = Explainer { plan, names, shared, shown: Vec::new(), lines: Vec::new() };
+    let shared: Vec<usize> = readers
+        .into_iter()
+        .filter(|(_, count)| *count > 1)
+        .map(|(node, _)| node)
+        .collect();
+    let mut explainer = Explainer {
+        plan,
+        names,
+        shared,
+        shown: Vec::new(),
+        lines: Vec::new(),
+    };
     if let Some(root) = plan.nodes.len().checked_sub(1) {
         explainer.node(NodeId(root), 0);
     }
@@ -33,7 +43,13 @@ pub fn explain_incremental(plan: &Plan, names: &dyn Fn(ObjectId) -> String) -> V
 /// The logical plan of a query, one operator per line.
 #[must_use]
 pub fn explain_plan(planned: &PlannedQuery) -> Vec<String> {
-    planned.plan.display_indent().to_string().lines().map(|line| line.split(INTERNAL).collect()).collect()
+    planned
+        .plan
+        .display_indent()
+        .to_string()
+        .lines()
+        .map(|line| line.split(INTERNAL).collect())
+        .collect()
 }
 
 struct Explainer<'p> {
@@ -47,9 +63,16 @@ struct Explainer<'p> {
 
 impl Explainer<'_> {
     fn node(&mut self, id: NodeId, depth: usize) {
-        let Some(node) = self.plan.nodes.get(id.0) else { return };
+        let Some(node) = self.plan.nodes.get(id.0) else {
+            return;
+        };
         let indent = "  ".repeat(depth);
-        let number = self.shared.iter().position(|shared| *shared == id.0).map(|position| format!("#{} ", position + 1)).unwrap_or_default();
+        let number = self
+            .shared
+            .iter()
+            .position(|shared| *shared == id.0)
+            .map(|position| format!("#{} ", position + 1))
+            .unwrap_or_default();
         if self.shown.contains(&id.0) && !number.is_empty() {
             self.lines.push(format!("{indent}{number}(shown above)"));
             return;
@@ -69,43 +92,128 @@ impl Explainer<'_> {
 
     fn describe(&self, operator: &Operator) -> (String, &'static str) {
         match operator {
-            Operator::Get { collection } => (format!("Get {}", (self.names)(*collection)), "no state"),
+            Operator::Get { collection } => {
+                (format!("Get {}", (self.names)(*collection)), "no state")
+            }
             Operator::Constant { .. } => ("Constant".to_owned(), "no state"),
-            Operator::FilterProject { predicates, projections, .. } => {
-                let list = |exprs: &[flowstone_proto::plan::Expr]| exprs.iter().map(|expr| expr.text.clone()).collect::<Vec<_>>();
-                let filter = if predicates.is_empty() { String::new() } else { format!(" where {}", list(predicates).join(" AND ")) };
-                (format!("Project {}{filter}", list(projections).join(", ")), "incremental, no state")
+            Operator::FilterProject {
+                predicates,
+                projections,
+                ..
+            } => {
+                let list = |exprs: &[flowstone_proto::plan::Expr]| {
+                    exprs
+                        .iter()
+                        .map(|expr| expr.text.clone())
+                        .collect::<Vec<_>>()
+                };
+                let filter = if predicates.is_empty() {
+                    String::new()
+                } else {
+                    format!(" where {}", list(predicates).join(" AND "))
+                };
+                (
+                    format!("Project {}{filter}", list(projections).join(", ")),
+                    "incremental, no state",
+                )
             }
-            Operator::Join { left_keys, right_keys, null_equals_null, .. } => {
+            Operator::Join {
+                left_keys,
+                right_keys,
+                null_equals_null,
+                ..
+            } => {
                 if left_keys.is_empty() {
-                    return ("CrossJoin".to_owned(), "incremental, state: both inputs, cost: change × other input");
+                    return (
+                        "CrossJoin".to_owned(),
+                        "incremental, state: both inputs, cost: change × other input",
+                    );
                 }
-                let equal = if *null_equals_null { "is not distinct from" } else { "=" };
-                let on: Vec<String> =
-                    left_keys.iter().zip(right_keys).map(|(left, right)| format!("left.c{left} {equal} right.c{right}")).collect();
-                (format!("Join on {}", on.join(" AND ")), "incremental, state: both inputs by key, cost: change × matches")
+                let equal = if *null_equals_null {
+                    "is not distinct from"
+                } else {
+                    "="
+                };
+                let on: Vec<String> = left_keys
+                    .iter()
+                    .zip(right_keys)
+                    .map(|(left, right)| format!("left.c{left} {equal} right.c{right}"))
+                    .collect();
+                (
+                    format!("Join on {}", on.join(" AND ")),
+                    "incremental, state: both inputs by key, cost: change × matches",
+                )
             }
-            Operator::Aggregate { group, aggregates, .. } => {
+            Operator::Aggregate {
+                group, aggregates, ..
+            } => {
                 let calls: Vec<String> = aggregates.iter().map(call).collect();
-                let by = if group.is_empty() { String::new() } else { format!(" group by {}", columns(group)) };
-                (format!("Aggregate {}{by}", calls.join(", ")), "incremental, state: one entry per group, cost: change")
+                let by = if group.is_empty() {
+                    String::new()
+                } else {
+                    format!(" group by {}", columns(group))
+                };
+                (
+                    format!("Aggregate {}{by}", calls.join(", ")),
+                    "incremental, state: one entry per group, cost: change",
+                )
             }
-            Operator::Distinct { .. } => ("Distinct".to_owned(), "incremental, state: distinct rows, cost: change"),
+            Operator::Distinct { .. } => (
+                "Distinct".to_owned(),
+                "incremental, state: distinct rows, cost: change",
+            ),
             Operator::Union { .. } => ("Union".to_owned(), "incremental, no state"),
-            Operator::TopK { group, order, limit, offset, .. } => {
-                let limit = limit.map(|limit| format!(" limit {limit}")).unwrap_or_default();
-                let offset = if *offset == 0 { String::new() } else { format!(" offset {offset}") };
-                let by = if group.is_empty() { String::new() } else { format!(" group by {}", columns(group)) };
-                let order = if order.is_empty() { String::new() } else { format!(" order by {}", order.iter().map(order_column).collect::<Vec<_>>().join(", ")) };
-                (format!("TopK{by}{order}{limit}{offset}"), "incremental, state: all rows in order, cost: change × limit")
+            Operator::TopK {
+                group,
+                order,
+                limit,
+                offset,
+                ..
+            } => {
+                let limit = limit
+                    .map(|limit| format!(" limit {limit}"))
+                    .unwrap_or_default();
+                let offset = if *offset == 0 {
+                    String::new()
+                } else {
+                    format!(" offset {offset}")
+                };
+                let by = if group.is_empty() {
+                    String::new()
+                } else {
+                    format!(" group by {}", columns(group))
+                };
+                let order = if order.is_empty() {
+                    String::new()
+                } else {
+                    format!(
+                        " order by {}",
+                        order
+                            .iter()
+                            .map(order_column)
+                            .collect::<Vec<_>>()
+                            .join(", ")
+                    )
+                };
+                (
+                    format!("TopK{by}{order}{limit}{offset}"),
+                    "incremental, state: all rows in order, cost: change × limit",
+                )
             }
-            Operator::Recompute { reason, .. } => (format!("Recompute {reason}"), "RECOMPUTED at each change, cost: all of the inputs"),
+            Operator::Recompute { reason, .. } => (
+                format!("Recompute {reason}"),
+                "RECOMPUTED at each change, cost: all of the inputs",
+            ),
         }
     }
 }
 
 fn columns(columns: &[usize]) -> String {
-    columns.iter().map(|column| format!("c{column}")).collect::<Vec<_>>().join(", ")
+    columns
+        .iter()
+        .map(|column| format!("c{column}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn order_column(order: &OrderColumn) -> String {
@@ -129,8 +237,13 @@ fn call(aggregate: &Aggregate) -> String {
         AggregateFunction::BoolAnd => "bool_and",
         AggregateFunction::BoolOr => "bool_or",
     };
-    let argument = aggregate.argument.map_or_else(|| "*".to_owned(), |column| format!("c{column}"));
+    let argument = aggregate
+        .argument
+        .map_or_else(|| "*".to_owned(), |column| format!("c{column}"));
     let distinct = if aggregate.distinct { "distinct " } else { "" };
-    let filter = aggregate.filter.map(|column| format!(" filter (where c{column})")).unwrap_or_default();
+    let filter = aggregate
+        .filter
+        .map(|column| format!(" filter (where c{column})"))
+        .unwrap_or_default();
     format!("{name}({distinct}{argument}){filter}")
 }

@@ -16,7 +16,8 @@ use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::expr::{AggregateFunctionParams, Sort};
 use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::logical_expr::{
-    Aggregate, Cast, Distinct, DistinctOn, Expr, FetchType, Join, Limit, LogicalPlan, Operator as ExprOperator, Projection, SkipType, SubqueryAlias, TableScan, Union, Values,
+    Aggregate, Cast, Distinct, DistinctOn, Expr, FetchType, Join, Limit, LogicalPlan,
+    Operator as ExprOperator, Projection, SkipType, SubqueryAlias, TableScan, Union, Values,
 };
 use datafusion::scalar::ScalarValue;
 use flowstone_functions::ScanTarget;
@@ -45,9 +46,12 @@ pub struct Lowered {
 /// # Errors
 /// If the query has a form that cannot be maintained at all, such as a correlated subquery that cannot be unnested.
 pub fn lower(planned: &PlannedQuery) -> Result<Lowered, Error> {
-    let plan = optimize::prepare_for_maintenance(planned.analysed.clone()).map_err(|error| errors::from_datafusion(&error, ""))?;
+    let plan = optimize::prepare_for_maintenance(planned.analysed.clone())
+        .map_err(|error| errors::from_datafusion(&error, ""))?;
     optimize::refuse_subqueries(&plan)?;
-    let mut lowering = Lowering { graph: Graph::new(planned.keys.clone()) };
+    let mut lowering = Lowering {
+        graph: Graph::new(planned.keys.clone()),
+    };
     let root = lowering.node(&plan)?;
     Ok(lowering.graph.finish(root))
 }
@@ -76,11 +80,22 @@ impl Lowering {
             // What is maintained has no order; where order matters, Limit and DISTINCT ON look for the Sort themselves.
             LogicalPlan::Sort(sort) => match sort.fetch {
                 None => self.chain(&sort.input),
-                Some(fetch) => Ok(Chain::of(self.top(&sort.input, &sort.expr, &[], Some(widen(fetch)), 0)?)),
+                Some(fetch) => Ok(Chain::of(self.top(
+                    &sort.input,
+                    &sort.expr,
+                    &[],
+                    Some(widen(fetch)),
+                    0,
+                )?)),
             },
             LogicalPlan::Filter(filter) => {
                 let mut chain = self.chain(&filter.input)?;
-                chain.settle_before(&mut self.graph, &schema_of(&filter.input), [&filter.predicate].into_iter(), filter.input.schema())?;
+                chain.settle_before(
+                    &mut self.graph,
+                    &schema_of(&filter.input),
+                    [&filter.predicate].into_iter(),
+                    filter.input.schema(),
+                )?;
                 for predicate in split_conjunction_owned(filter.predicate.clone()) {
                     chain.filter(&predicate, filter.input.schema())?;
                 }
@@ -88,7 +103,12 @@ impl Lowering {
             }
             LogicalPlan::Projection(Projection { expr, input, .. }) => {
                 let mut chain = self.chain(input)?;
-                chain.settle_before(&mut self.graph, &schema_of(input), expr.iter(), input.schema())?;
+                chain.settle_before(
+                    &mut self.graph,
+                    &schema_of(input),
+                    expr.iter(),
+                    input.schema(),
+                )?;
                 chain.project(expr.iter(), input.schema())?;
                 Ok(chain)
             }
@@ -112,28 +132,44 @@ impl Lowering {
             LogicalPlan::Union(union) => Ok(Chain::of(self.union(plan, union)?)),
             LogicalPlan::Limit(limit) => self.limit(plan, limit),
             LogicalPlan::Window(_) => Ok(Chain::of(self.recompute(plan, "window functions")?)),
-            LogicalPlan::Unnest(_) => Ok(Chain::of(self.recompute(plan, "set-returning functions")?)),
-            LogicalPlan::RecursiveQuery(_) => Ok(Chain::of(self.recompute_whole(plan, "recursive query")?)),
-            other => Err(Error::unsupported(format!("{} cannot be maintained", other.display()))),
+            LogicalPlan::Unnest(_) => {
+                Ok(Chain::of(self.recompute(plan, "set-returning functions")?))
+            }
+            LogicalPlan::RecursiveQuery(_) => {
+                Ok(Chain::of(self.recompute_whole(plan, "recursive query")?))
+            }
+            other => Err(Error::unsupported(format!(
+                "{} cannot be maintained",
+                other.display()
+            ))),
         }
     }
 
     fn scan(&mut self, scan: &TableScan) -> Result<Chain, Error> {
         let provider = source_as_provider(&scan.source).map_err(mapped)?;
         let Some(ScanTarget::Collection(collection)) = scan_target(provider.as_ref()) else {
-            return Err(Error::internal("a plan to be maintained scans what is no collection"));
+            return Err(Error::internal(
+                "a plan to be maintained scans what is no collection",
+            ));
         };
         if matches!(collection, flowstone_types::ObjectId::System(_)) {
-            return Err(Error::unsupported("views over the system catalog cannot be maintained"));
+            return Err(Error::unsupported(
+                "views over the system catalog cannot be maintained",
+            ));
         }
         let full = provider.schema();
-        let qualified = datafusion::common::DFSchema::try_from_qualified_schema(scan.table_name.clone(), &full).map_err(mapped)?;
+        let qualified =
+            datafusion::common::DFSchema::try_from_qualified_schema(scan.table_name.clone(), &full)
+                .map_err(mapped)?;
         let mut chain = Chain::of(self.graph.get(collection, &full));
         for filter in &scan.filters {
             chain.filter(filter, &qualified)?;
         }
         if let Some(projection) = &scan.projection {
-            let columns: Vec<Expr> = projection.iter().map(|index| Expr::Column(Column::from(qualified.qualified_field(*index)))).collect();
+            let columns: Vec<Expr> = projection
+                .iter()
+                .map(|index| Expr::Column(Column::from(qualified.qualified_field(*index))))
+                .collect();
             chain.project(columns.iter(), &qualified)?;
         }
         Ok(chain)
@@ -166,10 +202,19 @@ impl Lowering {
                 .zip(schema.fields())
                 .map(|((qualifier, field), target)| {
                     let column = Expr::Column(Column::from((qualifier, field)));
-                    if field.data_type() == target.data_type() { column } else { Expr::Cast(Cast::new(Box::new(column), target.data_type().clone())) }
+                    if field.data_type() == target.data_type() {
+                        column
+                    } else {
+                        Expr::Cast(Cast::new(Box::new(column), target.data_type().clone()))
+                    }
                 })
                 .collect();
-            chain.settle_before(&mut self.graph, &schema_of(input), casts.iter(), input.schema())?;
+            chain.settle_before(
+                &mut self.graph,
+                &schema_of(input),
+                casts.iter(),
+                input.schema(),
+            )?;
             chain.project(casts.iter(), input.schema())?;
             inputs.push(chain.build(&mut self.graph, &schema)?);
         }
@@ -177,9 +222,18 @@ impl Lowering {
     }
 
     /// The rows of `input` with `extra` expressions over it as further columns; says where the extra ones are. Plain columns are not repeated.
-    fn extended(&mut self, input: &LogicalPlan, extra: &[&Expr]) -> Result<(NodeId, Vec<usize>), Error> {
+    fn extended(
+        &mut self,
+        input: &LogicalPlan,
+        extra: &[&Expr],
+    ) -> Result<(NodeId, Vec<usize>), Error> {
         let mut chain = self.chain(input)?;
-        let mut columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
+        let mut columns: Vec<Expr> = input
+            .schema()
+            .columns()
+            .into_iter()
+            .map(Expr::Column)
+            .collect();
         let mut positions = Vec::new();
         for expr in extra {
             let expr = strip_alias(expr);
@@ -189,7 +243,12 @@ impl Lowering {
                 columns.push(expr.clone());
             }
         }
-        chain.settle_before(&mut self.graph, &schema_of(input), columns.iter(), input.schema())?;
+        chain.settle_before(
+            &mut self.graph,
+            &schema_of(input),
+            columns.iter(),
+            input.schema(),
+        )?;
         chain.project(columns.iter(), input.schema())?;
         let schema = graph::schema_of_exprs(&columns, input)?;
         Ok((chain.build(&mut self.graph, &schema)?, positions))
@@ -198,9 +257,15 @@ impl Lowering {
     fn join(&mut self, plan: &LogicalPlan, join: &Join) -> Result<Chain, Error> {
         match join.join_type {
             JoinType::Inner => self.inner_join(join),
-            JoinType::LeftSemi if join.filter.is_none() => self.semi_join(&join.left, &join.right, &join.on, join.null_equality),
+            JoinType::LeftSemi if join.filter.is_none() => {
+                self.semi_join(&join.left, &join.right, &join.on, join.null_equality)
+            }
             JoinType::RightSemi if join.filter.is_none() => {
-                let on: Vec<(Expr, Expr)> = join.on.iter().map(|(left, right)| (right.clone(), left.clone())).collect();
+                let on: Vec<(Expr, Expr)> = join
+                    .on
+                    .iter()
+                    .map(|(left, right)| (right.clone(), left.clone()))
+                    .collect();
                 self.semi_join(&join.right, &join.left, &on, join.null_equality)
             }
             kind => {
@@ -208,7 +273,9 @@ impl Lowering {
                     JoinType::Left => "left outer join",
                     JoinType::Right => "right outer join",
                     JoinType::Full => "full outer join",
-                    JoinType::LeftAnti | JoinType::RightAnti => "anti join (NOT EXISTS, NOT IN, EXCEPT)",
+                    JoinType::LeftAnti | JoinType::RightAnti => {
+                        "anti join (NOT EXISTS, NOT IN, EXCEPT)"
+                    }
                     JoinType::LeftMark | JoinType::RightMark => "subquery in an expression",
                     _ => "semi join with a condition other than equality",
                 };
@@ -218,7 +285,11 @@ impl Lowering {
     }
 
     fn inner_join(&mut self, join: &Join) -> Result<Chain, Error> {
-        let mut residual: Vec<Expr> = join.filter.clone().map(split_conjunction_owned).unwrap_or_default();
+        let mut residual: Vec<Expr> = join
+            .filter
+            .clone()
+            .map(split_conjunction_owned)
+            .unwrap_or_default();
         let mut pairs: Vec<(&Expr, &Expr)> = Vec::new();
         for (left, right) in &join.on {
             let left_type = crate::plan::field_of(left, &join.left)?;
@@ -238,11 +309,19 @@ impl Lowering {
         let (right, right_keys) = self.extended(&join.right, &right_exprs)?;
         let null_equals_null = join.null_equality == NullEquality::NullEqualsNull;
         let left_width = self.graph.width(left);
-        let joined = self.graph.join(left, right, left_keys, right_keys, null_equals_null);
+        let joined = self
+            .graph
+            .join(left, right, left_keys, right_keys, null_equals_null);
         // The columns of the join as the plan has them: without the key expressions.
-        let shown = (0..join.left.schema().fields().len()).chain((0..join.right.schema().fields().len()).map(|index| left_width + index)).collect();
+        let shown = (0..join.left.schema().fields().len())
+            .chain((0..join.right.schema().fields().len()).map(|index| left_width + index))
+            .collect();
         let mut chain = Chain::of(joined).with_columns(shown, &self.graph);
-        let both = join.left.schema().join(join.right.schema()).map_err(mapped)?;
+        let both = join
+            .left
+            .schema()
+            .join(join.right.schema())
+            .map_err(mapped)?;
         for predicate in residual {
             chain.filter(&predicate, &both)?;
         }
@@ -250,12 +329,26 @@ impl Lowering {
     }
 
     /// Rows of `left` with a partner: a join with the distinct keys of `right`.
-    fn semi_join(&mut self, left: &LogicalPlan, right: &LogicalPlan, on: &[(Expr, Expr)], null_equality: NullEquality) -> Result<Chain, Error> {
+    fn semi_join(
+        &mut self,
+        left: &LogicalPlan,
+        right: &LogicalPlan,
+        on: &[(Expr, Expr)],
+        null_equality: NullEquality,
+    ) -> Result<Chain, Error> {
         let left_exprs: Vec<&Expr> = on.iter().map(|(left, _)| left).collect();
-        let right_keys: Vec<Expr> = on.iter().map(|(_, right)| strip_alias(right).clone()).collect();
+        let right_keys: Vec<Expr> = on
+            .iter()
+            .map(|(_, right)| strip_alias(right).clone())
+            .collect();
         let (left_node, left_keys) = self.extended(left, &left_exprs)?;
         let mut chain = self.chain(right)?;
-        chain.settle_before(&mut self.graph, &schema_of(right), right_keys.iter(), right.schema())?;
+        chain.settle_before(
+            &mut self.graph,
+            &schema_of(right),
+            right_keys.iter(),
+            right.schema(),
+        )?;
         if right_keys.is_empty() {
             // EXISTS without correlation: one row if there is any.
             let marker = [Expr::Literal(ScalarValue::Boolean(Some(true)), None)];
@@ -263,7 +356,9 @@ impl Lowering {
             let schema = graph::schema_of_exprs(&marker, right)?;
             let present = chain.build(&mut self.graph, &schema)?;
             let present = self.graph.distinct(present);
-            let joined = self.graph.join(left_node, present, Vec::new(), Vec::new(), false);
+            let joined = self
+                .graph
+                .join(left_node, present, Vec::new(), Vec::new(), false);
             let shown = (0..left.schema().fields().len()).collect();
             return Ok(Chain::of(joined).with_columns(shown, &self.graph));
         }
@@ -272,27 +367,45 @@ impl Lowering {
         let keys = chain.build(&mut self.graph, &schema)?;
         let keys = self.graph.distinct(keys);
         let positions = (0..right_keys.len()).collect();
-        let joined = self.graph.join(left_node, keys, left_keys, positions, null_equality == NullEquality::NullEqualsNull);
+        let joined = self.graph.join(
+            left_node,
+            keys,
+            left_keys,
+            positions,
+            null_equality == NullEquality::NullEqualsNull,
+        );
         let shown = (0..left.schema().fields().len()).collect();
         Ok(Chain::of(joined).with_columns(shown, &self.graph))
     }
 
     fn aggregate(&mut self, plan: &LogicalPlan, aggregate: &Aggregate) -> Result<NodeId, Error> {
         let input = &aggregate.input;
-        let Some(calls) = aggregate.aggr_expr.iter().map(|expr| supported_call(strip_alias(expr), input)).collect::<Option<Vec<_>>>() else {
+        let Some(calls) = aggregate
+            .aggr_expr
+            .iter()
+            .map(|expr| supported_call(strip_alias(expr), input))
+            .collect::<Option<Vec<_>>>()
+        else {
             let reason = unsupported_aggregate(aggregate, input);
             return self.recompute(plan, &reason);
         };
-        if aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
+        if aggregate
+            .group_expr
+            .iter()
+            .any(|expr| matches!(expr, Expr::GroupingSet(_)))
+        {
             return self.recompute(plan, "grouping sets");
         }
         let mut columns: Vec<Expr> = Vec::new();
         let mut place = |expr: &Expr| {
             let expr = strip_alias(expr);
-            columns.iter().position(|column| column == expr).unwrap_or_else(|| {
-                columns.push(expr.clone());
-                columns.len() - 1
-            })
+            columns
+                .iter()
+                .position(|column| column == expr)
+                .unwrap_or_else(|| {
+                    columns.push(expr.clone());
+                    columns.len() - 1
+                })
         };
         let group: Vec<usize> = aggregate.group_expr.iter().map(&mut place).collect();
         let aggregates = calls
@@ -308,33 +421,56 @@ impl Lowering {
             self.node(input)?
         } else {
             let mut chain = self.chain(input)?;
-            chain.settle_before(&mut self.graph, &schema_of(input), columns.iter(), input.schema())?;
+            chain.settle_before(
+                &mut self.graph,
+                &schema_of(input),
+                columns.iter(),
+                input.schema(),
+            )?;
             chain.project(columns.iter(), input.schema())?;
             chain.build(&mut self.graph, &graph::schema_of_exprs(&columns, input)?)?
         };
-        Ok(self.graph.aggregate(input_node, group, aggregates, schema_of(plan)))
+        Ok(self
+            .graph
+            .aggregate(input_node, group, aggregates, schema_of(plan)))
     }
 
     fn distinct_on(&mut self, on: &DistinctOn) -> Result<Chain, Error> {
         let order: &[Sort] = on.sort_expr.as_deref().unwrap_or_default();
         // The select list first, so that what it does not show comes after it.
-        let mut columns: Vec<Expr> = on.select_expr.iter().map(|expr| strip_alias(expr).clone()).collect();
+        let mut columns: Vec<Expr> = on
+            .select_expr
+            .iter()
+            .map(|expr| strip_alias(expr).clone())
+            .collect();
         let mut place = |expr: &Expr| {
             let expr = strip_alias(expr);
-            columns.iter().position(|column| column == expr).unwrap_or_else(|| {
-                columns.push(expr.clone());
-                columns.len() - 1
-            })
+            columns
+                .iter()
+                .position(|column| column == expr)
+                .unwrap_or_else(|| {
+                    columns.push(expr.clone());
+                    columns.len() - 1
+                })
         };
         let group: Vec<usize> = on.on_expr.iter().map(&mut place).collect();
         let order: Vec<OrderColumn> = order
             .iter()
-            .map(|sort| OrderColumn { column: place(&sort.expr), descending: !sort.asc, nulls_first: sort.nulls_first })
+            .map(|sort| OrderColumn {
+                column: place(&sort.expr),
+                descending: !sort.asc,
+                nulls_first: sort.nulls_first,
+            })
             .filter(|order| !group.contains(&order.column))
             .collect();
         let input = &on.input;
         let mut chain = self.chain(input)?;
-        chain.settle_before(&mut self.graph, &schema_of(input), columns.iter(), input.schema())?;
+        chain.settle_before(
+            &mut self.graph,
+            &schema_of(input),
+            columns.iter(),
+            input.schema(),
+        )?;
         chain.project(columns.iter(), input.schema())?;
         let node = chain.build(&mut self.graph, &graph::schema_of_exprs(&columns, input)?)?;
         let first = self.graph.top(node, group, order, Some(1), 0);
@@ -343,42 +479,83 @@ impl Lowering {
 
     /// Limits move below projections, down to the Sort that orders them.
     fn limit(&mut self, plan: &LogicalPlan, limit: &Limit) -> Result<Chain, Error> {
-        let (Ok(SkipType::Literal(skip)), Ok(FetchType::Literal(fetch))) = (limit.get_skip_type(), limit.get_fetch_type()) else {
-            return Ok(Chain::of(self.recompute(plan, "LIMIT that is no constant")?));
+        let (Ok(SkipType::Literal(skip)), Ok(FetchType::Literal(fetch))) =
+            (limit.get_skip_type(), limit.get_fetch_type())
+        else {
+            return Ok(Chain::of(
+                self.recompute(plan, "LIMIT that is no constant")?,
+            ));
         };
         let below = |input: &std::sync::Arc<LogicalPlan>| {
-            LogicalPlan::Limit(Limit { skip: limit.skip.clone(), fetch: limit.fetch.clone(), input: std::sync::Arc::clone(input) })
+            LogicalPlan::Limit(Limit {
+                skip: limit.skip.clone(),
+                fetch: limit.fetch.clone(),
+                input: std::sync::Arc::clone(input),
+            })
         };
         match &*limit.input {
             LogicalPlan::Projection(projection) => {
                 let inner = below(&projection.input);
                 let mut chain = self.chain(&inner)?;
-                chain.settle_before(&mut self.graph, &schema_of(&inner), projection.expr.iter(), inner.schema())?;
+                chain.settle_before(
+                    &mut self.graph,
+                    &schema_of(&inner),
+                    projection.expr.iter(),
+                    inner.schema(),
+                )?;
                 chain.project(projection.expr.iter(), inner.schema())?;
                 Ok(chain)
             }
             LogicalPlan::SubqueryAlias(alias) => self.chain(&below(&alias.input)),
-            LogicalPlan::Sort(sort) if sort.fetch.is_none() => {
-                Ok(Chain::of(self.top(&sort.input, &sort.expr, &[], fetch.map(widen), widen(skip))?).with_width(plan, &self.graph))
-            }
+            LogicalPlan::Sort(sort) if sort.fetch.is_none() => Ok(Chain::of(self.top(
+                &sort.input,
+                &sort.expr,
+                &[],
+                fetch.map(widen),
+                widen(skip),
+            )?)
+            .with_width(plan, &self.graph)),
             input => {
                 let node = self.node(input)?;
-                Ok(Chain::of(self.graph.top(node, Vec::new(), Vec::new(), fetch.map(widen), widen(skip))))
+                Ok(Chain::of(self.graph.top(
+                    node,
+                    Vec::new(),
+                    Vec::new(),
+                    fetch.map(widen),
+                    widen(skip),
+                )))
             }
         }
     }
 
     /// The first rows of `input` in an order; columns of `input` first, then what else the order needs.
-    fn top(&mut self, input: &LogicalPlan, order: &[Sort], group: &[&Expr], limit: Option<u64>, offset: u64) -> Result<NodeId, Error> {
-        let extra: Vec<&Expr> = group.iter().copied().chain(order.iter().map(|sort| &sort.expr)).collect();
+    fn top(
+        &mut self,
+        input: &LogicalPlan,
+        order: &[Sort],
+        group: &[&Expr],
+        limit: Option<u64>,
+        offset: u64,
+    ) -> Result<NodeId, Error> {
+        let extra: Vec<&Expr> = group
+            .iter()
+            .copied()
+            .chain(order.iter().map(|sort| &sort.expr))
+            .collect();
         let (node, positions) = self.extended(input, &extra)?;
         let (group_columns, order_columns) = positions.split_at(group.len());
         let order = order_columns
             .iter()
             .zip(order)
-            .map(|(column, sort)| OrderColumn { column: *column, descending: !sort.asc, nulls_first: sort.nulls_first })
+            .map(|(column, sort)| OrderColumn {
+                column: *column,
+                descending: !sort.asc,
+                nulls_first: sort.nulls_first,
+            })
             .collect();
-        Ok(self.graph.top(node, group_columns.to_vec(), order, limit, offset))
+        Ok(self
+            .graph
+            .top(node, group_columns.to_vec(), order, limit, offset))
     }
 
     fn recompute(&mut self, plan: &LogicalPlan, reason: &str) -> Result<NodeId, Error> {
@@ -393,21 +570,35 @@ impl Lowering {
     /// A part whose inside cannot be taken apart: only what it scans is maintained.
     fn recompute_whole(&mut self, plan: &LogicalPlan, reason: &str) -> Result<NodeId, Error> {
         let (query, collections) = recompute::over_collections(plan)?;
-        let inputs = collections.iter().map(|(collection, schema)| self.graph.get(*collection, schema)).collect();
+        let inputs = collections
+            .iter()
+            .map(|(collection, schema)| self.graph.get(*collection, schema))
+            .collect();
         self.recomputed(plan, inputs, &query, reason)
     }
 
-    fn recomputed(&mut self, plan: &LogicalPlan, inputs: Vec<NodeId>, query: &LogicalPlan, reason: &str) -> Result<NodeId, Error> {
+    fn recomputed(
+        &mut self,
+        plan: &LogicalPlan,
+        inputs: Vec<NodeId>,
+        query: &LogicalPlan,
+        reason: &str,
+    ) -> Result<NodeId, Error> {
         let query = optimize::optimize(query.clone()).map_err(mapped)?;
         let query = crate::plan::encode(&query)?;
-        let operator = Operator::Recompute { inputs, query, reason: reason.to_owned() };
+        let operator = Operator::Recompute {
+            inputs,
+            query,
+            reason: reason.to_owned(),
+        };
         Ok(self.graph.add(operator, schema_of(plan), None))
     }
 }
 
 /// Whether two expressions over `input` are the same, however their columns are qualified.
 fn same(left: &Expr, right: &Expr, input: &LogicalPlan) -> bool {
-    left == right || matches!((rebind(left, input.schema()), rebind(right, input.schema())), (Ok(left), Ok(right)) if left == right)
+    left == right
+        || matches!((rebind(left, input.schema()), rebind(right, input.schema())), (Ok(left), Ok(right)) if left == right)
 }
 
 fn widen(count: usize) -> u64 {
@@ -440,15 +631,33 @@ fn supported_call<'e>(expr: &'e Expr, input: &LogicalPlan) -> Option<Call<'e>> {
     let Expr::AggregateFunction(aggregate) = expr else {
         return None;
     };
-    let AggregateFunctionParams { args, distinct, filter, order_by, null_treatment } = &aggregate.params;
-    if null_treatment.is_some() || (!order_by.is_empty() && !matches!(aggregate.func.name(), "count" | "sum" | "avg" | "min" | "max")) {
+    let AggregateFunctionParams {
+        args,
+        distinct,
+        filter,
+        order_by,
+        null_treatment,
+    } = &aggregate.params;
+    if null_treatment.is_some()
+        || (!order_by.is_empty()
+            && !matches!(
+                aggregate.func.name(),
+                "count" | "sum" | "avg" | "min" | "max"
+            ))
+    {
         return None;
     }
     let filter = filter.as_deref();
     let [argument] = args.as_slice() else {
-        return (aggregate.func.name() == "count" && args.is_empty()).then_some(Call { function: AggregateFunction::Count, argument: None, filter, distinct: false });
+        return (aggregate.func.name() == "count" && args.is_empty()).then_some(Call {
+            function: AggregateFunction::Count,
+            argument: None,
+            filter,
+            distinct: false,
+        });
     };
-    let argument_type = SqlType::from_field(crate::plan::field_of(argument, input).ok()?.as_ref()).ok()?;
+    let argument_type =
+        SqlType::from_field(crate::plan::field_of(argument, input).ok()?.as_ref()).ok()?;
     let number = matches!(
         argument_type,
         SqlType::Int2
@@ -464,7 +673,12 @@ fn supported_call<'e>(expr: &'e Expr, input: &LogicalPlan) -> Option<Call<'e>> {
     let function = match aggregate.func.name() {
         "count" => {
             if let Expr::Literal(value, _) = argument {
-                return (!value.is_null() && !distinct).then_some(Call { function: AggregateFunction::Count, argument: None, filter, distinct: false });
+                return (!value.is_null() && !distinct).then_some(Call {
+                    function: AggregateFunction::Count,
+                    argument: None,
+                    filter,
+                    distinct: false,
+                });
             }
             AggregateFunction::Count
         }
@@ -476,19 +690,42 @@ fn supported_call<'e>(expr: &'e Expr, input: &LogicalPlan) -> Option<Call<'e>> {
         "bool_or" => AggregateFunction::BoolOr,
         _ => return None,
     };
-    let distinct = *distinct && !matches!(function, AggregateFunction::Min | AggregateFunction::Max | AggregateFunction::BoolAnd | AggregateFunction::BoolOr);
-    Some(Call { function, argument: Some(argument), filter, distinct })
+    let distinct = *distinct
+        && !matches!(
+            function,
+            AggregateFunction::Min
+                | AggregateFunction::Max
+                | AggregateFunction::BoolAnd
+                | AggregateFunction::BoolOr
+        );
+    Some(Call {
+        function,
+        argument: Some(argument),
+        filter,
+        distinct,
+    })
 }
 
 /// Whether Arrow orders values of the type as SQL does.
 const fn has_plain_order(sql_type: &SqlType) -> bool {
-    !matches!(sql_type, SqlType::Interval | SqlType::Jsonb | SqlType::Array(_))
+    !matches!(
+        sql_type,
+        SqlType::Interval | SqlType::Jsonb | SqlType::Array(_)
+    )
 }
 
 fn unsupported_aggregate(aggregate: &Aggregate, input: &LogicalPlan) -> String {
-    let name = aggregate.aggr_expr.iter().map(strip_alias).find(|expr| supported_call(expr, input).is_none()).and_then(|expr| match expr {
-        Expr::AggregateFunction(call) => Some(call.func.name().to_owned()),
-        _ => None,
-    });
-    format!("aggregate {}", name.unwrap_or_else(|| "function".to_owned()))
+    let name = aggregate
+        .aggr_expr
+        .iter()
+        .map(strip_alias)
+        .find(|expr| supported_call(expr, input).is_none())
+        .and_then(|expr| match expr {
+            Expr::AggregateFunction(call) => Some(call.func.name().to_owned()),
+            _ => None,
+        });
+    format!(
+        "aggregate {}",
+        name.unwrap_or_else(|| "function".to_owned())
+    )
 }

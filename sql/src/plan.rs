@@ -35,7 +35,9 @@ use flowstone_proto::plan::QueryPlan;
 use flowstone_types::{Epoch, ObjectId, SqlType};
 use sqlparser::ast::{Query, Statement, Value, Visit, Visitor};
 
-pub use writes::{PlannedCopy, PlannedWrite, WriteKind, plan_copy_from, plan_delete, plan_insert, plan_update};
+pub use writes::{
+    PlannedCopy, PlannedWrite, WriteKind, plan_copy_from, plan_delete, plan_insert, plan_update,
+};
 
 use crate::catalog::{Catalog, Column, IndexKey, ItemKind};
 use crate::error::{Error, ErrorKind};
@@ -134,12 +136,21 @@ impl PlannedQuery {
         if parameters.len() != self.parameters.len() {
             return Err(Error::new(
                 ErrorKind::InvalidParameterValue,
-                format!("bind message supplies {} parameters, but the statement requires {}", parameters.len(), self.parameters.len()),
+                format!(
+                    "bind message supplies {} parameters, but the statement requires {}",
+                    parameters.len(),
+                    self.parameters.len()
+                ),
             ));
         }
         let mut values = Vec::new();
         for (array, sql_type) in parameters.iter().zip(&self.parameters) {
-            let wrong = || Error::new(ErrorKind::InvalidParameterValue, format!("a parameter is not of type {sql_type}"));
+            let wrong = || {
+                Error::new(
+                    ErrorKind::InvalidParameterValue,
+                    format!("a parameter is not of type {sql_type}"),
+                )
+            };
             if array.data_type() != &sql_type.to_arrow() {
                 return Err(wrong());
             }
@@ -147,11 +158,19 @@ impl PlannedQuery {
             values.push(ScalarAndMetadata::new(value, None));
         }
         let bound = |plan: &LogicalPlan| {
-            plan.clone().with_param_values(ParamValues::List(values.clone())).map_err(|error| errors::from_datafusion(&error, ""))
+            plan.clone()
+                .with_param_values(ParamValues::List(values.clone()))
+                .map_err(|error| errors::from_datafusion(&error, ""))
         };
         let analysed = bound(&self.analysed)?;
-        let plan = optimize::optimize(analysed.clone()).map_err(|error| errors::from_datafusion(&error, ""))?;
-        Ok(Self { plan, analysed, parameters: Vec::new(), ..self.clone() })
+        let plan = optimize::optimize(analysed.clone())
+            .map_err(|error| errors::from_datafusion(&error, ""))?;
+        Ok(Self {
+            plan,
+            analysed,
+            parameters: Vec::new(),
+            ..self.clone()
+        })
     }
 
     /// The plan as it crosses to the worker.
@@ -166,7 +185,10 @@ impl PlannedQuery {
 /// Encodes a plan with its text.
 pub(crate) fn encode(plan: &LogicalPlan) -> Result<QueryPlan, Error> {
     let bytes = encode_plan(plan).map_err(|error| errors::from_datafusion(&error, ""))?;
-    Ok(QueryPlan { bytes, text: plan.display_indent().to_string().replace(INTERNAL, "") })
+    Ok(QueryPlan {
+        bytes,
+        text: plan.display_indent().to_string().replace(INTERNAL, ""),
+    })
 }
 
 /// A planned view.
@@ -195,7 +217,11 @@ pub struct PlannedIndex {
 ///
 /// # Errors
 /// Whatever is wrong with the statement, with PostgreSQL's wording.
-pub fn plan_query(ctx: &PlanContext<'_>, query: &Query, parameter_types: &[Option<SqlType>]) -> Result<PlannedQuery, Error> {
+pub fn plan_query(
+    ctx: &PlanContext<'_>,
+    query: &Query,
+    parameter_types: &[Option<SqlType>],
+) -> Result<PlannedQuery, Error> {
     plan_tree(ctx, query.clone(), parameter_types)
 }
 
@@ -203,13 +229,23 @@ pub fn plan_query(ctx: &PlanContext<'_>, query: &Query, parameter_types: &[Optio
 ///
 /// # Errors
 /// As [`plan_query`]; [`ErrorKind::DuplicateColumn`] if two columns have one name.
-pub fn plan_view(ctx: &PlanContext<'_>, query: &Query, aliases: &[String]) -> Result<PlannedView, Error> {
+pub fn plan_view(
+    ctx: &PlanContext<'_>,
+    query: &Query,
+    aliases: &[String],
+) -> Result<PlannedView, Error> {
     let mut planned = plan_tree(ctx, query.clone(), &[])?;
     if !planned.parameters.is_empty() {
-        return Err(Error::new(ErrorKind::InvalidObjectDefinition, "there is no parameter $1"));
+        return Err(Error::new(
+            ErrorKind::InvalidObjectDefinition,
+            "there is no parameter $1",
+        ));
     }
     if aliases.len() > planned.columns.len() {
-        return Err(Error::new(ErrorKind::InvalidTableDefinition, "CREATE VIEW specifies more column names than columns"));
+        return Err(Error::new(
+            ErrorKind::InvalidTableDefinition,
+            "CREATE VIEW specifies more column names than columns",
+        ));
     }
     for (column, alias) in planned.columns.iter_mut().zip(aliases) {
         column.name.clone_from(alias);
@@ -217,30 +253,56 @@ pub fn plan_view(ctx: &PlanContext<'_>, query: &Query, aliases: &[String]) -> Re
     let mut seen = std::collections::BTreeSet::new();
     for column in &planned.columns {
         if !seen.insert(column.name.as_str()) {
-            return Err(Error::new(ErrorKind::DuplicateColumn, format!("column \"{}\" specified more than once", column.name)));
+            return Err(Error::new(
+                ErrorKind::DuplicateColumn,
+                format!("column \"{}\" specified more than once", column.name),
+            ));
         }
     }
     planned.schema = schema_of(&planned.columns);
     let columns = planned
         .columns
         .iter()
-        .map(|column| Column { name: column.name.clone(), sql_type: column.sql_type.clone(), nullable: column.nullable, default: None })
+        .map(|column| Column {
+            name: column.name.clone(),
+            sql_type: column.sql_type.clone(),
+            nullable: column.nullable,
+            default: None,
+        })
         .collect();
     let mut qualified = query.clone();
     names::qualify(ctx, &mut qualified)?;
-    Ok(PlannedView { columns, query_sql: qualified.to_string(), planned })
+    Ok(PlannedView {
+        columns,
+        query_sql: qualified.to_string(),
+        planned,
+    })
 }
 
 /// Plans the key of an index on `relation`.
 ///
 /// # Errors
 /// As [`plan_query`].
-pub fn plan_index(ctx: &PlanContext<'_>, relation: ObjectId, key: &[sqlparser::ast::Expr]) -> Result<PlannedIndex, Error> {
+pub fn plan_index(
+    ctx: &PlanContext<'_>,
+    relation: ObjectId,
+    key: &[sqlparser::ast::Expr],
+) -> Result<PlannedIndex, Error> {
     use sqlparser::ast::{Expr as SqlExpr, SelectItem, SetExpr, WildcardAdditionalOptions};
-    let item = ctx.catalog.items.get(&relation).ok_or_else(|| Error::internal(format!("no item {relation}")))?;
-    let columns = item
-        .columns()
-        .ok_or_else(|| Error::new(ErrorKind::WrongObjectType, format!("\"{}\" is not a table, view or materialized view", item.name)))?;
+    let item = ctx
+        .catalog
+        .items
+        .get(&relation)
+        .ok_or_else(|| Error::internal(format!("no item {relation}")))?;
+    let columns = item.columns().ok_or_else(|| {
+        Error::new(
+            ErrorKind::WrongObjectType,
+            format!(
+                "\"{}\" is not a table, view or materialized view",
+                item.name
+            ),
+        )
+    })?;
     let mut keys = Vec::new();
     let mut positions = Vec::new();
     let mut projection = vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())];
@@ -249,24 +311,48 @@ pub fn plan_index(ctx: &PlanContext<'_>, relation: ObjectId, key: &[sqlparser::a
             SqlExpr::Identifier(ident) => Some(names::fold(ident)),
             _ => None,
         };
-        let column = name.as_ref().and_then(|name| columns.iter().position(|column| &column.name == name));
+        let column = name
+            .as_ref()
+            .and_then(|name| columns.iter().position(|column| &column.name == name));
         positions.push(column.unwrap_or(columns.len() + projection.len() - 1));
         if column.is_none() {
             projection.push(SelectItem::UnnamedExpr(expr.clone()));
         }
-        keys.push(IndexKey { expression: expr.to_string(), column });
+        keys.push(IndexKey {
+            expression: expr.to_string(),
+            column,
+        });
     }
     let qualified = names::qualified_name(ctx.catalog, names::Relation::Item(item));
-    let name = sqlparser::ast::ObjectName::from(qualified.iter().map(|part| names::quoted(part)).collect::<Vec<_>>());
-    let from = sqlparser::ast::TableWithJoins { relation: names::table_factor(name, None), joins: Vec::new() };
-    let query = names::query(SetExpr::Select(Box::new(names::select(projection, vec![from]))));
+    let name = sqlparser::ast::ObjectName::from(
+        qualified
+            .iter()
+            .map(|part| names::quoted(part))
+            .collect::<Vec<_>>(),
+    );
+    let from = sqlparser::ast::TableWithJoins {
+        relation: names::table_factor(name, None),
+        joins: Vec::new(),
+    };
+    let query = names::query(SetExpr::Select(Box::new(names::select(
+        projection,
+        vec![from],
+    ))));
     let planned = plan_tree(ctx, query, &[])?;
-    Ok(PlannedIndex { key: keys, planned, key_columns: positions })
+    Ok(PlannedIndex {
+        key: keys,
+        planned,
+        key_columns: positions,
+    })
 }
 
 /// Plans a tree that is ours to change. Parameters of unknown type take the type their use implies, else text; then all is planned once more,
 /// so that every occurrence has the type.
-fn plan_tree(ctx: &PlanContext<'_>, mut query: Query, parameter_types: &[Option<SqlType>]) -> Result<PlannedQuery, Error> {
+fn plan_tree(
+    ctx: &PlanContext<'_>,
+    mut query: Query,
+    parameter_types: &[Option<SqlType>],
+) -> Result<PlannedQuery, Error> {
     let mut found = Found::default();
     names::resolve_for_planning(ctx, &mut query, &mut found)?;
     rewrite::rewrite(ctx, &mut query)?;
@@ -277,15 +363,32 @@ fn plan_tree(ctx: &PlanContext<'_>, mut query: Query, parameter_types: &[Option<
     let mut plan = bind_tree(ctx, &found, query.clone(), &types, &inferred, 0)?;
     if types.iter().any(Option::is_none) {
         let from_plan = parameters_in(&plan);
-        let inferred_types = inferred.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let inferred_types = inferred
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         for (index, known) in types.iter_mut().enumerate() {
             if known.is_none() {
-                *known = Some(inferred_types.get(&(index + 1)).or_else(|| from_plan.get(&(index + 1))).cloned().unwrap_or(SqlType::Text));
+                *known = Some(
+                    inferred_types
+                        .get(&(index + 1))
+                        .or_else(|| from_plan.get(&(index + 1)))
+                        .cloned()
+                        .unwrap_or(SqlType::Text),
+                );
             }
         }
         plan = bind_tree(ctx, &found, query, &types, &inferred, 0)?;
     }
-    finish(ctx, plan, &found, types.into_iter().map(|known| known.unwrap_or(SqlType::Text)).collect())
+    finish(
+        ctx,
+        plan,
+        &found,
+        types
+            .into_iter()
+            .map(|known| known.unwrap_or(SqlType::Text))
+            .collect(),
+    )
 }
 
 /// Makes the plan of a resolved and rewritten tree.
@@ -304,7 +407,14 @@ fn bind_tree<'a>(
         .with_map_string_types_to_utf8view(false)
         .with_collect_spans(true)
         .with_default_null_ordering(NullOrdering::NullsMax);
-    let fields: Vec<Option<FieldRef>> = types.iter().map(|known| known.as_ref().map(|sql_type| Arc::new(sql_type.to_field("", true)))).collect();
+    let fields: Vec<Option<FieldRef>> = types
+        .iter()
+        .map(|known| {
+            known
+                .as_ref()
+                .map(|sql_type| Arc::new(sql_type.to_field("", true)))
+        })
+        .collect();
     let mut context = PlannerContext::new().with_prepare_param_data_types(fields);
     SqlToRel::new_with_options(&provider, options)
         .sql_statement_to_plan_with_context(Statement::Query(Box::new(query)), &mut context)
@@ -312,17 +422,29 @@ fn bind_tree<'a>(
 }
 
 /// The plan of a view's stored query, its columns named and typed as the catalog has them.
-fn plan_view_text(ctx: &PlanContext<'_>, mut query: Query, columns: &[Column], depth: usize) -> Result<LogicalPlan, Error> {
+fn plan_view_text(
+    ctx: &PlanContext<'_>,
+    mut query: Query,
+    columns: &[Column],
+    depth: usize,
+) -> Result<LogicalPlan, Error> {
     let ctx = PlanContext { text: "", ..*ctx };
     let mut found = Found::default();
     names::resolve_for_planning(&ctx, &mut query, &mut found)?;
     rewrite::rewrite(&ctx, &mut query)?;
     let plan = bind_tree(&ctx, &found, query, &[], &ParameterTypes::default(), depth)?;
     if plan.schema().fields().len() != columns.len() {
-        return Err(Error::internal("a view's query does not have the view's columns"));
+        return Err(Error::internal(
+            "a view's query does not have the view's columns",
+        ));
     }
-    let projection: Vec<Expr> =
-        plan.schema().columns().into_iter().zip(columns).map(|(column, named)| Expr::Column(column).alias(named.name.clone())).collect();
+    let projection: Vec<Expr> = plan
+        .schema()
+        .columns()
+        .into_iter()
+        .zip(columns)
+        .map(|(column, named)| Expr::Column(column).alias(named.name.clone()))
+        .collect();
     LogicalPlanBuilder::from(plan)
         .project(projection)
         .and_then(LogicalPlanBuilder::build)
@@ -330,7 +452,12 @@ fn plan_view_text(ctx: &PlanContext<'_>, mut query: Query, columns: &[Column], d
 }
 
 /// Coerces types, makes the output's types SQL types, optimises, and collects what callers ask about.
-fn finish(ctx: &PlanContext<'_>, plan: LogicalPlan, found: &Found<'_>, parameters: Vec<SqlType>) -> Result<PlannedQuery, Error> {
+fn finish(
+    ctx: &PlanContext<'_>,
+    plan: LogicalPlan,
+    found: &Found<'_>,
+    parameters: Vec<SqlType>,
+) -> Result<PlannedQuery, Error> {
     let mapped = |error: DataFusionError| errors::from_datafusion(&error, ctx.text);
     let analysed = optimize::analyse(plan).map_err(mapped)?;
     let (analysed, columns) = settle_output(analysed)?;
@@ -340,11 +467,16 @@ fn finish(ctx: &PlanContext<'_>, plan: LogicalPlan, found: &Found<'_>, parameter
     let plan = optimize::optimize(analysed.clone()).map_err(mapped)?;
     optimize::refuse_subqueries(&plan)?;
     let scans = scans(&analysed)?;
-    let (system, reads): (Vec<ObjectId>, Vec<ObjectId>) = scans.into_iter().partition(|id| matches!(id, ObjectId::System(_)));
+    let (system, reads): (Vec<ObjectId>, Vec<ObjectId>) = scans
+        .into_iter()
+        .partition(|id| matches!(id, ObjectId::System(_)));
     Ok(PlannedQuery {
         plan,
         analysed,
-        keys: reads.iter().filter_map(|id| Some((*id, key_of(ctx.catalog, *id)?))).collect(),
+        keys: reads
+            .iter()
+            .filter_map(|id| Some((*id, key_of(ctx.catalog, *id)?)))
+            .collect(),
         schema: schema_of(&columns),
         columns,
         parameters,
@@ -364,7 +496,12 @@ fn key_of(catalog: &Catalog, id: ObjectId) -> Option<Vec<usize>> {
 }
 
 fn schema_of(columns: &[OutputColumn]) -> SchemaRef {
-    Arc::new(Schema::new(columns.iter().map(|column| column.sql_type.to_field(&column.name, column.nullable)).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        columns
+            .iter()
+            .map(|column| column.sql_type.to_field(&column.name, column.nullable))
+            .collect::<Vec<_>>(),
+    ))
 }
 
 /// The SQL type of a field.
@@ -379,7 +516,12 @@ fn settle_output(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<OutputColumn>), 
     let mut changed = false;
     for (qualifier, field) in plan.schema().iter() {
         let sql_type = sql_type_of(field)?;
-        let name = field.name().split(INTERNAL).next().unwrap_or_default().to_owned();
+        let name = field
+            .name()
+            .split(INTERNAL)
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         let column = Expr::Column(datafusion::common::Column::from((qualifier, field)));
         let target = sql_type.to_arrow();
         if same_layout(field.data_type(), &target) {
@@ -387,10 +529,15 @@ fn settle_output(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<OutputColumn>), 
         } else {
             changed = true;
             let target = Arc::new(sql_type.to_field("", true));
-            let cast = datafusion::logical_expr::expr::Cast::new_from_field(Box::new(column), target);
+            let cast =
+                datafusion::logical_expr::expr::Cast::new_from_field(Box::new(column), target);
             projection.push(Expr::Cast(cast).alias_qualified(qualifier.cloned(), field.name()));
         }
-        columns.push(OutputColumn { name, sql_type, nullable: field.is_nullable() });
+        columns.push(OutputColumn {
+            name,
+            sql_type,
+            nullable: field.is_nullable(),
+        });
     }
     if !changed {
         return Ok((plan, columns));
@@ -405,7 +552,9 @@ fn settle_output(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<OutputColumn>), 
 /// Whether two types differ at most in names and metadata of list elements.
 fn same_layout(left: &DataType, right: &DataType) -> bool {
     match (left, right) {
-        (DataType::List(left), DataType::List(right)) => same_layout(left.data_type(), right.data_type()),
+        (DataType::List(left), DataType::List(right)) => {
+            same_layout(left.data_type(), right.data_type())
+        }
         _ => left == right,
     }
 }
@@ -426,8 +575,11 @@ fn refuse_volatile(plan: &LogicalPlan) -> Result<(), Error> {
     .map_err(|error| errors::from_datafusion(&error, ""))?;
     match offender {
         None => Ok(()),
-        Some(name) => Err(Error::new(ErrorKind::InvalidObjectDefinition, format!("cannot materialize call to {name}"))
-            .with_hint("Remove it from the query, or create a plain view.")),
+        Some(name) => Err(Error::new(
+            ErrorKind::InvalidObjectDefinition,
+            format!("cannot materialize call to {name}"),
+        )
+        .with_hint("Remove it from the query, or create a plain view.")),
     }
 }
 
@@ -456,8 +608,14 @@ fn parameters_in(plan: &LogicalPlan) -> BTreeMap<usize, SqlType> {
         node.apply_expressions(|expr| {
             expr.apply(|part| {
                 if let Expr::Placeholder(placeholder) = part
-                    && let Some(number) = placeholder.id.strip_prefix('$').and_then(|digits| digits.parse().ok())
-                    && let Some(Ok(sql_type)) = placeholder.field.as_ref().map(|field| SqlType::from_field(field))
+                    && let Some(number) = placeholder
+                        .id
+                        .strip_prefix('$')
+                        .and_then(|digits| digits.parse().ok())
+                    && let Some(Ok(sql_type)) = placeholder
+                        .field
+                        .as_ref()
+                        .map(|field| SqlType::from_field(field))
                 {
                     found.entry(number).or_insert(sql_type);
                 }
@@ -476,11 +634,22 @@ fn parameter_count(query: &Query) -> Result<usize, Error> {
     struct Counter(usize);
     impl Visitor for Counter {
         type Break = Error;
-        fn pre_visit_value(&mut self, value: &sqlparser::ast::ValueWithSpan) -> std::ops::ControlFlow<Error> {
+        fn pre_visit_value(
+            &mut self,
+            value: &sqlparser::ast::ValueWithSpan,
+        ) -> std::ops::ControlFlow<Error> {
             if let Value::Placeholder(name) = &value.value {
-                match name.strip_prefix('$').and_then(|digits| digits.parse::<u16>().ok()) {
+                match name
+                    .strip_prefix('$')
+                    .and_then(|digits| digits.parse::<u16>().ok())
+                {
                     Some(number) if number > 0 => self.0 = self.0.max(usize::from(number)),
-                    _ => return std::ops::ControlFlow::Break(Error::new(ErrorKind::UndefinedObject, format!("there is no parameter {name}"))),
+                    _ => {
+                        return std::ops::ControlFlow::Break(Error::new(
+                            ErrorKind::UndefinedObject,
+                            format!("there is no parameter {name}"),
+                        ));
+                    }
                 }
             }
             std::ops::ControlFlow::Continue(())
@@ -495,5 +664,7 @@ fn parameter_count(query: &Query) -> Result<usize, Error> {
 
 /// The field of an expression over a plan.
 pub(crate) fn field_of(expr: &Expr, plan: &LogicalPlan) -> Result<FieldRef, Error> {
-    expr.to_field(plan.schema()).map(|(_, field)| field).map_err(|error| errors::from_datafusion(&error, ""))
+    expr.to_field(plan.schema())
+        .map(|(_, field)| field)
+        .map_err(|error| errors::from_datafusion(&error, ""))
 }

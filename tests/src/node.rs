@@ -72,7 +72,7 @@ impl Node {
             .args(["--pg-listen", &format!("127.0.0.1:{}", self.pg_port)])
             .args(["--http-listen", &format!("127.0.0.1:{}", self.http_port)])
             .args(["--shards", &self.shards.to_string()])
-            .env("FLOWSTONE_LOG", std::env::var("FLOWSTONE_TEST_LOG").unwrap_or_else(|_| "info".to_owned()))
+            .env("FLOWSTONE_LOG", std::env::var("FLOWSTONE_TEST_LOG").unwrap_or_else(|_| "info,openraft=warn,buoyant_kernel=warn".to_owned()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -1,3 +1,5 @@
+//! The epoch loop under a world whose answers the test controls, and under random interleavings with crashes.
+
 use super::*;
 use proptest::prelude::*;
 
@@ -323,6 +325,10 @@ fn an_idle_loop_beats_once_a_second_and_does_not_commit_nothing() {
     }
     assert!((4..=5).contains(&(world.ran.len() - before)));
     assert_eq!(world.commits.len(), commits);
+    assert!(
+        epochs.idle_ms(world.now) > 1,
+        "nothing to do is no reason to wake up"
+    );
 }
 
 #[derive(Clone, Copy, Debug)]

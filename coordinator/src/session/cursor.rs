@@ -115,6 +115,14 @@ impl Session {
         })
     }
 
+    /// The columns of an open cursor: a client protocol that has portals describes cursors as such.
+    #[must_use]
+    pub fn cursor_schema(&self, name: &str) -> Option<SchemaRef> {
+        self.cursors
+            .get(name)
+            .map(|cursor| SchemaRef::clone(&cursor.schema))
+    }
+
     pub(super) fn find_prepared(&self, name: &Ident) -> Result<Prepared, Error> {
         let found = self.prepared.get(&name.value).cloned();
         found.ok_or_else(|| SessionError::UnknownPrepared(name.value.clone()).into())

@@ -33,7 +33,9 @@ pub(crate) struct Aggregate {
     accumulators: Vec<Accumulator>,
     /// Rows per slot.
     rows: Vec<i64>,
-    /// Whether the one group of an aggregate without group columns has been emitted.
+    /// Whether this shard has the one group of an aggregate without group columns.
+    owns_global: bool,
+    /// Whether that group has been emitted.
     global: bool,
 }
 
@@ -43,6 +45,7 @@ impl Aggregate {
         group: Vec<usize>,
         aggregates: &[plan::Aggregate],
         schema: SchemaRef,
+        shard: usize,
     ) -> Result<Self, Error> {
         let field = |column: usize| {
             input
@@ -81,6 +84,7 @@ impl Aggregate {
             )?);
         }
         Ok(Self {
+            owns_global: shard == 0 && group.is_empty(),
             group,
             schema,
             groups: Groups::new(fields)?,
@@ -90,9 +94,9 @@ impl Aggregate {
         })
     }
 
-    /// Whether the group without columns must be emitted although there is no input.
-    pub(crate) fn is_global(&self) -> bool {
-        self.group.is_empty()
+    /// Whether the group without columns must be emitted here although there is no input.
+    pub(crate) const fn owns_global(&self) -> bool {
+        self.owns_global
     }
 
     /// Number of groups.
@@ -110,7 +114,7 @@ impl Aggregate {
             let keys = select(delta.rows.columns(), &self.group)?;
             slots.push(self.groups.intern(&keys, delta.len())?);
         }
-        if self.is_global() && tick.hydrating {
+        if self.owns_global && tick.hydrating {
             self.groups.intern(&[], 1)?;
         }
         let touched = self.groups.take_touched();
@@ -138,7 +142,7 @@ impl Aggregate {
                 "the input of an aggregate".to_owned(),
             ));
         }
-        self.global |= self.is_global() && tick.hydrating;
+        self.global |= self.owns_global && tick.hydrating;
         let exists = self.existing(&touched);
         let new = self.evaluate(&touched)?;
         self.emit(

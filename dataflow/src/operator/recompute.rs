@@ -18,6 +18,8 @@ use crate::{Error, QueryEvaluator};
 pub(crate) struct Recompute {
     pub(crate) evaluator: Arc<dyn QueryEvaluator>,
     pub(crate) query: QueryPlan,
+    /// Whether this is the shard that evaluates; the others only pass errors on.
+    pub(crate) runs_here: bool,
     /// The inputs' rows, and the schema the query sees them with.
     pub(crate) inputs: Vec<(RelationId, SchemaRef)>,
     /// Relaxed schema of the output.
@@ -49,7 +51,7 @@ impl Recompute {
             };
             tables.push((Arc::clone(schema), relation, delta));
         }
-        if !changed {
+        if !changed || !self.runs_here {
             return Ok(output);
         }
         let mut rows = Vec::with_capacity(tables.len());

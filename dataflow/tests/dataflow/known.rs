@@ -793,3 +793,38 @@ fn dropping_a_view_leaves_its_inputs_alone() {
         rows(&[(ints(&[1]), 1)])
     );
 }
+
+#[test]
+fn a_dataflow_takes_part_in_ticks_only_once_it_is_hydrated() {
+    let count = Operator::Aggregate {
+        input: NodeId(0),
+        group: vec![0],
+        aggregates: vec![aggregate(F::Count, None)],
+    };
+    for shards in [1, 3] {
+        let mut cluster = Cluster::new(shards, &Arc::default());
+        cluster.table(TABLE, &[INT], None);
+        cluster.table(VIEW, &[INT, INT], None);
+        let plan = Plan {
+            nodes: vec![get(TABLE, &[INT]), node(count.clone(), &[INT, INT])],
+        };
+        cluster.each(|shard| {
+            shard.create_dataflow(&DataflowDescription {
+                id: VIEW,
+                plan: plan.clone(),
+                export: Export::Collection,
+            })
+        });
+        cluster
+            .tick(2, vec![(TABLE, Input::Rows(vec![(ints(&[1]), 1)]))])
+            .unwrap();
+        assert_eq!(cluster.folded(VIEW), Contents::default());
+        cluster.hydrate(&[VIEW], 2).unwrap();
+        assert_eq!(cluster.folded(VIEW), rows(&[(ints(&[1, 1]), 1)]));
+        cluster
+            .tick(3, vec![(TABLE, Input::Rows(vec![(ints(&[1]), 1)]))])
+            .unwrap();
+        assert_eq!(cluster.folded(VIEW), rows(&[(ints(&[1, 2]), 1)]));
+        assert!(cluster.hydrate(&[VIEW], 3).is_err());
+    }
+}

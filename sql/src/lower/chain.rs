@@ -45,18 +45,30 @@ pub(super) fn rebind(expr: &Expr, schema: &DFSchema) -> Result<Expr, Error> {
     transform_columns(expr, schema, |index| Ok(Expr::Column(node_column(index))))
 }
 
-fn transform_columns(expr: &Expr, schema: &DFSchema, column: impl Fn(usize) -> Result<Expr, DataFusionError>) -> Result<Expr, Error> {
+fn transform_columns(
+    expr: &Expr,
+    schema: &DFSchema,
+    column: impl Fn(usize) -> Result<Expr, DataFusionError>,
+) -> Result<Expr, Error> {
     expr.clone()
         .transform_down(|part| {
             Ok(match part {
                 Expr::Alias(alias) => {
                     let inner = strip_alias(&alias.expr).clone();
                     match inner {
-                        Expr::Column(reference) => Transformed::new(column(schema.index_of_column(&reference)?)?, true, TreeNodeRecursion::Jump),
+                        Expr::Column(reference) => Transformed::new(
+                            column(schema.index_of_column(&reference)?)?,
+                            true,
+                            TreeNodeRecursion::Jump,
+                        ),
                         other => Transformed::yes(other),
                     }
                 }
-                Expr::Column(reference) => Transformed::new(column(schema.index_of_column(&reference)?)?, true, TreeNodeRecursion::Jump),
+                Expr::Column(reference) => Transformed::new(
+                    column(schema.index_of_column(&reference)?)?,
+                    true,
+                    TreeNodeRecursion::Jump,
+                ),
                 other => Transformed::no(other),
             })
         })
@@ -68,7 +80,12 @@ fn transform_columns(expr: &Expr, schema: &DFSchema, column: impl Fn(usize) -> R
 fn text_of(expr: &Expr) -> String {
     let shown = strip_alias(expr).clone().transform_down(|part| {
         Ok(match part {
-            Expr::Column(column) if column.relation.as_ref().is_some_and(|relation| relation.table().starts_with(INTERNAL)) => {
+            Expr::Column(column)
+                if column
+                    .relation
+                    .as_ref()
+                    .is_some_and(|relation| relation.table().starts_with(INTERNAL)) =>
+            {
                 Transformed::yes(Expr::Column(Column::new_unqualified(column.name)))
             }
             other => Transformed::no(other),
@@ -81,11 +98,18 @@ fn text_of(expr: &Expr) -> String {
 impl Chain {
     /// The rows of a node as they are.
     pub(super) const fn of(base: NodeId) -> Self {
-        Self { base, predicates: Vec::new(), projections: None }
+        Self {
+            base,
+            predicates: Vec::new(),
+            projections: None,
+        }
     }
 
     /// The same rows, without columns.
-    #[expect(clippy::unnecessary_wraps, reason = "continues a fallible construction")]
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "continues a fallible construction"
+    )]
     pub(super) fn with_no_columns(mut self) -> Result<Self, Error> {
         self.projections = Some(Vec::new());
         Ok(self)
@@ -94,10 +118,18 @@ impl Chain {
     /// The columns of the node at `positions`.
     pub(super) fn with_columns(mut self, positions: Vec<usize>, graph: &Graph) -> Self {
         let width = graph.width(self.base);
-        if positions.len() == width && positions.iter().enumerate().all(|(index, position)| index == *position) {
+        if positions.len() == width
+            && positions
+                .iter()
+                .enumerate()
+                .all(|(index, position)| index == *position)
+        {
             return self;
         }
-        let shown = |index: usize| Shown { expr: Expr::Column(node_column(index)), text: format!("c{index}") };
+        let shown = |index: usize| Shown {
+            expr: Expr::Column(node_column(index)),
+            text: format!("c{index}"),
+        };
         self.projections = Some(positions.into_iter().map(shown).collect());
         self
     }
@@ -114,12 +146,19 @@ impl Chain {
             Some(projections) => projections
                 .get(index)
                 .map(|shown| shown.expr.clone())
-                .ok_or_else(|| DataFusionError::Internal("a plan refers to a column that its input does not have".to_owned())),
+                .ok_or_else(|| {
+                    DataFusionError::Internal(
+                        "a plan refers to a column that its input does not have".to_owned(),
+                    )
+                }),
         }
     }
 
     fn compose(&self, expr: &Expr, schema: &DFSchema) -> Result<Shown, Error> {
-        Ok(Shown { expr: transform_columns(expr, schema, |index| self.output(index))?, text: text_of(expr) })
+        Ok(Shown {
+            expr: transform_columns(expr, schema, |index| self.output(index))?,
+            text: text_of(expr),
+        })
     }
 
     /// Keeps the rows for which `predicate`, over `schema`, is true.
@@ -130,8 +169,14 @@ impl Chain {
     }
 
     /// Maps rows to the values of `exprs`, over `schema`.
-    pub(super) fn project<'e>(&mut self, exprs: impl Iterator<Item = &'e Expr>, schema: &DFSchema) -> Result<(), Error> {
-        let projections = exprs.map(|expr| self.compose(expr, schema)).collect::<Result<Vec<_>, _>>()?;
+    pub(super) fn project<'e>(
+        &mut self,
+        exprs: impl Iterator<Item = &'e Expr>,
+        schema: &DFSchema,
+    ) -> Result<(), Error> {
+        let projections = exprs
+            .map(|expr| self.compose(expr, schema))
+            .collect::<Result<Vec<_>, _>>()?;
         self.projections = Some(projections);
         Ok(())
     }
@@ -158,7 +203,11 @@ impl Chain {
             }
         }
         let costly = |shown: &Shown| !matches!(shown.expr, Expr::Column(_) | Expr::Literal(..));
-        if projections.iter().zip(uses).any(|(shown, uses)| uses > 1 && costly(shown)) {
+        if projections
+            .iter()
+            .zip(uses)
+            .any(|(shown, uses)| uses > 1 && costly(shown))
+        {
             let node = std::mem::replace(self, Self::of(self.base)).build(graph, output)?;
             *self = Self::of(node);
         }
@@ -179,7 +228,12 @@ impl Chain {
             return Ok(self.base);
         }
         let projections = self.projections.unwrap_or_else(|| {
-            (0..width).map(|index| Shown { expr: Expr::Column(node_column(index)), text: plan::column_name(index) }).collect()
+            (0..width)
+                .map(|index| Shown {
+                    expr: Expr::Column(node_column(index)),
+                    text: plan::column_name(index),
+                })
+                .collect()
         });
         let kept: Vec<Option<usize>> = projections
             .iter()
@@ -189,12 +243,30 @@ impl Chain {
             })
             .collect();
         let encode = |shown: &Shown| -> Result<plan::Expr, Error> {
-            Ok(plan::Expr { bytes: encode_expr(&shown.expr).map_err(mapped)?, text: shown.text.clone() })
+            Ok(plan::Expr {
+                bytes: encode_expr(&shown.expr).map_err(mapped)?,
+                text: shown.text.clone(),
+            })
         };
-        let predicates = self.predicates.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-        let projections = projections.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-        let key = graph.key(self.base).and_then(|key| key.iter().map(|column| kept.iter().position(|kept| *kept == Some(*column))).collect());
-        let operator = Operator::FilterProject { input: self.base, predicates, projections };
+        let predicates = self
+            .predicates
+            .iter()
+            .map(encode)
+            .collect::<Result<Vec<_>, _>>()?;
+        let projections = projections
+            .iter()
+            .map(encode)
+            .collect::<Result<Vec<_>, _>>()?;
+        let key = graph.key(self.base).and_then(|key| {
+            key.iter()
+                .map(|column| kept.iter().position(|kept| *kept == Some(*column)))
+                .collect()
+        });
+        let operator = Operator::FilterProject {
+            input: self.base,
+            predicates,
+            projections,
+        };
         Ok(graph.add(operator, Arc::clone(schema), key))
     }
 }

@@ -28,11 +28,17 @@ pub(super) fn node_column(index: usize) -> Column {
 }
 
 fn node_field(index: usize, field: &Field) -> Field {
-    Field::new(column_name(index), field.data_type().clone(), true).with_metadata(field.metadata().clone())
+    Field::new(column_name(index), field.data_type().clone(), true)
+        .with_metadata(field.metadata().clone())
 }
 
 fn node_schema<'f>(fields: impl Iterator<Item = &'f Field>) -> SchemaRef {
-    Arc::new(Schema::new(fields.enumerate().map(|(index, field)| node_field(index, field)).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        fields
+            .enumerate()
+            .map(|(index, field)| node_field(index, field))
+            .collect::<Vec<_>>(),
+    ))
 }
 
 /// The columns of a plan as a node has them.
@@ -42,18 +48,30 @@ pub(super) fn schema_of(plan: &LogicalPlan) -> SchemaRef {
 
 /// The values of expressions over a plan as columns of a node.
 pub(super) fn schema_of_exprs(exprs: &[Expr], input: &LogicalPlan) -> Result<SchemaRef, Error> {
-    let fields = exprs.iter().map(|expr| crate::plan::field_of(expr, input)).collect::<Result<Vec<_>, _>>()?;
+    let fields = exprs
+        .iter()
+        .map(|expr| crate::plan::field_of(expr, input))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(node_schema(fields.iter().map(AsRef::as_ref)))
 }
 
 impl Graph {
     /// An empty plan. `collection_keys`: columns that identify the rows of collections.
     pub(super) const fn new(collection_keys: BTreeMap<ObjectId, Vec<usize>>) -> Self {
-        Self { nodes: Vec::new(), keys: Vec::new(), collection_keys }
+        Self {
+            nodes: Vec::new(),
+            keys: Vec::new(),
+            collection_keys,
+        }
     }
 
     /// The node of this operator; an equal one that exists is used again.
-    pub(super) fn add(&mut self, operator: Operator, schema: SchemaRef, key: Option<Vec<usize>>) -> NodeId {
+    pub(super) fn add(
+        &mut self,
+        operator: Operator,
+        schema: SchemaRef,
+        key: Option<Vec<usize>>,
+    ) -> NodeId {
         let node = Node { operator, schema };
         if let Some(position) = self.nodes.iter().position(|existing| *existing == node) {
             return NodeId(position);
@@ -65,12 +83,17 @@ impl Graph {
 
     /// The columns of a node.
     pub(super) fn schema(&self, node: NodeId) -> SchemaRef {
-        self.nodes.get(node.0).map_or_else(|| Arc::new(Schema::empty()), |node| Arc::clone(&node.schema))
+        self.nodes.get(node.0).map_or_else(
+            || Arc::new(Schema::empty()),
+            |node| Arc::clone(&node.schema),
+        )
     }
 
     /// The number of columns of a node.
     pub(super) fn width(&self, node: NodeId) -> usize {
-        self.nodes.get(node.0).map_or(0, |node| node.schema.fields().len())
+        self.nodes
+            .get(node.0)
+            .map_or(0, |node| node.schema.fields().len())
     }
 
     /// The columns that identify a row of a node.
@@ -80,16 +103,28 @@ impl Graph {
 
     pub(super) fn get(&mut self, collection: ObjectId, schema: &SchemaRef) -> NodeId {
         let key = self.collection_keys.get(&collection).cloned();
-        self.add(Operator::Get { collection }, node_schema(schema.fields().iter().map(AsRef::as_ref)), key)
+        self.add(
+            Operator::Get { collection },
+            node_schema(schema.fields().iter().map(AsRef::as_ref)),
+            key,
+        )
     }
 
     /// A constant row with one column that nobody reads.
     pub(super) fn one_row(&mut self) -> Result<NodeId, Error> {
-        let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new(column_name(0), DataType::Boolean, true)]));
+        let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new(
+            column_name(0),
+            DataType::Boolean,
+            true,
+        )]));
         self.constant(&schema, &[vec![ScalarValue::Boolean(Some(true))]])
     }
 
-    pub(super) fn constant(&mut self, schema: &SchemaRef, rows: &[Vec<ScalarValue>]) -> Result<NodeId, Error> {
+    pub(super) fn constant(
+        &mut self,
+        schema: &SchemaRef,
+        rows: &[Vec<ScalarValue>],
+    ) -> Result<NodeId, Error> {
         let columns = schema
             .fields()
             .iter()
@@ -100,34 +135,90 @@ impl Graph {
                     .filter_map(|row| row.get(index))
                     .map(|value| value.cast_to(field.data_type()).map_err(mapped))
                     .collect::<Result<_, _>>()?;
-                if values.is_empty() { Ok(arrow_array::new_empty_array(field.data_type())) } else { ScalarValue::iter_to_array(values).map_err(mapped) }
+                if values.is_empty() {
+                    Ok(arrow_array::new_empty_array(field.data_type()))
+                } else {
+                    ScalarValue::iter_to_array(values).map_err(mapped)
+                }
             })
             .collect::<Result<Vec<ArrayRef>, Error>>()?;
         let internal = |error: arrow_schema::ArrowError| Error::internal(error.to_string());
         let batch = RecordBatch::try_new(Arc::clone(schema), columns).map_err(internal)?;
         let rows_encoded = encode_batches(schema, &[batch]).map_err(internal)?;
         let key = (rows.len() <= 1).then(Vec::new);
-        Ok(self.add(Operator::Constant { rows: rows_encoded }, Arc::clone(schema), key))
+        Ok(self.add(
+            Operator::Constant { rows: rows_encoded },
+            Arc::clone(schema),
+            key,
+        ))
     }
 
-    pub(super) fn join(&mut self, left: NodeId, right: NodeId, left_keys: Vec<usize>, right_keys: Vec<usize>, null_equals_null: bool) -> NodeId {
+    pub(super) fn join(
+        &mut self,
+        left: NodeId,
+        right: NodeId,
+        left_keys: Vec<usize>,
+        right_keys: Vec<usize>,
+        null_equals_null: bool,
+    ) -> NodeId {
         let width = self.width(left);
         let (left_schema, right_schema) = (self.schema(left), self.schema(right));
-        let schema = node_schema(left_schema.fields().iter().chain(right_schema.fields()).map(AsRef::as_ref));
-        let within = |key: &Vec<usize>, columns: &[usize]| key.iter().all(|column| columns.contains(column));
+        let schema = node_schema(
+            left_schema
+                .fields()
+                .iter()
+                .chain(right_schema.fields())
+                .map(AsRef::as_ref),
+        );
+        let within =
+            |key: &Vec<usize>, columns: &[usize]| key.iter().all(|column| columns.contains(column));
         let key = match (self.key(left), self.key(right)) {
             // At most one partner on the right: rows are identified by the left key.
-            (Some(left_key), Some(right_key)) if within(right_key, &right_keys) => Some(left_key.clone()),
-            (Some(left_key), Some(right_key)) if within(left_key, &left_keys) => Some(right_key.iter().map(|column| width + column).collect()),
-            (Some(left_key), Some(right_key)) => Some(left_key.iter().copied().chain(right_key.iter().map(|column| width + column)).collect()),
+            (Some(left_key), Some(right_key)) if within(right_key, &right_keys) => {
+                Some(left_key.clone())
+            }
+            (Some(left_key), Some(right_key)) if within(left_key, &left_keys) => {
+                Some(right_key.iter().map(|column| width + column).collect())
+            }
+            (Some(left_key), Some(right_key)) => Some(
+                left_key
+                    .iter()
+                    .copied()
+                    .chain(right_key.iter().map(|column| width + column))
+                    .collect(),
+            ),
             _ => None,
         };
-        self.add(Operator::Join { left, right, left_keys, right_keys, null_equals_null }, schema, key)
+        self.add(
+            Operator::Join {
+                left,
+                right,
+                left_keys,
+                right_keys,
+                null_equals_null,
+            },
+            schema,
+            key,
+        )
     }
 
-    pub(super) fn aggregate(&mut self, input: NodeId, group: Vec<usize>, aggregates: Vec<Aggregate>, schema: SchemaRef) -> NodeId {
+    pub(super) fn aggregate(
+        &mut self,
+        input: NodeId,
+        group: Vec<usize>,
+        aggregates: Vec<Aggregate>,
+        schema: SchemaRef,
+    ) -> NodeId {
         let key = Some((0..group.len()).collect());
-        self.add(Operator::Aggregate { input, group, aggregates }, schema, key)
+        self.add(
+            Operator::Aggregate {
+                input,
+                group,
+                aggregates,
+            },
+            schema,
+            key,
+        )
     }
 
     pub(super) fn distinct(&mut self, input: NodeId) -> NodeId {
@@ -146,7 +237,14 @@ impl Graph {
         self.add(Operator::Union { inputs }, schema, None)
     }
 
-    pub(super) fn top(&mut self, input: NodeId, group: Vec<usize>, order: Vec<OrderColumn>, limit: Option<u64>, offset: u64) -> NodeId {
+    pub(super) fn top(
+        &mut self,
+        input: NodeId,
+        group: Vec<usize>,
+        order: Vec<OrderColumn>,
+        limit: Option<u64>,
+        offset: u64,
+    ) -> NodeId {
         if limit.is_none() && offset == 0 {
             return input;
         }
@@ -154,7 +252,17 @@ impl Graph {
             (Some(1), _) => Some(group.clone()),
             (_, key) => key.cloned(),
         };
-        self.add(Operator::TopK { input, group, order, limit, offset }, self.schema(input), key)
+        self.add(
+            Operator::TopK {
+                input,
+                group,
+                order,
+                limit,
+                offset,
+            },
+            self.schema(input),
+            key,
+        )
     }
 
     /// The plan with `root` as its last node, and only what `root` needs.
@@ -166,7 +274,12 @@ impl Graph {
                 && !*seen
             {
                 *seen = true;
-                pending.extend(self.nodes.get(node.0).map(|node| node.operator.inputs()).unwrap_or_default());
+                pending.extend(
+                    self.nodes
+                        .get(node.0)
+                        .map(|node| node.operator.inputs())
+                        .unwrap_or_default(),
+                );
             }
         }
         let mut places = BTreeMap::new();
@@ -186,10 +299,17 @@ impl Graph {
             if index == root.0 {
                 key = node_key;
             }
-            nodes.push(Node { operator: renumber(node.operator, &places), schema: node.schema });
+            nodes.push(Node {
+                operator: renumber(node.operator, &places),
+                schema: node.schema,
+            });
         }
         // Every needed node comes before the root: inputs precede their users, and nothing uses the root.
-        Lowered { plan: Plan { nodes }, key, recomputed }
+        Lowered {
+            plan: Plan { nodes },
+            key,
+            recomputed,
+        }
     }
 }
 
@@ -198,14 +318,64 @@ fn renumber(operator: Operator, places: &BTreeMap<usize, NodeId>) -> Operator {
     let place = |node: NodeId| places.get(&node.0).copied().unwrap_or(node);
     match operator {
         Operator::Get { .. } | Operator::Constant { .. } => operator,
-        Operator::FilterProject { input, predicates, projections } => Operator::FilterProject { input: place(input), predicates, projections },
-        Operator::Join { left, right, left_keys, right_keys, null_equals_null } => {
-            Operator::Join { left: place(left), right: place(right), left_keys, right_keys, null_equals_null }
-        }
-        Operator::Aggregate { input, group, aggregates } => Operator::Aggregate { input: place(input), group, aggregates },
-        Operator::Distinct { input } => Operator::Distinct { input: place(input) },
-        Operator::Union { inputs } => Operator::Union { inputs: inputs.into_iter().map(place).collect() },
-        Operator::TopK { input, group, order, limit, offset } => Operator::TopK { input: place(input), group, order, limit, offset },
-        Operator::Recompute { inputs, query, reason } => Operator::Recompute { inputs: inputs.into_iter().map(place).collect(), query, reason },
+        Operator::FilterProject {
+            input,
+            predicates,
+            projections,
+        } => Operator::FilterProject {
+            input: place(input),
+            predicates,
+            projections,
+        },
+        Operator::Join {
+            left,
+            right,
+            left_keys,
+            right_keys,
+            null_equals_null,
+        } => Operator::Join {
+            left: place(left),
+            right: place(right),
+            left_keys,
+            right_keys,
+            null_equals_null,
+        },
+        Operator::Aggregate {
+            input,
+            group,
+            aggregates,
+        } => Operator::Aggregate {
+            input: place(input),
+            group,
+            aggregates,
+        },
+        Operator::Distinct { input } => Operator::Distinct {
+            input: place(input),
+        },
+        Operator::Union { inputs } => Operator::Union {
+            inputs: inputs.into_iter().map(place).collect(),
+        },
+        Operator::TopK {
+            input,
+            group,
+            order,
+            limit,
+            offset,
+        } => Operator::TopK {
+            input: place(input),
+            group,
+            order,
+            limit,
+            offset,
+        },
+        Operator::Recompute {
+            inputs,
+            query,
+            reason,
+        } => Operator::Recompute {
+            inputs: inputs.into_iter().map(place).collect(),
+            query,
+            reason,
+        },
     }
 }

@@ -19,26 +19,48 @@ use crate::error::Error;
 /// The scan of input `index`.
 fn scan(index: usize, schema: &SchemaRef) -> Result<LogicalPlanBuilder, Error> {
     let source = provider_as_source(Arc::new(InputTable::new(index, Arc::clone(schema))));
-    LogicalPlanBuilder::scan(TableReference::bare(format!("input_{index}")), source, None).map_err(mapped)
+    LogicalPlanBuilder::scan(TableReference::bare(format!("input_{index}")), source, None)
+        .map_err(mapped)
 }
 
 /// The scan of input `index` with its columns named as those of `like`.
 fn named_scan(index: usize, schema: &SchemaRef, like: &LogicalPlan) -> Result<LogicalPlan, Error> {
-    let projection = like.schema().iter().enumerate().map(|(column, (qualifier, field))| {
-        Expr::Column(Column::new(Some(format!("input_{index}")), column_name(column))).alias_qualified(qualifier.cloned(), field.name())
-    });
-    scan(index, schema)?.project(projection).and_then(LogicalPlanBuilder::build).map_err(mapped)
+    let projection = like
+        .schema()
+        .iter()
+        .enumerate()
+        .map(|(column, (qualifier, field))| {
+            Expr::Column(Column::new(
+                Some(format!("input_{index}")),
+                column_name(column),
+            ))
+            .alias_qualified(qualifier.cloned(), field.name())
+        });
+    scan(index, schema)?
+        .project(projection)
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(mapped)
 }
 
 /// The columns of `plan` named `c0`, `c1`, …
 fn positional(plan: LogicalPlan) -> Result<LogicalPlan, Error> {
     let columns = plan.schema().columns();
-    let projection = columns.into_iter().enumerate().map(|(index, column)| Expr::Column(column).alias(column_name(index)));
-    LogicalPlanBuilder::from(plan).project(projection).and_then(LogicalPlanBuilder::build).map_err(mapped)
+    let projection = columns
+        .into_iter()
+        .enumerate()
+        .map(|(index, column)| Expr::Column(column).alias(column_name(index)));
+    LogicalPlanBuilder::from(plan)
+        .project(projection)
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(mapped)
 }
 
 /// The top operator of `plan` over `inputs`.
-pub(super) fn over_inputs(plan: &LogicalPlan, inputs: &[NodeId], graph: &Graph) -> Result<LogicalPlan, Error> {
+pub(super) fn over_inputs(
+    plan: &LogicalPlan,
+    inputs: &[NodeId],
+    graph: &Graph,
+) -> Result<LogicalPlan, Error> {
     let scans = plan
         .inputs()
         .into_iter()
@@ -46,11 +68,16 @@ pub(super) fn over_inputs(plan: &LogicalPlan, inputs: &[NodeId], graph: &Graph) 
         .enumerate()
         .map(|(index, (input, node))| named_scan(index, &graph.schema(*node), input))
         .collect::<Result<Vec<_>, _>>()?;
-    positional(plan.with_new_exprs(plan.expressions(), scans).map_err(mapped)?)
+    positional(
+        plan.with_new_exprs(plan.expressions(), scans)
+            .map_err(mapped)?,
+    )
 }
 
 /// The whole of `plan` over the collections it scans, which become inputs in order of first use.
-pub(super) fn over_collections(plan: &LogicalPlan) -> Result<(LogicalPlan, Vec<(ObjectId, SchemaRef)>), Error> {
+pub(super) fn over_collections(
+    plan: &LogicalPlan,
+) -> Result<(LogicalPlan, Vec<(ObjectId, SchemaRef)>), Error> {
     let mut collections: Vec<(ObjectId, SchemaRef)> = Vec::new();
     let replaced = plan
         .clone()
@@ -62,10 +89,13 @@ pub(super) fn over_collections(plan: &LogicalPlan) -> Result<(LogicalPlan, Vec<(
             let Some(ScanTarget::Collection(id)) = scan_target(provider.as_ref()) else {
                 return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
             };
-            let index = collections.iter().position(|(known, _)| *known == id).unwrap_or_else(|| {
-                collections.push((id, provider.schema()));
-                collections.len() - 1
-            });
+            let index = collections
+                .iter()
+                .position(|(known, _)| *known == id)
+                .unwrap_or_else(|| {
+                    collections.push((id, provider.schema()));
+                    collections.len() - 1
+                });
             input_scan(index, &scan, &provider.schema()).map(Transformed::yes)
         })
         .map_err(mapped)?;
@@ -73,19 +103,38 @@ pub(super) fn over_collections(plan: &LogicalPlan) -> Result<(LogicalPlan, Vec<(
 }
 
 /// The scan of input `index` in place of `scan`.
-fn input_scan(index: usize, scan: &TableScan, full: &SchemaRef) -> datafusion::common::Result<LogicalPlan> {
-    let fields: Vec<_> =
-        full.fields().iter().enumerate().map(|(column, field)| field.as_ref().clone().with_name(column_name(column)).with_nullable(true)).collect();
+fn input_scan(
+    index: usize,
+    scan: &TableScan,
+    full: &SchemaRef,
+) -> datafusion::common::Result<LogicalPlan> {
+    let fields: Vec<_> = full
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(column, field)| {
+            field
+                .as_ref()
+                .clone()
+                .with_name(column_name(column))
+                .with_nullable(true)
+        })
+        .collect();
     let schema = Arc::new(arrow_schema::Schema::new(fields));
     let source = provider_as_source(Arc::new(InputTable::new(index, schema)));
     let table = TableReference::bare(format!("input_{index}"));
     let projection = full.fields().iter().enumerate().map(|(column, field)| {
-        Expr::Column(Column::new(Some(table.clone()), column_name(column))).alias_qualified(Some(scan.table_name.clone()), field.name())
+        Expr::Column(Column::new(Some(table.clone()), column_name(column)))
+            .alias_qualified(Some(scan.table_name.clone()), field.name())
     });
     let mut builder = LogicalPlanBuilder::scan(table.clone(), source, None)?.project(projection)?;
     for filter in &scan.filters {
         builder = builder.filter(filter.clone())?;
     }
-    let shown = scan.projected_schema.columns().into_iter().map(Expr::Column);
+    let shown = scan
+        .projected_schema
+        .columns()
+        .into_iter()
+        .map(Expr::Column);
     builder.project(shown)?.build()
 }

@@ -7,9 +7,9 @@ use flowstone_types::SqlType;
 use flowstone_types::sql_type::RegKind;
 use sqlparser::ast::{BinaryOperator, CaseWhen, Expr, FunctionArg, Value};
 
+use super::PlanContext;
 use super::names::{self, Relation};
 use super::rewrite::{argument_expr, binary, cast, constant, literal_text, marker, null};
-use super::PlanContext;
 use crate::catalog::{Item, ItemKind};
 use crate::error::{Error, ErrorKind};
 
@@ -41,7 +41,11 @@ fn oid(oid: u32) -> Expr {
 ///
 /// # Errors
 /// [`ErrorKind::InvalidObjectDefinition`] for a function of the clock or the session in a maintained view; a wrong name in a `reg…` cast.
-pub(super) fn rewrite(ctx: &PlanContext<'_>, function: &str, arguments: &[FunctionArg]) -> Result<Option<Expr>, Error> {
+pub(super) fn rewrite(
+    ctx: &PlanContext<'_>,
+    function: &str,
+    arguments: &[FunctionArg],
+) -> Result<Option<Expr>, Error> {
     let args: Vec<Expr> = arguments.iter().filter_map(argument_expr).collect();
     if let Some(expr) = clock(ctx, function, &args)? {
         return Ok(Some(expr));
@@ -56,17 +60,29 @@ fn refuse_if_maintained(ctx: &PlanContext<'_>, function: &str) -> Result<(), Err
     if !ctx.maintained {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::InvalidObjectDefinition, format!("cannot materialize call to {function}"))
-        .with_hint("Remove it from the query, or create a plain view."))
+    Err(Error::new(
+        ErrorKind::InvalidObjectDefinition,
+        format!("cannot materialize call to {function}"),
+    )
+    .with_hint("Remove it from the query, or create a plain view."))
 }
 
 fn clock(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Option<Expr>, Error> {
-    if !args.is_empty() && !matches!(function, "current_timestamp" | "current_time" | "localtimestamp" | "localtime") {
+    if !args.is_empty()
+        && !matches!(
+            function,
+            "current_timestamp" | "current_time" | "localtimestamp" | "localtime"
+        )
+    {
         return Ok(None);
     }
     let now = || timestamp(ctx.now_ms);
     let value = match function {
-        "now" | "current_timestamp" | "transaction_timestamp" | "statement_timestamp" | "clock_timestamp" => now(),
+        "now"
+        | "current_timestamp"
+        | "transaction_timestamp"
+        | "statement_timestamp"
+        | "clock_timestamp" => now(),
         "localtimestamp" => cast(now(), &SqlType::Timestamp),
         "current_date" => cast(cast(now(), &SqlType::Timestamp), &SqlType::Date),
         "current_time" | "localtime" => cast(cast(now(), &SqlType::Timestamp), &SqlType::Time),
@@ -87,8 +103,14 @@ fn clock(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Option<
 
 /// Milliseconds since the Unix epoch as a timestamp with time zone.
 fn timestamp(now_ms: u64) -> Expr {
-    let moment = i64::try_from(now_ms).ok().and_then(chrono::DateTime::from_timestamp_millis).unwrap_or_default();
-    constant(moment.format("%Y-%m-%d %H:%M:%S%.6f+00").to_string(), &SqlType::TimestampTz)
+    let moment = i64::try_from(now_ms)
+        .ok()
+        .and_then(chrono::DateTime::from_timestamp_millis)
+        .unwrap_or_default();
+    constant(
+        moment.format("%Y-%m-%d %H:%M:%S%.6f+00").to_string(),
+        &SqlType::TimestampTz,
+    )
 }
 
 fn session(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Option<Expr>, Error> {
@@ -99,11 +121,22 @@ fn session(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Optio
             None => null(&SqlType::Name),
         },
         ("current_schemas", [implicit]) => {
-            let implicit = matches!(implicit, Expr::Value(value) if value.value == Value::Boolean(true));
-            let mut schemas: Vec<String> = if implicit { vec!["mz_catalog".to_owned(), "pg_catalog".to_owned()] } else { Vec::new() };
+            let implicit =
+                matches!(implicit, Expr::Value(value) if value.value == Value::Boolean(true));
+            let mut schemas: Vec<String> = if implicit {
+                vec!["mz_catalog".to_owned(), "pg_catalog".to_owned()]
+            } else {
+                Vec::new()
+            };
             schemas.extend(existing_schemas(ctx));
-            let elements: Vec<String> = schemas.iter().map(|schema| format!("\"{}\"", schema.replace('\\', "\\\\").replace('"', "\\\""))).collect();
-            constant(format!("{{{}}}", elements.join(",")), &SqlType::Array(Box::new(SqlType::Text)))
+            let elements: Vec<String> = schemas
+                .iter()
+                .map(|schema| format!("\"{}\"", schema.replace('\\', "\\\\").replace('"', "\\\"")))
+                .collect();
+            constant(
+                format!("{{{}}}", elements.join(",")),
+                &SqlType::Array(Box::new(SqlType::Text)),
+            )
         }
         ("current_user" | "session_user" | "user" | "current_role", []) => name(ctx.user),
         ("version", []) => text(SERVER_VERSION),
@@ -111,21 +144,35 @@ fn session(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Optio
         ("mz_version_num", []) => integer(100, &SqlType::Int4),
         ("mz_environment_id", []) => text("flowstone-local-00000000-0000-0000-0000-000000000000-0"),
         ("mz_is_superuser", []) => boolean(true),
-        ("pg_backend_pid", []) => integer(ctx.variable("pg_backend_pid").unwrap_or_else(|| "1".to_owned()), &SqlType::Int4),
+        ("pg_backend_pid", []) => integer(
+            ctx.variable("pg_backend_pid")
+                .unwrap_or_else(|| "1".to_owned()),
+            &SqlType::Int4,
+        ),
         ("txid_current", []) => integer(1, &SqlType::Int8),
         ("pg_is_in_recovery", []) => boolean(false),
-        ("pg_postmaster_start_time", []) => timestamp(ctx.variable("pg_postmaster_start_ms").and_then(|text| text.parse().ok()).unwrap_or(ctx.now_ms)),
+        ("pg_postmaster_start_time", []) => timestamp(
+            ctx.variable("pg_postmaster_start_ms")
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(ctx.now_ms),
+        ),
         ("inet_server_addr" | "inet_client_addr", []) => null(&SqlType::Text),
         ("inet_server_port" | "inet_client_port", []) => null(&SqlType::Int4),
         ("current_setting", [setting, rest @ ..]) => {
             let Some(setting) = literal_text(setting) else {
                 return Err(Error::unsupported("current_setting needs a constant name"));
             };
-            let missing_ok = matches!(rest, [Expr::Value(value)] if value.value == Value::Boolean(true));
+            let missing_ok =
+                matches!(rest, [Expr::Value(value)] if value.value == Value::Boolean(true));
             match ctx.variable(&setting.to_lowercase()) {
                 Some(value) => text(value),
                 None if missing_ok => null(&SqlType::Text),
-                None => return Err(Error::new(ErrorKind::UndefinedObject, format!("unrecognized configuration parameter \"{setting}\""))),
+                None => {
+                    return Err(Error::new(
+                        ErrorKind::UndefinedObject,
+                        format!("unrecognized configuration parameter \"{setting}\""),
+                    ));
+                }
             }
         }
         _ => return Ok(None),
@@ -138,8 +185,17 @@ fn session(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Optio
 
 /// The schemas of the search path that exist.
 fn existing_schemas(ctx: &PlanContext<'_>) -> Vec<String> {
-    let database = ctx.catalog.databases.values().find(|database| database.name == ctx.database).map(|database| database.id);
-    let exists = |name: &&String| ctx.catalog.schemas.values().any(|schema| &&schema.name == name && (schema.database.is_none() || schema.database == database));
+    let database = ctx
+        .catalog
+        .databases
+        .values()
+        .find(|database| database.name == ctx.database)
+        .map(|database| database.id);
+    let exists = |name: &&String| {
+        ctx.catalog.schemas.values().any(|schema| {
+            &&schema.name == name && (schema.database.is_none() || schema.database == database)
+        })
+    };
     ctx.search_path.iter().filter(exists).cloned().collect()
 }
 
@@ -148,7 +204,10 @@ fn catalog(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Optio
     Ok(Some(match (function, args) {
         ("pg_get_userbyid", [_]) => name(crate::catalog::DEFAULT_ROLE),
         ("pg_table_is_visible", [relation]) => {
-            let hidden: Vec<Expr> = items().filter(|item| !is_visible(ctx, item)).map(|item| oid(item.oid)).collect();
+            let hidden: Vec<Expr> = items()
+                .filter(|item| !is_visible(ctx, item))
+                .map(|item| oid(item.oid))
+                .collect();
             if hidden.is_empty() {
                 return Ok(Some(Expr::IsNotNull(Box::new(relation.clone()))));
             }
@@ -157,19 +216,34 @@ fn catalog(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Optio
             marker("notin", values)
         }
         (
-            "pg_type_is_visible" | "pg_function_is_visible" | "pg_operator_is_visible" | "pg_opclass_is_visible" | "pg_collation_is_visible"
-            | "pg_conversion_is_visible" | "pg_ts_config_is_visible" | "pg_ts_dict_is_visible" | "pg_statistics_obj_is_visible",
+            "pg_type_is_visible"
+            | "pg_function_is_visible"
+            | "pg_operator_is_visible"
+            | "pg_opclass_is_visible"
+            | "pg_collation_is_visible"
+            | "pg_conversion_is_visible"
+            | "pg_ts_config_is_visible"
+            | "pg_ts_dict_is_visible"
+            | "pg_statistics_obj_is_visible",
             [_],
         ) => boolean(true),
-        (privilege, _) if (privilege.starts_with("has_") && privilege.ends_with("_privilege")) || matches!(privilege, "has_role" | "pg_has_role") => {
+        (privilege, _)
+            if (privilege.starts_with("has_") && privilege.ends_with("_privilege"))
+                || matches!(privilege, "has_role" | "pg_has_role") =>
+        {
             boolean(true)
         }
-        ("obj_description", [object, ..]) => by_oid(object, items().filter_map(|item| Some((item.oid, item.comment.clone()?)))),
+        ("obj_description", [object, ..]) => by_oid(
+            object,
+            items().filter_map(|item| Some((item.oid, item.comment.clone()?))),
+        ),
         ("shobj_description", [_, ..]) => null(&SqlType::Text),
         ("col_description", [relation, number]) => column_comments(ctx, relation, number),
         ("pg_get_viewdef", [view, ..]) => {
             let definitions = items().filter_map(|item| match &item.kind {
-                ItemKind::View { query, .. } | ItemKind::MaterializedView { query, .. } => Some((item.oid, format!("{query};"))),
+                ItemKind::View { query, .. } | ItemKind::MaterializedView { query, .. } => {
+                    Some((item.oid, format!("{query};")))
+                }
                 _ => None,
             });
             match literal_text(view) {
@@ -179,14 +253,37 @@ fn catalog(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Optio
         }
         ("pg_get_indexdef", [index]) => by_oid(index, index_definitions(ctx)),
         ("pg_get_indexdef", [index, column, _]) => index_columns(ctx, index, column),
-        ("pg_get_constraintdef" | "pg_get_ruledef" | "pg_get_triggerdef" | "pg_get_statisticsobjdef_columns" | "pg_get_partkeydef" | "pg_get_functiondef", [_, ..])
-        | ("pg_get_function_result" | "pg_get_function_arguments" | "pg_get_function_identity_arguments" | "pg_tablespace_location", [_, ..])
+        (
+            "pg_get_constraintdef"
+            | "pg_get_ruledef"
+            | "pg_get_triggerdef"
+            | "pg_get_statisticsobjdef_columns"
+            | "pg_get_partkeydef"
+            | "pg_get_functiondef",
+            [_, ..],
+        )
+        | (
+            "pg_get_function_result"
+            | "pg_get_function_arguments"
+            | "pg_get_function_identity_arguments"
+            | "pg_tablespace_location",
+            [_, ..],
+        )
         | ("pg_get_serial_sequence", [_, _]) => null(&SqlType::Text),
         ("pg_get_expr", [expression, _, ..]) => cast(expression.clone(), &SqlType::Text),
         ("pg_encoding_to_char", [_]) => name("UTF8"),
         ("pg_relation_is_publishable", [_]) => boolean(false),
-        ("pg_stat_get_numscans" | "pg_relation_size" | "pg_table_size" | "pg_total_relation_size" | "pg_database_size", [_, ..]) => integer(0, &SqlType::Int8),
-        ("pg_cancel_backend" | "pg_terminate_backend", [_]) => return Err(Error::unsupported(format!("{function} is not supported"))),
+        (
+            "pg_stat_get_numscans"
+            | "pg_relation_size"
+            | "pg_table_size"
+            | "pg_total_relation_size"
+            | "pg_database_size",
+            [_, ..],
+        ) => integer(0, &SqlType::Int8),
+        ("pg_cancel_backend" | "pg_terminate_backend", [_]) => {
+            return Err(Error::unsupported(format!("{function} is not supported")));
+        }
         ("to_regclass", [relation]) => match literal_text(relation) {
             Some(text) => match class_oid(ctx, &text) {
                 Ok(found) => integer(found, &SqlType::Reg(RegKind::Class)),
@@ -209,7 +306,10 @@ fn is_visible(ctx: &PlanContext<'_>, item: &Item) -> bool {
 fn by_oid(subject: &Expr, entries: impl Iterator<Item = (u32, String)>) -> Expr {
     let subject = cast(subject.clone(), &SqlType::Oid);
     let conditions: Vec<CaseWhen> = entries
-        .map(|(number, value)| CaseWhen { condition: binary(subject.clone(), BinaryOperator::Eq, oid(number)), result: text(value) })
+        .map(|(number, value)| CaseWhen {
+            condition: binary(subject.clone(), BinaryOperator::Eq, oid(number)),
+            result: text(value),
+        })
         .collect();
     searched_case(conditions, &SqlType::Text)
 }
@@ -218,7 +318,13 @@ fn searched_case(conditions: Vec<CaseWhen>, sql_type: &SqlType) -> Expr {
     if conditions.is_empty() {
         return null(sql_type);
     }
-    marker("case", conditions.into_iter().flat_map(|CaseWhen { condition, result }| [condition, result]).collect())
+    marker(
+        "case",
+        conditions
+            .into_iter()
+            .flat_map(|CaseWhen { condition, result }| [condition, result])
+            .collect(),
+    )
 }
 
 fn column_comments(ctx: &PlanContext<'_>, relation: &Expr, number: &Expr) -> Expr {
@@ -228,8 +334,15 @@ fn column_comments(ctx: &PlanContext<'_>, relation: &Expr, number: &Expr) -> Exp
     for item in ctx.catalog.items.values() {
         for (column, comment) in &item.column_comments {
             let same_item = binary(relation.clone(), BinaryOperator::Eq, oid(item.oid));
-            let same_column = binary(number.clone(), BinaryOperator::Eq, integer(column + 1, &SqlType::Int4));
-            conditions.push(CaseWhen { condition: binary(same_item, BinaryOperator::And, same_column), result: text(comment.clone()) });
+            let same_column = binary(
+                number.clone(),
+                BinaryOperator::Eq,
+                integer(column + 1, &SqlType::Int4),
+            );
+            conditions.push(CaseWhen {
+                condition: binary(same_item, BinaryOperator::And, same_column),
+                result: text(comment.clone()),
+            });
         }
     }
     searched_case(conditions, &SqlType::Text)
@@ -238,12 +351,26 @@ fn column_comments(ctx: &PlanContext<'_>, relation: &Expr, number: &Expr) -> Exp
 fn index_definitions<'a>(ctx: &PlanContext<'a>) -> impl Iterator<Item = (u32, String)> + use<'a> {
     let catalog = ctx.catalog;
     catalog.items.values().filter_map(move |item| {
-        let ItemKind::Index { on, key } = &item.kind else { return None };
+        let ItemKind::Index { on, key } = &item.kind else {
+            return None;
+        };
         let on = catalog.items.get(on)?;
         let qualified = names::qualified_name(catalog, Relation::Item(on));
-        let relation = qualified.iter().skip(qualified.len().saturating_sub(2)).map(String::as_str).collect::<Vec<_>>().join(".");
+        let relation = qualified
+            .iter()
+            .skip(qualified.len().saturating_sub(2))
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(".");
         let key: Vec<&str> = key.iter().map(|key| key.expression.as_str()).collect();
-        Some((item.oid, format!("CREATE INDEX {} ON {relation} USING arrangement ({})", item.name, key.join(", "))))
+        Some((
+            item.oid,
+            format!(
+                "CREATE INDEX {} ON {relation} USING arrangement ({})",
+                item.name,
+                key.join(", ")
+            ),
+        ))
     })
 }
 
@@ -254,8 +381,15 @@ fn index_columns(ctx: &PlanContext<'_>, index: &Expr, column: &Expr) -> Expr {
     let mut conditions = Vec::new();
     let mut add = |oid_of_index: u32, number: usize, definition: String| {
         let same_index = binary(subject.clone(), BinaryOperator::Eq, oid(oid_of_index));
-        let same_column = binary(column.clone(), BinaryOperator::Eq, integer(number, &SqlType::Int4));
-        conditions.push(CaseWhen { condition: binary(same_index, BinaryOperator::And, same_column), result: text(definition) });
+        let same_column = binary(
+            column.clone(),
+            BinaryOperator::Eq,
+            integer(number, &SqlType::Int4),
+        );
+        conditions.push(CaseWhen {
+            condition: binary(same_index, BinaryOperator::And, same_column),
+            result: text(definition),
+        });
     };
     for (number, definition) in index_definitions(ctx) {
         add(number, 0, definition);
@@ -299,7 +433,11 @@ fn class_oid(ctx: &PlanContext<'_>, text: &str) -> Result<u32, Error> {
 ///
 /// # Errors
 /// If nothing has that name.
-pub(super) fn reg_constant(ctx: &PlanContext<'_>, kind: RegKind, text: &str) -> Result<Expr, Error> {
+pub(super) fn reg_constant(
+    ctx: &PlanContext<'_>,
+    kind: RegKind,
+    text: &str,
+) -> Result<Expr, Error> {
     let sql_type = SqlType::Reg(kind);
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(integer(text, &sql_type));
@@ -308,8 +446,18 @@ pub(super) fn reg_constant(ctx: &PlanContext<'_>, kind: RegKind, text: &str) -> 
         RegKind::Class => class_oid(ctx, text)?,
         RegKind::Namespace => {
             let parts = parse_name(text);
-            let schema = parts.last().and_then(|name| ctx.catalog.schemas.values().find(|schema| &schema.name == name));
-            schema.map(|schema| schema.oid).ok_or_else(|| Error::new(ErrorKind::UnknownSchema, format!("schema \"{text}\" does not exist")))?
+            let schema = parts.last().and_then(|name| {
+                ctx.catalog
+                    .schemas
+                    .values()
+                    .find(|schema| &schema.name == name)
+            });
+            schema.map(|schema| schema.oid).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::UnknownSchema,
+                    format!("schema \"{text}\" does not exist"),
+                )
+            })?
         }
         RegKind::Type => {
             let bare = text.strip_prefix("pg_catalog.").unwrap_or(text);
@@ -318,12 +466,20 @@ pub(super) fn reg_constant(ctx: &PlanContext<'_>, kind: RegKind, text: &str) -> 
                 .and_then(|mut parser| parser.parse_data_type())
                 .ok()
                 .and_then(|data_type| crate::parse::parse_type(&data_type).ok());
-            parsed.map(|sql_type| sql_type.oid()).ok_or_else(|| Error::new(ErrorKind::UndefinedObject, format!("type \"{text}\" does not exist")))?
+            parsed.map(|sql_type| sql_type.oid()).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::UndefinedObject,
+                    format!("type \"{text}\" does not exist"),
+                )
+            })?
         }
         RegKind::Proc => {
             let function = parse_name(text).pop().unwrap_or_default();
             if flowstone_functions::registry().scalar(&function).is_none() {
-                return Err(Error::new(ErrorKind::UndefinedFunction, format!("function \"{text}\" does not exist")));
+                return Err(Error::new(
+                    ErrorKind::UndefinedFunction,
+                    format!("function \"{text}\" does not exist"),
+                ));
             }
             0
         }
@@ -338,11 +494,20 @@ pub(super) fn class_name(ctx: &PlanContext<'_>, relation: Expr) -> Expr {
             item.name.clone()
         } else {
             let qualified = names::qualified_name(ctx.catalog, Relation::Item(item));
-            qualified.into_iter().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join(".")
+            qualified
+                .into_iter()
+                .rev()
+                .take(2)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+                .collect::<Vec<_>>()
+                .join(".")
         };
         (item.oid, shown)
     });
-    let system = crate::system::relations().map(|relation| (relation.oid, relation.name.to_owned()));
+    let system =
+        crate::system::relations().map(|relation| (relation.oid, relation.name.to_owned()));
     let known = by_oid(&relation, entries.chain(system));
     let number = cast(cast(relation, &SqlType::Oid), &SqlType::Text);
     marker("unify:coalesce", vec![known, number])

@@ -10,7 +10,9 @@ use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
 use datafusion::logical_expr::expr::{Case, InList, Placeholder, ScalarFunction};
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawDictionaryExpr};
+use datafusion::logical_expr::planner::{
+    ExprPlanner, PlannerResult, RawBinaryExpr, RawDictionaryExpr,
+};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, Operator};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
@@ -46,13 +48,17 @@ fn type_of(expr: &Expr, schema: &DFSchema) -> Result<Option<SqlType>> {
     if field.data_type().is_null() {
         return Ok(None);
     }
-    SqlType::from_field(&field).map(Some).map_err(|error| DataFusionError::External(Box::new(error)))
+    SqlType::from_field(&field)
+        .map(Some)
+        .map_err(|error| DataFusionError::External(Box::new(error)))
 }
 
 fn is_unknown(expr: &Expr) -> bool {
     match expr {
         Expr::Literal(ScalarValue::Null, _) => true,
-        Expr::Literal(ScalarValue::Utf8(_), metadata) => metadata.as_ref().is_none_or(|metadata| !metadata.inner().contains_key(TYPE_KEY)),
+        Expr::Literal(ScalarValue::Utf8(_), metadata) => metadata
+            .as_ref()
+            .is_none_or(|metadata| !metadata.inner().contains_key(TYPE_KEY)),
         Expr::Placeholder(placeholder) => placeholder.field.is_none(),
         Expr::Alias(alias) => is_unknown(&alias.expr),
         _ => false,
@@ -61,12 +67,22 @@ fn is_unknown(expr: &Expr) -> bool {
 
 /// The literal, marked as being of type `sql_type` for good.
 fn typed_literal(value: ScalarValue, sql_type: &SqlType) -> Expr {
-    let metadata = FieldMetadata::new(BTreeMap::from([(TYPE_KEY.to_owned(), sql_type.to_string())]));
+    let metadata = FieldMetadata::new(BTreeMap::from([(
+        TYPE_KEY.to_owned(),
+        sql_type.to_string(),
+    )]));
     Expr::Literal(value, Some(metadata))
 }
 
 const fn is_text(sql_type: &SqlType) -> bool {
-    matches!(sql_type, SqlType::Text | SqlType::VarChar(_) | SqlType::Char(_) | SqlType::Name | SqlType::QuotedChar)
+    matches!(
+        sql_type,
+        SqlType::Text
+            | SqlType::VarChar(_)
+            | SqlType::Char(_)
+            | SqlType::Name
+            | SqlType::QuotedChar
+    )
 }
 
 const fn is_number(sql_type: &SqlType) -> bool {
@@ -88,7 +104,10 @@ const fn is_number(sql_type: &SqlType) -> bool {
 }
 
 const fn is_moment(sql_type: &SqlType) -> bool {
-    matches!(sql_type, SqlType::Date | SqlType::Timestamp | SqlType::TimestampTz)
+    matches!(
+        sql_type,
+        SqlType::Date | SqlType::Timestamp | SqlType::TimestampTz
+    )
 }
 
 /// Whether values of the two types can be compared.
@@ -106,7 +125,9 @@ fn comparable(left: &SqlType, right: &SqlType) -> bool {
 }
 
 /// The type that values of these types have together in a CASE, COALESCE, IN or UNION; `None` if only unknown ones are given.
-fn common_type(types: &[Option<SqlType>]) -> std::result::Result<Option<SqlType>, (SqlType, SqlType)> {
+fn common_type(
+    types: &[Option<SqlType>],
+) -> std::result::Result<Option<SqlType>, (SqlType, SqlType)> {
     let mut common: Option<SqlType> = None;
     for sql_type in types.iter().flatten() {
         common = Some(match common {
@@ -138,27 +159,65 @@ fn rank(sql_type: &SqlType) -> u8 {
 }
 
 fn wider(left: SqlType, right: SqlType) -> SqlType {
-    match (&left, &right) {
-        (SqlType::Numeric(Some(_)), SqlType::Numeric(Some(_))) => SqlType::Numeric(None),
-        (SqlType::Numeric(Some(_)), other) | (other, SqlType::Numeric(Some(_))) if rank(other) < 8 => SqlType::Numeric(None),
+    match (decimal_shape(&left), decimal_shape(&right)) {
+        (Some((left_digits, left_scale)), Some((right_digits, right_scale)))
+            if matches!(left, SqlType::Numeric(_)) || matches!(right, SqlType::Numeric(_)) =>
+        {
+            let scale = left_scale.max(right_scale);
+            match u8::try_from(left_digits.max(right_digits) + scale) {
+                Ok(precision) if precision <= 38 => i8::try_from(scale)
+                    .map_or(SqlType::Numeric(None), |scale| {
+                        SqlType::Numeric(Some((precision, scale)))
+                    }),
+                _ => SqlType::Numeric(None),
+            }
+        }
         _ if rank(&left) >= rank(&right) => left,
         _ => right,
+    }
+}
+
+/// Digits before and after the point of the values of an exact type; `None` for `numeric` without modifier and for inexact types.
+fn decimal_shape(sql_type: &SqlType) -> Option<(i32, i32)> {
+    match sql_type {
+        SqlType::Numeric(Some((precision, scale))) => {
+            Some((i32::from(*precision) - i32::from(*scale), i32::from(*scale)))
+        }
+        SqlType::Int2 | SqlType::UInt2 => Some((5, 0)),
+        SqlType::Int4 | SqlType::UInt4 | SqlType::Oid | SqlType::Reg(_) => Some((10, 0)),
+        SqlType::Int8 => Some((19, 0)),
+        SqlType::UInt8 | SqlType::MzTimestamp => Some((20, 0)),
+        _ => None,
     }
 }
 
 /// The type an operand of unknown type takes beside one of type `other`.
 fn adapted_type(op: &BinaryOperator, other: &SqlType, unknown_is_right: bool) -> SqlType {
     match op {
-        BinaryOperator::Arrow | BinaryOperator::LongArrow | BinaryOperator::Question if unknown_is_right => SqlType::Text,
-        BinaryOperator::HashArrow | BinaryOperator::HashLongArrow | BinaryOperator::HashMinus | BinaryOperator::QuestionAnd | BinaryOperator::QuestionPipe
+        BinaryOperator::Arrow | BinaryOperator::LongArrow | BinaryOperator::Question
+            if unknown_is_right =>
+        {
+            SqlType::Text
+        }
+        BinaryOperator::HashArrow
+        | BinaryOperator::HashLongArrow
+        | BinaryOperator::HashMinus
+        | BinaryOperator::QuestionAnd
+        | BinaryOperator::QuestionPipe
             if unknown_is_right =>
         {
             SqlType::Array(Box::new(SqlType::Text))
         }
         BinaryOperator::Minus if *other == SqlType::Jsonb => SqlType::Text,
         BinaryOperator::Plus if is_moment(other) || *other == SqlType::Time => SqlType::Interval,
-        BinaryOperator::Multiply | BinaryOperator::Divide if *other == SqlType::Interval => SqlType::Float8,
-        BinaryOperator::StringConcat if !matches!(other, SqlType::Jsonb | SqlType::Array(_) | SqlType::Bytea) => SqlType::Text,
+        BinaryOperator::Multiply | BinaryOperator::Divide if *other == SqlType::Interval => {
+            SqlType::Float8
+        }
+        BinaryOperator::StringConcat
+            if !matches!(other, SqlType::Jsonb | SqlType::Array(_) | SqlType::Bytea) =>
+        {
+            SqlType::Text
+        }
         BinaryOperator::And | BinaryOperator::Or => SqlType::Bool,
         _ if is_text(other) => SqlType::Text,
         // A literal with more digits than the column has must not lose them.
@@ -170,7 +229,15 @@ fn adapted_type(op: &BinaryOperator, other: &SqlType, unknown_is_right: bool) ->
 }
 
 const fn is_comparison(op: &BinaryOperator) -> bool {
-    matches!(op, BinaryOperator::Eq | BinaryOperator::NotEq | BinaryOperator::Lt | BinaryOperator::LtEq | BinaryOperator::Gt | BinaryOperator::GtEq)
+    matches!(
+        op,
+        BinaryOperator::Eq
+            | BinaryOperator::NotEq
+            | BinaryOperator::Lt
+            | BinaryOperator::LtEq
+            | BinaryOperator::Gt
+            | BinaryOperator::GtEq
+    )
 }
 
 impl PostgresTyping {
@@ -187,13 +254,18 @@ impl PostgresTyping {
                 {
                     parameters.entry(number).or_insert_with(|| to.clone());
                 }
-                Ok(Expr::Placeholder(Placeholder { field: Some(Arc::new(to.to_field(&id, true))), id }))
+                Ok(Expr::Placeholder(Placeholder {
+                    field: Some(Arc::new(to.to_field(&id, true))),
+                    id,
+                }))
             }
             Expr::Literal(ScalarValue::Null, _) => {
                 let value = ScalarValue::try_from(&to.to_arrow())?;
                 Ok(typed_literal(value, to))
             }
-            Expr::Literal(value @ ScalarValue::Utf8(_), _) if is_text(to) && !matches!(to, SqlType::VarChar(Some(_)) | SqlType::Char(_)) => {
+            Expr::Literal(value @ ScalarValue::Utf8(_), _)
+                if is_text(to) && !matches!(to, SqlType::VarChar(Some(_)) | SqlType::Char(_)) =>
+            {
                 Ok(typed_literal(value, to))
             }
             other => cast_expr(other, &SqlType::Text, to),
@@ -208,7 +280,13 @@ impl PostgresTyping {
         }
     }
 
-    fn operands(&self, op: &BinaryOperator, left: Expr, right: Expr, schema: &DFSchema) -> Result<(Expr, Expr)> {
+    fn operands(
+        &self,
+        op: &BinaryOperator,
+        left: Expr,
+        right: Expr,
+        schema: &DFSchema,
+    ) -> Result<(Expr, Expr)> {
         let types = (type_of(&left, schema)?, type_of(&right, schema)?);
         Ok(match types {
             (None, Some(other)) => (self.adapt(left, &adapted_type(op, &other, false))?, right),
@@ -216,17 +294,25 @@ impl PostgresTyping {
                 let to = adapted_type(op, &other, true);
                 (left, self.adapt(right, &to)?)
             }
-            (None, None) if matches!(op, BinaryOperator::And | BinaryOperator::Or) => (self.adapt(left, &SqlType::Bool)?, self.adapt(right, &SqlType::Bool)?),
-            (None, None) if is_comparison(op) || *op == BinaryOperator::StringConcat => {
-                (self.adapt(left, &SqlType::Text)?, self.adapt(right, &SqlType::Text)?)
-            }
+            (None, None) if matches!(op, BinaryOperator::And | BinaryOperator::Or) => (
+                self.adapt(left, &SqlType::Bool)?,
+                self.adapt(right, &SqlType::Bool)?,
+            ),
+            (None, None) if is_comparison(op) || *op == BinaryOperator::StringConcat => (
+                self.adapt(left, &SqlType::Text)?,
+                self.adapt(right, &SqlType::Text)?,
+            ),
             (Some(left_type), Some(right_type)) if is_comparison(op) => {
                 if !comparable(&left_type, &right_type) {
                     return Err(raise(no_operator(&op.to_string(), &left_type, &right_type)));
                 }
                 match (&left_type, &right_type) {
-                    (SqlType::MzTimestamp, moment) if is_moment(moment) => (left, cast_expr(right, moment, &SqlType::MzTimestamp)?),
-                    (moment, SqlType::MzTimestamp) if is_moment(moment) => (cast_expr(left, moment, &SqlType::MzTimestamp)?, right),
+                    (SqlType::MzTimestamp, moment) if is_moment(moment) => {
+                        (left, cast_expr(right, moment, &SqlType::MzTimestamp)?)
+                    }
+                    (moment, SqlType::MzTimestamp) if is_moment(moment) => {
+                        (cast_expr(left, moment, &SqlType::MzTimestamp)?, right)
+                    }
                     _ => (left, right),
                 }
             }
@@ -241,13 +327,17 @@ impl PostgresTyping {
         if let Some(name) = key.strip_prefix("assign:") {
             return self.assignment_cast(only(values)?, &parse(name)?, schema);
         }
+        if let Some(function) = key.strip_prefix("set:") {
+            return set_returning(function, values, schema);
+        }
         if let Some(function) = key.strip_prefix("unify:") {
             return self.unified_call(function, values, schema);
         }
         match key {
             "int4" => match only(values)? {
                 Expr::Literal(ScalarValue::Int64(Some(value)), _) => {
-                    let value = i32::try_from(value).map_err(|error| DataFusionError::Internal(error.to_string()))?;
+                    let value = i32::try_from(value)
+                        .map_err(|error| DataFusionError::Internal(error.to_string()))?;
                     Ok(Expr::Literal(ScalarValue::Int32(Some(value)), None))
                 }
                 other => Ok(other),
@@ -260,7 +350,11 @@ impl PostgresTyping {
             },
             "negate" => {
                 let operand = only(values)?;
-                let operand = if is_unknown(&operand) { self.adapt(operand, &SqlType::Float8)? } else { operand };
+                let operand = if is_unknown(&operand) {
+                    self.adapt(operand, &SqlType::Float8)?
+                } else {
+                    operand
+                };
                 flowstone_functions::planner::negation(operand)
             }
             "in" | "notin" => self.in_list(values, key == "notin", schema),
@@ -269,11 +363,16 @@ impl PostgresTyping {
             "notdistinct" => self.distinct_from(values, Operator::IsNotDistinctFrom, schema),
             "any" => self.any(values, schema),
             "typeof" => {
-                let name = type_of(&only(values)?, schema)?.map_or_else(|| "unknown".to_owned(), |sql_type| without_modifier(&sql_type).to_string());
+                let name = type_of(&only(values)?, schema)?.map_or_else(
+                    || "unknown".to_owned(),
+                    |sql_type| without_modifier(&sql_type).to_string(),
+                );
                 Ok(typed_literal(ScalarValue::Utf8(Some(name)), &SqlType::Text))
             }
             "unknown function" => Err(raise(unknown_function(values, schema)?)),
-            _ => Err(DataFusionError::NotImplemented("dictionary literals are not supported".to_owned())),
+            _ => Err(DataFusionError::NotImplemented(
+                "dictionary literals are not supported".to_owned(),
+            )),
         }
     }
 
@@ -282,7 +381,10 @@ impl PostgresTyping {
             None => self.adapt(expr, to),
             Some(from) if from == *to => Ok(expr),
             Some(from) if can_cast(&from, to) => cast_expr(expr, &from, to),
-            Some(from) => Err(raise(Error::new(ErrorKind::DatatypeMismatch, format!("cannot cast type {from} to {to}")))),
+            Some(from) => Err(raise(Error::new(
+                ErrorKind::DatatypeMismatch,
+                format!("cannot cast type {from} to {to}"),
+            ))),
         }
     }
 
@@ -290,7 +392,9 @@ impl PostgresTyping {
         let Some(from) = type_of(&expr, schema)? else {
             // A literal must fit varchar(n): an explicit cast would cut it.
             return match to {
-                SqlType::VarChar(Some(_)) | SqlType::Char(_) => fit(self.adapt(expr, &SqlType::Text)?, to),
+                SqlType::VarChar(Some(_)) | SqlType::Char(_) => {
+                    fit(self.adapt(expr, &SqlType::Text)?, to)
+                }
                 _ => self.adapt(expr, to),
             };
         };
@@ -301,15 +405,31 @@ impl PostgresTyping {
         let values = self.unify(function, values, schema)?;
         let scalar = flowstone_functions::registry()
             .scalar(function)
-            .ok_or_else(|| raise(Error::new(ErrorKind::UndefinedFunction, format!("function {function} does not exist"))))?;
-        Ok(Expr::ScalarFunction(ScalarFunction::new_udf(scalar, values)))
+            .ok_or_else(|| {
+                raise(Error::new(
+                    ErrorKind::UndefinedFunction,
+                    format!("function {function} does not exist"),
+                ))
+            })?;
+        Ok(Expr::ScalarFunction(ScalarFunction::new_udf(
+            scalar, values,
+        )))
     }
 
     /// Brings values to their common type.
     fn unify(&self, construct: &str, values: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
-        let types = values.iter().map(|value| type_of(value, schema)).collect::<Result<Vec<_>>>()?;
+        let types = values
+            .iter()
+            .map(|value| type_of(value, schema))
+            .collect::<Result<Vec<_>>>()?;
         let common = common_type(&types).map_err(|(left, right)| {
-            raise(Error::new(ErrorKind::DatatypeMismatch, format!("{} types {left} and {right} cannot be matched", construct.to_uppercase())))
+            raise(Error::new(
+                ErrorKind::DatatypeMismatch,
+                format!(
+                    "{} types {left} and {right} cannot be matched",
+                    construct.to_uppercase()
+                ),
+            ))
         })?;
         let common = common.unwrap_or(SqlType::Text);
         values
@@ -324,7 +444,10 @@ impl PostgresTyping {
     }
 
     fn in_list(&self, mut values: Vec<Expr>, negated: bool, schema: &DFSchema) -> Result<Expr> {
-        let types = values.iter().map(|value| type_of(value, schema)).collect::<Result<Vec<_>>>()?;
+        let types = values
+            .iter()
+            .map(|value| type_of(value, schema))
+            .collect::<Result<Vec<_>>>()?;
         if let Some(Some(subject)) = types.first() {
             for other in types.iter().skip(1).flatten() {
                 if !comparable(subject, other) {
@@ -334,7 +457,11 @@ impl PostgresTyping {
         }
         values = self.unify("in", values, schema)?;
         let subject = values.remove(0);
-        Ok(Expr::InList(InList::new(Box::new(subject), values, negated)))
+        Ok(Expr::InList(InList::new(
+            Box::new(subject),
+            values,
+            negated,
+        )))
     }
 
     /// `values`: condition, result, condition, result, …, and the ELSE result if the number is odd.
@@ -343,23 +470,48 @@ impl PostgresTyping {
         let mut results = Vec::new();
         let count = values.len() / 2;
         for (index, value) in values.into_iter().enumerate() {
-            if index % 2 == 0 && index < 2 * count { conditions.push(self.adapt_unknown(value, Some(&SqlType::Bool))?) } else { results.push(value) }
+            if index % 2 == 0 && index < 2 * count {
+                conditions.push(self.adapt_unknown(value, Some(&SqlType::Bool))?)
+            } else {
+                results.push(value)
+            }
         }
         let mut results = self.unify("case", results, schema)?;
-        let otherwise = if results.len() > count { results.pop().map(Box::new) } else { None };
-        let arms = conditions.into_iter().zip(results).map(|(condition, result)| (Box::new(condition), Box::new(result))).collect();
+        let otherwise = if results.len() > count {
+            results.pop().map(Box::new)
+        } else {
+            None
+        };
+        let arms = conditions
+            .into_iter()
+            .zip(results)
+            .map(|(condition, result)| (Box::new(condition), Box::new(result)))
+            .collect();
         Ok(Expr::Case(Case::new(None, arms, otherwise)))
     }
 
-    fn distinct_from(&self, mut values: Vec<Expr>, op: Operator, schema: &DFSchema) -> Result<Expr> {
-        let right = values.pop().unwrap_or_else(|| Expr::Literal(ScalarValue::Null, None));
+    fn distinct_from(
+        &self,
+        mut values: Vec<Expr>,
+        op: Operator,
+        schema: &DFSchema,
+    ) -> Result<Expr> {
+        let right = values
+            .pop()
+            .unwrap_or_else(|| Expr::Literal(ScalarValue::Null, None));
         let (left, right) = self.operands(&BinaryOperator::Eq, only(values)?, right, schema)?;
-        Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
+        Ok(Expr::BinaryExpr(BinaryExpr::new(
+            Box::new(left),
+            op,
+            Box::new(right),
+        )))
     }
 
     /// `left = ANY (array)`
     fn any(&self, mut values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
-        let array = values.pop().unwrap_or_else(|| Expr::Literal(ScalarValue::Null, None));
+        let array = values
+            .pop()
+            .unwrap_or_else(|| Expr::Literal(ScalarValue::Null, None));
         let left = only(values)?;
         let (left, array) = match (type_of(&left, schema)?, type_of(&array, schema)?) {
             (Some(element), None) => {
@@ -367,18 +519,58 @@ impl PostgresTyping {
                 (left, array)
             }
             (None, Some(SqlType::Array(element))) => (self.adapt(left, &element)?, array),
-            (Some(from), Some(SqlType::Array(element))) if from.to_arrow() != element.to_arrow() => {
+            (Some(from), Some(SqlType::Array(element)))
+                if from.to_arrow() != element.to_arrow() =>
+            {
                 if !comparable(&from, &element) {
                     return Err(raise(no_operator("=", &from, &element)));
                 }
                 (cast_expr(left, &from, &element)?, array)
             }
             (Some(_), Some(SqlType::Array(_))) => (left, array),
-            _ => return Err(raise(Error::new(ErrorKind::WrongObjectType, "op ANY/ALL (array) requires array on right side"))),
+            _ => {
+                return Err(raise(Error::new(
+                    ErrorKind::WrongObjectType,
+                    "op ANY/ALL (array) requires array on right side",
+                )));
+            }
         };
-        let function = flowstone_functions::registry().scalar("array_has").ok_or_else(|| DataFusionError::Internal("no function array_has".to_owned()))?;
-        Ok(Expr::ScalarFunction(ScalarFunction::new_udf(function, vec![array, left])))
+        let function = flowstone_functions::registry()
+            .scalar("array_has")
+            .ok_or_else(|| DataFusionError::Internal("no function array_has".to_owned()))?;
+        Ok(Expr::ScalarFunction(ScalarFunction::new_udf(
+            function,
+            vec![array, left],
+        )))
     }
+}
+
+/// The rows of a set-returning function as an array. `generate_series` of integers has integers.
+fn set_returning(function: &str, values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
+    let Some(scalar) = flowstone_functions::registry().scalar(function) else {
+        let mut named = vec![Expr::Literal(
+            ScalarValue::Utf8(Some(function.to_owned())),
+            None,
+        )];
+        named.extend(values);
+        return Err(raise(unknown_function(named, schema)?));
+    };
+    let types = values
+        .iter()
+        .map(|value| type_of(value, schema))
+        .collect::<Result<Vec<_>>>()?;
+    let integers = function == "generate_series"
+        && types
+            .iter()
+            .all(|sql_type| *sql_type == Some(SqlType::Int4));
+    let series = Expr::ScalarFunction(ScalarFunction::new_udf(scalar, values));
+    if !integers {
+        return Ok(series);
+    }
+    Ok(Expr::Cast(Cast::new(
+        Box::new(series),
+        SqlType::Array(Box::new(SqlType::Int4)).to_arrow(),
+    )))
 }
 
 /// A cell of VALUES: its value if it is constant, and nothing but a value and an Arrow type, because DataFusion wants all cells of a column to agree
@@ -400,7 +592,11 @@ fn cell(expr: Expr, schema: &DFSchema) -> Result<Expr> {
                     | Expr::WindowFunction(_)
                     | Expr::Unnest(_)
             );
-        Ok(if constant { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+        Ok(if constant {
+            TreeNodeRecursion::Continue
+        } else {
+            TreeNodeRecursion::Stop
+        })
     })?;
     let expr = if constant && !matches!(expr, Expr::Literal(..)) {
         let simplifier = ExprSimplifier::new(SimplifyContext::default());
@@ -437,11 +633,20 @@ fn no_operator(op: &str, left: &SqlType, right: &SqlType) -> Error {
 ///
 /// # Errors
 /// [`ErrorKind::DatatypeMismatch`] if there is no such cast.
-pub(super) fn cast_for_assignment(expr: Expr, from: &SqlType, to: &SqlType) -> std::result::Result<Expr, Error> {
+pub(super) fn cast_for_assignment(
+    expr: Expr,
+    from: &SqlType,
+    to: &SqlType,
+) -> std::result::Result<Expr, Error> {
     if from == to {
         return Ok(expr);
     }
-    let mismatch = || Error::new(ErrorKind::DatatypeMismatch, format!("expression is of type {from}, but the column is of type {to}"));
+    let mismatch = || {
+        Error::new(
+            ErrorKind::DatatypeMismatch,
+            format!("expression is of type {from}, but the column is of type {to}"),
+        )
+    };
     let allowed = match (is_text(from), is_text(to)) {
         (_, true) => true,
         (true, false) => false,
@@ -453,7 +658,11 @@ pub(super) fn cast_for_assignment(expr: Expr, from: &SqlType, to: &SqlType) -> s
     }
     let result = match to {
         SqlType::VarChar(Some(_)) | SqlType::Char(_) if from != to => {
-            let text = if is_text(from) { Ok(expr) } else { cast_expr(expr, from, &SqlType::Text) };
+            let text = if is_text(from) {
+                Ok(expr)
+            } else {
+                cast_expr(expr, from, &SqlType::Text)
+            };
             text.and_then(|text| fit(text, to))
         }
         _ => cast_expr(expr, from, to),
@@ -461,31 +670,88 @@ pub(super) fn cast_for_assignment(expr: Expr, from: &SqlType, to: &SqlType) -> s
     result.map_err(|error| super::errors::from_datafusion(&error, ""))
 }
 
-/// Text as varchar(n) or char(n): an error if it does not fit.
+/// Text as varchar(n) or char(n): an error if it does not fit, blanks at the end aside.
 fn fit(text: Expr, to: &SqlType) -> Result<Expr> {
-    let function = flowstone_functions::registry().scalar("pg_assign_text");
-    match function {
-        Some(function) => {
-            let name = Expr::Literal(ScalarValue::Utf8(Some(to.to_string())), None);
-            Ok(Expr::ScalarFunction(ScalarFunction::new_udf(function, vec![text, name])))
+    let length = match to {
+        SqlType::VarChar(Some(length)) | SqlType::Char(length) => *length,
+        _ => return cast_expr(text, &SqlType::Text, to),
+    };
+    let complaint = format!("value too long for type {to}");
+    if let Expr::Literal(ScalarValue::Utf8(value), _) = &text {
+        let letters = value
+            .as_deref()
+            .map_or(0, |value| value.trim_end_matches(' ').chars().count());
+        if u32::try_from(letters).is_ok_and(|letters| letters <= length) {
+            return cast_expr(text, &SqlType::Text, to);
         }
-        None => cast_expr(text, &SqlType::Text, to),
+        return Err(raise(Error::new(
+            ErrorKind::InvalidParameterValue,
+            complaint,
+        )));
     }
+    let function = |name: &str, args: Vec<Expr>| {
+        let scalar = flowstone_functions::registry()
+            .scalar(name)
+            .ok_or_else(|| DataFusionError::Internal(format!("no function {name}")))?;
+        Ok::<Expr, DataFusionError>(Expr::ScalarFunction(ScalarFunction::new_udf(scalar, args)))
+    };
+    let letters = function("char_length", vec![function("rtrim", vec![text.clone()])?])?;
+    let too_long = Expr::BinaryExpr(BinaryExpr::new(
+        Box::new(letters),
+        Operator::Gt,
+        Box::new(Expr::Literal(
+            ScalarValue::Int64(Some(i64::from(length))),
+            None,
+        )),
+    ));
+    // A cast that fails: its text is the message.
+    let named = function(
+        "text_concat",
+        vec![
+            Expr::Literal(ScalarValue::Utf8(Some(format!("{complaint}: "))), None),
+            text.clone(),
+        ],
+    )?;
+    let failure = cast_expr(
+        cast_expr(named, &SqlType::Text, &SqlType::Bool)?,
+        &SqlType::Bool,
+        &SqlType::Text,
+    )?;
+    let fitting = cast_expr(text, &SqlType::Text, to)?;
+    Ok(Expr::Case(Case::new(
+        None,
+        vec![(Box::new(too_long), Box::new(failure))],
+        Some(Box::new(fitting)),
+    )))
 }
 
 fn numeric_literal(digits: &str) -> Result<Expr> {
-    let overflow = || raise(Error::new(ErrorKind::NumericOutOfRange, "value overflows numeric format"));
-    let (sign, magnitude) = digits.strip_prefix('-').map_or((1, digits), |rest| (-1, rest));
+    let overflow = || {
+        raise(Error::new(
+            ErrorKind::NumericOutOfRange,
+            "value overflows numeric format",
+        ))
+    };
+    let (sign, magnitude) = digits
+        .strip_prefix('-')
+        .map_or((1, digits), |rest| (-1, rest));
     let (whole, fraction) = magnitude.split_once('.').unwrap_or((magnitude, ""));
     let all: String = format!("{whole}{fraction}");
-    let value: i128 = if all.is_empty() { 0 } else { all.parse().map_err(|_| overflow())? };
+    let value: i128 = if all.is_empty() {
+        0
+    } else {
+        all.parse().map_err(|_| overflow())?
+    };
     let scale = i8::try_from(fraction.len()).map_err(|_| overflow())?;
     let significant = all.trim_start_matches('0').len().max(fraction.len()).max(1);
     let precision = u8::try_from(significant).map_err(|_| overflow())?;
     if precision > 38 {
         return Err(overflow());
     }
-    Ok(Expr::Literal(ScalarValue::Decimal128(Some(sign * value), precision, scale), None))
+    Ok(Expr::Literal(
+        ScalarValue::Decimal128(Some(sign * value), precision, scale),
+        None,
+    ))
 }
 
 fn unknown_function(mut values: Vec<Expr>, schema: &DFSchema) -> Result<Error> {
@@ -495,39 +761,64 @@ fn unknown_function(mut values: Vec<Expr>, schema: &DFSchema) -> Result<Error> {
     };
     let types = values
         .iter()
-        .map(|value| Ok(type_of(value, schema)?.map_or_else(|| "unknown".to_owned(), |sql_type| without_modifier(&sql_type).to_string())))
+        .map(|value| {
+            Ok(type_of(value, schema)?.map_or_else(
+                || "unknown".to_owned(),
+                |sql_type| without_modifier(&sql_type).to_string(),
+            ))
+        })
         .collect::<Result<Vec<_>>>()?;
     Ok(Error::new(ErrorKind::UndefinedFunction, format!("function {name}({}) does not exist", types.join(", ")))
         .with_hint("No function matches the given name and argument types. You might need to add explicit type casts."))
 }
 
 fn only(mut values: Vec<Expr>) -> Result<Expr> {
-    values.pop().ok_or_else(|| DataFusionError::Internal("marker without operand".to_owned()))
+    values
+        .pop()
+        .ok_or_else(|| DataFusionError::Internal("marker without operand".to_owned()))
 }
 
 fn parse(name: &str) -> Result<SqlType> {
-    name.parse().map_err(|error| DataFusionError::External(Box::new(error)))
+    name.parse()
+        .map_err(|error| DataFusionError::External(Box::new(error)))
 }
 
 impl ExprPlanner for PostgresTyping {
-    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+    fn plan_binary_op(
+        &self,
+        expr: RawBinaryExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
         let RawBinaryExpr { op, left, right } = expr;
         let (left, right) = self.operands(&op, left, right, schema)?;
         Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
     }
 
-    fn plan_dictionary_literal(&self, expr: RawDictionaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawDictionaryExpr>> {
+    fn plan_dictionary_literal(
+        &self,
+        expr: RawDictionaryExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawDictionaryExpr>> {
         let key = match expr.keys.first() {
-            Some(Expr::Literal(ScalarValue::Utf8(Some(key)), _)) => key.strip_prefix(INTERNAL).map(str::to_owned),
+            Some(Expr::Literal(ScalarValue::Utf8(Some(key)), _)) => {
+                key.strip_prefix(INTERNAL).map(str::to_owned)
+            }
             _ => None,
         };
         match key {
-            Some(key) => self.marker(&key, expr.values, schema).map(PlannerResult::Planned),
+            Some(key) => self
+                .marker(&key, expr.values, schema)
+                .map(PlannerResult::Planned),
             None => Ok(PlannerResult::Original(expr)),
         }
     }
 
-    fn plan_array_literal(&self, exprs: Vec<Expr>, schema: &DFSchema) -> Result<PlannerResult<Vec<Expr>>> {
-        self.unify("array", exprs, schema).map(PlannerResult::Original)
+    fn plan_array_literal(
+        &self,
+        exprs: Vec<Expr>,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<Vec<Expr>>> {
+        self.unify("array", exprs, schema)
+            .map(PlannerResult::Original)
     }
 }

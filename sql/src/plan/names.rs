@@ -11,8 +11,8 @@ use std::ops::ControlFlow;
 
 use flowstone_types::ObjectId;
 use sqlparser::ast::{
-    Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectFlavor, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins, VisitMut, VisitorMut,
-    WildcardAdditionalOptions,
+    Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectFlavor, SelectItem, SetExpr,
+    TableAlias, TableFactor, TableWithJoins, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 
 use super::PlanContext;
@@ -47,12 +47,20 @@ impl Relation<'_> {
 
 /// PostgreSQL's folding: unquoted identifiers to lower case.
 pub(crate) fn fold(ident: &Ident) -> String {
-    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+    if ident.quote_style.is_some() {
+        ident.value.clone()
+    } else {
+        ident.value.to_lowercase()
+    }
 }
 
 /// The parts of a name, folded.
 pub(crate) fn fold_name(name: &ObjectName) -> Vec<String> {
-    name.0.iter().filter_map(ObjectNamePart::as_ident).map(fold).collect()
+    name.0
+        .iter()
+        .filter_map(ObjectNamePart::as_ident)
+        .map(fold)
+        .collect()
 }
 
 /// An identifier that reads back as exactly `value`.
@@ -63,18 +71,38 @@ pub(crate) fn quoted(value: &str) -> Ident {
 /// An identifier that reads back as `value`, quoted only where it must be.
 fn plain_or_quoted(value: &str) -> Ident {
     let mut letters = value.chars();
-    let simple = letters.next().is_some_and(|first| first.is_ascii_lowercase() || first == '_')
-        && letters.all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
+    let simple = letters
+        .next()
+        .is_some_and(|first| first.is_ascii_lowercase() || first == '_')
+        && letters
+            .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
         && !is_reserved(value);
-    if simple { Ident::new(value) } else { quoted(value) }
+    if simple {
+        Ident::new(value)
+    } else {
+        quoted(value)
+    }
 }
 
 fn is_reserved(value: &str) -> bool {
-    use sqlparser::keywords::{ALL_KEYWORDS, ALL_KEYWORDS_INDEX, RESERVED_FOR_COLUMN_ALIAS, RESERVED_FOR_IDENTIFIER, RESERVED_FOR_TABLE_ALIAS, RESERVED_FOR_TABLE_FACTOR};
+    use sqlparser::keywords::{
+        ALL_KEYWORDS, ALL_KEYWORDS_INDEX, RESERVED_FOR_COLUMN_ALIAS, RESERVED_FOR_IDENTIFIER,
+        RESERVED_FOR_TABLE_ALIAS, RESERVED_FOR_TABLE_FACTOR,
+    };
     let upper = value.to_uppercase();
-    let keyword = ALL_KEYWORDS.iter().position(|keyword| *keyword == upper).and_then(|index| ALL_KEYWORDS_INDEX.get(index));
+    let keyword = ALL_KEYWORDS
+        .iter()
+        .position(|keyword| *keyword == upper)
+        .and_then(|index| ALL_KEYWORDS_INDEX.get(index));
     keyword.is_some_and(|keyword| {
-        [RESERVED_FOR_COLUMN_ALIAS, RESERVED_FOR_IDENTIFIER, RESERVED_FOR_TABLE_ALIAS, RESERVED_FOR_TABLE_FACTOR].iter().any(|list| list.contains(keyword))
+        [
+            RESERVED_FOR_COLUMN_ALIAS,
+            RESERVED_FOR_IDENTIFIER,
+            RESERVED_FOR_TABLE_ALIAS,
+            RESERVED_FOR_TABLE_FACTOR,
+        ]
+        .iter()
+        .any(|list| list.contains(keyword))
     })
 }
 
@@ -83,10 +111,20 @@ pub(crate) fn position(ctx: &PlanContext<'_>, span: sqlparser::tokenizer::Span) 
     super::errors::position_of(ctx.text, span.start.line, span.start.column)
 }
 
-fn schemas_of<'a>(ctx: &PlanContext<'a>, name: &'a str, database: &'a str) -> impl Iterator<Item = &'a Schema> {
+fn schemas_of<'a>(
+    ctx: &PlanContext<'a>,
+    name: &'a str,
+    database: &'a str,
+) -> impl Iterator<Item = &'a Schema> {
     let catalog: &'a Catalog = ctx.catalog;
-    let database = catalog.databases.values().find(|candidate| candidate.name == database).map(|found| found.id);
-    catalog.schemas.values().filter(move |schema| schema.name == name && (schema.database.is_none() || schema.database == database))
+    let database = catalog
+        .databases
+        .values()
+        .find(|candidate| candidate.name == database)
+        .map(|found| found.id);
+    catalog.schemas.values().filter(move |schema| {
+        schema.name == name && (schema.database.is_none() || schema.database == database)
+    })
 }
 
 fn in_schema<'a>(ctx: &PlanContext<'a>, schema: &Schema, name: &str) -> Option<Relation<'a>> {
@@ -99,7 +137,11 @@ fn in_schema<'a>(ctx: &PlanContext<'a>, schema: &Schema, name: &str) -> Option<R
     catalog
         .items
         .values()
-        .find(|item| item.schema == schema.id && item.name == name && !matches!(item.kind, ItemKind::Secret | ItemKind::Connection(_)))
+        .find(|item| {
+            item.schema == schema.id
+                && item.name == name
+                && !matches!(item.kind, ItemKind::Secret | ItemKind::Connection(_))
+        })
         .map(Relation::Item)
 }
 
@@ -108,24 +150,50 @@ fn in_schema<'a>(ctx: &PlanContext<'a>, schema: &Schema, name: &str) -> Option<R
 /// # Errors
 /// [`ErrorKind::UndefinedTable`], [`ErrorKind::UnknownSchema`], [`ErrorKind::UnknownDatabase`].
 pub(crate) fn resolve<'a>(ctx: &PlanContext<'a>, parts: &[String]) -> Result<Relation<'a>, Error> {
-    let missing = || Error::new(ErrorKind::UndefinedTable, format!("relation \"{}\" does not exist", parts.join(".")));
+    let missing = || {
+        Error::new(
+            ErrorKind::UndefinedTable,
+            format!("relation \"{}\" does not exist", parts.join(".")),
+        )
+    };
     match parts {
         [name] => {
-            for schema_name in IMPLICIT_SCHEMAS.iter().copied().chain(ctx.search_path.iter().map(String::as_str)) {
-                if let Some(found) = schemas_of(ctx, schema_name, ctx.database).find_map(|schema| in_schema(ctx, schema, name)) {
+            for schema_name in IMPLICIT_SCHEMAS
+                .iter()
+                .copied()
+                .chain(ctx.search_path.iter().map(String::as_str))
+            {
+                if let Some(found) = schemas_of(ctx, schema_name, ctx.database)
+                    .find_map(|schema| in_schema(ctx, schema, name))
+                {
                     return Ok(found);
                 }
             }
             Err(missing())
         }
-        [schema_name, name] => schemas_of(ctx, schema_name, ctx.database).find_map(|schema| in_schema(ctx, schema, name)).ok_or_else(missing),
+        [schema_name, name] => schemas_of(ctx, schema_name, ctx.database)
+            .find_map(|schema| in_schema(ctx, schema, name))
+            .ok_or_else(missing),
         [database, schema_name, name] => {
-            if !ctx.catalog.databases.values().any(|candidate| &candidate.name == database) {
-                return Err(Error::new(ErrorKind::UnknownDatabase, format!("database \"{database}\" does not exist")));
+            if !ctx
+                .catalog
+                .databases
+                .values()
+                .any(|candidate| &candidate.name == database)
+            {
+                return Err(Error::new(
+                    ErrorKind::UnknownDatabase,
+                    format!("database \"{database}\" does not exist"),
+                ));
             }
-            schemas_of(ctx, schema_name, database).find_map(|schema| in_schema(ctx, schema, name)).ok_or_else(missing)
+            schemas_of(ctx, schema_name, database)
+                .find_map(|schema| in_schema(ctx, schema, name))
+                .ok_or_else(missing)
         }
-        _ => Err(Error::syntax(format!("improper relation name (too many dotted names): {}", parts.join(".")))),
+        _ => Err(Error::syntax(format!(
+            "improper relation name (too many dotted names): {}",
+            parts.join(".")
+        ))),
     }
 }
 
@@ -135,7 +203,9 @@ pub(crate) fn qualified_name(catalog: &Catalog, relation: Relation<'_>) -> Vec<S
         Relation::System(relation) => vec![relation.schema.to_owned(), relation.name.to_owned()],
         Relation::Item(item) => {
             let schema = catalog.schemas.get(&item.schema);
-            let database = schema.and_then(|schema| schema.database).and_then(|id| catalog.databases.get(&id));
+            let database = schema
+                .and_then(|schema| schema.database)
+                .and_then(|id| catalog.databases.get(&id));
             database
                 .map(|database| database.name.clone())
                 .into_iter()
@@ -150,7 +220,11 @@ pub(crate) fn qualified_name(catalog: &Catalog, relation: Relation<'_>) -> Vec<S
 ///
 /// # Errors
 /// See [`resolve`]; with the position of the name.
-pub(super) fn resolve_for_planning<'a>(ctx: &PlanContext<'a>, query: &mut Query, found: &mut Found<'a>) -> Result<(), Error> {
+pub(super) fn resolve_for_planning<'a>(
+    ctx: &PlanContext<'a>,
+    query: &mut Query,
+    found: &mut Found<'a>,
+) -> Result<(), Error> {
     run(ctx, query, found, Mode::Plan, Vec::new())
 }
 
@@ -185,8 +259,19 @@ struct Resolver<'c, 'a, 'f> {
     scopes: Vec<Vec<String>>,
 }
 
-fn run<'a>(ctx: &PlanContext<'a>, query: &mut Query, found: &mut Found<'a>, mode: Mode, scopes: Vec<Vec<String>>) -> Result<(), Error> {
-    let mut resolver = Resolver { ctx, mode, found, scopes };
+fn run<'a>(
+    ctx: &PlanContext<'a>,
+    query: &mut Query,
+    found: &mut Found<'a>,
+    mode: Mode,
+    scopes: Vec<Vec<String>>,
+) -> Result<(), Error> {
+    let mut resolver = Resolver {
+        ctx,
+        mode,
+        found,
+        scopes,
+    };
     match VisitMut::visit(query, &mut resolver) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
@@ -207,7 +292,11 @@ impl<'a> Resolver<'_, 'a, '_> {
         let mut names = Vec::new();
         if let Some(with) = &mut query.with {
             if with.recursive {
-                names = with.cte_tables.iter().map(|cte| fold(&cte.alias.name)).collect();
+                names = with
+                    .cte_tables
+                    .iter()
+                    .map(|cte| fold(&cte.alias.name))
+                    .collect();
             }
             for cte in &mut with.cte_tables {
                 let mut scopes = self.scopes.clone();
@@ -220,22 +309,37 @@ impl<'a> Resolver<'_, 'a, '_> {
         Ok(())
     }
 
-    fn table(&mut self, name: &mut ObjectName, alias: &mut Option<TableAlias>) -> Result<(), Error> {
+    fn table(
+        &mut self,
+        name: &mut ObjectName,
+        alias: &mut Option<TableAlias>,
+    ) -> Result<(), Error> {
         let parts = fold_name(name);
         if let [only] = parts.as_slice()
             && (only.starts_with(INTERNAL) || self.scopes.iter().flatten().any(|cte| cte == only))
         {
             return Ok(());
         }
-        let span = name.0.first().and_then(ObjectNamePart::as_ident).map(|ident| ident.span);
-        let relation = resolve(self.ctx, &parts).map_err(|error| match span.and_then(|span| position(self.ctx, span)) {
-            Some(position) => error.at(position),
-            None => error,
+        let span = name
+            .0
+            .first()
+            .and_then(ObjectNamePart::as_ident)
+            .map(|ident| ident.span);
+        let relation = resolve(self.ctx, &parts).map_err(|error| {
+            match span.and_then(|span| position(self.ctx, span)) {
+                Some(position) => error.at(position),
+                None => error,
+            }
         })?;
         match self.mode {
             Mode::Qualify => {
                 let qualified = qualified_name(self.ctx.catalog, relation);
-                *name = ObjectName::from(qualified.iter().map(|part| plain_or_quoted(part)).collect::<Vec<_>>());
+                *name = ObjectName::from(
+                    qualified
+                        .iter()
+                        .map(|part| plain_or_quoted(part))
+                        .collect::<Vec<_>>(),
+                );
             }
             Mode::Plan => {
                 let id = relation.id();
@@ -266,7 +370,12 @@ impl VisitorMut for Resolver<'_, '_, '_> {
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         match factor {
-            TableFactor::Table { name, alias, args: None, .. } => to_flow(self.table(name, alias)),
+            TableFactor::Table {
+                name,
+                alias,
+                args: None,
+                ..
+            } => to_flow(self.table(name, alias)),
             _ => ControlFlow::Continue(()),
         }
     }
@@ -291,7 +400,12 @@ fn expand_table_commands(body: &mut SetExpr) {
             expand_table_commands(right);
         }
         SetExpr::Table(table) => {
-            let parts = table.schema_name.iter().chain(&table.table_name).map(|part| plain_or_quoted(part)).collect::<Vec<_>>();
+            let parts = table
+                .schema_name
+                .iter()
+                .chain(&table.table_name)
+                .map(|part| plain_or_quoted(part))
+                .collect::<Vec<_>>();
             let relation = table_factor(ObjectName::from(parts), None);
             *body = SetExpr::Select(Box::new(select_all(relation)));
         }
@@ -301,7 +415,13 @@ fn expand_table_commands(body: &mut SetExpr) {
 
 /// `SELECT * FROM relation`
 pub(super) fn select_all(relation: TableFactor) -> Select {
-    select(vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())], vec![TableWithJoins { relation, joins: Vec::new() }])
+    select(
+        vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())],
+        vec![TableWithJoins {
+            relation,
+            joins: Vec::new(),
+        }],
+    )
 }
 
 /// `SELECT projection FROM from`
@@ -368,7 +488,12 @@ pub(super) fn table_factor(name: ObjectName, alias: Option<TableAlias>) -> Table
 
 /// `AS name`
 pub(super) fn table_alias(name: &str) -> TableAlias {
-    TableAlias { explicit: true, name: quoted(name), columns: Vec::new(), at: None }
+    TableAlias {
+        explicit: true,
+        name: quoted(name),
+        columns: Vec::new(),
+        at: None,
+    }
 }
 
 /// The name by which the planner finds relation `id`.

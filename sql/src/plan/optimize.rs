@@ -42,12 +42,18 @@ use crate::error::Error;
 const PASSES_MAX: usize = 4;
 
 fn config() -> ConfigOptions {
-    flowstone_functions::session_config().options().as_ref().clone()
+    flowstone_functions::session_config()
+        .options()
+        .as_ref()
+        .clone()
 }
 
 /// Resolves GROUPING and coerces types.
 pub(crate) fn analyse(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let analyzer = Analyzer::with_rules(vec![Arc::new(ResolveGroupingFunction::new()), Arc::new(TypeCoercion::new())]);
+    let analyzer = Analyzer::with_rules(vec![
+        Arc::new(ResolveGroupingFunction::new()),
+        Arc::new(TypeCoercion::new()),
+    ]);
     analyzer.execute_and_check(plan, &config(), |_, _| {})
 }
 
@@ -82,7 +88,11 @@ fn run(rules: Rules, plan: LogicalPlan) -> Result<LogicalPlan> {
     let mut options = config();
     options.optimizer.skip_failed_rules = false;
     options.optimizer.max_passes = PASSES_MAX;
-    let config = Config { options: Arc::new(options), aliases: Arc::new(AliasGenerator::new()), functions: flowstone_functions::session_state() };
+    let config = Config {
+        options: Arc::new(options),
+        aliases: Arc::new(AliasGenerator::new()),
+        functions: flowstone_functions::session_state(),
+    };
     Optimizer::with_rules(rules).optimize(plan, &config, |_, _| {})
 }
 
@@ -144,16 +154,26 @@ pub(crate) fn refuse_subqueries(plan: &LogicalPlan) -> std::result::Result<(), E
             expr.apply(|part| {
                 left |= matches!(
                     part,
-                    Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_) | Expr::OuterReferenceColumn(..)
+                    Expr::ScalarSubquery(_)
+                        | Expr::InSubquery(_)
+                        | Expr::Exists(_)
+                        | Expr::SetComparison(_)
+                        | Expr::OuterReferenceColumn(..)
                 );
-                Ok(if left { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+                Ok(if left {
+                    TreeNodeRecursion::Stop
+                } else {
+                    TreeNodeRecursion::Continue
+                })
             })
         })
     })
     .map_err(|error| super::errors::from_datafusion(&error, ""))?;
     if left {
-        return Err(Error::unsupported("this form of correlated subquery is not supported")
-            .with_hint("Rewrite it as a join, or correlate by equality only."));
+        return Err(
+            Error::unsupported("this form of correlated subquery is not supported")
+                .with_hint("Rewrite it as a join, or correlate by equality only."),
+        );
     }
     Ok(())
 }

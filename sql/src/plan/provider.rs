@@ -12,10 +12,12 @@ use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::expr::{Sort, WindowFunction};
 use datafusion::logical_expr::planner::{
-    ContextProvider, ExprPlanner, PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning, TypePlanner,
+    ContextProvider, ExprPlanner, PlannedRelation, RelationPlanner, RelationPlannerContext,
+    RelationPlanning, TypePlanner,
 };
 use datafusion::logical_expr::{
-    AggregateUDF, EmptyRelation, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, TableType, WindowFrame, WindowFunctionDefinition, WindowUDF,
+    AggregateUDF, EmptyRelation, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF,
+    TableSource, TableType, WindowFrame, WindowFunctionDefinition, WindowUDF,
 };
 use flowstone_functions::CollectionTable;
 use flowstone_types::ObjectId;
@@ -33,7 +35,12 @@ type Result<T> = std::result::Result<T, DataFusionError>;
 const VIEW_DEPTH_MAX: usize = 64;
 
 /// Relations of the system catalog that have no rows. Planned as such: clients ask questions about them that we could not answer otherwise.
-const EMPTY: [&str; 4] = ["pg_policy", "pg_publication", "pg_publication_rel", "pg_publication_namespace"];
+const EMPTY: [&str; 4] = [
+    "pg_policy",
+    "pg_publication",
+    "pg_publication_rel",
+    "pg_publication_namespace",
+];
 
 /// See the module documentation.
 pub(super) struct Provider<'p, 'a> {
@@ -47,33 +54,54 @@ pub(super) struct Provider<'p, 'a> {
 }
 
 impl<'p, 'a> Provider<'p, 'a> {
-    pub(super) fn new(ctx: &'p PlanContext<'a>, found: &'p Found<'a>, parameters: ParameterTypes, depth: usize) -> Self {
-        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(PostgresTyping::new(parameters))];
+    pub(super) fn new(
+        ctx: &'p PlanContext<'a>,
+        found: &'p Found<'a>,
+        parameters: ParameterTypes,
+        depth: usize,
+    ) -> Self {
+        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> =
+            vec![Arc::new(PostgresTyping::new(parameters))];
         expr_planners.extend(flowstone_functions::expr_planners());
         Self {
             ctx,
             found,
             depth,
-            options: flowstone_functions::session_config().options().as_ref().clone(),
+            options: flowstone_functions::session_config()
+                .options()
+                .as_ref()
+                .clone(),
             expr_planners,
             relation_planners: vec![Arc::new(BagSetOperations)],
             type_planner: Arc::new(SqlTypes),
         }
     }
 
-    fn relation(&self, relation: &Relation<'a>) -> std::result::Result<Arc<dyn TableSource>, Error> {
-        let collection = |id, schema: SchemaRef| Ok(provider_as_source(Arc::new(CollectionTable::new(id, schema))));
+    fn relation(
+        &self,
+        relation: &Relation<'a>,
+    ) -> std::result::Result<Arc<dyn TableSource>, Error> {
+        let collection = |id, schema: SchemaRef| {
+            Ok(provider_as_source(Arc::new(CollectionTable::new(
+                id, schema,
+            ))))
+        };
         match relation {
             Relation::System(relation) if EMPTY.contains(&relation.name) => {
                 let schema = relation.arrow_schema();
                 let mapped = |error: DataFusionError| super::errors::from_datafusion(&error, "");
                 let fields = DFSchema::try_from(Arc::clone(&schema)).map_err(mapped)?;
-                let plan = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: Arc::new(fields) });
+                let plan = LogicalPlan::EmptyRelation(EmptyRelation {
+                    produce_one_row: false,
+                    schema: Arc::new(fields),
+                });
                 Ok(Arc::new(ViewSource { plan, schema }))
             }
             Relation::System(relation) => collection(relation.id, relation.arrow_schema()),
             Relation::Item(item) => match &item.kind {
-                ItemKind::Table { columns, .. } | ItemKind::Progress { columns, .. } | ItemKind::MaterializedView { columns, .. } => {
+                ItemKind::Table { columns, .. }
+                | ItemKind::Progress { columns, .. }
+                | ItemKind::MaterializedView { columns, .. } => {
                     collection(item.id, arrow_schema(columns))
                 }
                 ItemKind::View { columns, query } => {
@@ -85,9 +113,15 @@ impl<'p, 'a> Provider<'p, 'a> {
                     let schema = arrow_schema(columns);
                     Ok(Arc::new(ViewSource { plan, schema }))
                 }
-                ItemKind::Source(_) | ItemKind::Index { .. } | ItemKind::Secret | ItemKind::Connection(_) => Err(Error::new(
+                ItemKind::Source(_)
+                | ItemKind::Index { .. }
+                | ItemKind::Secret
+                | ItemKind::Connection(_) => Err(Error::new(
                     ErrorKind::WrongObjectType,
-                    format!("\"{}\" is not a table, view or materialized view", item.name),
+                    format!(
+                        "\"{}\" is not a table, view or materialized view",
+                        item.name
+                    ),
                 )
                 .with_detail(format!("It is a {}.", item.type_name().replace('-', " ")))),
             },
@@ -118,14 +152,25 @@ impl TableSource for ViewSource {
 
 impl ContextProvider for Provider<'_, '_> {
     fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
-        let id = name.table().strip_prefix(INTERNAL).and_then(|id| id.parse::<ObjectId>().ok());
+        let id = name
+            .table()
+            .strip_prefix(INTERNAL)
+            .and_then(|id| id.parse::<ObjectId>().ok());
         let relation = id.and_then(|id| self.found.relations.get(&id));
-        let missing = || DataFusionError::External(Box::new(Error::new(ErrorKind::UndefinedTable, format!("relation \"{name}\" does not exist"))));
-        self.relation(relation.ok_or_else(missing)?).map_err(|error| DataFusionError::External(Box::new(error)))
+        let missing = || {
+            DataFusionError::External(Box::new(Error::new(
+                ErrorKind::UndefinedTable,
+                format!("relation \"{name}\" does not exist"),
+            )))
+        };
+        self.relation(relation.ok_or_else(missing)?)
+            .map_err(|error| DataFusionError::External(Box::new(error)))
     }
 
     fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> Result<Arc<dyn TableSource>> {
-        Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
+        Ok(provider_as_source(Arc::new(CteWorkTable::new(
+            name, schema,
+        ))))
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
@@ -187,7 +232,8 @@ struct SqlTypes;
 
 impl TypePlanner for SqlTypes {
     fn plan_type_field(&self, sql_type: &sqlparser::ast::DataType) -> Result<Option<FieldRef>> {
-        let sql_type = crate::parse::parse_type(sql_type).map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let sql_type = crate::parse::parse_type(sql_type)
+            .map_err(|error| DataFusionError::External(Box::new(error)))?;
         Ok(Some(Arc::new(sql_type.to_field("", true))))
     }
 }
@@ -197,32 +243,64 @@ impl TypePlanner for SqlTypes {
 struct BagSetOperations;
 
 impl RelationPlanner for BagSetOperations {
-    fn plan_relation(&self, relation: TableFactor, context: &mut dyn RelationPlannerContext) -> Result<RelationPlanning> {
-        let TableFactor::NestedJoin { table_with_joins, alias: Some(alias) } = relation else {
+    fn plan_relation(
+        &self,
+        relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<RelationPlanning> {
+        let TableFactor::NestedJoin {
+            table_with_joins,
+            alias: Some(alias),
+        } = relation
+        else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
         let name = fold(&alias.name);
         let except = name == rewrite::EXCEPT_ALL;
         if !except && name != rewrite::INTERSECT_ALL {
-            return Ok(RelationPlanning::Original(Box::new(TableFactor::NestedJoin { table_with_joins, alias: Some(alias) })));
+            return Ok(RelationPlanning::Original(Box::new(
+                TableFactor::NestedJoin {
+                    table_with_joins,
+                    alias: Some(alias),
+                },
+            )));
         }
-        let mut sides = std::iter::once(table_with_joins.relation).chain(table_with_joins.joins.into_iter().map(|join| join.relation));
+        let mut sides = std::iter::once(table_with_joins.relation)
+            .chain(table_with_joins.joins.into_iter().map(|join| join.relation));
         let mut side = || match sides.next() {
             Some(factor) => context.plan(factor),
-            None => Err(DataFusionError::Internal("set operation without operand".to_owned())),
+            None => Err(DataFusionError::Internal(
+                "set operation without operand".to_owned(),
+            )),
         };
         let (left, right) = (side()?, side()?);
         if left.schema().fields().len() != right.schema().fields().len() {
             let operation = if except { "EXCEPT" } else { "INTERSECT" };
-            return Err(DataFusionError::External(Box::new(Error::syntax(format!("each {operation} query must have the same number of columns")))));
+            return Err(DataFusionError::External(Box::new(Error::syntax(format!(
+                "each {operation} query must have the same number of columns"
+            )))));
         }
-        let names: Vec<String> = left.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let names: Vec<String> = left
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect();
         let (left, right) = (numbered(left, &names)?, numbered(right, &names)?);
-        let plan = if except { LogicalPlanBuilder::except(left, right, false)? } else { LogicalPlanBuilder::intersect(left, right, false)? };
+        let plan = if except {
+            LogicalPlanBuilder::except(left, right, false)?
+        } else {
+            LogicalPlanBuilder::intersect(left, right, false)?
+        };
         let columns = plan.schema().columns();
-        let shown = columns.into_iter().zip(&names).map(|(column, name)| Expr::Column(column).alias(name));
+        let shown = columns
+            .into_iter()
+            .zip(&names)
+            .map(|(column, name)| Expr::Column(column).alias(name));
         let plan = LogicalPlanBuilder::from(plan).project(shown)?.build()?;
-        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, None))))
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(
+            plan, None,
+        ))))
     }
 }
 
@@ -231,14 +309,30 @@ fn numbered(plan: LogicalPlan, names: &[String]) -> Result<LogicalPlan> {
     let row_number = flowstone_functions::registry()
         .window("row_number")
         .ok_or_else(|| DataFusionError::Internal("no function row_number".to_owned()))?;
-    let columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
-    let mut window = WindowFunction::new(WindowFunctionDefinition::WindowUDF(row_number), Vec::new());
+    let columns: Vec<Expr> = plan
+        .schema()
+        .columns()
+        .into_iter()
+        .map(Expr::Column)
+        .collect();
+    let mut window =
+        WindowFunction::new(WindowFunctionDefinition::WindowUDF(row_number), Vec::new());
     window.params.partition_by.clone_from(&columns);
-    window.params.order_by = columns.first().map(|column| Sort::new(column.clone(), true, false)).into_iter().collect();
+    window.params.order_by = columns
+        .first()
+        .map(|column| Sort::new(column.clone(), true, false))
+        .into_iter()
+        .collect();
     window.params.window_frame = WindowFrame::new(Some(true));
     let number = Expr::from(window).alias("\u{1}number");
-    let plan = LogicalPlanBuilder::from(plan).window(vec![number])?.build()?;
-    let mut projected: Vec<Expr> = columns.into_iter().zip(names).map(|(column, name)| column.alias(name)).collect();
+    let plan = LogicalPlanBuilder::from(plan)
+        .window(vec![number])?
+        .build()?;
+    let mut projected: Vec<Expr> = columns
+        .into_iter()
+        .zip(names)
+        .map(|(column, name)| column.alias(name))
+        .collect();
     projected.push(Expr::Column(Column::new_unqualified("\u{1}number")));
     LogicalPlanBuilder::from(plan).project(projected)?.build()
 }

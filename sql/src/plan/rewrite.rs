@@ -9,9 +9,11 @@ use std::ops::ControlFlow;
 
 use flowstone_types::SqlType;
 use sqlparser::ast::{
-    AccessExpr, BinaryOperator, CaseWhen, DateTimeField, DictionaryField, Distinct, Expr, Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
-    FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, LimitClause, ObjectName, Offset, OrderBy, OrderByKind, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, TableFactor, TableWithJoins, UnaryOperator, Value, VisitMut, VisitorMut,
+    AccessExpr, BinaryOperator, CaseWhen, DateTimeField, DictionaryField, Distinct, Expr, Fetch,
+    Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList,
+    FunctionArguments, GroupByExpr, Ident, LimitClause, ObjectName, Offset, OrderBy, OrderByKind,
+    Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator,
+    SetQuantifier, TableFactor, TableWithJoins, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
 use super::names::{self, INTERNAL, fold, quoted, table_alias};
@@ -56,7 +58,13 @@ pub(super) fn rewrite(ctx: &PlanContext<'_>, query: &mut Query) -> Result<(), Er
 pub(super) fn marker(key: &str, values: Vec<Expr>) -> Expr {
     let mut key = Some(format!("{INTERNAL}{key}"));
     Expr::Dictionary(
-        values.into_iter().map(|value| DictionaryField { key: Ident::new(key.take().unwrap_or_default()), value: Box::new(value) }).collect(),
+        values
+            .into_iter()
+            .map(|value| DictionaryField {
+                key: Ident::new(key.take().unwrap_or_default()),
+                value: Box::new(value),
+            })
+            .collect(),
     )
 }
 
@@ -100,12 +108,19 @@ fn protect(expr: &mut Expr) {
 
 /// The call `name(args)`.
 pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
-    let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
+    let args = args
+        .into_iter()
+        .map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)))
+        .collect();
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args,
+            clauses: Vec::new(),
+        }),
         filter: None,
         null_treatment: None,
         over: None,
@@ -115,11 +130,22 @@ pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
 
 /// `left op right`
 pub(super) fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
-    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
+    Expr::BinaryOp {
+        left: Box::new(left),
+        op,
+        right: Box::new(right),
+    }
 }
 
 fn negate_if(negated: bool, expr: Expr) -> Expr {
-    if negated { Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(expr))) } } else { expr }
+    if negated {
+        Expr::UnaryOp {
+            op: UnaryOperator::Not,
+            expr: Box::new(Expr::Nested(Box::new(expr))),
+        }
+    } else {
+        expr
+    }
 }
 
 struct Rewriter<'c, 'a> {
@@ -179,23 +205,46 @@ fn flow(result: Result<(), Error>) -> ControlFlow<Error> {
 
 fn prepare_query(query: &mut Query) -> Result<(), Error> {
     if let Some(with) = &query.with
-        && with.cte_tables.iter().any(|cte| cte.alias.columns.iter().any(|column| column.data_type.is_some()))
+        && with.cte_tables.iter().any(|cte| {
+            cte.alias
+                .columns
+                .iter()
+                .any(|column| column.data_type.is_some())
+        })
     {
-        return Err(Error::unsupported("column types in common table expressions are not supported"));
+        return Err(Error::unsupported(
+            "column types in common table expressions are not supported",
+        ));
     }
-    if let Some(Fetch { with_ties, percent, quantity }) = query.fetch.take() {
+    if let Some(Fetch {
+        with_ties,
+        percent,
+        quantity,
+    }) = query.fetch.take()
+    {
         if with_ties || percent {
-            return Err(Error::unsupported("FETCH FIRST … WITH TIES and PERCENT are not supported"));
+            return Err(Error::unsupported(
+                "FETCH FIRST … WITH TIES and PERCENT are not supported",
+            ));
         }
         let count = quantity.unwrap_or_else(|| Expr::value(Value::Number("1".to_owned(), true)));
         match &mut query.limit_clause {
             Some(LimitClause::LimitOffset { limit, .. }) => *limit = Some(count),
-            clause => *clause = Some(LimitClause::LimitOffset { limit: Some(count), offset: None, limit_by: Vec::new() }),
+            clause => {
+                *clause = Some(LimitClause::LimitOffset {
+                    limit: Some(count),
+                    offset: None,
+                    limit_by: Vec::new(),
+                })
+            }
         }
     }
     query.locks.clear();
     if let Some(LimitClause::LimitOffset { limit, offset, .. }) = &mut query.limit_clause {
-        for expr in limit.iter_mut().chain(offset.iter_mut().map(|Offset { value, .. }| value)) {
+        for expr in limit
+            .iter_mut()
+            .chain(offset.iter_mut().map(|Offset { value, .. }| value))
+        {
             protect(expr);
             if let Expr::Value(value) = expr
                 && matches!(value.value, Value::Placeholder(_))
@@ -204,7 +253,11 @@ fn prepare_query(query: &mut Query) -> Result<(), Error> {
             }
         }
     }
-    if let Some(OrderBy { kind: OrderByKind::Expressions(exprs), .. }) = &mut query.order_by {
+    if let Some(OrderBy {
+        kind: OrderByKind::Expressions(exprs),
+        ..
+    }) = &mut query.order_by
+    {
         for order in exprs {
             protect(&mut order.expr);
         }
@@ -233,7 +286,13 @@ fn mark_cells(body: &mut SetExpr) {
 
 /// DataFusion plans EXCEPT ALL and INTERSECT ALL as joins, which gives wrong multiplicities: hand them to our relation planner.
 fn rewrite_set_operations(body: &mut SetExpr) {
-    let SetExpr::SetOperation { left, right, op, set_quantifier } = body else {
+    let SetExpr::SetOperation {
+        left,
+        right,
+        op,
+        set_quantifier,
+    } = body
+    else {
         return;
     };
     rewrite_set_operations(left);
@@ -244,16 +303,33 @@ fn rewrite_set_operations(body: &mut SetExpr) {
         _ => return,
     };
     let side = |body: &mut Box<SetExpr>| {
-        let taken = std::mem::replace(&mut **body, SetExpr::Values(sqlparser::ast::Values { explicit_row: false, value_keyword: false, rows: Vec::new() }));
-        TableFactor::Derived { lateral: false, subquery: Box::new(names::query(taken)), alias: Some(table_alias("\u{1}side")), sample: None }
+        let taken = std::mem::replace(
+            &mut **body,
+            SetExpr::Values(sqlparser::ast::Values {
+                explicit_row: false,
+                value_keyword: false,
+                rows: Vec::new(),
+            }),
+        );
+        TableFactor::Derived {
+            lateral: false,
+            subquery: Box::new(names::query(taken)),
+            alias: Some(table_alias("\u{1}side")),
+            sample: None,
+        }
     };
     let join = sqlparser::ast::Join {
         relation: side(right),
         global: false,
-        join_operator: sqlparser::ast::JoinOperator::CrossJoin(sqlparser::ast::JoinConstraint::None),
+        join_operator: sqlparser::ast::JoinOperator::CrossJoin(
+            sqlparser::ast::JoinConstraint::None,
+        ),
     };
     let relation = TableFactor::NestedJoin {
-        table_with_joins: Box::new(TableWithJoins { relation: side(left), joins: vec![join] }),
+        table_with_joins: Box::new(TableWithJoins {
+            relation: side(left),
+            joins: vec![join],
+        }),
         alias: Some(table_alias(alias)),
     };
     *body = SetExpr::Select(Box::new(names::select_all(relation)));
@@ -261,12 +337,27 @@ fn rewrite_set_operations(body: &mut SetExpr) {
 
 fn prepare_factor(factor: &mut TableFactor, number: usize) -> Result<(), Error> {
     match factor {
-        TableFactor::Derived { alias: alias @ None, .. } => *alias = Some(table_alias(&format!("{INTERNAL}derived{number}"))),
-        TableFactor::Table { name, alias, args: Some(arguments), with_ordinality, .. } => {
+        TableFactor::Derived {
+            alias: alias @ None,
+            ..
+        } => *alias = Some(table_alias(&format!("{INTERNAL}derived{number}"))),
+        TableFactor::Table {
+            name,
+            alias,
+            args: Some(arguments),
+            with_ordinality,
+            ..
+        } => {
             let arguments = std::mem::take(&mut arguments.args);
             *factor = table_function(name, arguments, alias.take(), *with_ordinality)?;
         }
-        TableFactor::Function { name, args, alias, with_ordinality, .. } => {
+        TableFactor::Function {
+            name,
+            args,
+            alias,
+            with_ordinality,
+            ..
+        } => {
             let arguments = std::mem::take(args);
             *factor = table_function(name, arguments, alias.take(), *with_ordinality)?;
         }
@@ -281,7 +372,10 @@ fn name_single_column(alias: &mut Option<sqlparser::ast::TableAlias>, function: 
     let alias = alias.get_or_insert_with(|| table_alias(function));
     if alias.columns.is_empty() {
         let name = quoted(&fold(&alias.name));
-        alias.columns.push(sqlparser::ast::TableAliasColumnDef { name, data_type: None });
+        alias.columns.push(sqlparser::ast::TableAliasColumnDef {
+            name,
+            data_type: None,
+        });
     }
 }
 
@@ -296,26 +390,65 @@ fn table_function(
         return Err(Error::unsupported("WITH ORDINALITY is not supported"));
     }
     if !SET_RETURNING.contains(&function.as_str()) {
-        return Err(Error::unsupported(format!("function {function} cannot be used in FROM")));
+        return Err(Error::unsupported(format!(
+            "function {function} cannot be used in FROM"
+        )));
     }
     let mut values = Vec::new();
     for argument in arguments {
         match argument {
             FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => values.push(expr),
-            other => return Err(Error::unsupported(format!("function argument {other} is not supported here"))),
+            other => {
+                return Err(Error::unsupported(format!(
+                    "function argument {other} is not supported here"
+                )));
+            }
         }
     }
     name_single_column(&mut alias, &function);
-    let array_exprs = if function == "unnest" { values } else { vec![call(&function, values)] };
-    Ok(TableFactor::UNNEST { alias, array_exprs, with_offset: false, with_offset_alias: None, with_ordinality: false })
+    let array_exprs = if function == "unnest" {
+        values
+    } else {
+        vec![marker(
+            &format!("set:{}", array_function(&function)),
+            values,
+        )]
+    };
+    Ok(TableFactor::UNNEST {
+        alias,
+        array_exprs,
+        with_offset: false,
+        with_offset_alias: None,
+        with_ordinality: false,
+    })
+}
+
+/// The scalar function that yields, as an array, the rows of a set-returning one.
+fn array_function(function: &str) -> &str {
+    match function {
+        "regexp_split_to_table" => "regexp_split_to_array",
+        "string_to_table" => "string_to_array",
+        "jsonb_array_elements" | "json_array_elements" => "jsonb_array_elements_list",
+        "jsonb_array_elements_text" | "json_array_elements_text" => {
+            "jsonb_array_elements_text_list"
+        }
+        "jsonb_object_keys" | "json_object_keys" => "jsonb_object_keys_list",
+        other => other,
+    }
 }
 
 /// DISTINCT ON (1) means the first item.
 fn resolve_ordinal(expr: &mut Expr, projection: &[SelectItem]) {
     let Expr::Value(value) = &*expr else { return };
-    let Value::Number(digits, _) = &value.value else { return };
-    let item = digits.parse::<usize>().ok().and_then(|ordinal| projection.get(ordinal.checked_sub(1)?));
-    if let Some(SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }) = item {
+    let Value::Number(digits, _) = &value.value else {
+        return;
+    };
+    let item = digits
+        .parse::<usize>()
+        .ok()
+        .and_then(|ordinal| projection.get(ordinal.checked_sub(1)?));
+    if let Some(SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }) = item
+    {
         *expr = item.clone();
     }
 }
@@ -323,13 +456,28 @@ fn resolve_ordinal(expr: &mut Expr, projection: &[SelectItem]) {
 /// `SELECT a.id::text … ORDER BY a.id` has an output column `id` beside the input column `id`: DataFusion calls the latter ambiguous. The name of such
 /// an output column is hidden from the rest of the query; where ORDER BY means it, it says so by number.
 fn hide_cast_names(query: &mut Query) {
-    let Some(OrderBy { kind: OrderByKind::Expressions(order), .. }) = &mut query.order_by else { return };
-    let SetExpr::Select(select) = &mut *query.body else { return };
-    if select.projection.iter().any(|item| !matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. })) {
+    let Some(OrderBy {
+        kind: OrderByKind::Expressions(order),
+        ..
+    }) = &mut query.order_by
+    else {
+        return;
+    };
+    let SetExpr::Select(select) = &mut *query.body else {
+        return;
+    };
+    if select.projection.iter().any(|item| {
+        !matches!(
+            item,
+            SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }
+        )
+    }) {
         return;
     }
     for (index, item) in select.projection.iter_mut().enumerate() {
-        let SelectItem::UnnamedExpr(expr @ Expr::Cast { .. }) = item else { continue };
+        let SelectItem::UnnamedExpr(expr @ Expr::Cast { .. }) = item else {
+            continue;
+        };
         let name = column_name(expr);
         for order in order.iter_mut() {
             if matches!(&order.expr, Expr::Identifier(ident) if fold(ident) == name) {
@@ -337,7 +485,10 @@ fn hide_cast_names(query: &mut Query) {
             }
         }
         let expr = std::mem::replace(expr, Expr::value(Value::Null));
-        *item = SelectItem::ExprWithAlias { expr, alias: quoted(&format!("{name}{INTERNAL}{index}")) };
+        *item = SelectItem::ExprWithAlias {
+            expr,
+            alias: quoted(&format!("{name}{INTERNAL}{index}")),
+        };
     }
 }
 
@@ -364,9 +515,19 @@ impl VisitorMut for CountExists {
             && let Expr::Exists { subquery, negated } = expr
         {
             let zero = Expr::value(Value::Number("0".to_owned(), false));
-            let op = if *negated { BinaryOperator::Eq } else { BinaryOperator::Gt };
+            let op = if *negated {
+                BinaryOperator::Eq
+            } else {
+                BinaryOperator::Gt
+            };
             let test = binary(count_rows(), op, zero);
-            let taken = std::mem::replace(&mut **subquery, names::query(SetExpr::Select(Box::new(names::select(Vec::new(), Vec::new())))));
+            let taken = std::mem::replace(
+                &mut **subquery,
+                names::query(SetExpr::Select(Box::new(names::select(
+                    Vec::new(),
+                    Vec::new(),
+                )))),
+            );
             *expr = Expr::Subquery(Box::new(over_rows(taken, vec![test])));
         }
         ControlFlow::Continue(())
@@ -376,8 +537,13 @@ impl VisitorMut for CountExists {
 /// `count(*)`
 fn count_rows() -> Expr {
     let mut count = call("count", Vec::new());
-    if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut count {
-        list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Wildcard));
+    if let Expr::Function(Function {
+        args: FunctionArguments::List(list),
+        ..
+    }) = &mut count
+    {
+        list.args
+            .push(FunctionArg::Unnamed(FunctionArgExpr::Wildcard));
     }
     count
 }
@@ -403,7 +569,13 @@ const fn item_expr(item: &SelectItem) -> Option<&Expr> {
 
 /// Aggregates `items` over the rows of `query`.
 fn over_rows(mut query: Query, items: Vec<Expr>) -> Query {
-    let items = items.into_iter().map(|expr| SelectItem::ExprWithAlias { alias: quoted(&column_name(&expr)), expr }).collect();
+    let items = items
+        .into_iter()
+        .map(|expr| SelectItem::ExprWithAlias {
+            alias: quoted(&column_name(&expr)),
+            expr,
+        })
+        .collect();
     if is_plain(&query)
         && let SetExpr::Select(select) = &mut *query.body
     {
@@ -411,9 +583,19 @@ fn over_rows(mut query: Query, items: Vec<Expr>) -> Query {
         query.order_by = None;
         return query;
     }
-    let relation =
-        TableFactor::Derived { lateral: false, subquery: Box::new(query), alias: Some(table_alias("\u{1}rows")), sample: None };
-    names::query(SetExpr::Select(Box::new(names::select(items, vec![TableWithJoins { relation, joins: Vec::new() }]))))
+    let relation = TableFactor::Derived {
+        lateral: false,
+        subquery: Box::new(query),
+        alias: Some(table_alias("\u{1}rows")),
+        sample: None,
+    };
+    names::query(SetExpr::Select(Box::new(names::select(
+        items,
+        vec![TableWithJoins {
+            relation,
+            joins: Vec::new(),
+        }],
+    ))))
 }
 
 /// Whether an expression calls an aggregate function outside of its subqueries.
@@ -435,7 +617,9 @@ fn has_aggregate(expr: &Expr) -> bool {
             if self.depth == 0
                 && let Expr::Function(function) = expr
                 && function.over.is_none()
-                && names::fold_name(&function.name).pop().is_some_and(|name| flowstone_functions::registry().aggregate(&name).is_some())
+                && names::fold_name(&function.name)
+                    .pop()
+                    .is_some_and(|name| flowstone_functions::registry().aggregate(&name).is_some())
             {
                 return ControlFlow::Break(());
             }
@@ -447,32 +631,223 @@ fn has_aggregate(expr: &Expr) -> bool {
 
 /// A subquery in place of a value yields one row at most, or an error at run time. One that aggregates without groups, or reads no table, does; any
 /// other is made to: its first value, if it counts no more than one row.
-fn scalar_subquery(query: Query) -> Result<Query, Error> {
+fn scalar_subquery(mut query: Query) -> Result<Expr, Error> {
+    let condition = if is_plain(&query) {
+        unnest_correlation(&mut query)
+    } else {
+        None
+    };
+    let value = Expr::Subquery(Box::new(at_most_one_row(query)?));
+    Ok(match condition {
+        None => value,
+        Some(condition) => marker("case", vec![condition, value]),
+    })
+}
+
+/// Helps DataFusion, which unnests only equalities between an inner and an outer column: conditions on outer columns alone are taken out and returned,
+/// and where an outer column equals an inner one, the inner one stands for it in the other conditions.
+fn unnest_correlation(query: &mut Query) -> Option<Expr> {
+    let SetExpr::Select(select) = &mut *query.body else {
+        return None;
+    };
+    let mut inner = Vec::new();
+    for table in &select.from {
+        for factor in
+            std::iter::once(&table.relation).chain(table.joins.iter().map(|join| &join.relation))
+        {
+            match factor {
+                TableFactor::Table {
+                    alias: Some(alias), ..
+                }
+                | TableFactor::Derived {
+                    alias: Some(alias), ..
+                } => inner.push(fold(&alias.name)),
+                _ => return None,
+            }
+        }
+    }
+    let mut conjuncts = Vec::new();
+    split_and(select.selection.take()?, &mut conjuncts);
+    let equal: Vec<(Expr, Expr)> = conjuncts
+        .iter()
+        .filter_map(|conjunct| outer_and_inner(conjunct, &inner))
+        .collect();
+    let mut outside = Vec::new();
+    let mut kept = Vec::new();
+    for mut conjunct in conjuncts {
+        match sides(&conjunct, &inner) {
+            Some((true, false)) => {
+                outside.push(conjunct);
+                continue;
+            }
+            Some((true, true)) if outer_and_inner(&conjunct, &inner).is_none() => {
+                substitute(&mut conjunct, &equal)
+            }
+            _ => {}
+        }
+        kept.push(conjunct);
+    }
+    let all = |conjuncts: Vec<Expr>| {
+        conjuncts
+            .into_iter()
+            .reduce(|left, right| binary(left, BinaryOperator::And, right))
+    };
+    select.selection = all(kept);
+    all(outside)
+}
+
+fn split_and(expr: Expr, into: &mut Vec<Expr>) {
+    match expr {
+        Expr::BinaryOp {
+            left,
+            op: BinaryOperator::And,
+            right,
+        } => {
+            split_and(*left, into);
+            split_and(*right, into);
+        }
+        Expr::Nested(inner)
+            if matches!(
+                &*inner,
+                Expr::BinaryOp {
+                    op: BinaryOperator::And,
+                    ..
+                }
+            ) =>
+        {
+            split_and(*inner, into)
+        }
+        other => into.push(other),
+    }
+}
+
+/// `outer.column = inner.column`, in this order.
+fn outer_and_inner(expr: &Expr, inner: &[String]) -> Option<(Expr, Expr)> {
+    let Expr::BinaryOp {
+        left,
+        op: BinaryOperator::Eq,
+        right,
+    } = expr
+    else {
+        return None;
+    };
+    let is_column = |expr: &Expr| matches!(expr, Expr::CompoundIdentifier(_));
+    if !is_column(left) || !is_column(right) {
+        return None;
+    }
+    match (sides(left, inner)?, sides(right, inner)?) {
+        ((true, false), (false, true)) => Some(((**left).clone(), (**right).clone())),
+        ((false, true), (true, false)) => Some(((**right).clone(), (**left).clone())),
+        _ => None,
+    }
+}
+
+/// Whether an expression has outer columns and whether it has inner ones; `None` if that cannot be told.
+fn sides(expr: &Expr, inner: &[String]) -> Option<(bool, bool)> {
+    struct Sides<'i> {
+        inner: &'i [String],
+        found: (bool, bool),
+    }
+    impl sqlparser::ast::Visitor for Sides<'_> {
+        type Break = ();
+        fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
+            ControlFlow::Break(())
+        }
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Identifier(_) => ControlFlow::Break(()),
+                Expr::CompoundIdentifier(parts) => {
+                    let is_inner = parts
+                        .iter()
+                        .rev()
+                        .nth(1)
+                        .is_some_and(|table| self.inner.contains(&fold(table)));
+                    if is_inner {
+                        self.found.1 = true
+                    } else {
+                        self.found.0 = true
+                    }
+                    ControlFlow::Continue(())
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    let mut sides = Sides {
+        inner,
+        found: (false, false),
+    };
+    match sqlparser::ast::Visit::visit(expr, &mut sides) {
+        ControlFlow::Break(()) => None,
+        ControlFlow::Continue(()) => Some(sides.found),
+    }
+}
+
+fn substitute(expr: &mut Expr, equal: &[(Expr, Expr)]) {
+    let outcome = sqlparser::ast::visit_expressions_mut(expr, |part| {
+        if let Some((_, inner)) = equal.iter().find(|(outer, _)| outer == part) {
+            *part = inner.clone();
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    debug_assert!(outcome.is_continue(), "the visitor never breaks");
+}
+
+/// See [`scalar_subquery`].
+fn at_most_one_row(query: Query) -> Result<Query, Error> {
     let SetExpr::Select(select) = &*query.body else {
         return Ok(query);
     };
     let single = select.from.is_empty()
-        || (select.projection.iter().filter_map(item_expr).any(has_aggregate)
+        || (select
+            .projection
+            .iter()
+            .filter_map(item_expr)
+            .any(has_aggregate)
             && matches!(&select.group_by, GroupByExpr::Expressions(exprs, _) if exprs.is_empty()))
         || matches!(&query.limit_clause, Some(LimitClause::LimitOffset { limit: Some(Expr::Value(value)), .. })
             if matches!(&value.value, Value::Number(digits, _) if digits == "1" || digits == "0"));
     if single {
         return Ok(query);
     }
-    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] = select.projection.as_slice() else {
+    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] =
+        select.projection.as_slice()
+    else {
         if matches!(select.projection.as_slice(), [_, _, ..]) {
             return Err(Error::syntax("subquery must return only one column"));
         }
         return Ok(query);
     };
     let plain = is_plain(&query);
-    let value = if plain { item.clone() } else { Expr::CompoundIdentifier(vec![quoted("\u{1}rows"), quoted("value")]) };
-    let one = marker("int8", vec![Expr::value(Value::Number("1".to_owned(), true))]);
+    let value = if plain {
+        item.clone()
+    } else {
+        Expr::CompoundIdentifier(vec![quoted("\u{1}rows"), quoted("value")])
+    };
+    let one = marker(
+        "int8",
+        vec![Expr::value(Value::Number("1".to_owned(), true))],
+    );
     let at_most_one = binary(count_rows(), BinaryOperator::LtEq, one);
     // A cast that fails: its text is the message.
     let complaint = string("more than one row returned by a subquery used as an expression: ");
-    let failure = cast(binary(complaint, BinaryOperator::StringConcat, cast(count_rows(), &SqlType::Text)), &SqlType::Bool);
-    let checked = marker("case", vec![at_most_one, call("first_value", vec![value]), failure, Expr::value(Value::Null)]);
+    let failure = cast(
+        binary(
+            complaint,
+            BinaryOperator::StringConcat,
+            cast(count_rows(), &SqlType::Text),
+        ),
+        &SqlType::Bool,
+    );
+    let checked = marker(
+        "case",
+        vec![
+            at_most_one,
+            call("first_value", vec![value]),
+            failure,
+            Expr::value(Value::Null),
+        ],
+    );
     let mut query = query;
     if !plain
         && let SetExpr::Select(select) = &mut *query.body
@@ -480,7 +855,10 @@ fn scalar_subquery(query: Query) -> Result<Query, Error> {
         && let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
     {
         let expr = std::mem::replace(expr, Expr::value(Value::Null));
-        *item = SelectItem::ExprWithAlias { expr, alias: quoted("value") };
+        *item = SelectItem::ExprWithAlias {
+            expr,
+            alias: quoted("value"),
+        };
     }
     Ok(over_rows(query, vec![checked]))
 }
@@ -488,11 +866,15 @@ fn scalar_subquery(query: Query) -> Result<Query, Error> {
 /// Gives each item of a select list the name PostgreSQL gives it, and names that occur again a suffix that is taken off at the edge.
 fn name_items(projection: &mut [SelectItem]) {
     let mut seen: Vec<String> = Vec::new();
-    let everything = projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_)));
+    let everything = projection
+        .iter()
+        .any(|item| matches!(item, SelectItem::Wildcard(_)));
     let all_of: Vec<String> = projection
         .iter()
         .filter_map(|item| match item {
-            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => names::fold_name(name).pop(),
+            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+                names::fold_name(name).pop()
+            }
             _ => None,
         })
         .collect();
@@ -503,13 +885,23 @@ fn name_items(projection: &mut [SelectItem]) {
                     Expr::CompoundIdentifier(parts) => parts.iter().rev().nth(1).map(fold),
                     _ => None,
                 };
-                (column_name(expr), matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)), qualifier)
+                (
+                    column_name(expr),
+                    matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)),
+                    qualifier,
+                )
             }
             SelectItem::ExprWithAlias { alias, .. } => (fold(alias), false, None),
             _ => continue,
         };
-        let repeated = seen.contains(&name) || (plain && (everything || qualifier.is_some_and(|qualifier| all_of.contains(&qualifier))));
-        let alias = if repeated { quoted(&format!("{name}{INTERNAL}{index}")) } else { quoted(&name) };
+        let repeated = seen.contains(&name)
+            || (plain
+                && (everything || qualifier.is_some_and(|qualifier| all_of.contains(&qualifier))));
+        let alias = if repeated {
+            quoted(&format!("{name}{INTERNAL}{index}"))
+        } else {
+            quoted(&name)
+        };
         seen.push(name);
         match item {
             SelectItem::UnnamedExpr(expr) if repeated || !plain => {
@@ -533,7 +925,9 @@ fn figure_name(expr: &Expr) -> Option<(String, bool)> {
     match expr {
         Expr::Identifier(ident) => Some((fold(ident), true)),
         Expr::CompoundIdentifier(parts) => parts.last().map(|ident| (fold(ident), true)),
-        Expr::Function(function) => names::fold_name(&function.name).pop().map(|name| (name, true)),
+        Expr::Function(function) => names::fold_name(&function.name)
+            .pop()
+            .map(|name| (name, true)),
         Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => figure_name(inner),
         Expr::CompoundFieldAccess { root, access_chain } => {
             let field = access_chain.iter().rev().find_map(|access| match access {
@@ -542,13 +936,19 @@ fn figure_name(expr: &Expr) -> Option<(String, bool)> {
             });
             field.or_else(|| figure_name(root))
         }
-        Expr::Cast { expr: inner, data_type, .. } => match figure_name(inner) {
+        Expr::Cast {
+            expr: inner,
+            data_type,
+            ..
+        } => match figure_name(inner) {
             Some((name, true)) => Some((name, true)),
             _ => Some((type_name(data_type), false)),
         },
         Expr::TypedString(typed) => Some((type_name(&typed.data_type), false)),
         Expr::Interval(_) => Some(("interval".to_owned(), false)),
-        Expr::Value(value) if matches!(value.value, Value::Boolean(_)) => Some(("bool".to_owned(), false)),
+        Expr::Value(value) if matches!(value.value, Value::Boolean(_)) => {
+            Some(("bool".to_owned(), false))
+        }
         Expr::Case { else_result, .. } => match else_result.as_deref().and_then(figure_name) {
             Some((name, true)) => Some((name, true)),
             _ => Some(("case".to_owned(), false)),
@@ -610,11 +1010,22 @@ pub(super) fn internal_type_name(sql_type: &SqlType) -> String {
 }
 
 fn number(digits: &str, negative: bool) -> Result<Expr, Error> {
-    let text = if negative { format!("-{digits}") } else { digits.to_owned() }.replace('_', "");
+    let text = if negative {
+        format!("-{digits}")
+    } else {
+        digits.to_owned()
+    }
+    .replace('_', "");
     let literal = |digits: &str| Expr::value(Value::Number(digits.to_owned(), true));
     let magnitude = literal(&digits.replace('_', ""));
-    let signed =
-        if negative { Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(magnitude) } } else { magnitude };
+    let signed = if negative {
+        Expr::UnaryOp {
+            op: UnaryOperator::Minus,
+            expr: Box::new(magnitude),
+        }
+    } else {
+        magnitude
+    };
     if text.parse::<i32>().is_ok() {
         return Ok(marker("int4", vec![signed]));
     }
@@ -622,7 +1033,10 @@ fn number(digits: &str, negative: bool) -> Result<Expr, Error> {
         return Ok(marker("int8", vec![signed]));
     }
     let Some(plain) = plain_decimal(&text) else {
-        return Err(Error::new(ErrorKind::NumericOutOfRange, "value overflows numeric format"));
+        return Err(Error::new(
+            ErrorKind::NumericOutOfRange,
+            "value overflows numeric format",
+        ));
     };
     Ok(marker("numeric", vec![string(plain)]))
 }
@@ -634,7 +1048,9 @@ fn plain_decimal(text: &str) -> Option<String> {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
         None => (lower.as_str(), 0),
     };
-    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
+    let (sign, mantissa) = mantissa
+        .strip_prefix('-')
+        .map_or(("", mantissa), |rest| ("-", rest));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let mut digits = format!("{whole}{fraction}");
     let mut scale = i32::try_from(fraction.len()).ok()?.checked_sub(exponent)?;
@@ -662,20 +1078,42 @@ fn rewrite_expr(ctx: &PlanContext<'_>, expr: Expr) -> Result<Expr, Error> {
             _ => expr,
         },
         // The operand was rewritten before: -1 is one literal, as in PostgreSQL.
-        Expr::UnaryOp { op: UnaryOperator::Minus, expr: operand } => match literal_digits(&operand) {
+        Expr::UnaryOp {
+            op: UnaryOperator::Minus,
+            expr: operand,
+        } => match literal_digits(&operand) {
             Some(digits) => number(&digits, true)?,
             None => marker("negate", vec![*operand]),
         },
-        Expr::UnaryOp { op: UnaryOperator::Plus, expr: operand } => *operand,
-        Expr::Collate { expr: inner, collation } => {
+        Expr::UnaryOp {
+            op: UnaryOperator::Plus,
+            expr: operand,
+        } => *operand,
+        Expr::Collate {
+            expr: inner,
+            collation,
+        } => {
             let name = names::fold_name(&collation).pop().unwrap_or_default();
-            if !matches!(name.as_str(), "default" | "c" | "posix" | "ucs_basic" | "c.utf-8" | "c.utf8") {
-                return Err(Error::unsupported(format!("collation \"{name}\" is not supported")));
+            if !matches!(
+                name.as_str(),
+                "default" | "c" | "posix" | "ucs_basic" | "c.utf-8" | "c.utf8"
+            ) {
+                return Err(Error::unsupported(format!(
+                    "collation \"{name}\" is not supported"
+                )));
             }
             *inner
         }
-        Expr::BinaryOp { left, op, right } => Expr::BinaryOp { left, op: operator(op)?, right },
-        Expr::Cast { expr: inner, data_type, .. } => rewrite_cast(ctx, *inner, &data_type)?,
+        Expr::BinaryOp { left, op, right } => Expr::BinaryOp {
+            left,
+            op: operator(op)?,
+            right,
+        },
+        Expr::Cast {
+            expr: inner,
+            data_type,
+            ..
+        } => rewrite_cast(ctx, *inner, &data_type)?,
         Expr::TypedString(typed) => {
             let text = typed.value.into_string().unwrap_or_default();
             rewrite_cast(ctx, string(text), &typed.data_type)?
@@ -684,25 +1122,54 @@ fn rewrite_expr(ctx: &PlanContext<'_>, expr: Expr) -> Result<Expr, Error> {
             let text = interval_text(&interval)?;
             constant(text, &SqlType::Interval)
         }
-        Expr::Between { expr: value, negated, low, high } => {
+        Expr::Between {
+            expr: value,
+            negated,
+            low,
+            high,
+        } => {
             let value = *value;
             let above = binary(value.clone(), BinaryOperator::GtEq, *low);
             let below = binary(value, BinaryOperator::LtEq, *high);
-            negate_if(negated, Expr::Nested(Box::new(binary(above, BinaryOperator::And, below))))
+            negate_if(
+                negated,
+                Expr::Nested(Box::new(binary(above, BinaryOperator::And, below))),
+            )
         }
-        Expr::InList { expr: value, list, negated } => {
+        Expr::InList {
+            expr: value,
+            list,
+            negated,
+        } => {
             let mut values = vec![*value];
             values.extend(list);
             marker(if negated { "notin" } else { "in" }, values)
         }
-        Expr::Case { operand, conditions, else_result, .. } => case(operand, conditions, else_result),
-        Expr::AtTimeZone { timestamp, time_zone } => call("timezone", vec![*time_zone, *timestamp]),
+        Expr::Case {
+            operand,
+            conditions,
+            else_result,
+            ..
+        } => case(operand, conditions, else_result),
+        Expr::AtTimeZone {
+            timestamp,
+            time_zone,
+        } => call("timezone", vec![*time_zone, *timestamp]),
         Expr::Function(function) => rewrite_function(ctx, function)?,
-        Expr::Subquery(query) => Expr::Subquery(Box::new(scalar_subquery(*query)?)),
+        Expr::Subquery(query) => scalar_subquery(*query)?,
         Expr::IsDistinctFrom(left, right) => marker("distinct", vec![*left, *right]),
         Expr::IsNotDistinctFrom(left, right) => marker("notdistinct", vec![*left, *right]),
-        Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } if !matches!(*right, Expr::Subquery(_)) => marker("any", vec![*left, *right]),
-        Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } if !matches!(*right, Expr::Subquery(_)) => {
+        Expr::AnyOp {
+            left,
+            compare_op: BinaryOperator::Eq,
+            right,
+            ..
+        } if !matches!(*right, Expr::Subquery(_)) => marker("any", vec![*left, *right]),
+        Expr::AllOp {
+            left,
+            compare_op: BinaryOperator::NotEq,
+            right,
+        } if !matches!(*right, Expr::Subquery(_)) => {
             negate_if(true, marker("any", vec![*left, *right]))
         }
         other => other,
@@ -710,11 +1177,20 @@ fn rewrite_expr(ctx: &PlanContext<'_>, expr: Expr) -> Result<Expr, Error> {
 }
 
 fn literal_digits(expr: &Expr) -> Option<String> {
-    let Expr::Dictionary(fields) = expr else { return None };
-    let [DictionaryField { key, value }] = fields.as_slice() else { return None };
-    let Expr::Value(value) = &**value else { return None };
+    let Expr::Dictionary(fields) = expr else {
+        return None;
+    };
+    let [DictionaryField { key, value }] = fields.as_slice() else {
+        return None;
+    };
+    let Expr::Value(value) = &**value else {
+        return None;
+    };
     match (key.value.strip_prefix(INTERNAL)?, &value.value) {
-        ("int4" | "int8", Value::Number(digits, _)) | ("numeric", Value::SingleQuotedString(digits)) => (!digits.starts_with('-')).then(|| digits.clone()),
+        ("int4" | "int8", Value::Number(digits, _))
+        | ("numeric", Value::SingleQuotedString(digits)) => {
+            (!digits.starts_with('-')).then(|| digits.clone())
+        }
         _ => None,
     }
 }
@@ -751,12 +1227,18 @@ fn operator(op: BinaryOperator) -> Result<BinaryOperator, Error> {
         "<@" => BinaryOperator::ArrowAt,
         "&" => BinaryOperator::BitwiseAnd,
         "|" => BinaryOperator::BitwiseOr,
-        other => return Err(Error::new(ErrorKind::UndefinedFunction, format!("operator does not exist: {other}"))),
+        other => {
+            return Err(Error::new(
+                ErrorKind::UndefinedFunction,
+                format!("operator does not exist: {other}"),
+            ));
+        }
     })
 }
 
 fn interval_text(interval: &sqlparser::ast::Interval) -> Result<String, Error> {
-    let unsupported = || Error::unsupported(format!("interval literal {interval} is not supported"));
+    let unsupported =
+        || Error::unsupported(format!("interval literal {interval} is not supported"));
     let text = match &*interval.value {
         Expr::Value(value) => match &value.value {
             Value::SingleQuotedString(text) | Value::Number(text, _) => text.clone(),
@@ -769,7 +1251,9 @@ fn interval_text(interval: &sqlparser::ast::Interval) -> Result<String, Error> {
     }
     Ok(match &interval.leading_field {
         None => text,
-        Some(field) if text.trim().parse::<f64>().is_ok() => format!("{} {}", text.trim(), field_name(field)),
+        Some(field) if text.trim().parse::<f64>().is_ok() => {
+            format!("{} {}", text.trim(), field_name(field))
+        }
         Some(_) => text,
     })
 }
@@ -778,7 +1262,11 @@ fn field_name(field: &DateTimeField) -> String {
     field.to_string().to_lowercase()
 }
 
-fn case(operand: Option<Box<Expr>>, conditions: Vec<CaseWhen>, else_result: Option<Box<Expr>>) -> Expr {
+fn case(
+    operand: Option<Box<Expr>>,
+    conditions: Vec<CaseWhen>,
+    else_result: Option<Box<Expr>>,
+) -> Expr {
     let mut values = Vec::new();
     for CaseWhen { condition, result } in conditions {
         values.push(match &operand {
@@ -791,7 +1279,11 @@ fn case(operand: Option<Box<Expr>>, conditions: Vec<CaseWhen>, else_result: Opti
     marker("case", values)
 }
 
-fn rewrite_cast(ctx: &PlanContext<'_>, inner: Expr, data_type: &sqlparser::ast::DataType) -> Result<Expr, Error> {
+fn rewrite_cast(
+    ctx: &PlanContext<'_>,
+    inner: Expr,
+    data_type: &sqlparser::ast::DataType,
+) -> Result<Expr, Error> {
     let to = crate::parse::parse_type(data_type)?;
     if let SqlType::Reg(kind) = to {
         if let Some(text) = literal_text(&inner) {
@@ -809,14 +1301,20 @@ fn rewrite_cast(ctx: &PlanContext<'_>, inner: Expr, data_type: &sqlparser::ast::
 pub(super) fn literal_text(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Value(value) => match &value.value {
-            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => Some(text.clone()),
+            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => {
+                Some(text.clone())
+            }
             Value::DollarQuotedString(text) => Some(text.value.clone()),
             _ => None,
         },
         Expr::Nested(inner) => literal_text(inner),
         // A cast of a literal to text: 'x'::text::regclass.
         Expr::Dictionary(fields) => match fields.as_slice() {
-            [DictionaryField { key, value }] if key.value.strip_prefix(INTERNAL) == Some("cast:text") => literal_text(value),
+            [DictionaryField { key, value }]
+                if key.value.strip_prefix(INTERNAL) == Some("cast:text") =>
+            {
+                literal_text(value)
+            }
             _ => None,
         },
         _ => None,
@@ -828,7 +1326,11 @@ fn as_reg_class(expr: &Expr) -> Option<Expr> {
     match expr {
         Expr::Nested(inner) => as_reg_class(inner),
         Expr::Dictionary(fields) => match fields.as_slice() {
-            [DictionaryField { key, value }] if key.value.strip_prefix(INTERNAL) == Some("cast:regclass") => Some((**value).clone()),
+            [DictionaryField { key, value }]
+                if key.value.strip_prefix(INTERNAL) == Some("cast:regclass") =>
+            {
+                Some((**value).clone())
+            }
             _ => None,
         },
         _ => None,
@@ -840,17 +1342,33 @@ fn rewrite_function(ctx: &PlanContext<'_>, mut function: Function) -> Result<Exp
     let Some(name) = parts.last().cloned() else {
         return Ok(Expr::Function(function));
     };
-    if parts.len() > 1 && !parts.first().is_some_and(|schema| ["pg_catalog", "mz_catalog", "mz_internal", "information_schema"].contains(&schema.as_str())) {
-        return Err(Error::new(ErrorKind::UndefinedFunction, format!("function {} does not exist", parts.join("."))));
+    if parts.len() > 1
+        && !parts.first().is_some_and(|schema| {
+            [
+                "pg_catalog",
+                "mz_catalog",
+                "mz_internal",
+                "information_schema",
+            ]
+            .contains(&schema.as_str())
+        })
+    {
+        return Err(Error::new(
+            ErrorKind::UndefinedFunction,
+            format!("function {} does not exist", parts.join(".")),
+        ));
     }
     function.name = ObjectName::from(vec![quoted(&name)]);
     if let FunctionArguments::Subquery(query) = function.args {
         if name != "array" {
-            return Err(Error::syntax(format!("function {name} cannot take a bare subquery")));
+            return Err(Error::syntax(format!(
+                "function {name} cannot take a bare subquery"
+            )));
         }
         return array_subquery(*query);
     }
-    let plain = function.over.is_none() && function.filter.is_none() && function.within_group.is_empty();
+    let plain =
+        function.over.is_none() && function.filter.is_none() && function.within_group.is_empty();
     if plain && let Some(arguments) = plain_arguments(&function.args) {
         if let Some(rewritten) = catalog_functions::rewrite(ctx, &name, arguments)? {
             return Ok(rewritten);
@@ -859,10 +1377,41 @@ fn rewrite_function(ctx: &PlanContext<'_>, mut function: Function) -> Result<Exp
             return Ok(rewritten);
         }
     }
+    if function.over.is_some()
+        && matches!(
+            name.as_str(),
+            "row_number" | "rank" | "dense_rank" | "ntile"
+        )
+    {
+        let result = if name == "ntile" {
+            SqlType::Int4
+        } else {
+            SqlType::Int8
+        };
+        return Ok(cast(Expr::Function(function), &result));
+    }
+    if plain
+        && name != "unnest"
+        && SET_RETURNING.contains(&name.as_str())
+        && let Some(arguments) = plain_arguments(&function.args)
+    {
+        let values = arguments.iter().filter_map(argument_expr).collect();
+        return Ok(call(
+            "unnest",
+            vec![marker(&format!("set:{}", array_function(&name)), values)],
+        ));
+    }
     let functions = flowstone_functions::registry();
-    let known = functions.scalar(&name).is_some() || functions.aggregate(&name).is_some() || functions.window(&name).is_some() || name == "unnest";
+    let known = functions.scalar(&name).is_some()
+        || functions.aggregate(&name).is_some()
+        || functions.window(&name).is_some()
+        || name == "unnest";
     if !known {
-        let mut arguments: Vec<Expr> = plain_arguments(&function.args).unwrap_or_default().iter().filter_map(argument_expr).collect();
+        let mut arguments: Vec<Expr> = plain_arguments(&function.args)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(argument_expr)
+            .collect();
         arguments.insert(0, string(name));
         return Ok(marker("unknown function", arguments));
     }
@@ -887,7 +1436,11 @@ fn protect_order(function: &mut Function) {
 fn plain_arguments(arguments: &FunctionArguments) -> Option<&[FunctionArg]> {
     match arguments {
         FunctionArguments::None => Some(&[]),
-        FunctionArguments::List(list) if list.duplicate_treatment.is_none() && list.clauses.is_empty() => Some(&list.args),
+        FunctionArguments::List(list)
+            if list.duplicate_treatment.is_none() && list.clauses.is_empty() =>
+        {
+            Some(&list.args)
+        }
         _ => None,
     }
 }
@@ -906,9 +1459,16 @@ fn special_form(name: &str, arguments: &[FunctionArg]) -> Result<Option<Expr>, E
         return Ok(None);
     }
     let values: Vec<Expr> = arguments.iter().filter_map(argument_expr).collect();
-    let right_count = if name == "nullif" { values.len() == 2 } else { !values.is_empty() };
+    let right_count = if name == "nullif" {
+        values.len() == 2
+    } else {
+        !values.is_empty()
+    };
     if !right_count {
-        return Err(Error::syntax(format!("wrong number of arguments to {}", name.to_uppercase())));
+        return Err(Error::syntax(format!(
+            "wrong number of arguments to {}",
+            name.to_uppercase()
+        )));
     }
     Ok(Some(marker(&format!("unify:{name}"), values)))
 }
@@ -929,14 +1489,20 @@ fn array_subquery(mut query: Query) -> Result<Expr, Error> {
     }
     let order = match query.order_by.take() {
         None => Vec::new(),
-        Some(OrderBy { kind: OrderByKind::Expressions(exprs), .. }) => exprs,
+        Some(OrderBy {
+            kind: OrderByKind::Expressions(exprs),
+            ..
+        }) => exprs,
         Some(_) => return Err(unsupported()),
     };
     let SetExpr::Select(select) = &mut *query.body else {
         return Err(unsupported());
     };
-    let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(exprs, _) if exprs.is_empty());
-    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] = select.projection.as_slice() else {
+    let grouped =
+        !matches!(&select.group_by, GroupByExpr::Expressions(exprs, _) if exprs.is_empty());
+    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] =
+        select.projection.as_slice()
+    else {
         return Err(Error::syntax("subquery must return only one column"));
     };
     if is_storage_options(select) {
@@ -958,11 +1524,17 @@ fn array_subquery(mut query: Query) -> Result<Expr, Error> {
         })
         .collect::<Vec<_>>();
     let mut aggregate = call("array_agg", vec![item]);
-    if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut aggregate
+    if let Expr::Function(Function {
+        args: FunctionArguments::List(list),
+        ..
+    }) = &mut aggregate
         && !order.is_empty()
     {
         list.clauses.push(FunctionArgumentClause::OrderBy(order));
     }
-    select.projection = vec![SelectItem::ExprWithAlias { expr: aggregate, alias: quoted("array") }];
+    select.projection = vec![SelectItem::ExprWithAlias {
+        expr: aggregate,
+        alias: quoted("array"),
+    }];
     Ok(Expr::Subquery(Box::new(query)))
 }

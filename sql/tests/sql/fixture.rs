@@ -12,9 +12,14 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::collect;
 use flowstone_functions::codec::decode_plan;
 use flowstone_functions::{ScanTarget, session_state, task_context};
-use flowstone_sql::catalog::{Catalog, CatalogChange, Column, IndexKey, Item, ItemKind, SchemaId, arrow_schema};
+use flowstone_sql::catalog::{
+    Catalog, CatalogChange, Column, IndexKey, Item, ItemKind, SchemaId, arrow_schema,
+};
 use flowstone_sql::error::Error;
-use flowstone_sql::plan::{PlanContext, PlannedQuery, WriteKind, plan_delete, plan_insert, plan_query, plan_update, plan_view};
+use flowstone_sql::plan::{
+    PlanContext, PlannedQuery, WriteKind, plan_delete, plan_insert, plan_query, plan_update,
+    plan_view,
+};
 use flowstone_types::{ObjectId, SqlType};
 use sqlparser::ast::{Query, Statement};
 use sqlparser::dialect::PostgreSqlDialect;
@@ -33,16 +38,14 @@ pub(crate) struct Fixture {
 
 /// The tree of one statement.
 pub(crate) fn parse(sql: &str) -> Statement {
-    let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, sql).expect("test statements parse");
+    let mut statements =
+        Parser::parse_sql(&PostgreSqlDialect {}, sql).expect("test statements parse");
     assert_eq!(statements.len(), 1, "{sql}");
     statements.remove(0)
 }
 
 pub(crate) fn parse_query(sql: &str) -> Box<Query> {
-    match parse(sql) {
-        Statement::Query(query) => query,
-        other => panic!("no query: {other}"),
-    }
+    flowstone_sql::parse::parse_query(sql).expect("test queries parse")
 }
 
 fn no_variable(name: &str) -> Option<String> {
@@ -52,11 +55,42 @@ fn no_variable(name: &str) -> Option<String> {
 impl Fixture {
     /// Tables `items`, `orders`, `people`, `typed` and `long_names`, filled.
     pub(crate) fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let mut fixture = Self { catalog: Catalog::initial(), rows: BTreeMap::new(), search_path: vec!["public".to_owned()], runtime };
-        fixture.table("items", &[("id", SqlType::Int4), ("name", SqlType::Text), ("price", SqlType::Numeric(Some((10, 2))))], Some(vec![0]));
-        fixture.table("orders", &[("id", SqlType::Int4), ("item", SqlType::Int4), ("amount", SqlType::Int8)], Some(vec![0]));
-        fixture.table("people", &[("name", SqlType::Text), ("city", SqlType::Text), ("age", SqlType::Int4)], None);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let mut fixture = Self {
+            catalog: Catalog::initial(),
+            rows: BTreeMap::new(),
+            search_path: vec!["public".to_owned()],
+            runtime,
+        };
+        fixture.table(
+            "items",
+            &[
+                ("id", SqlType::Int4),
+                ("name", SqlType::Text),
+                ("price", SqlType::Numeric(Some((10, 2)))),
+            ],
+            Some(vec![0]),
+        );
+        fixture.table(
+            "orders",
+            &[
+                ("id", SqlType::Int4),
+                ("item", SqlType::Int4),
+                ("amount", SqlType::Int8),
+            ],
+            Some(vec![0]),
+        );
+        fixture.table(
+            "people",
+            &[
+                ("name", SqlType::Text),
+                ("city", SqlType::Text),
+                ("age", SqlType::Int4),
+            ],
+            None,
+        );
         fixture.table(
             "typed",
             &[
@@ -114,33 +148,78 @@ impl Fixture {
             column_comments: BTreeMap::new(),
             kind,
         };
-        self.catalog.apply(&[CatalogChange::PutItem(Box::new(item))]).expect("a valid item");
+        self.catalog
+            .apply(&[CatalogChange::PutItem(Box::new(item))])
+            .expect("a valid item");
         id
     }
 
-    pub(crate) fn table(&mut self, name: &str, columns: &[(&str, SqlType)], key: Option<Vec<usize>>) -> ObjectId {
+    pub(crate) fn table(
+        &mut self,
+        name: &str,
+        columns: &[(&str, SqlType)],
+        key: Option<Vec<usize>>,
+    ) -> ObjectId {
         let columns: Vec<Column> = columns
             .iter()
-            .map(|(name, sql_type)| Column { name: (*name).to_owned(), sql_type: sql_type.clone(), nullable: true, default: None })
+            .map(|(name, sql_type)| Column {
+                name: (*name).to_owned(),
+                sql_type: sql_type.clone(),
+                nullable: true,
+                default: None,
+            })
             .collect();
         self.table_of(name, columns, key)
     }
 
-    pub(crate) fn table_of(&mut self, name: &str, columns: Vec<Column>, key: Option<Vec<usize>>) -> ObjectId {
+    pub(crate) fn table_of(
+        &mut self,
+        name: &str,
+        columns: Vec<Column>,
+        key: Option<Vec<usize>>,
+    ) -> ObjectId {
         let schema = arrow_schema(&columns);
-        let id = self.put(name, ItemKind::Table { columns, key, source: None });
+        let id = self.put(
+            name,
+            ItemKind::Table {
+                columns,
+                key,
+                source: None,
+            },
+        );
         self.rows.insert(id, RecordBatch::new_empty(schema));
         id
     }
 
     pub(crate) fn view(&mut self, name: &str, query: &str) {
         let planned = plan_view(&self.ctx(), &parse_query(query), &[]).expect("the view plans");
-        self.put(name, ItemKind::View { columns: planned.columns, query: planned.query_sql });
+        self.put(
+            name,
+            ItemKind::View {
+                columns: planned.columns,
+                query: planned.query_sql,
+            },
+        );
     }
 
     pub(crate) fn index(&mut self, name: &str, on: &str, column: &str) {
-        let on = self.catalog.items.values().find(|item| item.name == on).expect("the relation exists").id;
-        self.put(name, ItemKind::Index { on, key: vec![IndexKey { expression: column.to_owned(), column: Some(0) }] });
+        let on = self
+            .catalog
+            .items
+            .values()
+            .find(|item| item.name == on)
+            .expect("the relation exists")
+            .id;
+        self.put(
+            name,
+            ItemKind::Index {
+                on,
+                key: vec![IndexKey {
+                    expression: column.to_owned(),
+                    column: Some(0),
+                }],
+            },
+        );
     }
 
     pub(crate) fn plan(&self, sql: &str) -> Result<PlannedQuery, Error> {
@@ -159,16 +238,26 @@ impl Fixture {
     }
 
     pub(crate) fn provider(&self, id: ObjectId, schema: &SchemaRef) -> Arc<dyn TableProvider> {
-        let rows = self.rows.get(&id).cloned().unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(schema)));
+        let rows = self
+            .rows
+            .get(&id)
+            .cloned()
+            .unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(schema)));
         memory(&rows)
     }
 
     pub(crate) fn execute(&self, plan: &LogicalPlan) -> Result<RecordBatch, String> {
         self.runtime.block_on(async {
             let state = session_state();
-            let physical = state.query_planner().create_physical_plan(plan, &state).await.map_err(|error| error.to_string())?;
+            let physical = state
+                .query_planner()
+                .create_physical_plan(plan, &state)
+                .await
+                .map_err(|error| error.to_string())?;
             let schema = physical.schema();
-            let batches = collect(physical, task_context()).await.map_err(|error| flowstone_functions::errors::eval_error(&error).message)?;
+            let batches = collect(physical, task_context())
+                .await
+                .map_err(|error| flowstone_functions::errors::eval_error(&error).message)?;
             arrow::compute::concat_batches(&schema, &batches).map_err(|error| error.to_string())
         })
     }
@@ -179,13 +268,21 @@ impl Fixture {
         let batch = self.run(&planned)?;
         for (column, field) in planned.columns.iter().zip(batch.schema().fields()) {
             assert_eq!(
-                column.sql_type.to_arrow().to_string().replace("nullable", ""),
+                column
+                    .sql_type
+                    .to_arrow()
+                    .to_string()
+                    .replace("nullable", ""),
                 field.data_type().to_string().replace("nullable", ""),
                 "{sql}: the type of {} is what it was planned to be",
                 column.name
             );
         }
-        let header: Vec<String> = planned.columns.iter().map(|column| format!("{}:{}", column.name, column.sql_type)).collect();
+        let header: Vec<String> = planned
+            .columns
+            .iter()
+            .map(|column| format!("{}:{}", column.name, column.sql_type))
+            .collect();
         Ok((header.join(" "), lines(&batch)))
     }
 
@@ -199,14 +296,33 @@ impl Fixture {
         }
         .map_err(|error| error.to_string())?;
         let changed = self.run(&planned.query)?;
-        let table = self.rows.get(&planned.table).expect("the table exists").clone();
+        let table = self
+            .rows
+            .get(&planned.table)
+            .expect("the table exists")
+            .clone();
         let width = table.num_columns();
         let (old, new) = match planned.kind {
-            WriteKind::Insert => (None, Some(changed.project(&(0..width).collect::<Vec<_>>()).expect("columns"))),
+            WriteKind::Insert => (
+                None,
+                Some(
+                    changed
+                        .project(&(0..width).collect::<Vec<_>>())
+                        .expect("columns"),
+                ),
+            ),
             WriteKind::Delete => (Some(changed), None),
             WriteKind::Update => (
-                Some(changed.project(&(0..width).collect::<Vec<_>>()).expect("old columns")),
-                Some(changed.project(&(width..2 * width).collect::<Vec<_>>()).expect("new columns")),
+                Some(
+                    changed
+                        .project(&(0..width).collect::<Vec<_>>())
+                        .expect("old columns"),
+                ),
+                Some(
+                    changed
+                        .project(&(width..2 * width).collect::<Vec<_>>())
+                        .expect("new columns"),
+                ),
             ),
         };
         let mut gone: Vec<String> = old.as_ref().map(lines).unwrap_or_default();
@@ -221,11 +337,15 @@ impl Fixture {
             })
             .collect();
         assert!(gone.is_empty(), "every deleted row exists: {gone:?}");
-        let kept = arrow::compute::filter_record_batch(&table, &keep.into()).expect("a mask of the right length");
+        let kept = arrow::compute::filter_record_batch(&table, &keep.into())
+            .expect("a mask of the right length");
         let mut batches = vec![kept];
         if let Some(new) = new {
             let columns = new.columns().to_vec();
-            batches.push(RecordBatch::try_new(table.schema(), columns).expect("new rows have exactly the table's types"));
+            batches.push(
+                RecordBatch::try_new(table.schema(), columns)
+                    .expect("new rows have exactly the table's types"),
+            );
         }
         let rows = arrow::compute::concat_batches(&table.schema(), &batches).expect("one schema");
         self.rows.insert(planned.table, rows);
@@ -235,15 +355,26 @@ impl Fixture {
 
 /// A table of these rows.
 pub(crate) fn memory(rows: &RecordBatch) -> Arc<dyn TableProvider> {
-    Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows.clone()]]).expect("rows have their schema"))
+    Arc::new(
+        MemTable::try_new(rows.schema(), vec![vec![rows.clone()]]).expect("rows have their schema"),
+    )
 }
 
 /// The rows as text, NULL as `∅`, columns separated by `|`.
 pub(crate) fn lines(batch: &RecordBatch) -> Vec<String> {
     let options = FormatOptions::new().with_null("∅");
-    let formatters: Vec<ArrayFormatter<'_>> =
-        batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).expect("values can be shown")).collect();
+    let formatters: Vec<ArrayFormatter<'_>> = batch
+        .columns()
+        .iter()
+        .map(|column| ArrayFormatter::try_new(column, &options).expect("values can be shown"))
+        .collect();
     (0..batch.num_rows())
-        .map(|row| formatters.iter().map(|formatter| formatter.value(row).to_string()).collect::<Vec<_>>().join("|"))
+        .map(|row| {
+            formatters
+                .iter()
+                .map(|formatter| formatter.value(row).to_string())
+                .collect::<Vec<_>>()
+                .join("|")
+        })
         .collect()
 }

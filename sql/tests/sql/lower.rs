@@ -2,7 +2,10 @@
 //!
 //! The operators are evaluated here from scratch, by definition and with DataFusion; keeping them up to date is the engine's concern.
 
-#![expect(clippy::indexing_slicing, reason = "a plan that refers to what is not there fails the test")]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a plan that refers to what is not there fails the test"
+)]
 
 use std::sync::Arc;
 
@@ -11,7 +14,9 @@ use arrow_schema::SchemaRef;
 use datafusion::common::{Column, JoinType, NullEquality, ScalarValue};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::expr::{AggregateFunction, Sort, WindowFunction};
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder, WindowFrame, WindowFunctionDefinition, lit};
+use datafusion::logical_expr::{
+    Expr, LogicalPlanBuilder, WindowFrame, WindowFunctionDefinition, lit,
+};
 use flowstone_functions::codec::{decode_expr, decode_plan};
 use flowstone_functions::{ScanTarget, registry};
 use flowstone_proto::ipc::decode_batches;
@@ -23,8 +28,12 @@ use flowstone_sql::plan::PlanContext;
 use crate::fixture::{Fixture, lines, memory, parse_query};
 
 fn lowered(fixture: &Fixture, sql: &str) -> Lowered {
-    let ctx = PlanContext { maintained: true, ..fixture.ctx() };
-    let planned = flowstone_sql::plan::plan_query(&ctx, &parse_query(sql), &[]).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let ctx = PlanContext {
+        maintained: true,
+        ..fixture.ctx()
+    };
+    let planned = flowstone_sql::plan::plan_query(&ctx, &parse_query(sql), &[])
+        .unwrap_or_else(|error| panic!("{sql}: {error}"));
     lower(&planned).unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
 
@@ -43,12 +52,17 @@ fn renamed(rows: &RecordBatch, schema: &SchemaRef) -> RecordBatch {
         .iter()
         .zip(schema.fields())
         .map(|(column, field)| {
-            assert_eq!(column.data_type(), field.data_type(), "a node yields the types it declares");
+            assert_eq!(
+                column.data_type(),
+                field.data_type(),
+                "a node yields the types it declares"
+            );
             Arc::clone(column)
         })
         .collect();
     let options = arrow_array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).expect("columns as declared")
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+        .expect("columns as declared")
 }
 
 /// The rows of the last node.
@@ -56,36 +70,77 @@ fn evaluate(fixture: &Fixture, plan: &Plan) -> RecordBatch {
     let mut results: Vec<RecordBatch> = Vec::new();
     for node in &plan.nodes {
         let of = |id: &flowstone_proto::plan::NodeId| &results[id.0];
-        let run = |builder: LogicalPlanBuilder| fixture.execute(&builder.build().expect("builds")).expect("runs");
+        let run = |builder: LogicalPlanBuilder| {
+            fixture
+                .execute(&builder.build().expect("builds"))
+                .expect("runs")
+        };
         let rows = match &node.operator {
             Operator::Get { collection } => fixture.rows[collection].clone(),
             Operator::Constant { rows } => {
                 let (schema, batches) = decode_batches(rows).expect("decodes");
                 arrow::compute::concat_batches(&schema, &batches).expect("one schema")
             }
-            Operator::FilterProject { input, predicates, projections } => {
+            Operator::FilterProject {
+                input,
+                predicates,
+                projections,
+            } => {
                 let mut builder = scan(of(input));
                 for predicate in predicates {
-                    builder = builder.filter(decode_expr(&predicate.bytes).expect("decodes")).expect("filters");
+                    builder = builder
+                        .filter(decode_expr(&predicate.bytes).expect("decodes"))
+                        .expect("filters");
                 }
-                let projections =
-                    projections.iter().enumerate().map(|(index, expr)| decode_expr(&expr.bytes).expect("decodes").alias(column_name(index)));
+                let projections = projections.iter().enumerate().map(|(index, expr)| {
+                    decode_expr(&expr.bytes)
+                        .expect("decodes")
+                        .alias(column_name(index))
+                });
                 run(builder.project(projections).expect("projects"))
             }
-            Operator::Join { left, right, left_keys, right_keys, null_equals_null } => {
+            Operator::Join {
+                left,
+                right,
+                left_keys,
+                right_keys,
+                null_equals_null,
+            } => {
                 let left_side = scan(of(left)).alias("l").expect("alias");
-                let right_side = scan(of(right)).alias("r").expect("alias").build().expect("builds");
-                let keys = |side: &str, keys: &[usize]| keys.iter().map(|key| Column::new(Some(side), column_name(*key))).collect::<Vec<_>>();
-                let equality = if *null_equals_null { NullEquality::NullEqualsNull } else { NullEquality::NullEqualsNothing };
+                let right_side = scan(of(right))
+                    .alias("r")
+                    .expect("alias")
+                    .build()
+                    .expect("builds");
+                let keys = |side: &str, keys: &[usize]| {
+                    keys.iter()
+                        .map(|key| Column::new(Some(side), column_name(*key)))
+                        .collect::<Vec<_>>()
+                };
+                let equality = if *null_equals_null {
+                    NullEquality::NullEqualsNull
+                } else {
+                    NullEquality::NullEqualsNothing
+                };
                 run(if left_keys.is_empty() {
                     left_side.cross_join(right_side).expect("joins")
                 } else {
                     left_side
-                        .join_detailed(right_side, JoinType::Inner, (keys("l", left_keys), keys("r", right_keys)), None, equality)
+                        .join_detailed(
+                            right_side,
+                            JoinType::Inner,
+                            (keys("l", left_keys), keys("r", right_keys)),
+                            None,
+                            equality,
+                        )
                         .expect("joins")
                 })
             }
-            Operator::Aggregate { input, group, aggregates } => {
+            Operator::Aggregate {
+                input,
+                group,
+                aggregates,
+            } => {
                 let calls = aggregates.iter().enumerate().map(|(index, aggregate)| {
                     let name = match aggregate.function {
                         Function::Count => "count",
@@ -99,40 +154,75 @@ fn evaluate(fixture: &Fixture, plan: &Plan) -> RecordBatch {
                     let argument = aggregate.argument.map_or_else(|| lit(1_i64), column);
                     let filter = aggregate.filter.map(|filter| Box::new(column(filter)));
                     let function = registry().aggregate(name).expect("exists");
-                    Expr::AggregateFunction(AggregateFunction::new_udf(function, vec![argument], aggregate.distinct, filter, Vec::new(), None))
-                        .alias(format!("a{index}"))
+                    Expr::AggregateFunction(AggregateFunction::new_udf(
+                        function,
+                        vec![argument],
+                        aggregate.distinct,
+                        filter,
+                        Vec::new(),
+                        None,
+                    ))
+                    .alias(format!("a{index}"))
                 });
-                run(scan(of(input)).aggregate(group.iter().map(|group| column(*group)), calls).expect("aggregates"))
+                run(scan(of(input))
+                    .aggregate(group.iter().map(|group| column(*group)), calls)
+                    .expect("aggregates"))
             }
             Operator::Distinct { input } => {
                 let columns: Vec<Expr> = (0..node.schema.fields().len()).map(column).collect();
-                run(scan(of(input)).aggregate(columns, Vec::<Expr>::new()).expect("aggregates"))
+                run(scan(of(input))
+                    .aggregate(columns, Vec::<Expr>::new())
+                    .expect("aggregates"))
             }
             Operator::Union { inputs } => {
-                let batches: Vec<RecordBatch> = inputs.iter().map(|input| renamed(of(input), &node.schema)).collect();
+                let batches: Vec<RecordBatch> = inputs
+                    .iter()
+                    .map(|input| renamed(of(input), &node.schema))
+                    .collect();
                 arrow::compute::concat_batches(&node.schema, &batches).expect("one schema")
             }
-            Operator::TopK { input, group, order, limit, offset } => {
+            Operator::TopK {
+                input,
+                group,
+                order,
+                limit,
+                offset,
+            } => {
                 let width = node.schema.fields().len();
-                let mut window = WindowFunction::new(WindowFunctionDefinition::WindowUDF(registry().window("row_number").expect("exists")), Vec::new());
+                let mut window = WindowFunction::new(
+                    WindowFunctionDefinition::WindowUDF(
+                        registry().window("row_number").expect("exists"),
+                    ),
+                    Vec::new(),
+                );
                 window.params.partition_by = group.iter().map(|group| column(*group)).collect();
-                let chosen = order.iter().map(|order| Sort::new(column(order.column), !order.descending, order.nulls_first));
-                window.params.order_by = chosen.chain((0..width).map(|index| Sort::new(column(index), true, false))).collect();
+                let chosen = order.iter().map(|order| {
+                    Sort::new(column(order.column), !order.descending, order.nulls_first)
+                });
+                window.params.order_by = chosen
+                    .chain((0..width).map(|index| Sort::new(column(index), true, false)))
+                    .collect();
                 window.params.window_frame = WindowFrame::new(Some(true));
                 let number = Expr::from(window).alias("number");
                 let above = Expr::Column(Column::new_unqualified("number"));
                 let literal = |count: u64| Expr::Literal(ScalarValue::UInt64(Some(count)), None);
                 let numbered = scan(of(input)).window(vec![number]).expect("numbers");
-                let mut kept = numbered.filter(above.clone().gt(literal(*offset))).expect("filters");
+                let mut kept = numbered
+                    .filter(above.clone().gt(literal(*offset)))
+                    .expect("filters");
                 if let Some(limit) = limit {
-                    kept = kept.filter(above.lt_eq(literal(offset + limit))).expect("filters");
+                    kept = kept
+                        .filter(above.lt_eq(literal(offset + limit)))
+                        .expect("filters");
                 }
                 run(kept.project((0..width).map(column)).expect("projects"))
             }
             Operator::Recompute { inputs, query, .. } => {
                 let plan = decode_plan(&query.bytes, &|target, _| match target {
                     ScanTarget::Input(index) => Ok(memory(of(&inputs[index]))),
-                    ScanTarget::Collection(id) => panic!("collection {id} inside a recomputed query"),
+                    ScanTarget::Collection(id) => {
+                        panic!("collection {id} inside a recomputed query")
+                    }
                 })
                 .expect("decodes");
                 fixture.execute(&plan).expect("runs")
@@ -175,15 +265,42 @@ const INCREMENTAL: [&str; 26] = [
 
 /// Queries with a part that is recomputed, and why.
 const RECOMPUTED: [(&str, &str); 9] = [
-    ("SELECT name, amount FROM items LEFT JOIN orders ON item = items.id", "left outer join"),
-    ("SELECT name, amount FROM items FULL JOIN orders ON item = items.id", "full outer join"),
-    ("SELECT name FROM items WHERE NOT EXISTS (SELECT 1 FROM orders WHERE item = items.id)", "anti join (NOT EXISTS, NOT IN, EXCEPT)"),
-    ("SELECT name, rank() OVER (PARTITION BY city ORDER BY age) AS r FROM people WHERE age > 0", "window functions"),
-    ("SELECT city, string_agg(name, ',' ORDER BY name) FROM people GROUP BY city", "aggregate string_agg"),
-    ("SELECT unnest(a) AS e FROM typed", "set-returning functions"),
-    ("WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 4) SELECT i FROM n JOIN items ON items.id = i", "recursive query"),
-    ("SELECT city, age, count(*) FROM people GROUP BY ROLLUP (city, age)", "grouping sets"),
-    ("SELECT name FROM people EXCEPT ALL SELECT 'cid'", "window functions"),
+    (
+        "SELECT name, amount FROM items LEFT JOIN orders ON item = items.id",
+        "left outer join",
+    ),
+    (
+        "SELECT name, amount FROM items FULL JOIN orders ON item = items.id",
+        "full outer join",
+    ),
+    (
+        "SELECT name FROM items WHERE NOT EXISTS (SELECT 1 FROM orders WHERE item = items.id)",
+        "anti join (NOT EXISTS, NOT IN, EXCEPT)",
+    ),
+    (
+        "SELECT name, rank() OVER (PARTITION BY city ORDER BY age) AS r FROM people WHERE age > 0",
+        "window functions",
+    ),
+    (
+        "SELECT city, string_agg(name, ',' ORDER BY name) FROM people GROUP BY city",
+        "aggregate string_agg",
+    ),
+    (
+        "SELECT unnest(a) AS e FROM typed",
+        "set-returning functions",
+    ),
+    (
+        "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 4) SELECT i FROM n JOIN items ON items.id = i",
+        "recursive query",
+    ),
+    (
+        "SELECT city, age, count(*) FROM people GROUP BY ROLLUP (city, age)",
+        "grouping sets",
+    ),
+    (
+        "SELECT name FROM people EXCEPT ALL SELECT 'cid'",
+        "window functions",
+    ),
 ];
 
 fn compare(fixture: &Fixture, sql: &str, lowered: &Lowered) -> Result<(), String> {
@@ -200,7 +317,9 @@ fn compare(fixture: &Fixture, sql: &str, lowered: &Lowered) -> Result<(), String
         keys.sort();
         keys.dedup();
         if !key.is_empty() && keys.len() != found.num_rows() {
-            return Err(format!("the key {key:?} does not identify the rows {found_lines:?}"));
+            return Err(format!(
+                "the key {key:?} does not identify the rows {found_lines:?}"
+            ));
         }
     }
     Ok(())
@@ -210,14 +329,21 @@ fn compare(fixture: &Fixture, sql: &str, lowered: &Lowered) -> Result<(), String
 fn operators_compute_the_query() {
     let fixture = Fixture::new();
     let mut failures = Vec::new();
-    for (sql, reason) in INCREMENTAL.iter().map(|sql| (*sql, None)).chain(RECOMPUTED.iter().map(|(sql, reason)| (*sql, Some(*reason)))) {
+    for (sql, reason) in INCREMENTAL
+        .iter()
+        .map(|sql| (*sql, None))
+        .chain(RECOMPUTED.iter().map(|(sql, reason)| (*sql, Some(*reason))))
+    {
         let lowered = lowered(&fixture, sql);
         let first = lowered.recomputed.first().map(String::as_str);
         if first != reason {
             failures.push(format!("{sql}\n  recomputed: {:?}", lowered.recomputed));
         }
         if let Err(failure) = compare(&fixture, sql, &lowered) {
-            failures.push(format!("{sql}\n  {failure}\n{}", explain_incremental(&lowered.plan, &|id| id.to_string()).join("\n")));
+            failures.push(format!(
+                "{sql}\n  {failure}\n{}",
+                explain_incremental(&lowered.plan, &|id| id.to_string()).join("\n")
+            ));
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -227,21 +353,47 @@ fn operators_compute_the_query() {
 fn keys_are_inferred() {
     let fixture = Fixture::new();
     let key = |sql: &str| lowered(&fixture, sql).key;
-    assert_eq!(key("SELECT name, id FROM items WHERE price > 0"), Some(vec![1]));
+    assert_eq!(
+        key("SELECT name, id FROM items WHERE price > 0"),
+        Some(vec![1])
+    );
     assert_eq!(key("SELECT name FROM items"), None);
     assert_eq!(key("SELECT count(*) FROM items"), Some(vec![]));
-    assert_eq!(key("SELECT count(*), city FROM people GROUP BY city"), Some(vec![1]));
-    assert_eq!(key("SELECT DISTINCT city, age FROM people"), Some(vec![0, 1]));
-    assert_eq!(key("SELECT DISTINCT ON (city) age, city FROM people ORDER BY city, age"), Some(vec![1]));
-    assert_eq!(key("SELECT o.id, i.name FROM orders o JOIN items i ON o.item = i.id"), Some(vec![0]));
-    assert_eq!(key("SELECT id FROM items UNION ALL SELECT id FROM orders"), None);
+    assert_eq!(
+        key("SELECT count(*), city FROM people GROUP BY city"),
+        Some(vec![1])
+    );
+    assert_eq!(
+        key("SELECT DISTINCT city, age FROM people"),
+        Some(vec![0, 1])
+    );
+    assert_eq!(
+        key("SELECT DISTINCT ON (city) age, city FROM people ORDER BY city, age"),
+        Some(vec![1])
+    );
+    assert_eq!(
+        key("SELECT o.id, i.name FROM orders o JOIN items i ON o.item = i.id"),
+        Some(vec![0])
+    );
+    assert_eq!(
+        key("SELECT id FROM items UNION ALL SELECT id FROM orders"),
+        None
+    );
 }
 
 #[test]
 fn a_common_table_expression_used_twice_is_one_node() {
     let fixture = Fixture::new();
-    let lowered = lowered(&fixture, "WITH p AS (SELECT city, sum(age) AS s FROM people GROUP BY city) SELECT a.city, b.s FROM p a JOIN p b ON a.s = b.s");
-    let aggregates = lowered.plan.nodes.iter().filter(|node| matches!(node.operator, Operator::Aggregate { .. })).count();
+    let lowered = lowered(
+        &fixture,
+        "WITH p AS (SELECT city, sum(age) AS s FROM people GROUP BY city) SELECT a.city, b.s FROM p a JOIN p b ON a.s = b.s",
+    );
+    let aggregates = lowered
+        .plan
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.operator, Operator::Aggregate { .. }))
+        .count();
     assert_eq!(aggregates, 1, "{:#?}", lowered.plan);
 }
 
@@ -251,7 +403,9 @@ fn explain_shows_operators_state_and_what_is_recomputed() {
     let name = |id: flowstone_types::ObjectId| fixture.catalog.items[&id].name.clone();
     let lines = |sql: &str| explain_incremental(&lowered(&fixture, sql).plan, &name);
     assert_eq!(
-        lines("SELECT i.name, sum(o.amount) FROM items i JOIN orders o ON o.item = i.id WHERE o.amount > 1 GROUP BY i.name"),
+        lines(
+            "SELECT i.name, sum(o.amount) FROM items i JOIN orders o ON o.item = i.id WHERE o.amount > 1 GROUP BY i.name"
+        ),
         [
             "Aggregate sum(c1) group by c0  [incremental, state: one entry per group, cost: change]",
             "  Project i.name, o.amount  [incremental, no state]",
@@ -263,5 +417,10 @@ fn explain_shows_operators_state_and_what_is_recomputed() {
         ]
     );
     let recomputed = lines("SELECT name, amount FROM items LEFT JOIN orders ON item = items.id");
-    assert!(recomputed.iter().any(|line| line.contains("Recompute left outer join  [RECOMPUTED at each change")), "{recomputed:#?}");
+    assert!(
+        recomputed
+            .iter()
+            .any(|line| line.contains("Recompute left outer join  [RECOMPUTED at each change")),
+        "{recomputed:#?}"
+    );
 }

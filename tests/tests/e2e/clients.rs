@@ -6,7 +6,7 @@ use std::process::Command;
 use flowstone_tests::Node;
 
 /// The Python with the clients in it (`deploy/setup.sh` installs them).
-pub fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     std::env::var_os("FLOWSTONE_PYTHON").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/flowstone/venv/bin/python"),
         PathBuf::from,

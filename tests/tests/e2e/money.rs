@@ -19,7 +19,7 @@ fn scale() -> u32 {
 const SECONDS: u32 = 20;
 
 /// The view over which everything is checked.
-pub const TOTALS: &str = "
+pub(crate) const TOTALS: &str = "
     CREATE MATERIALIZED VIEW totals AS
     SELECT a.total AS accounts, b.total AS branches, t.total AS tellers, h.total AS history
     FROM (SELECT coalesce(sum(abalance), 0)::bigint AS total FROM pgbench_accounts) AS a,
@@ -28,7 +28,7 @@ pub const TOTALS: &str = "
          (SELECT coalesce(sum(delta), 0)::bigint AS total FROM pgbench_history) AS h";
 
 /// Fills PostgreSQL with pgbench's tables and publishes them.
-pub async fn prepare_upstream(postgres: &Postgres, scale: u32) -> Result<()> {
+pub(crate) async fn prepare_upstream(postgres: &Postgres, scale: u32) -> Result<()> {
     let output = postgres.client_command("pgbench").args(["-i", "-q", "-s", &scale.to_string(), "postgres"]).output()?;
     if !output.status.success() {
         bail!("pgbench -i failed: {}", String::from_utf8_lossy(&output.stderr));
@@ -44,7 +44,7 @@ pub async fn prepare_upstream(postgres: &Postgres, scale: u32) -> Result<()> {
 }
 
 /// Creates the connection and the source, and waits until the snapshot is visible.
-pub async fn create_source(client: &Client, postgres: &Postgres) -> Result<()> {
+pub(crate) async fn create_source(client: &Client, postgres: &Postgres) -> Result<()> {
     client
         .batch_execute(&format!(
             "CREATE SECRET pgpass AS 'unused';
@@ -59,7 +59,7 @@ pub async fn create_source(client: &Client, postgres: &Postgres) -> Result<()> {
 }
 
 /// Starts TPC-B transactions from four clients.
-pub fn start_pgbench(postgres: &Postgres, seconds: u32) -> Result<Child> {
+pub(crate) fn start_pgbench(postgres: &Postgres, seconds: u32) -> Result<Child> {
     postgres
         .client_command("pgbench")
         .args(["-n", "-c", "4", "-j", "2", "-T", &seconds.to_string(), "postgres"])

@@ -89,12 +89,12 @@ async fn slt() {
     let admin = node.connect().await.unwrap();
     let only = std::env::var("SLT_ONLY").unwrap_or_default();
     let mut failures = Vec::new();
-    for (number, path) in paths.iter().enumerate() {
+    for path in &paths {
         if !path.display().to_string().contains(&only) {
             continue;
         }
         // A database of its own for each file: files do not see each other.
-        let database = format!("slt_{number}");
+        let database = format!("slt_{}", path.file_stem().unwrap().display());
         admin.batch_execute(&format!("CREATE DATABASE {database}")).await.unwrap();
         let port = node.pg_port();
         let mut runner = Runner::new(move || {
