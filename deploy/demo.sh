@@ -1,14 +1,25 @@
 #!/usr/bin/env bash
 # Starts a node with the auction generator and three views over it, and prints how to connect. Ctrl-C stops it; the next run resumes.
 set -euo pipefail
+flowstone="${FLOWSTONE_BIN:-${CARGO_TARGET_DIR:-target}/debug/flowstone}"
 data_dir="${DATA_DIR:-./flowstone-data}"
-target="${CARGO_TARGET_DIR:-target}"
 port="${PG_PORT:-6875}"
 http="${HTTP_PORT:-6876}"
 
-"$target/debug/flowstone" serve --data-dir "$data_dir" --pg-listen "127.0.0.1:$port" --http-listen "127.0.0.1:$http" &
+"$flowstone" serve --data-dir "$data_dir" --pg-listen "127.0.0.1:$port" --http-listen "127.0.0.1:$http" &
 node=$!
-trap 'kill -TERM $node 2>/dev/null; wait $node' INT TERM EXIT
+
+# Lets the node commit and stop, and ends with its status; a second Ctrl-C does not cut that short.
+stop() {
+    local status=0
+    trap '' INT TERM
+    trap - EXIT
+    kill -TERM "$node" 2>/dev/null || true
+    wait "$node" || status=$?
+    exit $((status ? status : $1))
+}
+trap 'stop 0' INT TERM
+trap 'stop $?' EXIT
 
 for _ in $(seq 300); do
     kill -0 "$node" 2>/dev/null || exit 1
@@ -22,7 +33,7 @@ PY
     sleep 0.2
 done
 
-psql -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$port" -U materialize materialize -f "$(dirname "$0")/demo.sql"
+PGOPTIONS="-c client_min_messages=warning" psql -X -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$port" -U materialize materialize -f "$(dirname "$0")/demo.sql"
 
 cat <<TEXT
 

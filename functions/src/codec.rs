@@ -11,10 +11,11 @@ use std::sync::Arc;
 use arrow_schema::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::cte_worktable::CteWorkTable;
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, TableReference, internal_err};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::execution::TaskContext;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder};
@@ -68,8 +69,30 @@ pub fn encode_plan(plan: &LogicalPlan) -> Result<Vec<u8>> {
     let plan = plan
         .clone()
         .transform_up_with_subqueries(unproject_work_table)?
+        .transform_data(|plan| plan.transform_up_with_subqueries(plain_literals))?
         .data;
     Ok(logical_plan_to_bytes_with_extension_codec(&plan, &PlaceholderCodec)?.to_vec())
+}
+
+/// DataFusion's encoding drops the metadata of literals, which is part of the names of expressions that have them: drops it here, keeping the names.
+fn plain_literals(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let names = NamePreserver::new(&node);
+    let sorts = matches!(node, LogicalPlan::Sort(_));
+    node.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let plain = expr.transform_up(|expr| {
+            Ok(match expr {
+                Expr::Literal(value, Some(_)) => Transformed::yes(Expr::Literal(value, None)),
+                expr => Transformed::no(expr),
+            })
+        })?;
+        // A sort key gives no name to anything.
+        Ok(if sorts || !plain.transformed {
+            plain
+        } else {
+            plain.update_data(|expr| name.restore(expr))
+        })
+    })
 }
 
 /// DataFusion's encoding of a scan of a recursive query's work table drops its projection: makes it a node of its own, or none if it takes all.

@@ -187,8 +187,17 @@ fn truncate_interval(name: &str, value: Interval) -> EvalResult<Interval> {
     })
 }
 
+/// A zone by name. An offset without a name counts hours west, as POSIX has it: `+02` is behind UTC.
 fn zone(name: &str) -> EvalResult<TimeZone> {
-    name.parse()
+    let turned = match (name.strip_prefix('+'), name.strip_prefix('-')) {
+        (Some(rest), _) => Some(format!("-{rest}")),
+        (_, Some(rest)) => Some(format!("+{rest}")),
+        _ => None,
+    };
+    turned
+        .as_deref()
+        .unwrap_or(name)
+        .parse()
         .map_err(|_| invalid_parameter(format!("time zone \"{name}\" not recognized")))
 }
 

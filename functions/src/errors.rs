@@ -45,8 +45,13 @@ pub(crate) fn invalid_parameter(message: impl Into<String>) -> EvalError {
 
 /// Text that is not a value of its type.
 pub(crate) fn invalid_text(type_name: &str, text: &str) -> EvalError {
+    let kind = if is_datetime(type_name) {
+        EvalErrorKind::DatetimeFormat
+    } else {
+        EvalErrorKind::InvalidText
+    };
     EvalError::new(
-        EvalErrorKind::InvalidText,
+        kind,
         format!("invalid input syntax for type {type_name}: \"{text}\""),
     )
 }
@@ -65,6 +70,9 @@ pub(crate) fn internal(message: impl Into<String>) -> EvalError {
 #[must_use]
 pub fn from_type_error(error: &TypeError) -> EvalError {
     let kind = match error {
+        TypeError::InvalidText { type_name, .. } if is_datetime(type_name) => {
+            EvalErrorKind::DatetimeFormat
+        }
         TypeError::InvalidText { .. } | TypeError::InvalidBinary { .. } => {
             EvalErrorKind::InvalidText
         }
@@ -73,7 +81,8 @@ pub fn from_type_error(error: &TypeError) -> EvalError {
         }
         TypeError::OutOfRange { .. } => EvalErrorKind::NumericOutOfRange,
         TypeError::InvalidParameter { .. } => EvalErrorKind::InvalidParameter,
-        TypeError::TooLong { .. } | TypeError::WeightOverflow => EvalErrorKind::Data,
+        TypeError::TooLong { .. } => EvalErrorKind::TooLong,
+        TypeError::WeightOverflow => EvalErrorKind::Data,
         _ => EvalErrorKind::Internal,
     };
     EvalError::new(kind, error.to_string())
@@ -96,16 +105,31 @@ pub(crate) fn raise(error: EvalError) -> DataFusionError {
 /// becomes [`EvalErrorKind::Internal`] or, if DataFusion calls it an execution error, [`EvalErrorKind::Data`].
 #[must_use]
 pub fn eval_error(error: &DataFusionError) -> EvalError {
+    let found = unwrapped(error);
+    match found.message.split_once("regex parse error:") {
+        // The crate draws the pattern and points into it; the reason is the last line.
+        Some((_, report)) => {
+            let reason = report.rsplit("error: ").next().unwrap_or_default().trim();
+            EvalError::new(
+                EvalErrorKind::InvalidRegex,
+                format!("invalid regular expression: {reason}"),
+            )
+        }
+        None => found,
+    }
+}
+
+fn unwrapped(error: &DataFusionError) -> EvalError {
     match error {
         DataFusionError::External(inner) => from_boxed(inner.as_ref()),
         DataFusionError::ArrowError(inner, _) => from_arrow(inner),
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => {
-            eval_error(inner)
+            unwrapped(inner)
         }
-        DataFusionError::Shared(inner) => eval_error(inner),
+        DataFusionError::Shared(inner) => unwrapped(inner),
         DataFusionError::Collection(errors) => errors
             .first()
-            .map_or_else(|| internal("unknown error"), eval_error),
+            .map_or_else(|| internal("unknown error"), unwrapped),
         DataFusionError::Execution(message) => from_execution(message),
         other => internal(other.strip_backtrace()),
     }
@@ -119,7 +143,7 @@ fn from_boxed(error: &(dyn StdError + Send + Sync + 'static)) -> EvalError {
         return from_type_error(error);
     }
     if let Some(error) = error.downcast_ref::<DataFusionError>() {
-        return eval_error(error);
+        return unwrapped(error);
     }
     if let Some(error) = error.downcast_ref::<ArrowError>() {
         return from_arrow(error);

@@ -14,7 +14,7 @@ use flowstone_types::jsonb::{Jsonb, JsonbBuf, JsonbBuilder, JsonbKind};
 use flowstone_types::{ColumnFormatter, EvalError, EvalErrorKind, SqlType, TypeError};
 use std::sync::Arc;
 
-use crate::errors::{EvalResult, from_type_error, invalid_parameter, raise};
+use crate::errors::{EvalResult, eval_error, from_type_error, invalid_parameter, raise};
 use crate::numeric::Numeric;
 use crate::udf::{
     Call, Json, JsonBuf, P, R, function, lists, map_rows, map1, map2, opt1, opt2, overload, texts,
@@ -445,6 +445,31 @@ fn construction() -> Vec<ScalarUDF> {
         function(
             "jsonb_build_object",
             vec![variadic(&[P::Any], jsonb(), build_objects)],
+        ),
+        // The keys and values that jsonb_object_agg collected.
+        function(
+            "jsonb_object_lists",
+            vec![overload(&[P::TextList, P::List], jsonb(), |call| {
+                let (keys, values) = (lists(call.arg(0)?)?, lists(call.arg(1)?)?);
+                map_rows(call, |row| {
+                    if keys.is_null(row) || values.is_null(row) {
+                        return Ok(None);
+                    }
+                    let (keys, values) = (keys.value(row), values.value(row));
+                    let names = JsonColumn::new(&keys).map_err(|error| eval_error(&error))?;
+                    let items = JsonColumn::new(&values).map_err(|error| eval_error(&error))?;
+                    build(|builder| {
+                        builder.begin_object();
+                        for pair in 0..keys.len().min(values.len()) {
+                            builder.key(&names.key(pair)?);
+                            items.append(pair, builder)?;
+                        }
+                        builder.end();
+                        Ok(())
+                    })
+                    .map(Some)
+                })
+            })],
         ),
     ]
 }

@@ -63,6 +63,15 @@ impl Registry {
         registry
             .scalar
             .retain(|_, function| !HIDDEN.contains(&function.name()));
+        // DataFusion's take the first match only.
+        for (name, all) in [
+            ("array_remove", "array_remove_all"),
+            ("array_replace", "array_replace_all"),
+        ] {
+            if let Some(function) = registry.scalar.get(all).cloned() {
+                registry.scalar.insert(name.to_owned(), function);
+            }
+        }
         for function in crate::scalar_functions() {
             let function = Arc::new(function);
             registry.add_scalar(&function);

@@ -474,6 +474,26 @@ fn composing() -> Vec<ScalarUDF> {
                 })
             })],
         ),
+        // What the planner puts where a value turns out wrong; the last argument keeps the call from being evaluated before there is a row.
+        function(
+            "raise_error",
+            vec![overload(
+                &[P::Text, P::Text, P::Any],
+                R::Sql(SqlType::Bool),
+                |call| {
+                    let kinds = texts(call.arg(0)?)?;
+                    let messages = texts(call.arg(1)?)?;
+                    map_rows(call, |row| -> EvalResult<Option<bool>> {
+                        let kind = match kinds.value(row) {
+                            "too long" => EvalErrorKind::TooLong,
+                            "cardinality" => EvalErrorKind::Cardinality,
+                            _ => EvalErrorKind::Data,
+                        };
+                        Err(EvalError::new(kind, messages.value(row)))
+                    })
+                },
+            )],
+        ),
         function(
             "text_concat",
             vec![overload(&[P::Text, P::Text], text(), |call| {

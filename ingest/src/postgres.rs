@@ -216,14 +216,8 @@ impl PostgresSource {
         self.stop().await;
         let Some(shared) = shared else { return };
         let dropped = tokio::time::timeout(DROP_TIMEOUT, drop_slot_until_gone(&shared)).await;
-        match dropped {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::error!(source = %shared.id, slot = shared.slot, %error, "replication slot stays upstream; drop it by hand")
-            }
-            Err(_) => {
-                tracing::error!(source = %shared.id, slot = shared.slot, "replication slot stays upstream; drop it by hand")
-            }
+        if dropped.is_err() {
+            tracing::error!(source = %shared.id, slot = shared.slot, "replication slot stays upstream; drop it by hand");
         }
         shared.remove_files();
     }
@@ -561,18 +555,28 @@ async fn drop_slot(connection: &mut Connection, slot: &str) -> Result<(), WireEr
     }
 }
 
-/// Drops the source's slot; waits while the server still thinks that it is in use.
-async fn drop_slot_until_gone(shared: &Shared) -> Result<(), WireError> {
+/// Drops the source's slot; waits while the server cannot be reached or still thinks that it is in use.
+async fn drop_slot_until_gone(shared: &Shared) {
+    let mut complained = false;
     loop {
-        let mut connection = Connection::open(&shared.connection, Purpose::Replication).await?;
-        match drop_slot(&mut connection, &shared.slot).await {
-            Err(error) if error.code() == Some("55006") => tokio::time::sleep(BACKOFF_FIRST).await,
-            result => {
-                connection.close().await;
-                return result;
-            }
+        let error = match drop_slot_once(shared).await {
+            Ok(()) => return,
+            Err(error) => error,
+        };
+        // An active slot is let go in a moment.
+        if !complained && error.code() != Some("55006") {
+            complained = true;
+            tracing::warn!(source = %shared.id, slot = shared.slot, %error, "replication slot could not be dropped yet");
         }
+        tokio::time::sleep(BACKOFF_FIRST).await;
     }
+}
+
+async fn drop_slot_once(shared: &Shared) -> Result<(), WireError> {
+    let mut connection = Connection::open(&shared.connection, Purpose::Replication).await?;
+    let result = drop_slot(&mut connection, &shared.slot).await;
+    connection.close().await;
+    result
 }
 
 /// Waits for the source to be established; `false` if it is stopped before.
@@ -738,6 +742,14 @@ async fn report(shared: Arc<Shared>, ready: watch::Receiver<bool>, resume_from: 
     }
 }
 
+/// The sum of what is known.
+fn either(left: Option<u64>, right: Option<u64>) -> Option<u64> {
+    match (left, right) {
+        (Some(left), Some(right)) => Some(left + right),
+        (left, right) => left.or(right),
+    }
+}
+
 fn statistics(shared: &Shared) -> Vec<SourceStatistics> {
     let state = shared.lock();
     let of = |object: ObjectId, counters: Counters| SourceStatistics {
@@ -747,7 +759,7 @@ fn statistics(shared: &Shared) -> Vec<SourceStatistics> {
         updates_staged: counters.taken,
         updates_committed: counters.taken,
         snapshot_records_known: counters.snapshot_known,
-        snapshot_records_staged: counters.snapshot_known.map(|_| counters.snapshot_staged),
+        snapshot_records_staged: counters.snapshot_staged,
         offset_known: Some(state.upstream),
         offset_committed: Some(state.taken),
     };
@@ -758,11 +770,8 @@ fn statistics(shared: &Shared) -> Vec<SourceStatistics> {
         total.messages += counters.messages;
         total.bytes += counters.bytes;
         total.taken += counters.taken;
-        total.snapshot_staged += counters.snapshot_staged;
-        total.snapshot_known = match (total.snapshot_known, counters.snapshot_known) {
-            (Some(left), Some(right)) => Some(left + right),
-            (left, right) => left.or(right),
-        };
+        total.snapshot_staged = either(total.snapshot_staged, counters.snapshot_staged);
+        total.snapshot_known = either(total.snapshot_known, counters.snapshot_known);
         all.push(of(log.table.id, counters));
     }
     all.push(of(shared.id, total));

@@ -120,7 +120,8 @@ pub struct TableChanges {
 pub enum TableData {
     /// Ordered changes of whole transactions.
     ///
-    /// An `Upsert` that follows a `DeleteByKey` directly is an update that changed the key: cells it leaves unchanged are those of the deleted row.
+    /// An `Upsert` that follows a `DeleteByKey` directly, and whose key no row has at that point, is an update that changed the key: cells it leaves
+    /// unchanged are those of the deleted row.
     Changes(SourceChanges),
     /// The table's first content.
     Snapshot(StagedSnapshot),

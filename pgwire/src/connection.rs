@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use arrow_array::ArrayRef;
 use arrow_schema::SchemaRef;
 use flowstone_coordinator::{Client, CopyIn, Description, Notice, Outcome, RowStream, Session, SessionOptions, Severity, TransactionStatus};
-use flowstone_sql::ast::Statement;
+use flowstone_sql::ast::{DiscardTarget, Statement, StatementKind};
 use flowstone_types::SqlType;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{FutureExt, SinkExt, StreamExt};
@@ -209,14 +209,33 @@ fn session_options(startup: &Startup) -> SessionOptions {
 /// Reads `-c name=value` and `--name=value` out of the `options` startup parameter.
 fn command_line_options(text: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    let mut words = text.split_whitespace();
+    let mut words = option_words(text).into_iter();
     while let Some(word) = words.next() {
-        let assignment = if word == "-c" { words.next() } else { word.strip_prefix("--").or_else(|| word.strip_prefix("-c")) };
-        if let Some((name, value)) = assignment.and_then(|assignment| assignment.split_once('=')) {
+        let assignment = if word == "-c" {
+            words.next()
+        } else {
+            word.strip_prefix("--").or_else(|| word.strip_prefix("-c")).map(str::to_owned)
+        };
+        if let Some((name, value)) = assignment.as_deref().and_then(|assignment| assignment.split_once('=')) {
             found.push((name.replace('-', "_"), value.to_owned()));
         }
     }
     found
+}
+
+/// Splits at white space; a backslash takes the next character as it is.
+fn option_words(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match (character, words.last_mut()) {
+            ('\\', Some(word)) => word.extend(characters.next()),
+            (character, Some(word)) if !character.is_whitespace() => word.push(character),
+            _ => words.push(String::new()),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 async fn greet(socket: &mut Socket, statuses: Vec<(String, String)>, process_id: i32, secret: i32) -> Result<(), ConnectionError> {
@@ -335,8 +354,7 @@ impl Connection {
             self.session.begin_implicit();
         }
         for statement in &statements {
-            let outcome = self.io.watch(self.session.execute(statement, &[])).await??;
-            self.tell().await?;
+            let outcome = self.run_statement(statement, &[]).await?;
             match outcome {
                 Outcome::Rows { verb, schema, rows } => {
                     let formats = Formats::text();
@@ -349,6 +367,23 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Runs one statement up to its outcome.
+    async fn run_statement(&mut self, statement: &Statement, parameters: &[ArrayRef]) -> Result<Outcome, Failure> {
+        // Statements that `Parse` prepared and those of PREPARE are dropped by the same words.
+        if let StatementKind::Deallocate(Some(name)) = &statement.kind
+            && self.session.transaction_status() != TransactionStatus::Failed
+            && self.statements.remove(&name.value).is_some()
+        {
+            return Ok(Outcome::Command { tag: "DEALLOCATE".to_owned() });
+        }
+        let outcome = self.io.watch(self.session.execute(statement, parameters)).await??;
+        if matches!(statement.kind, StatementKind::Deallocate(None) | StatementKind::Discard(DiscardTarget::All)) {
+            self.statements.clear();
+        }
+        self.tell().await?;
+        Ok(outcome)
     }
 
     /// Sends an outcome that is not rows.
@@ -404,6 +439,10 @@ impl Connection {
     }
 
     async fn parse(&mut self, message: Parse) -> Result<(), Failure> {
+        let name = message.name.unwrap_or_default();
+        if !name.is_empty() && self.statements.contains_key(&name) {
+            return Err(Error::DuplicateStatement(name).into());
+        }
         let mut statements = self.session.parse(&message.query)?;
         if statements.len() > 1 {
             return Err(Error::from(flowstone_sql::Error::syntax("cannot insert multiple commands into a prepared statement")).into());
@@ -414,7 +453,7 @@ impl Connection {
             Some(statement) => self.io.watch(self.session.describe(statement, &hints)).await??,
             None => Description { parameters: Vec::new(), columns: None },
         };
-        self.statements.insert(message.name.unwrap_or_default(), Prepared { statement, description });
+        self.statements.insert(name, Prepared { statement, description });
         Ok(self.io.feed(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await?)
     }
 
@@ -436,7 +475,11 @@ impl Connection {
         }
         let formats = Formats::from_codes(&message.result_column_format_codes);
         let portal = Portal { prepared, parameters, formats, state: PortalState::Bound };
-        self.portals.insert(message.portal_name.clone().unwrap_or_default(), portal);
+        let name = message.portal_name.clone().unwrap_or_default();
+        if !name.is_empty() && self.portals.contains_key(&name) {
+            return Err(Error::DuplicatePortal(name).into());
+        }
+        self.portals.insert(name, portal);
         Ok(self.io.feed(PgWireBackendMessage::BindComplete(BindComplete::new())).await?)
     }
 
@@ -474,8 +517,7 @@ impl Connection {
                 return Ok(());
             };
             self.session.begin_implicit();
-            let outcome = self.io.watch(self.session.execute(statement, &portal.parameters)).await??;
-            self.tell().await?;
+            let outcome = self.run_statement(statement, &portal.parameters).await?;
             match outcome {
                 Outcome::Rows { verb, schema, rows } => {
                     portal.state = PortalState::Running(Box::new(Running { verb, schema, rows, batch: None, sent: 0 }));
@@ -588,3 +630,6 @@ fn notice_fields(notice: &Notice) -> Vec<(u8, String)> {
     fields.extend(notice.hint.clone().map(|hint| (b'H', hint)));
     fields
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use flowstone_types::value::{ColumnBuilder, ColumnFormatter};
 
 use crate::Error;
 use crate::encode::length;
+use crate::error::CopyFault;
 
 /// Rows per batch handed to the session.
 const ROWS_PER_BATCH: usize = 8192;
@@ -147,7 +148,7 @@ impl CopyDecoder {
     }
 
     fn wrong(&self, message: String) -> Error {
-        Error::Copy { message, context: format!("COPY, line {}", self.line) }
+        Error::Copy { message, context: format!("COPY, line {}", self.line), fault: CopyFault::Format }
     }
 
     /// Appends the fields of one row; `None` is NULL.
@@ -156,16 +157,19 @@ impl CopyDecoder {
             return Err(self.wrong("extra data after last expected column".to_owned()));
         }
         for (index, builder) in self.builders.iter_mut().enumerate() {
-            let context = |column: &str| format!("COPY, line {}, column {column}", self.line);
             let column = self.schema.fields().get(index).map_or("", |field| field.name().as_str());
             match fields.get(index) {
                 None => {
-                    let message = format!("missing data for column \"{column}\"");
-                    return Err(Error::Copy { message, context: format!("COPY, line {}", self.line) });
+                    let (message, context) = (format!("missing data for column \"{column}\""), format!("COPY, line {}", self.line));
+                    return Err(Error::Copy { message, context, fault: CopyFault::Format });
                 }
                 Some(None) => builder.append_null(),
                 Some(Some(text)) => {
-                    builder.append_text(text).map_err(|error| Error::Copy { message: error.to_string(), context: context(column) })?;
+                    builder.append_text(text).map_err(|error| Error::Copy {
+                        message: error.to_string(),
+                        context: format!("COPY, line {}, column {column}: \"{text}\"", self.line),
+                        fault: CopyFault::Value(error),
+                    })?;
                 }
             }
         }
@@ -175,7 +179,7 @@ impl CopyDecoder {
 
     /// One line of text format; returns the bytes it took, `None` if it has not ended.
     fn text_row(&mut self, data: &[u8], last: bool) -> Result<Option<usize>, Error> {
-        let (line, taken) = match data.iter().position(|byte| *byte == b'\n') {
+        let (line, taken) = match line_end(data) {
             Some(end) => (data.get(..end).unwrap_or_default(), end + 1),
             None if last => (data, data.len()),
             None => return Ok(None),
@@ -201,7 +205,16 @@ impl CopyDecoder {
     }
 
     fn utf8(&self, bytes: Vec<u8>) -> Result<String, Error> {
-        String::from_utf8(bytes).map_err(|_| self.wrong("invalid byte sequence for encoding \"UTF8\"".to_owned()))
+        match String::from_utf8(bytes) {
+            Ok(text) if !text.contains('\0') => Ok(text),
+            Ok(text) => Err(self.not_text(text.as_bytes())),
+            Err(error) => Err(self.not_text(error.as_bytes())),
+        }
+    }
+
+    fn not_text(&self, bytes: &[u8]) -> Error {
+        let message = Error::encoding(bytes).to_string();
+        Error::Copy { message, context: format!("COPY, line {}", self.line), fault: CopyFault::Encoding }
     }
 
     /// One record of CSV; returns the bytes it took, `None` if it has not ended.
@@ -212,7 +225,12 @@ impl CopyDecoder {
         let mut bytes = data.iter().copied().enumerate().peekable();
         let mut taken = None;
         let mut lines = 1;
+        // Whether the last byte was a carriage return outside of quotes: the first half of a line's end, perhaps.
+        let mut carriage_return = false;
         while let Some((at, byte)) = bytes.next() {
+            if byte != b'\n' {
+                carriage_return = byte == b'\r' && !inside;
+            }
             if inside {
                 let next = bytes.peek().map(|(_, next)| *next);
                 if byte == style.escape && matches!(next, Some(next) if next == style.quote || next == style.escape) {
@@ -244,7 +262,7 @@ impl CopyDecoder {
         }
         let Some(taken) = taken.or(last.then_some(data.len())) else { return Ok(None) };
         self.line += lines;
-        if !quoted && value.last() == Some(&b'\r') {
+        if carriage_return {
             value.pop();
         }
         if fields.is_empty() && !quoted && value == b"\\." {
@@ -300,10 +318,12 @@ impl CopyDecoder {
                 return Ok(None);
             };
             at += 4;
-            let Ok(size) = usize::try_from(i32::from_be_bytes(size)) else {
+            let size = i32::from_be_bytes(size);
+            if size == -1 {
                 fields.push(None);
                 continue;
-            };
+            }
+            let size = usize::try_from(size).map_err(|_| self.wrong("invalid field size".to_owned()))?;
             let Some(bytes) = data.get(at..at + size) else {
                 self.line -= 1;
                 return Ok(None);
@@ -316,12 +336,26 @@ impl CopyDecoder {
                 None => builder.append_null(),
                 Some(bytes) => builder
                     .append_binary(bytes)
-                    .map_err(|error| Error::Copy { message: error.to_string(), context: format!("COPY, line {}", self.line) })?,
+                    .map_err(|error| Error::Copy {
+                        message: error.to_string(),
+                        context: format!("COPY, line {}", self.line),
+                        fault: CopyFault::Value(error),
+                    })?,
             }
         }
         self.rows += 1;
         Ok(Some(at))
     }
+}
+
+/// Where the first line ends: a newline after a backslash is part of a value.
+fn line_end(data: &[u8]) -> Option<usize> {
+    let mut escaped = false;
+    data.iter().position(|byte| {
+        let ends = *byte == b'\n' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        ends
+    })
 }
 
 /// Splits at `delimiter` where no backslash stands before it.
@@ -507,3 +541,6 @@ impl CopyEncoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,6 +104,17 @@ pub(crate) fn length(bytes: usize) -> Result<i32, Error> {
     i32::try_from(bytes).map_err(|_| Error::ValueTooLong(bytes))
 }
 
+/// What a client sent as text.
+///
+/// # Errors
+/// [`Error::Encoding`] if it is not UTF-8 or holds a zero byte, which PostgreSQL's text cannot.
+pub(crate) fn text(bytes: &[u8]) -> Result<&str, Error> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.contains('\0') => Ok(text),
+        _ => Err(Error::encoding(bytes)),
+    }
+}
+
 /// One parameter as an array of one value.
 ///
 /// # Errors
@@ -114,10 +125,7 @@ pub fn decode_parameter(value: Option<&[u8]>, sql_type: &SqlType, binary: bool) 
         None => builder.append_null(),
         Some(bytes) if binary => builder.append_binary(bytes)?,
         Some(bytes) => {
-            let text = std::str::from_utf8(bytes).map_err(|_| flowstone_types::TypeError::InvalidText {
-                type_name: sql_type.to_string(),
-                text: String::from_utf8_lossy(bytes).into_owned(),
-            })?;
+            let text = text(bytes)?;
             builder.append_text(text)?;
         }
     }
@@ -169,3 +177,6 @@ pub fn type_of_oid(oid: u32) -> Option<SqlType> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

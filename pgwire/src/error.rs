@@ -19,7 +19,18 @@ pub enum Error {
         message: String,
         /// Which line, and what it holds.
         context: String,
+        /// What kind of thing is wrong with it.
+        fault: CopyFault,
     },
+    /// Text that is not UTF-8, or holds a zero byte.
+    #[error("invalid byte sequence for encoding \"UTF8\": {0}")]
+    Encoding(String),
+    /// A prepared statement of that name exists.
+    #[error("prepared statement \"{0}\" already exists")]
+    DuplicateStatement(String),
+    /// A portal of that name exists.
+    #[error("portal \"{0}\" already exists")]
+    DuplicatePortal(String),
     /// The client gave up its COPY.
     #[error("COPY from stdin failed: {0}")]
     CopyAbandoned(String),
@@ -35,6 +46,33 @@ pub enum Error {
     /// The client broke the protocol in a way that the next `Sync` mends.
     #[error("{0}")]
     Protocol(String),
+}
+
+/// What is wrong with a line of COPY data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyFault {
+    /// It does not follow the format.
+    Format,
+    /// It is not text.
+    Encoding,
+    /// A field is not a value of its column's type.
+    Value(TypeError),
+}
+
+impl Error {
+    /// Bytes of a client that are not text.
+    pub(crate) fn encoding(bytes: &[u8]) -> Self {
+        let shown: &[u8] = match std::str::from_utf8(bytes) {
+            // The only character of Unicode that text cannot hold.
+            Ok(_) => &[0],
+            Err(error) => {
+                let start = error.valid_up_to();
+                let end = error.error_len().map_or(bytes.len(), |length| start + length);
+                bytes.get(start..end).unwrap_or_default()
+            }
+        };
+        Self::Encoding(shown.iter().map(|byte| format!("0x{byte:02x}")).collect::<Vec<_>>().join(" "))
+    }
 }
 
 impl From<flowstone_sql::Error> for Error {

@@ -8,6 +8,7 @@ use flowstone_sql::error::ErrorKind;
 use flowstone_types::{EvalErrorKind, TypeError};
 
 use crate::Error;
+use crate::error::CopyFault;
 
 /// The fields of an `ErrorResponse`.
 #[must_use]
@@ -52,7 +53,11 @@ pub fn sqlstate(error: &Error) -> String {
     let code = match error {
         Error::Coordinator(error) => return coordinator_sqlstate(error),
         Error::Value(error) => type_error(error),
-        Error::Copy { .. } => "22P04",
+        Error::Copy { fault: CopyFault::Format, .. } => "22P04",
+        Error::Copy { fault: CopyFault::Value(error), .. } => type_error(error),
+        Error::Copy { fault: CopyFault::Encoding, .. } | Error::Encoding(_) => "22021",
+        Error::DuplicateStatement(_) => "42P05",
+        Error::DuplicatePortal(_) => "42P03",
         Error::CopyAbandoned(_) => "57014",
         Error::UnknownStatement(_) => "26000",
         Error::UnknownPortal(_) => "34000",
@@ -104,6 +109,10 @@ const fn sql_error(kind: ErrorKind) -> &'static str {
         ErrorKind::InvalidTableDefinition => "42P16",
         ErrorKind::InvalidObjectDefinition => "42P17",
         ErrorKind::InsufficientPrivilege => "42501",
+        ErrorKind::DuplicateAlias => "42712",
+        ErrorKind::NotNullViolation => "23502",
+        ErrorKind::InvalidRowCount => "2201W",
+        ErrorKind::Evaluation(kind) => eval_error(kind),
         ErrorKind::Internal => "XX000",
     }
 }
@@ -134,6 +143,9 @@ const fn eval_error(kind: EvalErrorKind) -> &'static str {
         EvalErrorKind::Data => "22000",
         EvalErrorKind::Source => "58000",
         EvalErrorKind::Internal => "XX000",
+        EvalErrorKind::TooLong => "22001",
+        EvalErrorKind::DatetimeFormat => "22007",
+        EvalErrorKind::InvalidRegex => "2201B",
     }
 }
 
@@ -172,3 +184,6 @@ const fn type_error(error: &TypeError) -> &'static str {
         _ => "XX000",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! What can be wrong with a statement. The client protocol maps each kind to one SQLSTATE.
 
+use flowstone_types::EvalErrorKind;
+
 /// The class of a statement error; `pgwire` maps each to its SQLSTATE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -57,6 +59,14 @@ pub enum ErrorKind {
     InvalidObjectDefinition,
     /// `42501`
     InsufficientPrivilege,
+    /// `42712`: two relations of one name in FROM or WITH.
+    DuplicateAlias,
+    /// `23502`
+    NotNullViolation,
+    /// `2201W`
+    InvalidRowCount,
+    /// A constant expression could not be evaluated.
+    Evaluation(EvalErrorKind),
     /// `XX000`: a bug of ours.
     Internal,
 }

@@ -40,16 +40,31 @@ pub fn explain_incremental(plan: &Plan, names: &dyn Fn(ObjectId) -> String) -> V
     explainer.lines
 }
 
-/// The logical plan of a query, one operator per line.
+/// The logical plan of a query, one operator per line. `names`: how a collection is called.
 #[must_use]
-pub fn explain_plan(planned: &PlannedQuery) -> Vec<String> {
-    planned
-        .plan
-        .display_indent()
-        .to_string()
+pub fn explain_plan(planned: &PlannedQuery, names: &dyn Fn(ObjectId) -> String) -> Vec<String> {
+    named(&planned.plan.display_indent().to_string(), names)
         .lines()
-        .map(|line| line.split(INTERNAL).collect())
+        .map(str::to_owned)
         .collect()
+}
+
+/// A text with the names of collections in place of the ids that stand for them, and without the marks of our own names.
+fn named(text: &str, names: &dyn Fn(ObjectId) -> String) -> String {
+    let mut parts = text.split(INTERNAL);
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part
+            .find(|letter: char| !letter.is_ascii_alphanumeric())
+            .unwrap_or(part.len());
+        let (word, rest) = part.split_at(end);
+        match word.parse::<ObjectId>() {
+            Ok(id) => shown.push_str(&names(id)),
+            Err(_) => shown.push_str(word),
+        }
+        shown.push_str(rest);
+    }
+    shown
 }
 
 struct Explainer<'p> {
@@ -81,7 +96,7 @@ impl Explainer<'_> {
         let (what, cost) = self.describe(&node.operator);
         self.lines.push(format!("{indent}{number}{what}  [{cost}]"));
         if let Operator::Recompute { query, .. } = &node.operator {
-            for line in query.text.lines() {
+            for line in named(&query.text, self.names).lines() {
                 self.lines.push(format!("{indent}  | {line}"));
             }
         }
@@ -104,7 +119,7 @@ impl Explainer<'_> {
                 let list = |exprs: &[flowstone_proto::plan::Expr]| {
                     exprs
                         .iter()
-                        .map(|expr| expr.text.clone())
+                        .map(|expr| named(&expr.text, self.names))
                         .collect::<Vec<_>>()
                 };
                 let filter = if predicates.is_empty() {

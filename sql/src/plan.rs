@@ -1,8 +1,8 @@
 //! Planning: from a syntax tree and a catalog to a DataFusion logical plan with PostgreSQL's meaning.
 //!
 //! Owns binding of names, typing, output names, parameters, and the plans of row-changing statements. What is done, in order: names are resolved
-//! ([`names`]); the tree is rewritten to constructs whose meaning DataFusion shares ([`rewrite`]); DataFusion's `SqlToRel` makes a plan, asking
-//! us for relations, functions, types and operators ([`provider`], [`exprs`]); types are coerced; safe rules optimise ([`optimize`]).
+//! (`names`); the tree is rewritten to constructs whose meaning DataFusion shares (`rewrite`); DataFusion's `SqlToRel` makes a plan, asking
+//! us for relations, functions, types and operators (`provider`, `exprs`); types are coerced; safe rules optimise (`optimize`).
 //! Must not know where plans run. Called by the coordinator for statements, and by [`crate::lower`]'s callers before lowering.
 //!
 //! Invariants. Planning is deterministic: the clock and the session come with [`PlanContext`]. Scans name collections by id
@@ -23,8 +23,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::ArrayRef;
 use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
-use datafusion::common::metadata::ScalarAndMetadata;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::metadata::{FieldMetadata, ScalarAndMetadata};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, ParamValues, ScalarValue};
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
@@ -184,11 +184,41 @@ impl PlannedQuery {
 
 /// Encodes a plan with its text.
 pub(crate) fn encode(plan: &LogicalPlan) -> Result<QueryPlan, Error> {
-    let bytes = encode_plan(plan).map_err(|error| errors::from_datafusion(&error, ""))?;
+    let bytes = with_typed_nothing(plan.clone())
+        .and_then(|plan| encode_plan(&plan))
+        .map_err(|error| errors::from_datafusion(&error, ""))?;
     Ok(QueryPlan {
         bytes,
-        text: plan.display_indent().to_string().replace(INTERNAL, ""),
+        text: plan.display_indent().to_string(),
     })
+}
+
+/// The plan with relations of no rows written as the first none of a row of NULLs: an encoded empty relation would lose its columns.
+fn with_typed_nothing(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+    plan.transform_up_with_subqueries(|node| {
+        let LogicalPlan::EmptyRelation(empty) = &node else {
+            return Ok(Transformed::no(node));
+        };
+        if empty.produce_one_row || empty.schema.fields().is_empty() {
+            return Ok(Transformed::no(node));
+        }
+        let nulls = empty
+            .schema
+            .iter()
+            .map(|(qualifier, field)| {
+                let metadata = FieldMetadata::from(field.metadata().clone());
+                let value = ScalarValue::try_from(field.data_type())?;
+                Ok(Expr::Literal(value, Some(metadata))
+                    .alias_qualified(qualifier.cloned(), field.name()))
+            })
+            .collect::<Result<Vec<_>, DataFusionError>>()?;
+        LogicalPlanBuilder::empty(true)
+            .project(nulls)?
+            .limit(0, Some(0))?
+            .build()
+            .map(Transformed::yes)
+    })
+    .map(|transformed| transformed.data)
 }
 
 /// A planned view.

@@ -34,7 +34,10 @@ impl Node {
     }
 
     /// The binary under test: `FLOWSTONE_BIN`, or the one beside the tests.
-    fn binary() -> Result<PathBuf> {
+    ///
+    /// # Errors
+    /// The tests run from nowhere.
+    pub fn binary() -> Result<PathBuf> {
         if let Some(path) = std::env::var_os("FLOWSTONE_BIN") {
             return Ok(path.into());
         }
@@ -97,6 +100,14 @@ impl Node {
     #[must_use]
     pub const fn http_port(&self) -> u16 {
         self.http_port
+    }
+
+    /// The process.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("the node is not running")?.id())
     }
 
     /// The directory of an object's Delta table.

@@ -1,12 +1,32 @@
 //! End-to-end tests: the real binary, real PostgreSQL, real clients.
 
+#[cfg(test)]
 #[path = "e2e/clients.rs"]
 mod clients;
+#[cfg(test)]
 #[path = "e2e/crash.rs"]
 mod crash;
+#[cfg(test)]
+#[path = "e2e/differential.rs"]
+mod differential;
+#[cfg(test)]
 #[path = "e2e/money.rs"]
 mod money;
+#[cfg(test)]
+#[path = "e2e/postgres.rs"]
+mod postgres;
+#[cfg(test)]
 #[path = "e2e/slt.rs"]
 mod slt;
+#[cfg(test)]
 #[path = "e2e/tables.rs"]
 mod tables;
+#[cfg(test)]
+#[path = "e2e/demo.rs"]
+mod demo;
+#[cfg(test)]
+#[path = "e2e/process.rs"]
+mod process;
+#[cfg(test)]
+#[path = "e2e/wire.rs"]
+mod wire;

@@ -81,6 +81,12 @@ pub enum EvalErrorKind {
     Source,
     /// `XX000`: a bug of ours.
     Internal,
+    /// `22001`: text longer than its column takes.
+    TooLong,
+    /// `22007`: text that is not a date or time.
+    DatetimeFormat,
+    /// `2201B`
+    InvalidRegex,
 }
 
 /// An evaluation error: data like any row, with a weight, retracted when the row that caused it goes.

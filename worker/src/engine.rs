@@ -4,7 +4,7 @@
 //! Called by `node` through [`start`].
 //!
 //! Invariants. One command at a time; a `RunEpoch` is over, local log synced, before the next command is looked at. Slow work that needs no order (queries,
-//! Delta commits, upstream questions) runs in tasks of its own, and its end comes back as an [`Event`].
+//! Delta commits, upstream questions) runs in tasks of its own, and its end comes back as an event.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -32,6 +32,7 @@ use crate::write::{StagedWrite, TableInfo};
 use crate::Error;
 
 mod epoch;
+mod key_changes;
 mod objects;
 mod read;
 

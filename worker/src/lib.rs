@@ -1,7 +1,7 @@
 //! The worker: everything that holds rows.
 //!
 //! Owns the engine loop ([`engine`]), the shard threads ([`shards`]), hydration, one-shot queries ([`query`]), subscriptions ([`subscription`]), staged writes
-//! ([`write`]) and group commit ([`commit`]). Must not know catalog rules, SQL text, placement or client protocols.
+//! ([`mod@write`]) and group commit ([`commit`]). Must not know catalog rules, SQL text, placement or client protocols.
 //! Called by `node`, which gives it one end of the transport; everything else it learns from commands.
 //!
 //! Invariants. Commands are acted on in order. Nothing of an epoch is sent to a client before `BindingDurable` covers it. The local log is synced before

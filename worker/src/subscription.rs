@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use flowstone_proto::message::{RequestError, ResultMessage};
 use flowstone_types::consolidate::consolidate;
-use flowstone_types::{DeltaBatch, Epoch, EvalError};
+use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -25,6 +25,8 @@ const ROWS_PER_MESSAGE: usize = 8192;
 /// One subscription, on the engine's side.
 #[derive(Debug)]
 pub struct Subscription {
+    /// The collections its dataflow reads: it ends when one of them is dropped.
+    reads: Vec<ObjectId>,
     /// Stop before this epoch.
     up_to: Option<Epoch>,
     /// Changes of epochs that may not be shown yet.
@@ -68,10 +70,22 @@ pub enum Liveness {
 impl Subscription {
     /// Starts the writer. `start` is the epoch of the snapshot: the first progress the client hears.
     #[must_use]
-    pub fn start(results: mpsc::Sender<ResultMessage>, start: Epoch, up_to: Option<Epoch>, runtime: &tokio::runtime::Handle) -> Self {
+    pub fn start(
+        results: mpsc::Sender<ResultMessage>,
+        reads: Vec<ObjectId>,
+        start: Epoch,
+        up_to: Option<Epoch>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Self {
         let queue = Arc::new(Queue::default());
         let writer = runtime.spawn(write(Arc::clone(&queue), results));
-        Self { up_to, held: BTreeMap::new(), errors: BTreeMap::new(), released: start, queue, writer }
+        Self { reads, up_to, held: BTreeMap::new(), errors: BTreeMap::new(), released: start, queue, writer }
+    }
+
+    /// Whether its dataflow reads one of `objects`.
+    #[must_use]
+    pub fn reads_any(&self, objects: &[ObjectId]) -> bool {
+        self.reads.iter().any(|read| objects.contains(read))
     }
 
     /// Adds what one shard computed for `epoch`. Nothing is shown yet.

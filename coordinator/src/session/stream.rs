@@ -280,6 +280,10 @@ fn timestamps(epoch: Epoch, count: usize) -> Result<ArrayRef, Error> {
 
 /// The same columns under the names that the user sees.
 pub(crate) fn relabel(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, Error> {
+    // A plan that is known to be empty may come without its columns.
+    if batch.num_rows() == 0 {
+        return Ok(RecordBatch::new_empty(Arc::clone(schema)));
+    }
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)
         .map_err(|error| {

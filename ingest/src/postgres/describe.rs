@@ -131,7 +131,7 @@ async fn read_tables(
          JOIN pg_namespace n ON n.nspname = t.schemaname \
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename \
          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' {published} \
-         LEFT JOIN pg_index i ON i.indrelid = c.oid AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END \
+         LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indimmediate AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END \
          LEFT JOIN LATERAL (SELECT u.ord FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS u (attnum, ord) \
            WHERE u.attnum = a.attnum AND u.ord <= i.indnkeyatts) k ON true \
          WHERE t.pubname = {publication} \

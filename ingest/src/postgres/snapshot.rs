@@ -157,7 +157,7 @@ pub(crate) async fn copy(
         let writer = shared.delta.stage(table.id, Arc::clone(&schema)).await?;
         if let Some(log) = shared.lock().table_mut(table.id) {
             log.counters.snapshot_known = info.estimated_rows;
-            log.counters.snapshot_staged = 0;
+            log.counters.snapshot_staged = Some(0);
         }
         let target = Arc::new(Target {
             table,
@@ -171,6 +171,10 @@ pub(crate) async fn copy(
     }
     copy_ranges(shared, first, ranges, name).await?;
     for target in targets {
+        if let Some(log) = shared.lock().table_mut(target.table.id) {
+            // It was an estimate, or unknown.
+            log.counters.snapshot_known = log.counters.snapshot_staged;
+        }
         let content = match (target.failed(), target.writer.lock().await.take()) {
             (None, Some(writer)) => Staged::Rows(writer.finish().await?),
             (message, _) => Staged::Failed(message.unwrap_or_default()),
@@ -383,7 +387,7 @@ impl Batch {
             writer.write(&rows).await?;
         }
         if let Some(log) = shared.lock().table_mut(target.table.id) {
-            log.counters.snapshot_staged += u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
+            *log.counters.snapshot_staged.get_or_insert_default() += u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
             log.counters.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
         }
         Ok(())

@@ -54,7 +54,7 @@ pub(crate) struct Counters {
     pub(crate) bytes: u64,
     pub(crate) taken: u64,
     pub(crate) snapshot_known: Option<u64>,
-    pub(crate) snapshot_staged: u64,
+    pub(crate) snapshot_staged: Option<u64>,
 }
 
 /// Where a committed transaction ends within a segment.

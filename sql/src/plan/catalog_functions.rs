@@ -207,6 +207,12 @@ fn catalog(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Optio
             let hidden: Vec<Expr> = items()
                 .filter(|item| !is_visible(ctx, item))
                 .map(|item| oid(item.oid))
+                // Tools hide `pg_catalog` by its name; our own system schemas they do not know.
+                .chain(
+                    crate::system::relations()
+                        .filter(|relation| relation.schema.starts_with("mz_"))
+                        .map(|relation| oid(relation.oid)),
+                )
                 .collect();
             if hidden.is_empty() {
                 return Ok(Some(Expr::IsNotNull(Box::new(relation.clone()))));

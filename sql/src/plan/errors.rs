@@ -44,6 +44,9 @@ pub(crate) fn from_datafusion(error: &DataFusionError, text: &str) -> Error {
         DataFusionError::Plan(message) => from_plan(message),
         DataFusionError::NotImplemented(message) => Error::unsupported(lower_first(message)),
         DataFusionError::SQL(inner, _) => Error::syntax(lower_first(&inner.to_string())),
+        DataFusionError::Execution(message) if reworded(message).is_some() => {
+            reworded(message).unwrap_or_else(|| Error::internal("unknown planning error"))
+        }
         DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => from_evaluation(error),
         other => Error::internal(clean(&other.strip_backtrace())),
     }
@@ -58,13 +61,10 @@ fn from_evaluation(error: &DataFusionError) -> Error {
     let failure = flowstone_functions::errors::eval_error(error);
     let kind = match failure.kind {
         EvalErrorKind::InvalidText => ErrorKind::InvalidTextRepresentation,
-        EvalErrorKind::NumericOutOfRange
-        | EvalErrorKind::DatetimeOverflow
-        | EvalErrorKind::DivisionByZero => ErrorKind::NumericOutOfRange,
-        EvalErrorKind::InvalidParameter | EvalErrorKind::Data | EvalErrorKind::Cardinality => {
-            ErrorKind::InvalidParameterValue
-        }
-        EvalErrorKind::Source | EvalErrorKind::Internal => ErrorKind::Internal,
+        EvalErrorKind::NumericOutOfRange => ErrorKind::NumericOutOfRange,
+        EvalErrorKind::InvalidParameter => ErrorKind::InvalidParameterValue,
+        EvalErrorKind::Internal => ErrorKind::Internal,
+        other => ErrorKind::Evaluation(other),
     };
     Error::new(kind, clean(&failure.message))
 }
@@ -124,7 +124,7 @@ fn from_schema(error: &SchemaError, text: &str) -> Error {
             field,
         ),
         SchemaError::DuplicateQualifiedField { qualifier, .. } => Error::new(
-            ErrorKind::DuplicateObject,
+            ErrorKind::DuplicateAlias,
             format!(
                 "table name \"{}\" specified more than once",
                 clean(qualifier.table())
@@ -137,8 +137,109 @@ fn from_schema(error: &SchemaError, text: &str) -> Error {
     }
 }
 
+/// The messages of DataFusion that PostgreSQL words otherwise.
+fn reworded(message: &str) -> Option<Error> {
+    if let Some((_, inner)) =
+        message.split_once("coercion failed with: Error during planning: function ")
+        && let Some((call, _)) = inner.split_once(" does not exist")
+    {
+        return Some(no_function(call));
+    }
+    if message.starts_with("SELECT DISTINCT ON expressions must match") {
+        return Some(Error::new(ErrorKind::InvalidColumnReference, message));
+    }
+    if message.starts_with("For SELECT DISTINCT, ORDER BY expressions") {
+        return Some(Error::new(
+            ErrorKind::InvalidColumnReference,
+            "for SELECT DISTINCT, ORDER BY expressions must appear in select list",
+        ));
+    }
+    if let Some(position) = between(message, "Order by column out of bounds, specified: ", ",") {
+        return Some(Error::new(
+            ErrorKind::InvalidColumnReference,
+            format!("ORDER BY position {position} is not in select list"),
+        ));
+    }
+    if message.starts_with("LIMIT must be >=") {
+        return Some(Error::new(ErrorKind::InvalidRowCount, "LIMIT must not be negative"));
+    }
+    if message.starts_with("OFFSET must be >=") {
+        return Some(Error::new(ErrorKind::InvalidRowCount, "OFFSET must not be negative"));
+    }
+    if message.contains("queries have different number of columns") {
+        let operation = message.split(' ').next().unwrap_or("UNION");
+        return Some(Error::syntax(format!(
+            "each {operation} query must have the same number of columns"
+        )));
+    }
+    if let Some(found) = message
+        .strip_prefix("Cannot create filter with non-boolean predicate")
+        .and_then(|rest| rest.rsplit_once(" returning "))
+        .map(|(_, found)| found)
+    {
+        return Some(Error::new(
+            ErrorKind::DatatypeMismatch,
+            format!("argument of WHERE must be type boolean, not type {}", sql_name(found)),
+        ));
+    }
+    if let Some(name) = between(message, "WITH query name \"", "\"") {
+        return Some(Error::new(
+            ErrorKind::DuplicateAlias,
+            format!("WITH query name \"{}\" specified more than once", clean(name)),
+        ));
+    }
+    if message.starts_with("Aggregate function calls cannot be nested") {
+        return Some(Error::new(
+            ErrorKind::Grouping,
+            "aggregate function calls cannot be nested",
+        ));
+    }
+    if message.starts_with("Aggregate functions are not allowed in the WHERE clause") {
+        return Some(Error::new(
+            ErrorKind::Grouping,
+            "aggregate functions are not allowed in WHERE",
+        ));
+    }
+    None
+}
+
+/// `function name(types) does not exist`; `call`: the name with the types.
+fn no_function(call: &str) -> Error {
+    Error::new(
+        ErrorKind::UndefinedFunction,
+        format!("function {} does not exist", clean(call)),
+    )
+    .with_hint("No function matches the given name and argument types. You might need to add explicit type casts.")
+}
+
+/// SQL's name of an Arrow type as DataFusion's messages print it.
+fn sql_name(arrow: &str) -> &str {
+    match arrow.trim_end_matches('.') {
+        "Boolean" => "boolean",
+        "Int16" => "smallint",
+        "Int32" => "integer",
+        "Int64" => "bigint",
+        "Float32" => "real",
+        "Float64" => "double precision",
+        "Utf8" => "text",
+        "Date32" => "date",
+        "Binary" => "bytea",
+        "LargeBinary" => "jsonb",
+        name if name.starts_with("Decimal") => "numeric",
+        name if name.starts_with("Timestamp(") && name.contains("Some") => {
+            "timestamp with time zone"
+        }
+        name if name.starts_with("Timestamp(") => "timestamp without time zone",
+        name if name.starts_with("Interval") => "interval",
+        other => other,
+    }
+}
+
 /// DataFusion has one variant for all of these and tells them apart only by their text.
 fn from_plan(message: &str) -> Error {
+    if let Some(error) = reworded(message) {
+        return error;
+    }
     if message.contains("must appear in the GROUP BY clause")
         || message.contains("must be in GROUP BY")
     {
@@ -202,6 +303,10 @@ fn clean(text: &str) -> String {
 
 fn lower_first(message: &str) -> String {
     let message = clean(message);
+    // A word in capitals is a key word of SQL.
+    if message.chars().nth(1).is_some_and(char::is_uppercase) {
+        return message.trim_end_matches('.').to_owned();
+    }
     let mut letters = message.chars();
     match letters.next() {
         Some(first) => first

@@ -17,7 +17,7 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, Operator};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use flowstone_functions::cast::{can_cast, cast_expr};
-use flowstone_types::SqlType;
+use flowstone_types::{EvalErrorKind, SqlType};
 use flowstone_types::sql_type::TYPE_KEY;
 use sqlparser::ast::BinaryOperator;
 
@@ -320,6 +320,38 @@ impl PostgresTyping {
         })
     }
 
+    /// Operands of `char(n)` without their padding, which no comparison and no operator but LIKE sees; a literal beside one loses its blanks too.
+    fn without_padding(
+        &self,
+        op: &BinaryOperator,
+        left: Expr,
+        right: Expr,
+        schema: &DFSchema,
+    ) -> Result<(Expr, Expr)> {
+        if !is_comparison(op) && *op != BinaryOperator::StringConcat {
+            return Ok((left, right));
+        }
+        let padded = |sql_type: &Option<SqlType>| matches!(sql_type, Some(SqlType::Char(_)));
+        let types = (type_of(&left, schema)?, type_of(&right, schema)?);
+        let side = |expr: Expr, own: &Option<SqlType>, other: &Option<SqlType>| match own {
+            Some(SqlType::Char(length)) => {
+                cast_expr(expr, &SqlType::Char(*length), &SqlType::Text)
+            }
+            None if padded(other) && is_comparison(op) => match expr {
+                Expr::Literal(ScalarValue::Utf8(Some(text)), metadata) => Ok(Expr::Literal(
+                    ScalarValue::Utf8(Some(text.trim_end_matches(' ').to_owned())),
+                    metadata,
+                )),
+                other => Ok(other),
+            },
+            _ => Ok(expr),
+        };
+        Ok((
+            side(left, &types.0, &types.1)?,
+            side(right, &types.1, &types.0)?,
+        ))
+    }
+
     fn marker(&self, key: &str, values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
         if let Some(name) = key.strip_prefix("cast:") {
             return self.explicit_cast(only(values)?, &parse(name)?, schema);
@@ -499,7 +531,9 @@ impl PostgresTyping {
         let right = values
             .pop()
             .unwrap_or_else(|| Expr::Literal(ScalarValue::Null, None));
-        let (left, right) = self.operands(&BinaryOperator::Eq, only(values)?, right, schema)?;
+        let (left, right) =
+            self.without_padding(&BinaryOperator::Eq, only(values)?, right, schema)?;
+        let (left, right) = self.operands(&BinaryOperator::Eq, left, right, schema)?;
         Ok(Expr::BinaryExpr(BinaryExpr::new(
             Box::new(left),
             op,
@@ -519,6 +553,10 @@ impl PostgresTyping {
                 (left, array)
             }
             (None, Some(SqlType::Array(element))) => (self.adapt(left, &element)?, array),
+            (None, None) => {
+                let array = self.adapt(array, &SqlType::Array(Box::new(SqlType::Text)))?;
+                (self.adapt(left, &SqlType::Text)?, array)
+            }
             (Some(from), Some(SqlType::Array(element)))
                 if from.to_arrow() != element.to_arrow() =>
             {
@@ -685,7 +723,7 @@ fn fit(text: Expr, to: &SqlType) -> Result<Expr> {
             return cast_expr(text, &SqlType::Text, to);
         }
         return Err(raise(Error::new(
-            ErrorKind::InvalidParameterValue,
+            ErrorKind::Evaluation(EvalErrorKind::TooLong),
             complaint,
         )));
     }
@@ -704,19 +742,15 @@ fn fit(text: Expr, to: &SqlType) -> Result<Expr> {
             None,
         )),
     ));
-    // A cast that fails: its text is the message.
-    let named = function(
-        "text_concat",
+    let failure = function(
+        "raise_error",
         vec![
-            Expr::Literal(ScalarValue::Utf8(Some(format!("{complaint}: "))), None),
+            Expr::Literal(ScalarValue::Utf8(Some("too long".to_owned())), None),
+            Expr::Literal(ScalarValue::Utf8(Some(complaint)), None),
             text.clone(),
         ],
     )?;
-    let failure = cast_expr(
-        cast_expr(named, &SqlType::Text, &SqlType::Bool)?,
-        &SqlType::Bool,
-        &SqlType::Text,
-    )?;
+    let failure = cast_expr(failure, &SqlType::Bool, &SqlType::Text)?;
     let fitting = cast_expr(text, &SqlType::Text, to)?;
     Ok(Expr::Case(Case::new(
         None,
@@ -790,6 +824,7 @@ impl ExprPlanner for PostgresTyping {
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
         let RawBinaryExpr { op, left, right } = expr;
+        let (left, right) = self.without_padding(&op, left, right, schema)?;
         let (left, right) = self.operands(&op, left, right, schema)?;
         Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
     }

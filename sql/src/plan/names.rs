@@ -12,7 +12,8 @@ use std::ops::ControlFlow;
 use flowstone_types::ObjectId;
 use sqlparser::ast::{
     Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectFlavor, SelectItem, SetExpr,
-    TableAlias, TableFactor, TableWithJoins, VisitMut, VisitorMut, WildcardAdditionalOptions,
+    TableAlias, TableFactor, TableWithJoins, Value, VisitMut, VisitorMut,
+    WildcardAdditionalOptions,
 };
 
 use super::PlanContext;
@@ -387,6 +388,16 @@ impl VisitorMut for Resolver<'_, '_, '_> {
             && parts.len() > 2
         {
             parts.drain(..parts.len() - 2);
+        }
+        // `- -1` would be written as `--1`, the beginning of a comment.
+        if self.mode == Mode::Qualify
+            && let Expr::UnaryOp { expr: operand, .. } = expr
+            && operand
+                .to_string()
+                .starts_with(|first: char| "+-~@!|/#".contains(first))
+        {
+            let inner = std::mem::replace(operand.as_mut(), Expr::value(Value::Null));
+            **operand = Expr::Nested(Box::new(inner));
         }
         ControlFlow::Continue(())
     }

@@ -14,6 +14,7 @@ use sqlparser::ast::{
     FunctionArguments, GroupByExpr, Ident, LimitClause, ObjectName, Offset, OrderBy, OrderByKind,
     Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator,
     SetQuantifier, TableFactor, TableWithJoins, UnaryOperator, Value, VisitMut, VisitorMut,
+    NamedWindowDefinition, NamedWindowExpr, WindowFrameBound, WindowSpec, WindowType,
 };
 
 use super::names::{self, INTERNAL, fold, quoted, table_alias};
@@ -184,7 +185,21 @@ impl VisitorMut for Rewriter<'_, '_> {
         flow(prepare_factor(factor, self.derived))
     }
 
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        for NamedWindowDefinition(_, window) in &mut select.named_window {
+            if let NamedWindowExpr::WindowSpec(spec) = window {
+                plain_frame_bounds(spec);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        if let Expr::Function(function) = expr
+            && let Some(WindowType::WindowSpec(spec)) = &mut function.over
+        {
+            plain_frame_bounds(spec);
+        }
         let taken = std::mem::replace(expr, Expr::value(Value::Null));
         match rewrite_expr(self.ctx, taken) {
             Ok(rewritten) => {
@@ -192,6 +207,25 @@ impl VisitorMut for Rewriter<'_, '_> {
                 ControlFlow::Continue(())
             }
             Err(error) => ControlFlow::Break(error),
+        }
+    }
+}
+
+/// DataFusion takes the bounds of a window frame as numbers of its own reading: those rewritten as constants become that again.
+fn plain_frame_bounds(spec: &mut WindowSpec) {
+    let Some(frame) = &mut spec.window_frame else {
+        return;
+    };
+    for bound in [Some(&mut frame.start_bound), frame.end_bound.as_mut()]
+        .into_iter()
+        .flatten()
+    {
+        if let WindowFrameBound::Preceding(Some(expr)) | WindowFrameBound::Following(Some(expr)) =
+            bound
+            && let Expr::Value(value) = expr.as_mut()
+            && let Value::Number(_, protected) = &mut value.value
+        {
+            *protected = false;
         }
     }
 }
@@ -275,12 +309,40 @@ fn mark_cells(body: &mut SetExpr) {
             mark_cells(right);
         }
         SetExpr::Values(values) => {
+            type_cells(&mut values.rows);
             for cell in values.rows.iter_mut().flat_map(|row| &mut row.content) {
                 let taken = std::mem::replace(cell, Expr::value(Value::Null));
                 *cell = marker("cell", vec![taken]);
             }
         }
         _ => {}
+    }
+}
+
+/// String literals and NULLs in a column of VALUES in which another cell says its type have that type.
+fn type_cells(rows: &mut [sqlparser::ast::Parens<Vec<Expr>>]) {
+    let width = rows.iter().map(|row| row.content.len()).max().unwrap_or(0);
+    for column in 0..width {
+        let said = rows.iter().find_map(|row| match row.content.get(column) {
+            Some(Expr::Cast { data_type, .. }) => Some(data_type.clone()),
+            Some(Expr::TypedString(typed)) => Some(typed.data_type.clone()),
+            _ => None,
+        });
+        let Some(data_type) = said else { continue };
+        for cell in rows.iter_mut().filter_map(|row| row.content.get_mut(column)) {
+            let untyped = matches!(cell, Expr::Value(value)
+                if matches!(value.value, Value::SingleQuotedString(_) | Value::EscapedStringLiteral(_) | Value::Null));
+            if untyped {
+                let taken = std::mem::replace(cell, Expr::value(Value::Null));
+                *cell = Expr::Cast {
+                    kind: sqlparser::ast::CastKind::DoubleColon,
+                    expr: Box::new(taken),
+                    data_type: data_type.clone(),
+                    array: false,
+                    format: None,
+                };
+            }
+        }
     }
 }
 
@@ -829,15 +891,13 @@ fn at_most_one_row(query: Query) -> Result<Query, Error> {
         vec![Expr::value(Value::Number("1".to_owned(), true))],
     );
     let at_most_one = binary(count_rows(), BinaryOperator::LtEq, one);
-    // A cast that fails: its text is the message.
-    let complaint = string("more than one row returned by a subquery used as an expression: ");
-    let failure = cast(
-        binary(
-            complaint,
-            BinaryOperator::StringConcat,
-            cast(count_rows(), &SqlType::Text),
-        ),
-        &SqlType::Bool,
+    let failure = call(
+        "raise_error",
+        vec![
+            string("cardinality"),
+            string("more than one row returned by a subquery used as an expression"),
+            count_rows(),
+        ],
     );
     let checked = marker(
         "case",
@@ -1157,6 +1217,29 @@ fn rewrite_expr(ctx: &PlanContext<'_>, expr: Expr) -> Result<Expr, Error> {
         } => call("timezone", vec![*time_zone, *timestamp]),
         Expr::Function(function) => rewrite_function(ctx, function)?,
         Expr::Subquery(query) => scalar_subquery(*query)?,
+        Expr::SimilarTo {
+            negated,
+            expr: value,
+            pattern,
+            escape_char,
+        } => {
+            let escape = match escape_char.map(|escape| escape.value) {
+                None => Some('\\'),
+                Some(Value::SingleQuotedString(text)) => text.chars().next(),
+                Some(_) => None,
+            };
+            let Some(text) = literal_text(&pattern) else {
+                return Err(Error::unsupported(
+                    "SIMILAR TO with a pattern that is not a literal is not supported",
+                ));
+            };
+            let op = if negated {
+                BinaryOperator::PGRegexNotMatch
+            } else {
+                BinaryOperator::PGRegexMatch
+            };
+            binary(*value, op, string(similar_pattern(&text, escape)))
+        }
         Expr::IsDistinctFrom(left, right) => marker("distinct", vec![*left, *right]),
         Expr::IsNotDistinctFrom(left, right) => marker("notdistinct", vec![*left, *right]),
         Expr::AnyOp {
@@ -1174,6 +1257,43 @@ fn rewrite_expr(ctx: &PlanContext<'_>, expr: Expr) -> Result<Expr, Error> {
         }
         other => other,
     })
+}
+
+/// The regular expression that a pattern of SIMILAR TO is.
+fn similar_pattern(pattern: &str, escape: Option<char>) -> String {
+    let mut regex = String::from("^(?:");
+    let mut letters = pattern.chars();
+    let mut in_class = false;
+    while let Some(letter) = letters.next() {
+        match letter {
+            letter if Some(letter) == escape => {
+                if let Some(next) = letters.next() {
+                    if !next.is_alphanumeric() {
+                        regex.push('\\');
+                    }
+                    regex.push(next);
+                }
+            }
+            '[' => {
+                in_class = true;
+                regex.push('[');
+            }
+            ']' => {
+                in_class = false;
+                regex.push(']');
+            }
+            letter if in_class => regex.push(letter),
+            '%' => regex.push_str("(?s:.*)"),
+            '_' => regex.push_str("(?s:.)"),
+            '.' | '^' | '$' | '\\' => {
+                regex.push('\\');
+                regex.push(letter);
+            }
+            other => regex.push(other),
+        }
+    }
+    regex.push_str(")$");
+    regex
 }
 
 fn literal_digits(expr: &Expr) -> Option<String> {
@@ -1402,7 +1522,10 @@ fn rewrite_function(ctx: &PlanContext<'_>, mut function: Function) -> Result<Exp
         ));
     }
     let functions = flowstone_functions::registry();
-    let known = functions.scalar(&name).is_some()
+    let known = matches!(
+        name.as_str(),
+        "jsonb_agg" | "json_agg" | "jsonb_object_agg" | "json_object_agg"
+    ) || functions.scalar(&name).is_some()
         || functions.aggregate(&name).is_some()
         || functions.window(&name).is_some()
         || name == "unnest";
@@ -1415,10 +1538,69 @@ fn rewrite_function(ctx: &PlanContext<'_>, mut function: Function) -> Result<Exp
         arguments.insert(0, string(name));
         return Ok(marker("unknown function", arguments));
     }
+    if matches!(
+        name.as_str(),
+        "jsonb_agg" | "json_agg" | "jsonb_object_agg" | "json_object_agg"
+    ) && function.over.is_none()
+    {
+        return json_aggregate(function, name.contains("object"));
+    }
     if matches!(name.as_str(), "string_agg" | "array_agg") && function.over.is_none() {
+        order_distinct(&mut function);
         protect_order(&mut function);
     }
     Ok(Expr::Function(function))
+}
+
+/// `jsonb_agg(x)` is the array of the values, `jsonb_object_agg(k, v)` the arrays of both, put together.
+fn json_aggregate(function: Function, object: bool) -> Result<Expr, Error> {
+    let FunctionArguments::List(list) = &function.args else {
+        return Err(Error::syntax("an aggregate of jsonb takes arguments"));
+    };
+    let over = |argument: Expr| {
+        let mut collected = function.clone();
+        collected.name = ObjectName::from(vec![Ident::new("array_agg")]);
+        if let FunctionArguments::List(list) = &mut collected.args {
+            list.args = vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))];
+        }
+        protect_order(&mut collected);
+        Expr::Function(collected)
+    };
+    let values: Vec<Expr> = list.args.iter().filter_map(argument_expr).collect();
+    match (object, values.as_slice()) {
+        (false, [value]) => Ok(call("to_jsonb", vec![over(value.clone())])),
+        (true, [key, value]) => Ok(call(
+            "jsonb_object_lists",
+            vec![
+                over(cast(key.clone(), &SqlType::Text)),
+                over(call("to_jsonb", vec![value.clone()])),
+            ],
+        )),
+        _ => Err(Error::syntax("wrong number of arguments to an aggregate of jsonb")),
+    }
+}
+
+/// `array_agg(DISTINCT x)` yields its items in order.
+fn order_distinct(function: &mut Function) {
+    let FunctionArguments::List(list) = &mut function.args else {
+        return;
+    };
+    let distinct = list.duplicate_treatment == Some(sqlparser::ast::DuplicateTreatment::Distinct);
+    if distinct
+        && list.clauses.is_empty()
+        && let Some(item) = list.args.first().and_then(argument_expr)
+    {
+        list.clauses.push(FunctionArgumentClause::OrderBy(vec![
+            sqlparser::ast::OrderByExpr {
+                expr: item,
+                options: sqlparser::ast::OrderByOptions {
+                    asc: None,
+                    nulls_first: None,
+                },
+                with_fill: None,
+            },
+        ]));
+    }
 }
 
 fn protect_order(function: &mut Function) {

@@ -151,7 +151,7 @@ fn default_of(item: &Item, column: &Column) -> Result<Expr, Error> {
 
 fn not_null(item: &Item, column: &Column) -> Error {
     Error::new(
-        ErrorKind::InvalidParameterValue,
+        ErrorKind::NotNullViolation,
         format!(
             "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
             column.name, item.name

@@ -72,10 +72,11 @@ pub(crate) fn start_pgbench(postgres: &Postgres, seconds: u32) -> Result<Child> 
 /// Checks one row of `totals`.
 fn check(row: &tokio_postgres::Row, offset: usize, place: &str) -> Result<i64> {
     let sums: Vec<i64> = (offset..offset + 4).map(|column| row.get(column)).collect();
-    if sums.iter().any(|sum| *sum != sums[0]) {
+    let first = sums.first().context("no sums")?;
+    if sums.iter().any(|sum| sum != first) {
         bail!("{place}: the sums differ: {sums:?}");
     }
-    Ok(sums[0])
+    Ok(*first)
 }
 
 /// Follows `totals` until `stop` is set: at every epoch exactly one row, its sums equal.

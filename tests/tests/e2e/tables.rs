@@ -1,8 +1,12 @@
 //! Tables written by statements: durable at the answer, readable by others as Delta.
 
 use std::process::Command;
+use std::time::Duration;
 
 use flowstone_tests::Node;
+use futures::{StreamExt, pin_mut};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_writes_survive_sigkill() {
@@ -60,4 +64,27 @@ async fn delta_files_hold_what_select_shows() {
     let output = Command::new(super::clients::python()).arg(script).arg(node.delta_path(&id)).arg("price").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), truth);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_a_table_ends_its_subscriptions_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), 2).await.unwrap();
+    let client = node.connect().await.unwrap();
+    client
+        .batch_execute("CREATE TABLE gone (x int); CREATE TABLE stays (y int); INSERT INTO gone VALUES (1); INSERT INTO stays VALUES (1)")
+        .await
+        .unwrap();
+    let none: [&(dyn ToSql + Sync); 0] = [];
+    let watcher = node.connect().await.unwrap();
+    let rows = watcher.query_raw("SUBSCRIBE (SELECT count(*) FROM gone)", none).await.unwrap();
+    pin_mut!(rows);
+    rows.next().await.unwrap().unwrap();
+    client.batch_execute("DROP TABLE gone").await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(30), rows.next());
+    let error = ended.await.expect("the subscription goes on").unwrap().unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::UNDEFINED_TABLE), "{error:?}");
+    client.batch_execute("INSERT INTO stays VALUES (2)").await.unwrap();
+    let count: i64 = client.query_one("SELECT count(*) FROM stays", &[]).await.unwrap().get(0);
+    assert_eq!(count, 2);
 }

@@ -8,7 +8,7 @@ use flowstone_dataflow::{CollectionInput, TickOutput, partition_changes, partiti
 use flowstone_ingest::{TableChanges, TableData};
 use flowstone_proto::message::{Command, Response, RunEpoch};
 use flowstone_storage::{LogRecord, StagedSnapshot};
-use flowstone_types::{DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId, Weights};
+use flowstone_types::{DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId, SourceChanges, Weights};
 use futures::StreamExt;
 
 use super::{Engine, Event, Flow, RETRY_FIRST, retrying};
@@ -36,6 +36,7 @@ impl Engine {
                 inputs.push((table, CollectionInput::Deltas(vec![delta])));
             }
         }
+        let mut changed: Vec<(ObjectId, Vec<SourceChanges>)> = Vec::new();
         for TableChanges { table, data } in taken {
             // The table may have been dropped after the source buffered its changes.
             if !self.collections.contains_key(&table) {
@@ -43,9 +44,16 @@ impl Engine {
             }
             match data {
                 TableData::Snapshot(staged) => self.load_snapshot(table, staged, run.epoch).await?,
-                TableData::Changes(changes) => inputs.push((table, CollectionInput::Changes(vec![changes]))),
+                TableData::Changes(changes) => match changed.iter_mut().find(|(id, _)| *id == table) {
+                    Some((_, earlier)) => earlier.push(changes),
+                    None => changed.push((table, vec![changes])),
+                },
                 TableData::Error(error) => inputs.push((table, CollectionInput::Errors(vec![(error, 1)]))),
             }
+        }
+        // Looked up only now: a snapshot of this epoch is in the collections.
+        for (table, changes) in changed {
+            inputs.push((table, CollectionInput::Changes(self.complete_key_changes(table, changes).await?)));
         }
         inputs.extend(self.advance_progress(&run)?);
 

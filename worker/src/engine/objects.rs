@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use flowstone_dataflow::{partition_columns, partition_delta};
-use flowstone_proto::message::{CollectionDescription, CollectionKind, DataflowDescription, Export, Response, SourceDescription, SourceTable};
+use flowstone_proto::message::{RequestError, RequestId, ResultMessage, CollectionDescription, CollectionKind, DataflowDescription, Export, Response, SourceDescription, SourceTable};
 use flowstone_types::{DeltaBatch, Epoch, ObjectId};
 use futures::StreamExt;
 
@@ -94,6 +94,7 @@ impl Engine {
     }
 
     pub(super) async fn drop_objects(&mut self, objects: Vec<ObjectId>) -> Result<(), Error> {
+        self.end_subscriptions_to(&objects).await?;
         let mut infos = (*self.infos).clone();
         for id in &objects {
             if let Some(source) = self.sources.remove(id) {
@@ -123,6 +124,19 @@ impl Engine {
             .await?;
         self.delete_dropped_tables();
         self.start_ready_peeks().await
+    }
+
+    /// Ends the subscriptions that read what is about to go, and tells their clients why.
+    async fn end_subscriptions_to(&mut self, objects: &[ObjectId]) -> Result<(), Error> {
+        let readers: Vec<RequestId> =
+            self.subscriptions.iter().filter(|(_, subscription)| subscription.reads_any(objects)).map(|(request, _)| *request).collect();
+        for request in readers {
+            if let Some(subscription) = self.subscriptions.get_mut(&request) {
+                subscription.end(ResultMessage::Failed(RequestError::Dropped));
+            }
+            self.end_subscription(request).await?;
+        }
+        Ok(())
     }
 
     /// Deletes the files of dropped tables, unless a commit may still be writing to them.

@@ -127,7 +127,7 @@ impl Engine {
         Ok(Ok(tables))
     }
 
-    /// Evaluates a write in a task of its own; its end comes back as [`Event::Staged`].
+    /// Evaluates a write in a task of its own; its end comes back as an event.
     pub(super) async fn stage_write(&mut self, write: StageWrite) -> Result<(), Error> {
         let mut ids = Vec::new();
         let mut unreadable = None;
@@ -172,13 +172,14 @@ impl Engine {
             fail(results, RequestError::Dropped);
             return Ok(());
         }
+        let reads = subscribe.plan.collections();
         let plan = subscribe.plan;
         for created in self.shards.on_each(move |_, shard| shard.create_subscription(id, &plan)).await? {
             created?;
         }
         let outputs = self.shards.hydrate(vec![id], self.last_run).await?;
         let runtime = tokio::runtime::Handle::current();
-        let subscription = Subscription::start(results, self.last_run, subscribe.up_to, &runtime);
+        let subscription = Subscription::start(results, reads, self.last_run, subscribe.up_to, &runtime);
         self.subscriptions.insert(subscribe.request, subscription);
         if subscribe.snapshot {
             self.absorb(outputs, None);

@@ -1,0 +1,339 @@
+//! Random queries against PostgreSQL: a materialized view in the node, the same query asked of the node, and the same query asked of PostgreSQL must
+//! agree after every change, and after a SIGKILL.
+//!
+//! Owns the rounds and the comparison; `generator` makes schemas, queries and changes.
+//! Must not know which operators a query becomes.
+//!
+//! A round is replayed with `FLOWSTONE_SEED=<seed>`; `FLOWSTONE_DIFFERENTIAL_ROUNDS` says how many rounds to run.
+
+#[path = "differential/generator.rs"]
+mod generator;
+
+use std::fmt::Write;
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use flowstone_tests::{Node, Postgres};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+use generator::{Generator, Query, Type};
+
+/// Seeds that are always run; random ones follow.
+const FIXED_SEEDS: [u64; 3] = [1, 2, 3];
+
+/// No new round starts after this, unless the number of rounds was asked for: the test is one of many.
+const ROUNDS_BUDGET: Duration = Duration::from_secs(40);
+
+const VIEWS_PER_ROUND: usize = 12;
+
+const STEPS_PER_ROUND: usize = 6;
+
+/// A statement may not take longer; a view that never becomes readable is a failure like a wrong row.
+const STATEMENT_DEADLINE: Duration = Duration::from_secs(60);
+
+type Row = Vec<Option<String>>;
+
+/// What a server answered.
+#[derive(Debug, Clone)]
+enum Answer {
+    Rows(Vec<Row>),
+    Error { code: String, message: String },
+}
+
+impl Answer {
+    /// An error that the data causes; any other is the server's.
+    fn is_evaluation_error(&self) -> bool {
+        matches!(self, Self::Error { code, .. } if code.starts_with("22") || code.starts_with("21"))
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Rows(rows) => {
+                let mut text = format!("{} rows", rows.len());
+                for row in rows.iter().take(30) {
+                    let values: Vec<&str> = row.iter().map(|value| value.as_deref().unwrap_or("NULL")).collect();
+                    let _ = write!(text, "\n    {}", values.join(" | "));
+                }
+                text
+            }
+            Self::Error { code, message } => format!("error {code}: {message}"),
+        }
+    }
+}
+
+async fn ask(client: &Client, sql: &str) -> Answer {
+    let Ok(outcome) = tokio::time::timeout(STATEMENT_DEADLINE, client.simple_query(sql)).await else {
+        return Answer::Error { code: "timeout".to_owned(), message: format!("no answer in {STATEMENT_DEADLINE:?}") };
+    };
+    match outcome {
+        Ok(messages) => Answer::Rows(
+            messages
+                .iter()
+                .filter_map(|message| match message {
+                    SimpleQueryMessage::Row(row) => {
+                        Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
+                    }
+                    _ => None,
+                })
+                .collect(),
+        ),
+        Err(error) => error.as_db_error().map_or_else(
+            || Answer::Error { code: "connection".to_owned(), message: error.to_string() },
+            |db| Answer::Error { code: db.code().code().to_owned(), message: db.message().to_owned() },
+        ),
+    }
+}
+
+/// One spelling per value: how many zeros a numeric is printed with, and the sign of a float's zero, are not compared.
+fn canonical(row: &Row, types: &[Type]) -> Row {
+    row.iter()
+        .zip(types)
+        .map(|(value, r#type)| {
+            let text = value.as_deref()?;
+            Some(match r#type {
+                Type::Float | Type::Numeric => match text.parse::<f64>() {
+                    Ok(0.0) => "0".to_owned(),
+                    Ok(number) if number.is_finite() => format!("{number:.9e}"),
+                    _ => text.to_owned(),
+                },
+                _ => text.to_owned(),
+            })
+        })
+        .collect()
+}
+
+fn equal_values(left: Option<&str>, right: Option<&str>, r#type: Type) -> bool {
+    match (left, right) {
+        (Some(left), Some(right)) if matches!(r#type, Type::Float | Type::Numeric) => {
+            left == right
+                || match (left.parse::<f64>(), right.parse::<f64>()) {
+                    (Ok(left), Ok(right)) => (left - right).abs() <= 1e-8 * left.abs().max(right.abs()).max(1.0),
+                    _ => false,
+                }
+        }
+        (left, right) => left == right,
+    }
+}
+
+fn agree(left: &Answer, right: &Answer, types: &[Type]) -> bool {
+    match (left, right) {
+        (Answer::Rows(left), Answer::Rows(right)) => {
+            let sorted = |rows: &[Row]| {
+                let mut rows: Vec<Row> = rows.iter().map(|row| canonical(row, types)).collect();
+                rows.sort();
+                rows
+            };
+            let (left, right) = (sorted(left), sorted(right));
+            left.len() == right.len()
+                && left.iter().zip(&right).all(|(left, right)| {
+                    left.len() == types.len()
+                        && right.len() == types.len()
+                        && left
+                            .iter()
+                            .zip(right)
+                            .zip(types)
+                            .all(|((left, right), r#type)| equal_values(left.as_deref(), right.as_deref(), *r#type))
+                })
+        }
+        (Answer::Error { .. }, Answer::Error { .. }) => left.is_evaluation_error() && right.is_evaluation_error(),
+        _ => false,
+    }
+}
+
+struct View {
+    name: String,
+    query: Query,
+    /// Sides that differed before; the same difference is not told again.
+    told: Vec<&'static str>,
+}
+
+/// One database on both servers, and what happened in it.
+struct Round<'a> {
+    name: String,
+    node: &'a mut Node,
+    in_node: Client,
+    in_postgres: Client,
+    generator: Generator,
+    views: Vec<View>,
+    history: Vec<String>,
+    failures: Vec<String>,
+    seen: Seen,
+}
+
+/// What the comparisons saw; a run that compared nothing proves nothing.
+#[derive(Debug, Default)]
+struct Seen {
+    answers: usize,
+    rows: usize,
+    errors: usize,
+}
+
+async fn connect(port: u16, user: &str, database: &str) -> Client {
+    let config = format!("host=127.0.0.1 port={port} user={user} dbname={database}");
+    let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+impl Round<'_> {
+    fn fail(&mut self, what: &str) {
+        let failure = format!("== {}: {what}\n-- history:\n{};", self.name, self.history.join(";\n"));
+        self.failures.push(failure);
+    }
+
+    /// The same statement on both servers; both must do the same.
+    async fn apply(&mut self, sql: &str) {
+        self.history.push(sql.to_owned());
+        let in_postgres = ask(&self.in_postgres, sql).await;
+        let in_node = ask(&self.in_node, sql).await;
+        if !agree(&in_node, &in_postgres, &[]) {
+            self.fail(&format!(
+                "a statement differs\n{sql}\n  node: {}\n  PostgreSQL: {}",
+                in_node.describe(),
+                in_postgres.describe()
+            ));
+        }
+        if sql.starts_with("BEGIN") && matches!(in_postgres, Answer::Error { .. }) {
+            ask(&self.in_postgres, "ROLLBACK").await;
+            ask(&self.in_node, "ROLLBACK").await;
+        }
+    }
+
+    async fn create_views(&mut self, count: usize) {
+        for _ in 0..count {
+            let query = self.generator.query();
+            let expected = ask(&self.in_postgres, &query.sql).await;
+            if matches!(expected, Answer::Error { .. }) && !expected.is_evaluation_error() {
+                self.fail(&format!(
+                    "PostgreSQL refuses a generated query: {}\n{}",
+                    expected.describe(),
+                    query.sql
+                ));
+                continue;
+            }
+            let name = format!("v{}", self.views.len());
+            let statement = format!("CREATE MATERIALIZED VIEW {name} AS {}", query.sql);
+            let created = ask(&self.in_node, &statement).await;
+            if matches!(created, Answer::Error { .. }) {
+                self.fail(&format!("a view cannot be created: {}\n{statement}", created.describe()));
+                continue;
+            }
+            self.history.push(format!("/* {name} created */ SELECT"));
+            self.views.push(View { name, query, told: Vec::new() });
+        }
+    }
+
+    async fn check(&mut self, when: &str) {
+        let mut wrong = Vec::new();
+        for (place, view) in self.views.iter().enumerate() {
+            let expected = ask(&self.in_postgres, &view.query.sql).await;
+            self.seen.answers += 1;
+            match &expected {
+                Answer::Rows(rows) => self.seen.rows += rows.len(),
+                Answer::Error { .. } => self.seen.errors += 1,
+            }
+            let maintained = ask(&self.in_node, &format!("SELECT * FROM {}", view.name)).await;
+            let ad_hoc = ask(&self.in_node, &view.query.sql).await;
+            let types = &view.query.types;
+            for (side, answer) in [("the view", maintained), ("the query", ad_hoc)] {
+                if !agree(&answer, &expected, types) && !view.told.contains(&side) {
+                    let what = format!(
+                        "{when}: {side} {} differs\n{}\n  node: {}\n  PostgreSQL: {}",
+                        view.name,
+                        view.query.sql,
+                        answer.describe(),
+                        expected.describe()
+                    );
+                    wrong.push((place, side, what));
+                }
+            }
+        }
+        for (place, side, what) in wrong {
+            self.views[place].told.push(side);
+            self.fail(&what);
+        }
+    }
+
+    async fn run(mut self) -> (Vec<String>, Seen) {
+        for statement in self.generator.schema() {
+            self.apply(&statement).await;
+        }
+        self.create_views(VIEWS_PER_ROUND / 2).await;
+        self.check("empty").await;
+        for statement in self.generator.fill() {
+            self.apply(&statement).await;
+        }
+        self.check("filled").await;
+        self.create_views(VIEWS_PER_ROUND / 2).await;
+        self.check("all views").await;
+        for step in 0..STEPS_PER_ROUND {
+            if step == STEPS_PER_ROUND / 2 {
+                self.node.kill().unwrap();
+                self.node.restart().await.unwrap();
+                self.in_node = connect(self.node.pg_port(), "materialize", &self.name).await;
+                self.history.push("/* SIGKILL */ SELECT".to_owned());
+                self.check("after SIGKILL").await;
+            }
+            for statement in self.generator.change() {
+                self.apply(&statement).await;
+            }
+            self.check(&format!("step {step}")).await;
+        }
+        (self.failures, self.seen)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_queries_and_postgres_agree() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let (seed, rounds) = (number("FLOWSTONE_SEED"), number("FLOWSTONE_DIFFERENTIAL_ROUNDS"));
+    let dir = tempfile::tempdir().unwrap();
+    let postgres = Postgres::start(dir.path()).unwrap();
+    let mut node = Node::start(dir.path(), 2).await.unwrap();
+    let start = Instant::now();
+    let mut failures = Vec::new();
+    let mut ran = 0;
+    for round in 0..rounds.unwrap_or(u64::MAX) {
+        if rounds.is_none() && (start.elapsed() > ROUNDS_BUDGET || (seed.is_some() && round > 0)) {
+            break;
+        }
+        let seed = match seed {
+            Some(seed) => seed + round,
+            None => usize::try_from(round)
+                .ok()
+                .and_then(|round| FIXED_SEEDS.get(round).copied())
+                .unwrap_or_else(|| RandomState::new().hash_one(round) % 1_000_000_000),
+        };
+        eprintln!("round {round}: FLOWSTONE_SEED={seed}");
+        let name = format!("seed_{seed}");
+        let create = format!("CREATE DATABASE {name}");
+        postgres.connect().await.unwrap().batch_execute(&create).await.unwrap();
+        node.connect().await.unwrap().batch_execute(&create).await.unwrap();
+        let (node_port, postgres_port) = (node.pg_port(), postgres.port());
+        let (found, seen) = Round {
+            in_node: connect(node_port, "materialize", &name).await,
+            in_postgres: connect(postgres_port, "postgres", &name).await,
+            generator: Generator::new(ChaCha8Rng::seed_from_u64(seed)),
+            name: name.clone(),
+            node: &mut node,
+            views: Vec::new(),
+            history: Vec::new(),
+            failures: Vec::new(),
+            seen: Seen::default(),
+        }
+        .run()
+        .await;
+        eprintln!("round {round}: {seen:?}");
+        assert!(seen.answers > 0 && seen.rows > 0, "nothing was compared");
+        for failure in &found {
+            eprintln!("{failure}\n");
+        }
+        failures.extend(found);
+        node.connect().await.unwrap().batch_execute(&format!("DROP DATABASE {name} CASCADE")).await.unwrap();
+        ran += 1;
+    }
+    eprintln!("{ran} rounds in {:?}", start.elapsed());
+    assert!(failures.is_empty(), "{} differences, printed above", failures.len());
+}
