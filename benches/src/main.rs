@@ -10,9 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use flowstone_dataflow::{CollectionInput, Error, ExprCompiler, QueryEvaluator, Shard, ShardConfig};
+use flowstone_dataflow::{
+    CollectionInput, Error, ExprCompiler, QueryEvaluator, Shard, ShardConfig,
+};
 use flowstone_proto::message::{DataflowDescription, Export};
-use flowstone_proto::plan::{Aggregate, AggregateFunction, Node, NodeId, Operator, Plan, QueryPlan, column_name};
+use flowstone_proto::plan::{
+    Aggregate, AggregateFunction, Node, NodeId, Operator, Plan, QueryPlan, column_name,
+};
 use flowstone_types::{DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId, Weights};
 
 /// Rows of state in the larger input.
@@ -33,7 +37,11 @@ const TOTALS: ObjectId = ObjectId::User(3);
 struct Nothing;
 
 impl ExprCompiler for Nothing {
-    fn compile(&self, expr: &flowstone_proto::plan::Expr, _: &SchemaRef) -> Result<Arc<dyn datafusion::physical_plan::PhysicalExpr>, Error> {
+    fn compile(
+        &self,
+        expr: &flowstone_proto::plan::Expr,
+        _: &SchemaRef,
+    ) -> Result<Arc<dyn datafusion::physical_plan::PhysicalExpr>, Error> {
         Err(Error::Plan(format!("no expressions here: {expr:?}")))
     }
 
@@ -43,35 +51,76 @@ impl ExprCompiler for Nothing {
 }
 
 impl QueryEvaluator for Nothing {
-    fn evaluate(&self, _: &QueryPlan, _: &[(SchemaRef, Vec<RecordBatch>)]) -> Result<Vec<RecordBatch>, EvalError> {
-        Err(EvalError::new(EvalErrorKind::Internal, "nothing is recomputed here"))
+    fn evaluate(
+        &self,
+        _: &QueryPlan,
+        _: &[(SchemaRef, Vec<RecordBatch>)],
+    ) -> Result<Vec<RecordBatch>, EvalError> {
+        Err(EvalError::new(
+            EvalErrorKind::Internal,
+            "nothing is recomputed here",
+        ))
     }
 }
 
 fn schema(types: &[DataType]) -> SchemaRef {
-    let fields = types.iter().enumerate().map(|(index, data_type)| Field::new(column_name(index), data_type.clone(), true));
+    let fields = types
+        .iter()
+        .enumerate()
+        .map(|(index, data_type)| Field::new(column_name(index), data_type.clone(), true));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// `SELECT buyers.city, count(*), sum(orders.amount) FROM orders JOIN buyers ON orders.buyer = buyers.id GROUP BY buyers.city`.
 fn plan() -> Plan {
-    let node = |operator, types: &[DataType]| Node { operator, schema: schema(types) };
+    let node = |operator, types: &[DataType]| Node {
+        operator,
+        schema: schema(types),
+    };
     let int = DataType::Int64;
     Plan {
         nodes: vec![
-            node(Operator::Get { collection: ORDERS }, &[int.clone(), int.clone(), DataType::Int32]),
-            node(Operator::Get { collection: BUYERS }, &[int.clone(), DataType::Utf8]),
             node(
-                Operator::Join { left: NodeId(0), right: NodeId(1), left_keys: vec![1], right_keys: vec![0], null_equals_null: false },
-                &[int.clone(), int.clone(), DataType::Int32, int.clone(), DataType::Utf8],
+                Operator::Get { collection: ORDERS },
+                &[int.clone(), int.clone(), DataType::Int32],
+            ),
+            node(
+                Operator::Get { collection: BUYERS },
+                &[int.clone(), DataType::Utf8],
+            ),
+            node(
+                Operator::Join {
+                    left: NodeId(0),
+                    right: NodeId(1),
+                    left_keys: vec![1],
+                    right_keys: vec![0],
+                    null_equals_null: false,
+                },
+                &[
+                    int.clone(),
+                    int.clone(),
+                    DataType::Int32,
+                    int.clone(),
+                    DataType::Utf8,
+                ],
             ),
             node(
                 Operator::Aggregate {
                     input: NodeId(2),
                     group: vec![4],
                     aggregates: vec![
-                        Aggregate { function: AggregateFunction::Count, argument: None, filter: None, distinct: false },
-                        Aggregate { function: AggregateFunction::Sum, argument: Some(2), filter: None, distinct: false },
+                        Aggregate {
+                            function: AggregateFunction::Count,
+                            argument: None,
+                            filter: None,
+                            distinct: false,
+                        },
+                        Aggregate {
+                            function: AggregateFunction::Sum,
+                            argument: Some(2),
+                            filter: None,
+                            distinct: false,
+                        },
                     ],
                 },
                 &[DataType::Utf8, int.clone(), int],
@@ -85,30 +134,60 @@ fn orders(ids: std::ops::Range<usize>) -> Result<RecordBatch> {
     let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
     let columns: Vec<ArrayRef> = vec![
         Arc::new(ids.clone().map(number).collect::<Int64Array>()),
-        Arc::new(ids.clone().map(|id| number(id.wrapping_mul(7919) % CUSTOMERS)).collect::<Int64Array>()),
-        Arc::new(ids.map(|id| i32::try_from(id % 1000).unwrap_or(0)).collect::<arrow_array::Int32Array>()),
+        Arc::new(
+            ids.clone()
+                .map(|id| number(id.wrapping_mul(7919) % CUSTOMERS))
+                .collect::<Int64Array>(),
+        ),
+        Arc::new(
+            ids.map(|id| i32::try_from(id % 1000).unwrap_or(0))
+                .collect::<arrow_array::Int32Array>(),
+        ),
     ];
-    Ok(RecordBatch::try_new(schema(&[DataType::Int64, DataType::Int64, DataType::Int32]), columns)?)
+    Ok(RecordBatch::try_new(
+        schema(&[DataType::Int64, DataType::Int64, DataType::Int32]),
+        columns,
+    )?)
 }
 
 fn buyers() -> Result<RecordBatch> {
     let columns: Vec<ArrayRef> = vec![
-        Arc::new((0..CUSTOMERS).map(|id| i64::try_from(id).unwrap_or(0)).collect::<Int64Array>()),
-        Arc::new((0..CUSTOMERS).map(|id| Some(format!("city {}", id % 1000))).collect::<StringArray>()),
+        Arc::new(
+            (0..CUSTOMERS)
+                .map(|id| i64::try_from(id).unwrap_or(0))
+                .collect::<Int64Array>(),
+        ),
+        Arc::new(
+            (0..CUSTOMERS)
+                .map(|id| Some(format!("city {}", id % 1000)))
+                .collect::<StringArray>(),
+        ),
     ];
-    Ok(RecordBatch::try_new(schema(&[DataType::Int64, DataType::Utf8]), columns)?)
+    Ok(RecordBatch::try_new(
+        schema(&[DataType::Int64, DataType::Utf8]),
+        columns,
+    )?)
 }
 
 /// A shard with both inputs loaded and the view hydrated; returns how long hydration took.
 fn start(orders: &RecordBatch) -> Result<(Shard, Duration)> {
-    let mut shard = Shard::new(ShardConfig { index: 0, count: 1, compiler: Arc::new(Nothing), evaluator: Arc::new(Nothing) });
+    let mut shard = Shard::new(ShardConfig {
+        index: 0,
+        count: 1,
+        compiler: Arc::new(Nothing),
+        evaluator: Arc::new(Nothing),
+    });
     shard.create_collection(ORDERS, orders.schema(), Some(vec![0]))?;
     let buyers = buyers()?;
     shard.create_collection(BUYERS, buyers.schema(), Some(vec![0]))?;
     shard.load_collection(ORDERS, orders, Epoch(1))?;
     shard.load_collection(BUYERS, &buyers, Epoch(1))?;
     let begin = Instant::now();
-    shard.create_dataflow(&DataflowDescription { id: TOTALS, plan: plan(), export: Export::Index { key: vec![0] } })?;
+    shard.create_dataflow(&DataflowDescription {
+        id: TOTALS,
+        plan: plan(),
+        export: Export::Index { key: vec![0] },
+    })?;
     shard.begin_hydration(&[TOTALS], Epoch(1))?;
     finish(&mut shard)?;
     Ok((shard, begin.elapsed()))
@@ -125,7 +204,10 @@ fn finish(shard: &mut Shard) -> Result<()> {
 
 fn tick(shard: &mut Shard, epoch: u64, deltas: Vec<DeltaBatch>) -> Result<Duration> {
     let begin = Instant::now();
-    shard.begin_tick(Epoch(epoch), vec![(ORDERS, CollectionInput::Deltas(deltas))])?;
+    shard.begin_tick(
+        Epoch(epoch),
+        vec![(ORDERS, CollectionInput::Deltas(deltas))],
+    )?;
     finish(shard)?;
     let elapsed = begin.elapsed();
     shard.allow_compaction(Epoch(epoch));
@@ -145,7 +227,10 @@ fn content(shard: &Shard, epoch: u64) -> Result<Vec<String>> {
 }
 
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+    sorted
+        .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or_default()
 }
 
 fn main() -> Result<()> {
@@ -159,8 +244,13 @@ fn main() -> Result<()> {
         bail!("the maintained view differs from the recomputed one");
     }
 
-    println!("join + aggregate over {STATE_ROWS} x {CUSTOMERS} rows; building it from scratch: {recompute:?}");
-    println!("{:>9} {:>12} {:>12} {:>14} {:>22}", "rows/tick", "p50", "p99", "rows/s", "recompute / tick (p50)");
+    println!(
+        "join + aggregate over {STATE_ROWS} x {CUSTOMERS} rows; building it from scratch: {recompute:?}"
+    );
+    println!(
+        "{:>9} {:>12} {:>12} {:>14} {:>22}",
+        "rows/tick", "p50", "p99", "rows/s", "recompute / tick (p50)"
+    );
     let mut results = Vec::new();
     let (mut oldest, mut next, mut epoch) = (0, STATE_ROWS + 1000, 2);
     for rows in TICKS {
@@ -172,7 +262,11 @@ fn main() -> Result<()> {
             let half = (rows / 2).max(1);
             let mut deltas = vec![DeltaBatch::insert(orders(next..next + half)?, Epoch(epoch))];
             if rows > 1 {
-                deltas.push(DeltaBatch::new(orders(oldest..oldest + half)?, Weights::Const(-1), Epoch(epoch)));
+                deltas.push(DeltaBatch::new(
+                    orders(oldest..oldest + half)?,
+                    Weights::Const(-1),
+                    Epoch(epoch),
+                ));
                 oldest += half;
             }
             next += half;

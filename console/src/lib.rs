@@ -24,13 +24,19 @@ use tokio_util::sync::CancellationToken;
 ///
 /// # Errors
 /// The listener failed.
-pub async fn serve(listener: TcpListener, client: Client, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    client: Client,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let routes = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(Arc::new(client));
-    axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(listener, routes)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
 }
 
 async fn readyz(State(client): State<Arc<Client>>) -> Response {
@@ -38,7 +44,11 @@ async fn readyz(State(client): State<Arc<Client>>) -> Response {
     if readiness.ready {
         return "ready\n".into_response();
     }
-    (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", readiness.reason)).into_response()
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!("{}\n", readiness.reason),
+    )
+        .into_response()
 }
 
 async fn metrics(State(client): State<Arc<Client>>) -> Response {
@@ -46,19 +56,43 @@ async fn metrics(State(client): State<Arc<Client>>) -> Response {
     let snapshot = client.metrics_snapshot();
     for (name, help, value) in [
         ("sessions", "Open sessions", snapshot.sessions),
-        ("epoch", "Newest epoch that can be read, in milliseconds since the Unix epoch", snapshot.epoch),
-        ("commit_epoch", "Epoch of the newest commit point", snapshot.commit_epoch),
+        (
+            "epoch",
+            "Newest epoch that can be read, in milliseconds since the Unix epoch",
+            snapshot.epoch,
+        ),
+        (
+            "commit_epoch",
+            "Epoch of the newest commit point",
+            snapshot.commit_epoch,
+        ),
         ("since", "Earliest epoch that can be read", snapshot.since),
-        ("catalog_items", "Items in the catalog", snapshot.catalog_items),
+        (
+            "catalog_items",
+            "Items in the catalog",
+            snapshot.catalog_items,
+        ),
     ] {
         let gauge = Gauge::<i64>::default();
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
     }
     for (name, help, value) in [
-        ("statements", "Statements executed since the process started", snapshot.statements_total),
-        ("statement_errors", "Statements that failed since the process started", snapshot.statement_errors_total),
-        ("epochs", "Epochs that have become readable since the process started", snapshot.epochs_total),
+        (
+            "statements",
+            "Statements executed since the process started",
+            snapshot.statements_total,
+        ),
+        (
+            "statement_errors",
+            "Statements that failed since the process started",
+            snapshot.statement_errors_total,
+        ),
+        (
+            "epochs",
+            "Epochs that have become readable since the process started",
+            snapshot.epochs_total,
+        ),
     ] {
         let counter = Counter::<u64>::default();
         counter.inc_by(value);
@@ -68,5 +102,12 @@ async fn metrics(State(client): State<Arc<Client>>) -> Response {
     if encode(&mut text, &registry).is_err() {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+    (
+        [(
+            header::CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response()
 }

@@ -49,6 +49,9 @@ pub enum TransactionError {
     /// A transaction that reads does not write.
     #[error("transaction in read-only mode")]
     ReadOnly,
+    /// A write in a transaction that was begun `READ ONLY`; with the words that name the statement.
+    #[error("cannot execute {0} in a read-only transaction")]
+    ReadOnlyBlock(&'static str),
     /// A transaction that writes does not read.
     #[error("transaction in write-only mode")]
     WriteOnly,
@@ -90,6 +93,7 @@ impl TransactionError {
             )),
             Self::Aborted
             | Self::Prohibited(_)
+            | Self::ReadOnlyBlock(_)
             | Self::Required(_)
             | Self::SubscribeOnly
             | Self::IsolationAfterQuery
@@ -130,8 +134,10 @@ pub enum SessionError {
     #[error("cursor \"{0}\" already exists")]
     DuplicateCursor(String),
     /// Too few or too many parameters.
-    #[error("wrong number of parameters for prepared statement: expected {expected}, got {actual}")]
+    #[error("wrong number of parameters for prepared statement \"{name}\"")]
     ParameterCount {
+        /// The prepared statement.
+        name: String,
         /// How many it takes.
         expected: usize,
         /// How many were given.

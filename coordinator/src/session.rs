@@ -110,7 +110,7 @@ impl Session {
             notices: Vec::new(),
             limits: Limits {
                 cancelled: registered.cancelled,
-                deadline: None,
+                deadline: Arc::default(),
             },
             text: Mutex::new(Arc::from("")),
             described: BTreeMap::new(),
@@ -292,12 +292,15 @@ impl Session {
         self.variables.get(&name.to_ascii_lowercase())
     }
 
+    /// More of the rows of an earlier outcome are asked for: `statement_timeout` begins anew.
+    pub fn resume(&self) {
+        let timeout = self.variables.statement_timeout();
+        *self.limits.deadline.lock() = timeout.map(|timeout| Instant::now() + timeout);
+    }
+
     fn start_statement(&mut self) {
         self.limits.cancelled.mark_unchanged();
-        self.limits.deadline = self
-            .variables
-            .statement_timeout()
-            .map(|timeout| Instant::now() + timeout);
+        self.resume();
         if matches!(self.transaction, Transaction::Idle) {
             self.now_ms = self.shared.clock.now_ms();
         }
@@ -322,6 +325,20 @@ impl Session {
         {
             return Err(TransactionError::Aborted.into());
         }
+        let writes = match &statement.kind {
+            Kind::Insert(_) => Some("INSERT"),
+            Kind::Update(_) => Some("UPDATE"),
+            Kind::Delete(_) => Some("DELETE"),
+            Kind::Copy(copy) if copy.direction == flowstone_sql::ast::CopyDirection::FromStdin => {
+                Some("COPY FROM")
+            }
+            _ => None,
+        };
+        if let Some(verb) = writes
+            && self.variables.is_read_only()
+        {
+            return Err(TransactionError::ReadOnlyBlock(verb).into());
+        }
         match &statement.kind {
             Kind::Query(query) => self.select(statement, query, parameters).await,
             Kind::Insert(_) | Kind::Update(_) | Kind::Delete(_) => {
@@ -338,7 +355,7 @@ impl Session {
             Kind::Begin { modes } => self.begin(modes).await,
             Kind::Commit => self.commit().await,
             Kind::Rollback => Ok(self.rollback()),
-            Kind::Prepare(prepare) => self.prepare(prepare),
+            Kind::Prepare(prepare) => self.prepare(prepare).await,
             Kind::Execute(execute) => self.execute_prepared(execute).await,
             Kind::Deallocate(name) => self.deallocate(name.as_ref()),
             Kind::Declare(declare) => self.declare(declare, parameters).await,

@@ -185,6 +185,9 @@ impl Shared {
             let _ = finished.await;
         }
         self.raft.shutdown().await;
+        // The loop owns the sender and drops it last: only then are the files closed.
+        let mut ended = self.failure.clone();
+        while ended.changed().await.is_ok() {}
     }
 
     /// Asks an upstream through the worker.

@@ -5,7 +5,7 @@
 //!
 //! Invariants. Nothing wraps: integers are summed in 128 bits, decimals in 256, floats exactly, so that no result depends on the order of rows.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, ReversedUDAF, Signature, Volatility,
 };
 use flowstone_types::exact_float::ExactFloatSum;
+use flowstone_types::normalize::normalize_f64;
 use flowstone_types::{EvalError, EvalErrorKind, SqlType};
 
 use crate::cast::convert;
@@ -177,6 +178,22 @@ impl AggregateUDFImpl for PgAggregate {
         Ok(inner)
     }
 
+    fn create_sliding_accumulator(
+        &self,
+        args: AccumulatorArgs<'_>,
+    ) -> Result<Box<dyn Accumulator>> {
+        match args.expr_fields.first() {
+            Some(argument) if self.kind.is_extreme() => Ok(Box::new(SlidingExtreme {
+                largest: self.kind == Kind::Max,
+                data_type: argument.data_type().clone(),
+                candidates: VecDeque::new(),
+                entered: 0,
+                left: 0,
+            })),
+            _ => self.accumulator(args),
+        }
+    }
+
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
         let data_type = match (self.kind, args.is_distinct) {
             (Kind::Min | Kind::Max, _) => args.return_field.data_type().clone(),
@@ -274,20 +291,22 @@ impl Total {
         }
     }
 
-    fn add(&mut self, values: &ArrayRef) -> Result<()> {
+    /// Adds values that came (`weight` 1) or went (−1).
+    fn add(&mut self, values: &ArrayRef, weight: i8) -> Result<()> {
         let values = convert(values, &self.wide)?;
-        self.count += i64::try_from(values.len() - values.null_count()).unwrap_or(i64::MAX);
+        self.count += i64::from(weight)
+            * i64::try_from(values.len() - values.null_count()).unwrap_or(i64::MAX);
         match &mut self.sum {
             Sum::Exact(sum) => {
                 for value in values.as_primitive::<Decimal128Type>().iter().flatten() {
                     *sum = sum
-                        .checked_add(i256::from_i128(value))
+                        .checked_add(i256::from_i128(value * i128::from(weight)))
                         .ok_or_else(|| raise(numeric_overflow()))?;
                 }
             }
             Sum::Float(sum) => {
                 for value in values.as_primitive::<Float64Type>().iter().flatten() {
-                    sum.add(value, 1);
+                    sum.add(value, i64::from(weight));
                 }
             }
             Sum::Interval {
@@ -301,9 +320,9 @@ impl Total {
                     .flatten()
                 {
                     let interval = Interval::from_arrow(value);
-                    *months += i64::from(interval.months);
-                    *days += i64::from(interval.days);
-                    *micros += i128::from(interval.micros);
+                    *months += i64::from(weight) * i64::from(interval.months);
+                    *days += i64::from(weight) * i64::from(interval.days);
+                    *micros += i128::from(weight) * i128::from(interval.micros);
                 }
             }
         }
@@ -361,6 +380,7 @@ impl Total {
         } else {
             total
         };
+        let value = normalize_f64(value);
         if self.result != DataType::Float32 {
             return Ok(ScalarValue::Float64(Some(value)));
         }
@@ -454,9 +474,20 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N]> {
 impl Accumulator for Total {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         match values.first() {
-            Some(values) => self.add(values),
+            Some(values) => self.add(values, 1),
             None => Ok(()),
         }
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        match values.first() {
+            Some(values) => self.add(values, -1),
+            None => Ok(()),
+        }
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
@@ -599,6 +630,81 @@ impl Accumulator for Extreme {
 
     fn size(&self) -> usize {
         size_of_val(self) + self.best.as_ref().map_or(0, ScalarValue::size)
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![self.evaluate()?])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.update_batch(states)
+    }
+}
+
+/// Accumulates `min` and `max` over a window frame, whose rows leave in the order in which they entered.
+#[derive(Debug)]
+struct SlidingExtreme {
+    largest: bool,
+    data_type: DataType,
+    /// The values that are the answer now, or once those before them have left; with the number of values that entered before each.
+    candidates: VecDeque<(usize, ScalarValue)>,
+    entered: usize,
+    left: usize,
+}
+
+impl Accumulator for SlidingExtreme {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let Some(values) = values.first() else {
+            return Ok(());
+        };
+        for row in (0..values.len()).filter(|row| values.is_valid(*row)) {
+            let value = ScalarValue::try_from_array(values, row)?;
+            while let Some((_, last)) = self.candidates.back() {
+                let order = compare(last, &value)?;
+                if (self.largest && order.is_gt()) || (!self.largest && order.is_lt()) {
+                    break;
+                }
+                self.candidates.pop_back();
+            }
+            self.candidates.push_back((self.entered, value));
+            self.entered += 1;
+        }
+        Ok(())
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let Some(values) = values.first() else {
+            return Ok(());
+        };
+        self.left += values.len() - values.null_count();
+        while self
+            .candidates
+            .front()
+            .is_some_and(|(entered, _)| *entered < self.left)
+        {
+            self.candidates.pop_front();
+        }
+        Ok(())
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        match self.candidates.front() {
+            Some((_, value)) => Ok(value.clone()),
+            None => ScalarValue::try_from(&self.data_type),
+        }
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self)
+            + self
+                .candidates
+                .iter()
+                .map(|(_, value)| value.size())
+                .sum::<usize>()
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {

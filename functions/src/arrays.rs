@@ -72,6 +72,14 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
             ],
         ),
         function(
+            "array_eq_any",
+            vec![overload(
+                &[P::List, P::Any],
+                R::Sql(SqlType::Bool),
+                equals_any,
+            )],
+        ),
+        function(
             "array_to_string",
             vec![
                 overload(&[P::List, P::Text], text(), |call| join(call, |_| None)),
@@ -182,6 +190,34 @@ fn position(call: &Call<'_>, start: impl Fn(usize) -> Option<i32>) -> Result<Arr
         let found =
             (first.saturating_add(skip)..bound(row + 1)).find(|item| compare(*item, row).is_eq());
         found.map(|item| to_int4(item - first + 1)).transpose()
+    })
+}
+
+/// `value = ANY (array)`: NULL if no item is equal and the value or an item is NULL.
+fn equals_any(call: &Call<'_>) -> Result<ArrayRef> {
+    let list = lists(call.arg(0)?)?;
+    let items = list.values();
+    let wanted = convert(call.arg(1)?, items.data_type())?;
+    let compare = arrow_ord::ord::make_comparator(items, &wanted, SortOptions::default())?;
+    let offsets = list.value_offsets();
+    let bound = |index: usize| {
+        offsets
+            .get(index)
+            .and_then(|offset| usize::try_from(*offset).ok())
+            .unwrap_or(0)
+    };
+    map_rows(call, |row| {
+        if list.is_null(row) {
+            return Ok(None);
+        }
+        let (first, end) = (bound(row), bound(row + 1));
+        if wanted.is_null(row) {
+            return Ok((first == end).then_some(false));
+        }
+        if (first..end).any(|item| compare(item, row).is_eq()) {
+            return Ok(Some(true));
+        }
+        Ok((!(first..end).any(|item| items.is_null(item))).then_some(false))
     })
 }
 

@@ -85,7 +85,13 @@ pub fn from_type_error(error: &TypeError) -> EvalError {
         TypeError::WeightOverflow => EvalErrorKind::Data,
         _ => EvalErrorKind::Internal,
     };
-    EvalError::new(kind, error.to_string())
+    let message = match error {
+        TypeError::OutOfRange { type_name, value } if is_datetime(type_name) => {
+            format!("date/time field value out of range: \"{value}\"")
+        }
+        other => other.to_string(),
+    };
+    EvalError::new(kind, message)
 }
 
 fn is_datetime(type_name: &str) -> bool {

@@ -21,7 +21,8 @@ use crate::errors::{EvalResult, division_by_zero, out_of_range, raise};
 use crate::interval::{Interval, add_interval, check_date, midnight, timestamp_difference};
 use crate::numeric::{Numeric, Op, result_scale};
 use crate::udf::{
-    Call, Days, Micros, P, R, TimeOfDay, evaluate, function, map1, map2, overload, primitive,
+    Call, Days, Micros, P, R, TimeOfDay, evaluate, function, map1, map2, normal, overload,
+    primitive,
 };
 
 /// The functions behind the operators.
@@ -132,14 +133,15 @@ impl ScalarUDFImpl for Arithmetic {
                 [left, right] => [convert(left, &plan.left)?, convert(right, &plan.right)?],
                 _ => return plan_err!("operator {} takes two operands", symbol(self.op)),
             };
-            (plan.kernel)(
+            let result = (plan.kernel)(
                 self.op,
                 &Call {
                     args: &converted,
                     rows,
                     returns: &plan.result,
                 },
-            )
+            )?;
+            Ok(normal(result))
         })
     }
 }

@@ -11,6 +11,7 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{SessionStateDefaults, TaskContext};
 use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, WindowUDF};
+use datafusion::optimizer::Optimizer;
 use datafusion::prelude::SessionConfig;
 
 use crate::planner::PostgresExprPlanner;
@@ -69,7 +70,11 @@ impl Registry {
             ("array_replace", "array_replace_all"),
         ] {
             if let Some(function) = registry.scalar.get(all).cloned() {
-                registry.scalar.insert(name.to_owned(), function);
+                for known in registry.scalar.values_mut() {
+                    if known.name() == name {
+                        *known = Arc::clone(&function);
+                    }
+                }
             }
         }
         for function in crate::scalar_functions() {
@@ -208,9 +213,16 @@ pub fn session_config() -> SessionConfig {
 }
 
 fn build_session_state(registry: &Registry) -> SessionState {
+    // One rule splits `sum(x), count(DISTINCT y)` into a sum of sums, whose type is not that of a sum here.
+    let rules = Optimizer::new()
+        .rules
+        .into_iter()
+        .filter(|rule| rule.name() != "single_distinct_aggregation_to_group_by")
+        .collect();
     let mut state = SessionStateBuilder::new()
         .with_config(session_config())
         .with_default_features()
+        .with_optimizer_rules(rules)
         .with_expr_planners(expr_planners())
         .with_scalar_functions(unique(&registry.scalar, |function| function.name()))
         .with_aggregate_functions(unique(&registry.aggregate, |function| function.name()))

@@ -26,6 +26,7 @@ use datafusion::logical_expr::{
     Volatility,
 };
 use flowstone_types::SqlType;
+use flowstone_types::normalize::normalize_array;
 
 use crate::cast::convert;
 use crate::errors::{EvalResult, internal, numeric_overflow, raise};
@@ -445,12 +446,22 @@ impl ScalarUDFImpl for PgFunction {
                     None => Ok(Arc::clone(array)),
                 })
                 .collect::<Result<Vec<_>>>()?;
-            (overload.kernel)(&Call {
+            let result = (overload.kernel)(&Call {
                 args: &converted,
                 rows,
                 returns,
-            })
+            })?;
+            Ok(normal(result))
         })
+    }
+}
+
+/// Floats as the rest of the engine expects them: one zero and one NaN, because Arrow's comparisons tell others apart.
+pub(crate) fn normal(result: ArrayRef) -> ArrayRef {
+    if result.data_type().is_floating() {
+        normalize_array(&result)
+    } else {
+        result
     }
 }
 

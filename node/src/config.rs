@@ -74,22 +74,43 @@ impl Settings {
         let file = match &arguments.config {
             None => File::default(),
             Some(path) => {
-                let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-                toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))?
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                toml::from_str(&text)
+                    .with_context(|| format!("{} is not a valid configuration", path.display()))?
             }
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let settings = Self {
-            data_dir: arguments.data_dir.or(file.data_dir).unwrap_or_else(|| PathBuf::from("./flowstone-data")),
-            pg_listen: arguments.pg_listen.or(file.pg_listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 6875))),
-            http_listen: arguments.http_listen.or(file.http_listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 6876))),
-            shards: arguments.shards.or(file.shards).unwrap_or_else(|| (cores / 2).max(1)),
-            log: arguments.log.or(file.log).unwrap_or_else(|| "info,openraft=warn,buoyant_kernel=warn,deltalake=warn".to_owned()),
+            data_dir: arguments
+                .data_dir
+                .or(file.data_dir)
+                .unwrap_or_else(|| PathBuf::from("./flowstone-data")),
+            pg_listen: arguments
+                .pg_listen
+                .or(file.pg_listen)
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 6875))),
+            http_listen: arguments
+                .http_listen
+                .or(file.http_listen)
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 6876))),
+            shards: arguments
+                .shards
+                .or(file.shards)
+                .unwrap_or_else(|| (cores / 2).max(1)),
+            log: arguments.log.or(file.log).unwrap_or_else(|| {
+                "info,openraft=warn,buoyant_kernel=warn,deltalake=warn".to_owned()
+            }),
             log_format: arguments.log_format.or(file.log_format).unwrap_or_default(),
         };
-        for (name, address) in [("pg_listen", settings.pg_listen), ("http_listen", settings.http_listen)] {
+        for (name, address) in [
+            ("pg_listen", settings.pg_listen),
+            ("http_listen", settings.http_listen),
+        ] {
             if !address.ip().is_loopback() {
-                bail!("{name} is {address}: a node listens on loopback only, because this version has no TLS and no passwords yet");
+                bail!(
+                    "{name} is {address}: a node listens on loopback only, because this version has no TLS and no passwords yet"
+                );
             }
         }
         if settings.shards == 0 {

@@ -22,7 +22,8 @@ impl DataDir {
     /// # Errors
     /// Another process holds it, it was written by a newer version, or the file system refuses.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(path).with_context(|| format!("cannot create the data directory {}", path.display()))?;
+        std::fs::create_dir_all(path)
+            .with_context(|| format!("cannot create the data directory {}", path.display()))?;
         let lock_path = path.join("LOCK");
         let lock = OpenOptions::new()
             .create(true)
@@ -30,8 +31,13 @@ impl DataDir {
             .write(true)
             .open(&lock_path)
             .with_context(|| format!("cannot open {}", lock_path.display()))?;
-        if !FileExt::try_lock_exclusive(&lock).with_context(|| format!("cannot lock {}", lock_path.display()))? {
-            bail!("data directory {} is in use by another process", path.display());
+        if !FileExt::try_lock_exclusive(&lock)
+            .with_context(|| format!("cannot lock {}", lock_path.display()))?
+        {
+            bail!(
+                "data directory {} is in use by another process",
+                path.display()
+            );
         }
         check_format(path)?;
         Ok(Self { _lock: lock })
@@ -42,14 +48,23 @@ fn check_format(path: &Path) -> anyhow::Result<()> {
     let format_path = path.join("FORMAT");
     let text = match std::fs::read_to_string(&format_path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return write_format(path, &format_path),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", format_path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return write_format(path, &format_path);
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", format_path.display()));
+        }
     };
     let version: u32 = text
         .trim()
         .strip_prefix("flowstone ")
         .and_then(|version| version.parse().ok())
-        .with_context(|| format!("{} is damaged: it does not hold a format version", format_path.display()))?;
+        .with_context(|| {
+            format!(
+                "{} is damaged: it does not hold a format version",
+                format_path.display()
+            )
+        })?;
     if version > FORMAT_VERSION {
         bail!(
             "data directory {} has format {version}, this version of flowstone reads formats up to {FORMAT_VERSION}: use the version that wrote it or a newer one",
@@ -60,11 +75,18 @@ fn check_format(path: &Path) -> anyhow::Result<()> {
 }
 
 fn write_format(path: &Path, format_path: &Path) -> anyhow::Result<()> {
-    let entries = std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let entries =
+        std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
     for entry in entries {
-        let name = entry.with_context(|| format!("cannot read {}", path.display()))?.file_name();
+        let name = entry
+            .with_context(|| format!("cannot read {}", path.display()))?
+            .file_name();
         if name != "LOCK" && name != "FORMAT.new" {
-            bail!("{} is not a flowstone data directory: it holds {} and no FORMAT", path.display(), name.display());
+            bail!(
+                "{} is not a flowstone data directory: it holds {} and no FORMAT",
+                path.display(),
+                name.display()
+            );
         }
     }
     let new_path = path.join("FORMAT.new");
@@ -87,7 +109,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = DataDir::open(dir.path()).unwrap();
         let error = DataDir::open(dir.path()).unwrap_err();
-        assert!(error.to_string().contains("in use by another process"), "{error}");
+        assert!(
+            error.to_string().contains("in use by another process"),
+            "{error}"
+        );
         drop(first);
         DataDir::open(dir.path()).unwrap();
     }
@@ -106,6 +131,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("thesis.txt"), "chapter one").unwrap();
         let error = DataDir::open(dir.path()).unwrap_err();
-        assert!(error.to_string().contains("not a flowstone data directory"), "{error}");
+        assert!(
+            error.to_string().contains("not a flowstone data directory"),
+            "{error}"
+        );
     }
 }

@@ -27,7 +27,11 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
     let runtime = |name: &'static str| {
-        tokio::runtime::Builder::new_multi_thread().enable_all().thread_name(name).thread_stack_size(STACK_BYTES).build()
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_name(name)
+            .thread_stack_size(STACK_BYTES)
+            .build()
     };
     let compute = runtime("compute").context("cannot start the compute runtime")?;
     let messages = runtime("messages").context("cannot start the message runtime")?;
@@ -39,10 +43,15 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
 }
 
 fn init_log(settings: &Settings) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log).with_context(|| format!("\"{}\" is not a log filter", settings.log))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log)
+        .with_context(|| format!("\"{}\" is not a log filter", settings.log))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let installed = match settings.log_format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Text => builder
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
     installed.map_err(|error| anyhow::anyhow!("cannot set up the log: {error}"))
@@ -66,7 +75,11 @@ async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::
     };
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(flowstone_worker::start(worker_config, worker_end));
-    let coordinator_config = flowstone_coordinator::Config { data_dir: settings.data_dir.clone(), secret_key_file: None, clock };
+    let coordinator_config = flowstone_coordinator::Config {
+        data_dir: settings.data_dir.clone(),
+        secret_key_file: None,
+        clock,
+    };
     let client = tokio::select! {
         client = flowstone_coordinator::start(coordinator_config, coordinator_end) => client.context("the coordinator cannot start")?,
         outcome = tasks.join_next() => return worker_ended(outcome),
@@ -74,7 +87,10 @@ async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::
         _ = interrupt.recv() => return Ok(()),
     };
     let serving = [
-        server_task("pgwire", flowstone_pgwire::serve(pg, client.clone(), stop.clone())),
+        server_task(
+            "pgwire",
+            flowstone_pgwire::serve(pg, client.clone(), stop.clone()),
+        ),
         server_task("http", {
             let (client, stop) = (client.clone(), stop.clone());
             async move {
@@ -117,7 +133,9 @@ async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::
     outcome
 }
 
-fn worker_ended(outcome: Option<Result<Result<(), flowstone_worker::Error>, tokio::task::JoinError>>) -> anyhow::Result<()> {
+fn worker_ended(
+    outcome: Option<Result<Result<(), flowstone_worker::Error>, tokio::task::JoinError>>,
+) -> anyhow::Result<()> {
     match outcome {
         Some(Ok(Ok(()))) | None => anyhow::bail!("the worker ended by itself"),
         Some(Ok(Err(error))) => Err(error).context("the worker stopped"),
@@ -126,11 +144,16 @@ fn worker_ended(outcome: Option<Result<Result<(), flowstone_worker::Error>, toki
 }
 
 /// Spawns a server whose end `serve` awaits.
-fn server_task(name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
+fn server_task(
+    name: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> tokio::task::JoinHandle<()> {
     tracing::debug!(name, "server started");
     tokio::spawn(work)
 }
 
 async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for {what}"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} for {what}"))
 }

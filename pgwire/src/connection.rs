@@ -7,7 +7,10 @@ use std::collections::VecDeque;
 
 use arrow_array::ArrayRef;
 use arrow_schema::SchemaRef;
-use flowstone_coordinator::{Client, CopyIn, Description, Notice, Outcome, RowStream, Session, SessionOptions, Severity, TransactionStatus};
+use flowstone_coordinator::{
+    Client, CopyIn, Description, Notice, Outcome, RowStream, Session, SessionOptions, Severity,
+    TransactionStatus,
+};
 use flowstone_sql::ast::{DiscardTarget, Statement, StatementKind};
 use flowstone_types::SqlType;
 use futures::stream::{SplitSink, SplitStream};
@@ -16,12 +19,16 @@ use pgwire::error::PgWireError;
 use pgwire::messages::copy::{CopyData, CopyDone, CopyInResponse, CopyOutResponse};
 use pgwire::messages::data::{NoData, ParameterDescription, RowDescription};
 use pgwire::messages::extendedquery::{
-    Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, PortalSuspended, TARGET_TYPE_BYTE_STATEMENT,
+    Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete,
+    PortalSuspended, TARGET_TYPE_BYTE_STATEMENT,
 };
 use pgwire::messages::response::{
-    CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus as WireStatus,
+    CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery,
+    TransactionStatus as WireStatus,
 };
-use pgwire::messages::startup::{Authentication, BackendKeyData, ParameterStatus, SecretKey, Startup};
+use pgwire::messages::startup::{
+    Authentication, BackendKeyData, ParameterStatus, SecretKey, Startup,
+};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use pgwire::tokio::server::{MaybeTls, PgWireMessageServerCodec, negotiate_tls};
 use tokio::net::TcpStream;
@@ -168,7 +175,9 @@ struct Connection {
 /// # Errors
 /// [`ConnectionError`] if the socket fails or the client breaks the protocol.
 pub async fn serve(socket: TcpStream, client: Client) -> Result<(), ConnectionError> {
-    let Some(mut socket) = negotiate_tls::<()>(socket, None).await? else { return Ok(()) };
+    let Some(mut socket) = negotiate_tls::<()>(socket, None).await? else {
+        return Ok(());
+    };
     let startup = match socket.next().await.transpose()? {
         Some(PgWireFrontendMessage::CancelRequest(cancel)) => {
             client.cancel(cancel.pid, &cancel.secret_key.to_bytes());
@@ -180,20 +189,47 @@ pub async fn serve(socket: TcpStream, client: Client) -> Result<(), ConnectionEr
     let session = match client.open_session(session_options(&startup)).await {
         Ok(session) => session,
         Err(error) => {
-            socket.send(PgWireBackendMessage::ErrorResponse(ErrorResponse::new(sqlstate::fields(&error.into(), "FATAL")))).await?;
+            socket
+                .send(PgWireBackendMessage::ErrorResponse(ErrorResponse::new(
+                    sqlstate::fields(&error.into(), "FATAL"),
+                )))
+                .await?;
             return Ok(socket.close().await?);
         }
     };
-    let (statuses, process_id, secret) = (session.parameter_statuses(), session.process_id(), session.secret());
+    let (statuses, process_id, secret) = (
+        session.parameter_statuses(),
+        session.process_id(),
+        session.secret(),
+    );
     greet(&mut socket, statuses, process_id, secret).await?;
-    pgwire::api::ClientInfo::set_state(&mut socket, pgwire::api::PgWireConnectionState::ReadyForQuery);
+    pgwire::api::ClientInfo::set_state(
+        &mut socket,
+        pgwire::api::PgWireConnectionState::ReadyForQuery,
+    );
     let (writer, reader) = socket.split();
-    let io = Io { reader, writer, ahead: VecDeque::new() };
-    Connection { io, session, statements: HashMap::new(), portals: HashMap::new(), skipping: false }.run().await
+    let io = Io {
+        reader,
+        writer,
+        ahead: VecDeque::new(),
+    };
+    Connection {
+        io,
+        session,
+        statements: HashMap::new(),
+        portals: HashMap::new(),
+        skipping: false,
+    }
+    .run()
+    .await
 }
 
 fn session_options(startup: &Startup) -> SessionOptions {
-    let mut options = SessionOptions { user: String::new(), database: None, parameters: Vec::new() };
+    let mut options = SessionOptions {
+        user: String::new(),
+        database: None,
+        parameters: Vec::new(),
+    };
     for (name, value) in &startup.parameters {
         match name.as_str() {
             "user" => options.user.clone_from(value),
@@ -214,9 +250,14 @@ fn command_line_options(text: &str) -> Vec<(String, String)> {
         let assignment = if word == "-c" {
             words.next()
         } else {
-            word.strip_prefix("--").or_else(|| word.strip_prefix("-c")).map(str::to_owned)
+            word.strip_prefix("--")
+                .or_else(|| word.strip_prefix("-c"))
+                .map(str::to_owned)
         };
-        if let Some((name, value)) = assignment.as_deref().and_then(|assignment| assignment.split_once('=')) {
+        if let Some((name, value)) = assignment
+            .as_deref()
+            .and_then(|assignment| assignment.split_once('='))
+        {
             found.push((name.replace('-', "_"), value.to_owned()));
         }
     }
@@ -238,14 +279,33 @@ fn option_words(text: &str) -> Vec<String> {
     words
 }
 
-async fn greet(socket: &mut Socket, statuses: Vec<(String, String)>, process_id: i32, secret: i32) -> Result<(), ConnectionError> {
-    socket.feed(PgWireBackendMessage::Authentication(Authentication::Ok)).await?;
+async fn greet(
+    socket: &mut Socket,
+    statuses: Vec<(String, String)>,
+    process_id: i32,
+    secret: i32,
+) -> Result<(), ConnectionError> {
+    socket
+        .feed(PgWireBackendMessage::Authentication(Authentication::Ok))
+        .await?;
     for (name, value) in statuses {
-        socket.feed(PgWireBackendMessage::ParameterStatus(ParameterStatus::new(name, value))).await?;
+        socket
+            .feed(PgWireBackendMessage::ParameterStatus(ParameterStatus::new(
+                name, value,
+            )))
+            .await?;
     }
     let key = SecretKey::I32(secret);
-    socket.feed(PgWireBackendMessage::BackendKeyData(BackendKeyData::new(process_id, key))).await?;
-    socket.send(PgWireBackendMessage::ReadyForQuery(ReadyForQuery::new(WireStatus::Idle))).await?;
+    socket
+        .feed(PgWireBackendMessage::BackendKeyData(BackendKeyData::new(
+            process_id, key,
+        )))
+        .await?;
+    socket
+        .send(PgWireBackendMessage::ReadyForQuery(ReadyForQuery::new(
+            WireStatus::Idle,
+        )))
+        .await?;
     Ok(())
 }
 
@@ -268,8 +328,12 @@ impl Connection {
                 PgWireFrontendMessage::Close(close) => self.close(&close).await,
                 PgWireFrontendMessage::Flush(_) => self.io.flush().await.map_err(Failure::from),
                 // Left over from a COPY that failed while the client was still sending.
-                PgWireFrontendMessage::CopyData(_) | PgWireFrontendMessage::CopyDone(_) | PgWireFrontendMessage::CopyFail(_) => Ok(()),
-                _ => Err(Failure::from(Error::Protocol("unexpected message".to_owned()))),
+                PgWireFrontendMessage::CopyData(_)
+                | PgWireFrontendMessage::CopyDone(_)
+                | PgWireFrontendMessage::CopyFail(_) => Ok(()),
+                _ => Err(Failure::from(Error::Protocol(
+                    "unexpected message".to_owned(),
+                ))),
             };
             if let Err(failure) = outcome {
                 self.report(failure).await?;
@@ -294,7 +358,11 @@ impl Connection {
             }
         };
         self.session.fail_transaction();
-        self.io.feed(PgWireBackendMessage::ErrorResponse(ErrorResponse::new(fields))).await
+        self.io
+            .feed(PgWireBackendMessage::ErrorResponse(ErrorResponse::new(
+                fields,
+            )))
+            .await
     }
 
     async fn ready(&mut self) -> Result<(), ConnectionError> {
@@ -304,17 +372,29 @@ impl Connection {
             TransactionStatus::InTransaction => WireStatus::Transaction,
             TransactionStatus::Failed => WireStatus::Error,
         };
-        self.io.feed(PgWireBackendMessage::ReadyForQuery(ReadyForQuery::new(status))).await?;
+        self.io
+            .feed(PgWireBackendMessage::ReadyForQuery(ReadyForQuery::new(
+                status,
+            )))
+            .await?;
         self.io.flush().await
     }
 
     /// Sends notices and parameter changes that have come up.
     async fn tell(&mut self) -> Result<(), ConnectionError> {
         for notice in self.session.take_notices() {
-            self.io.feed(PgWireBackendMessage::NoticeResponse(NoticeResponse::new(notice_fields(&notice)))).await?;
+            self.io
+                .feed(PgWireBackendMessage::NoticeResponse(NoticeResponse::new(
+                    notice_fields(&notice),
+                )))
+                .await?;
         }
         for (name, value) in self.session.take_parameter_changes() {
-            self.io.feed(PgWireBackendMessage::ParameterStatus(ParameterStatus::new(name, value))).await?;
+            self.io
+                .feed(PgWireBackendMessage::ParameterStatus(ParameterStatus::new(
+                    name, value,
+                )))
+                .await?;
         }
         Ok(())
     }
@@ -348,7 +428,11 @@ impl Connection {
     async fn run_statements(&mut self, sql: &str) -> Result<(), Failure> {
         let statements = self.session.parse(sql)?;
         if statements.is_empty() {
-            self.io.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
+            self.io
+                .feed(PgWireBackendMessage::EmptyQueryResponse(
+                    EmptyQueryResponse::new(),
+                ))
+                .await?;
         }
         if statements.len() > 1 {
             self.session.begin_implicit();
@@ -358,10 +442,21 @@ impl Connection {
             match outcome {
                 Outcome::Rows { verb, schema, rows } => {
                     let formats = Formats::text();
-                    self.io.feed(PgWireBackendMessage::RowDescription(RowDescription::new(row_description(&schema, &formats)?))).await?;
-                    let mut running = Running { verb, schema, rows, batch: None, sent: 0 };
+                    self.io
+                        .feed(PgWireBackendMessage::RowDescription(RowDescription::new(
+                            row_description(&schema, &formats)?,
+                        )))
+                        .await?;
+                    let mut running = Running {
+                        verb,
+                        schema,
+                        rows,
+                        batch: None,
+                        sent: 0,
+                    };
                     self.fetch(&mut running, &formats, None).await?;
-                    self.complete(&format!("{} {}", running.verb, running.sent)).await?;
+                    self.complete(&format!("{} {}", running.verb, running.sent))
+                        .await?;
                 }
                 other => self.finish(other).await?,
             }
@@ -370,16 +465,28 @@ impl Connection {
     }
 
     /// Runs one statement up to its outcome.
-    async fn run_statement(&mut self, statement: &Statement, parameters: &[ArrayRef]) -> Result<Outcome, Failure> {
+    async fn run_statement(
+        &mut self,
+        statement: &Statement,
+        parameters: &[ArrayRef],
+    ) -> Result<Outcome, Failure> {
         // Statements that `Parse` prepared and those of PREPARE are dropped by the same words.
         if let StatementKind::Deallocate(Some(name)) = &statement.kind
             && self.session.transaction_status() != TransactionStatus::Failed
             && self.statements.remove(&name.value).is_some()
         {
-            return Ok(Outcome::Command { tag: "DEALLOCATE".to_owned() });
+            return Ok(Outcome::Command {
+                tag: "DEALLOCATE".to_owned(),
+            });
         }
-        let outcome = self.io.watch(self.session.execute(statement, parameters)).await??;
-        if matches!(statement.kind, StatementKind::Deallocate(None) | StatementKind::Discard(DiscardTarget::All)) {
+        let outcome = self
+            .io
+            .watch(self.session.execute(statement, parameters))
+            .await??;
+        if matches!(
+            statement.kind,
+            StatementKind::Deallocate(None) | StatementKind::Discard(DiscardTarget::All)
+        ) {
             self.statements.clear();
         }
         self.tell().await?;
@@ -390,27 +497,53 @@ impl Connection {
     async fn finish(&mut self, outcome: Outcome) -> Result<(), Failure> {
         match outcome {
             Outcome::Command { tag } => self.complete(&tag).await,
-            Outcome::Empty => Ok(self.io.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?),
+            Outcome::Empty => Ok(self
+                .io
+                .feed(PgWireBackendMessage::EmptyQueryResponse(
+                    EmptyQueryResponse::new(),
+                ))
+                .await?),
             Outcome::CopyIn(copy) => self.copy_in(copy).await,
-            Outcome::CopyOut { schema, options, rows } => self.copy_out(&schema, CopyEncoder::new(&schema, &options)?, rows).await,
-            Outcome::Rows { .. } => Err(Failure::from(Error::Protocol("rows where none were described".to_owned()))),
+            Outcome::CopyOut {
+                schema,
+                options,
+                rows,
+            } => {
+                self.copy_out(&schema, CopyEncoder::new(&schema, &options)?, rows)
+                    .await
+            }
+            Outcome::Rows { .. } => Err(Failure::from(Error::Protocol(
+                "rows where none were described".to_owned(),
+            ))),
         }
     }
 
     async fn complete(&mut self, tag: &str) -> Result<(), Failure> {
         self.tell().await?;
-        Ok(self.io.feed(PgWireBackendMessage::CommandComplete(CommandComplete::new(tag.to_owned()))).await?)
+        Ok(self
+            .io
+            .feed(PgWireBackendMessage::CommandComplete(CommandComplete::new(
+                tag.to_owned(),
+            )))
+            .await?)
     }
 
     /// Sends rows, at most `limit` of them. Returns whether the result is at its end.
-    async fn fetch(&mut self, running: &mut Running, formats: &Formats, limit: Option<u64>) -> Result<bool, Failure> {
+    async fn fetch(
+        &mut self,
+        running: &mut Running,
+        formats: &Formats,
+        limit: Option<u64>,
+    ) -> Result<bool, Failure> {
         let mut left = limit.unwrap_or(u64::MAX);
         loop {
             if let Some((batch, start)) = running.batch.take() {
                 let encoder = RowEncoder::new(&running.schema, &batch, formats)?;
                 let mut row = start;
                 while row < batch.num_rows() && left > 0 {
-                    self.io.feed(PgWireBackendMessage::DataRow(encoder.encode(row)?)).await?;
+                    self.io
+                        .feed(PgWireBackendMessage::DataRow(encoder.encode(row)?))
+                        .await?;
                     row += 1;
                     left -= 1;
                     running.sent += 1;
@@ -445,21 +578,48 @@ impl Connection {
         }
         let mut statements = self.session.parse(&message.query)?;
         if statements.len() > 1 {
-            return Err(Error::from(flowstone_sql::Error::syntax("cannot insert multiple commands into a prepared statement")).into());
+            return Err(Error::from(flowstone_sql::Error::syntax(
+                "cannot insert multiple commands into a prepared statement",
+            ))
+            .into());
         }
         let statement = statements.pop();
-        let hints: Vec<Option<SqlType>> = message.type_oids.iter().map(|oid| crate::encode::type_of_oid(*oid)).collect();
+        let hints: Vec<Option<SqlType>> = message
+            .type_oids
+            .iter()
+            .map(|oid| crate::encode::type_of_oid(*oid))
+            .collect();
         let description = match &statement {
-            Some(statement) => self.io.watch(self.session.describe(statement, &hints)).await??,
-            None => Description { parameters: Vec::new(), columns: None },
+            Some(statement) => {
+                self.io
+                    .watch(self.session.describe(statement, &hints))
+                    .await??
+            }
+            None => Description {
+                parameters: Vec::new(),
+                columns: None,
+            },
         };
-        self.statements.insert(name, Prepared { statement, description });
-        Ok(self.io.feed(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await?)
+        self.statements.insert(
+            name,
+            Prepared {
+                statement,
+                description,
+            },
+        );
+        Ok(self
+            .io
+            .feed(PgWireBackendMessage::ParseComplete(ParseComplete::new()))
+            .await?)
     }
 
     async fn bind(&mut self, message: &Bind) -> Result<(), Failure> {
         let name = message.statement_name.clone().unwrap_or_default();
-        let prepared = self.statements.get(&name).cloned().ok_or_else(|| Error::UnknownStatement(name.clone()))?;
+        let prepared = self
+            .statements
+            .get(&name)
+            .cloned()
+            .ok_or_else(|| Error::UnknownStatement(name.clone()))?;
         let types = &prepared.description.parameters;
         if types.len() != message.parameters.len() {
             return Err(Failure::from(Error::Protocol(format!(
@@ -470,37 +630,67 @@ impl Connection {
         }
         let codes = Formats::from_codes(&message.parameter_format_codes);
         let mut parameters = Vec::with_capacity(types.len());
-        for (index, (value, sql_type)) in itertools::zip_eq(&message.parameters, types).enumerate() {
-            parameters.push(decode_parameter(value.as_deref(), sql_type, codes.is_binary(index))?);
+        for (index, (value, sql_type)) in itertools::zip_eq(&message.parameters, types).enumerate()
+        {
+            parameters.push(decode_parameter(
+                value.as_deref(),
+                sql_type,
+                codes.is_binary(index),
+            )?);
         }
         let formats = Formats::from_codes(&message.result_column_format_codes);
-        let portal = Portal { prepared, parameters, formats, state: PortalState::Bound };
+        let portal = Portal {
+            prepared,
+            parameters,
+            formats,
+            state: PortalState::Bound,
+        };
         let name = message.portal_name.clone().unwrap_or_default();
         if !name.is_empty() && self.portals.contains_key(&name) {
             return Err(Error::DuplicatePortal(name).into());
         }
         self.portals.insert(name, portal);
-        Ok(self.io.feed(PgWireBackendMessage::BindComplete(BindComplete::new())).await?)
+        Ok(self
+            .io
+            .feed(PgWireBackendMessage::BindComplete(BindComplete::new()))
+            .await?)
     }
 
     async fn describe(&mut self, message: &Describe) -> Result<(), Failure> {
         let name = message.name.clone().unwrap_or_default();
         let (columns, formats) = if message.target_type == TARGET_TYPE_BYTE_STATEMENT {
-            let prepared = self.statements.get(&name).ok_or_else(|| Error::UnknownStatement(name.clone()))?;
-            let types = prepared.description.parameters.iter().map(SqlType::oid).collect();
+            let prepared = self
+                .statements
+                .get(&name)
+                .ok_or_else(|| Error::UnknownStatement(name.clone()))?;
+            let types = prepared
+                .description
+                .parameters
+                .iter()
+                .map(SqlType::oid)
+                .collect();
             let columns = prepared.description.columns.clone();
-            self.io.feed(PgWireBackendMessage::ParameterDescription(ParameterDescription::new(types))).await?;
+            self.io
+                .feed(PgWireBackendMessage::ParameterDescription(
+                    ParameterDescription::new(types),
+                ))
+                .await?;
             (columns, Formats::text())
         } else {
             match (self.portals.get(&name), self.session.cursor_schema(&name)) {
-                (Some(portal), _) => (portal.prepared.description.columns.clone(), portal.formats.clone()),
+                (Some(portal), _) => (
+                    portal.prepared.description.columns.clone(),
+                    portal.formats.clone(),
+                ),
                 // A cursor that SQL declared is a portal too.
                 (None, Some(schema)) => (Some(schema), Formats::text()),
                 (None, None) => return Err(Error::UnknownPortal(name).into()),
             }
         };
         let message = match columns {
-            Some(schema) => PgWireBackendMessage::RowDescription(RowDescription::new(row_description(&schema, &formats)?)),
+            Some(schema) => PgWireBackendMessage::RowDescription(RowDescription::new(
+                row_description(&schema, &formats)?,
+            )),
             None => PgWireBackendMessage::NoData(NoData::new()),
         };
         Ok(self.io.feed(message).await?)
@@ -509,10 +699,20 @@ impl Connection {
     async fn execute(&mut self, message: &Execute) -> Result<(), Failure> {
         let name = message.name.clone().unwrap_or_default();
         // The portal is taken out while it runs: a failure leaves none behind.
-        let mut portal = self.portals.remove(&name).ok_or_else(|| Error::UnknownPortal(name.clone()))?;
+        let mut portal = self
+            .portals
+            .remove(&name)
+            .ok_or_else(|| Error::UnknownPortal(name.clone()))?;
+        if matches!(portal.state, PortalState::Running(_)) {
+            self.session.resume();
+        }
         if matches!(portal.state, PortalState::Bound) {
             let Some(statement) = &portal.prepared.statement else {
-                self.io.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
+                self.io
+                    .feed(PgWireBackendMessage::EmptyQueryResponse(
+                        EmptyQueryResponse::new(),
+                    ))
+                    .await?;
                 self.portals.insert(name, portal);
                 return Ok(());
             };
@@ -520,7 +720,13 @@ impl Connection {
             let outcome = self.run_statement(statement, &portal.parameters).await?;
             match outcome {
                 Outcome::Rows { verb, schema, rows } => {
-                    portal.state = PortalState::Running(Box::new(Running { verb, schema, rows, batch: None, sent: 0 }));
+                    portal.state = PortalState::Running(Box::new(Running {
+                        verb,
+                        schema,
+                        rows,
+                        batch: None,
+                        sent: 0,
+                    }));
                 }
                 other => {
                     self.finish(other).await?;
@@ -530,7 +736,9 @@ impl Connection {
                 }
             }
         }
-        let limit = u64::try_from(message.max_rows).ok().filter(|limit| *limit > 0);
+        let limit = u64::try_from(message.max_rows)
+            .ok()
+            .filter(|limit| *limit > 0);
         match &mut portal.state {
             PortalState::Running(running) => {
                 running.sent = 0;
@@ -539,7 +747,9 @@ impl Connection {
                     portal.state = PortalState::Finished;
                     self.complete(&tag).await?;
                 } else {
-                    self.io.feed(PgWireBackendMessage::PortalSuspended(PortalSuspended::new())).await?;
+                    self.io
+                        .feed(PgWireBackendMessage::PortalSuspended(PortalSuspended::new()))
+                        .await?;
                 }
             }
             PortalState::Bound | PortalState::Finished => self.complete("SELECT 0").await?,
@@ -555,25 +765,39 @@ impl Connection {
         } else {
             self.portals.remove(&name);
         }
-        Ok(self.io.feed(PgWireBackendMessage::CloseComplete(CloseComplete::new())).await?)
+        Ok(self
+            .io
+            .feed(PgWireBackendMessage::CloseComplete(CloseComplete::new()))
+            .await?)
     }
 
     async fn copy_in(&mut self, copy: CopyIn) -> Result<(), Failure> {
         let mut decoder = CopyDecoder::new(&copy.schema, &copy.options)?;
         let (format, columns) = (i8::from(decoder.is_binary()), copy.schema.fields().len());
-        let response = CopyInResponse::new(format, count(columns), vec![i16::from(format); columns]);
-        self.io.feed(PgWireBackendMessage::CopyInResponse(response)).await?;
+        let response =
+            CopyInResponse::new(format, count(columns), vec![i16::from(format); columns]);
+        self.io
+            .feed(PgWireBackendMessage::CopyInResponse(response))
+            .await?;
         self.io.flush().await?;
         let mut batches = Vec::new();
         loop {
             match self.io.next().await? {
                 None => return Err(ConnectionError::Gone.into()),
-                Some(PgWireFrontendMessage::CopyData(data)) => batches.extend(decoder.decode(&data.data)?),
+                Some(PgWireFrontendMessage::CopyData(data)) => {
+                    batches.extend(decoder.decode(&data.data)?)
+                }
                 Some(PgWireFrontendMessage::CopyDone(_)) => break,
-                Some(PgWireFrontendMessage::CopyFail(fail)) => return Err(Error::CopyAbandoned(fail.message).into()),
+                Some(PgWireFrontendMessage::CopyFail(fail)) => {
+                    return Err(Error::CopyAbandoned(fail.message).into());
+                }
                 // Drivers pipeline these behind the statement that starts the copy.
                 Some(PgWireFrontendMessage::Flush(_) | PgWireFrontendMessage::Sync(_)) => {}
-                Some(_) => return Err(Failure::from(Error::Protocol("unexpected message type during COPY from stdin".to_owned()))),
+                Some(_) => {
+                    return Err(Failure::from(Error::Protocol(
+                        "unexpected message type during COPY from stdin".to_owned(),
+                    )));
+                }
             }
         }
         batches.extend(decoder.finish()?);
@@ -581,12 +805,22 @@ impl Connection {
         self.complete(&tag).await
     }
 
-    async fn copy_out(&mut self, schema: &SchemaRef, mut encoder: CopyEncoder, mut rows: RowStream) -> Result<(), Failure> {
+    async fn copy_out(
+        &mut self,
+        schema: &SchemaRef,
+        mut encoder: CopyEncoder,
+        mut rows: RowStream,
+    ) -> Result<(), Failure> {
         let (format, columns) = (i8::from(encoder.is_binary()), schema.fields().len());
-        let response = CopyOutResponse::new(format, count(columns), vec![i16::from(format); columns]);
-        self.io.feed(PgWireBackendMessage::CopyOutResponse(response)).await?;
+        let response =
+            CopyOutResponse::new(format, count(columns), vec![i16::from(format); columns]);
+        self.io
+            .feed(PgWireBackendMessage::CopyOutResponse(response))
+            .await?;
         if let Some(header) = encoder.header() {
-            self.io.feed(PgWireBackendMessage::CopyData(CopyData::new(header))).await?;
+            self.io
+                .feed(PgWireBackendMessage::CopyData(CopyData::new(header)))
+                .await?;
         }
         let mut sent = 0_u64;
         loop {
@@ -597,16 +831,24 @@ impl Connection {
                     self.io.watch(rows.next()).await?
                 }
             };
-            let Some(batch) = next.transpose()? else { break };
+            let Some(batch) = next.transpose()? else {
+                break;
+            };
             for line in encoder.encode(&batch)? {
-                self.io.feed(PgWireBackendMessage::CopyData(CopyData::new(line))).await?;
+                self.io
+                    .feed(PgWireBackendMessage::CopyData(CopyData::new(line)))
+                    .await?;
                 sent += 1;
             }
         }
         if let Some(trailer) = encoder.trailer() {
-            self.io.feed(PgWireBackendMessage::CopyData(CopyData::new(trailer))).await?;
+            self.io
+                .feed(PgWireBackendMessage::CopyData(CopyData::new(trailer)))
+                .await?;
         }
-        self.io.feed(PgWireBackendMessage::CopyDone(CopyDone::new())).await?;
+        self.io
+            .feed(PgWireBackendMessage::CopyDone(CopyDone::new()))
+            .await?;
         self.complete(&format!("COPY {sent}")).await
     }
 }
@@ -623,7 +865,15 @@ fn notice_fields(notice: &Notice) -> Vec<(u8, String)> {
     let mut fields = vec![
         (b'S', severity.to_owned()),
         (b'V', severity.to_owned()),
-        (b'C', if notice.severity == Severity::Warning { "01000" } else { "00000" }.to_owned()),
+        (
+            b'C',
+            if notice.severity == Severity::Warning {
+                "01000"
+            } else {
+                "00000"
+            }
+            .to_owned(),
+        ),
         (b'M', notice.message.clone()),
     ];
     fields.extend(notice.detail.clone().map(|detail| (b'D', detail)));

@@ -41,7 +41,11 @@ impl Style {
             u8::try_from(given)
                 .ok()
                 .filter(u8::is_ascii)
-                .ok_or_else(|| flowstone_sql::Error::unsupported(format!("COPY {name} must be a single one-byte character")))
+                .ok_or_else(|| {
+                    flowstone_sql::Error::unsupported(format!(
+                        "COPY {name} must be a single one-byte character"
+                    ))
+                })
         };
         Ok(Self {
             format: options.format,
@@ -78,11 +82,28 @@ impl CopyDecoder {
     /// Options that do not go together.
     pub fn new(schema: &SchemaRef, options: &CopyOptions) -> Result<Self, Error> {
         let style = Style::new(options)?;
-        let types = schema.fields().iter().map(|field| SqlType::from_field(field)).collect::<Result<Vec<_>, _>>()?;
-        let builders = types.iter().map(|sql_type| ColumnBuilder::new(sql_type, ROWS_PER_BATCH)).collect();
+        let types = schema
+            .fields()
+            .iter()
+            .map(|field| SqlType::from_field(field))
+            .collect::<Result<Vec<_>, _>>()?;
+        let builders = types
+            .iter()
+            .map(|sql_type| ColumnBuilder::new(sql_type, ROWS_PER_BATCH))
+            .collect();
         let header_pending = style.header || style.format == CopyFormat::Binary;
         let schema = SchemaRef::clone(schema);
-        Ok(Self { style, schema, types, builders, rows: 0, rest: Vec::new(), line: 0, header_pending, ended: false })
+        Ok(Self {
+            style,
+            schema,
+            types,
+            builders,
+            rows: 0,
+            rest: Vec::new(),
+            line: 0,
+            header_pending,
+            ended: false,
+        })
     }
 
     /// Whether the data is binary.
@@ -100,7 +121,10 @@ impl CopyDecoder {
         let rest = std::mem::take(&mut self.rest);
         let mut batches = Vec::new();
         let mut start = 0;
-        while let Some(row) = rest.get(start..).filter(|row| !row.is_empty() && !self.ended) {
+        while let Some(row) = rest
+            .get(start..)
+            .filter(|row| !row.is_empty() && !self.ended)
+        {
             let taken = match self.style.format {
                 CopyFormat::Binary => self.binary_row(row)?,
                 CopyFormat::Csv => self.csv_row(row, false)?,
@@ -134,21 +158,42 @@ impl CopyDecoder {
                 return Err(self.wrong("unexpected EOF in COPY data".to_owned()));
             }
         }
-        if self.rows == 0 { Ok(None) } else { Ok(Some(self.batch()?)) }
+        if self.rows == 0 {
+            Ok(None)
+        } else {
+            Ok(Some(self.batch()?))
+        }
     }
 
     fn batch(&mut self) -> Result<RecordBatch, Error> {
-        let builders = self.types.iter().map(|sql_type| ColumnBuilder::new(sql_type, ROWS_PER_BATCH)).collect();
-        let columns = std::mem::replace(&mut self.builders, builders).into_iter().map(ColumnBuilder::finish).collect();
+        let builders = self
+            .types
+            .iter()
+            .map(|sql_type| ColumnBuilder::new(sql_type, ROWS_PER_BATCH))
+            .collect();
+        let columns = std::mem::replace(&mut self.builders, builders)
+            .into_iter()
+            .map(ColumnBuilder::finish)
+            .collect();
         self.rows = 0;
         // NOT NULL is checked where the rows are written, with the relation's name.
-        let nullable: Vec<_> = self.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        let nullable: Vec<_> = self
+            .schema
+            .fields()
+            .iter()
+            .map(|field| field.as_ref().clone().with_nullable(true))
+            .collect();
         let schema = SchemaRef::new(arrow_schema::Schema::new(nullable));
-        RecordBatch::try_new(schema, columns).map_err(|error| flowstone_types::TypeError::from(error).into())
+        RecordBatch::try_new(schema, columns)
+            .map_err(|error| flowstone_types::TypeError::from(error).into())
     }
 
     fn wrong(&self, message: String) -> Error {
-        Error::Copy { message, context: format!("COPY, line {}", self.line), fault: CopyFault::Format }
+        Error::Copy {
+            message,
+            context: format!("COPY, line {}", self.line),
+            fault: CopyFault::Format,
+        }
     }
 
     /// Appends the fields of one row; `None` is NULL.
@@ -157,11 +202,22 @@ impl CopyDecoder {
             return Err(self.wrong("extra data after last expected column".to_owned()));
         }
         for (index, builder) in self.builders.iter_mut().enumerate() {
-            let column = self.schema.fields().get(index).map_or("", |field| field.name().as_str());
+            let column = self
+                .schema
+                .fields()
+                .get(index)
+                .map_or("", |field| field.name().as_str());
             match fields.get(index) {
                 None => {
-                    let (message, context) = (format!("missing data for column \"{column}\""), format!("COPY, line {}", self.line));
-                    return Err(Error::Copy { message, context, fault: CopyFault::Format });
+                    let (message, context) = (
+                        format!("missing data for column \"{column}\""),
+                        format!("COPY, line {}", self.line),
+                    );
+                    return Err(Error::Copy {
+                        message,
+                        context,
+                        fault: CopyFault::Format,
+                    });
                 }
                 Some(None) => builder.append_null(),
                 Some(Some(text)) => {
@@ -197,7 +253,11 @@ impl CopyDecoder {
         // A table without columns has lines without fields.
         if !(line.is_empty() && self.builders.is_empty()) {
             for raw in split_unescaped(line, self.style.delimiter) {
-                fields.push(if raw == self.style.null.as_bytes() { None } else { Some(self.utf8(unescape(raw))?) });
+                fields.push(if raw == self.style.null.as_bytes() {
+                    None
+                } else {
+                    Some(self.utf8(unescape(raw))?)
+                });
             }
         }
         self.append(&fields)?;
@@ -214,7 +274,11 @@ impl CopyDecoder {
 
     fn not_text(&self, bytes: &[u8]) -> Error {
         let message = Error::encoding(bytes).to_string();
-        Error::Copy { message, context: format!("COPY, line {}", self.line), fault: CopyFault::Encoding }
+        Error::Copy {
+            message,
+            context: format!("COPY, line {}", self.line),
+            fault: CopyFault::Encoding,
+        }
     }
 
     /// One record of CSV; returns the bytes it took, `None` if it has not ended.
@@ -233,7 +297,9 @@ impl CopyDecoder {
             }
             if inside {
                 let next = bytes.peek().map(|(_, next)| *next);
-                if byte == style.escape && matches!(next, Some(next) if next == style.quote || next == style.escape) {
+                if byte == style.escape
+                    && matches!(next, Some(next) if next == style.quote || next == style.escape)
+                {
                     value.extend(next);
                     bytes.next();
                 } else if byte == style.quote {
@@ -260,7 +326,9 @@ impl CopyDecoder {
         if inside && last {
             return Err(self.wrong("unterminated CSV quoted field".to_owned()));
         }
-        let Some(taken) = taken.or(last.then_some(data.len())) else { return Ok(None) };
+        let Some(taken) = taken.or(last.then_some(data.len())) else {
+            return Ok(None);
+        };
         self.line += lines;
         if carriage_return {
             value.pop();
@@ -289,18 +357,30 @@ impl CopyDecoder {
     /// The header or one tuple of binary format; returns the bytes it took, `None` if it has not ended.
     fn binary_row(&mut self, data: &[u8]) -> Result<Option<usize>, Error> {
         if self.header_pending {
-            let Some(extension) = data.get(15..19).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok()) else { return Ok(None) };
+            let Some(extension) = data
+                .get(15..19)
+                .and_then(|bytes| <[u8; 4]>::try_from(bytes).ok())
+            else {
+                return Ok(None);
+            };
             if !data.starts_with(BINARY_SIGNATURE) {
                 return Err(self.wrong("COPY file signature not recognized".to_owned()));
             }
-            let end = usize::try_from(u32::from_be_bytes(extension)).unwrap_or(usize::MAX).saturating_add(19);
+            let end = usize::try_from(u32::from_be_bytes(extension))
+                .unwrap_or(usize::MAX)
+                .saturating_add(19);
             if data.len() < end {
                 return Ok(None);
             }
             self.header_pending = false;
             return Ok(Some(end));
         }
-        let Some(count) = data.get(..2).and_then(|bytes| <[u8; 2]>::try_from(bytes).ok()) else { return Ok(None) };
+        let Some(count) = data
+            .get(..2)
+            .and_then(|bytes| <[u8; 2]>::try_from(bytes).ok())
+        else {
+            return Ok(None);
+        };
         let count = i16::from_be_bytes(count);
         if count == -1 {
             self.ended = true;
@@ -308,12 +388,18 @@ impl CopyDecoder {
         }
         self.line += 1;
         if usize::try_from(count).ok() != Some(self.builders.len()) {
-            return Err(self.wrong(format!("row field count is {count}, expected {}", self.builders.len())));
+            return Err(self.wrong(format!(
+                "row field count is {count}, expected {}",
+                self.builders.len()
+            )));
         }
         let mut fields = Vec::with_capacity(self.builders.len());
         let mut at = 2;
         for _ in 0..self.builders.len() {
-            let Some(size) = data.get(at..at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok()) else {
+            let Some(size) = data
+                .get(at..at + 4)
+                .and_then(|bytes| <[u8; 4]>::try_from(bytes).ok())
+            else {
                 self.line -= 1;
                 return Ok(None);
             };
@@ -323,7 +409,8 @@ impl CopyDecoder {
                 fields.push(None);
                 continue;
             }
-            let size = usize::try_from(size).map_err(|_| self.wrong("invalid field size".to_owned()))?;
+            let size =
+                usize::try_from(size).map_err(|_| self.wrong("invalid field size".to_owned()))?;
             let Some(bytes) = data.get(at..at + size) else {
                 self.line -= 1;
                 return Ok(None);
@@ -334,13 +421,11 @@ impl CopyDecoder {
         for (builder, field) in itertools::zip_eq(&mut self.builders, fields) {
             match field {
                 None => builder.append_null(),
-                Some(bytes) => builder
-                    .append_binary(bytes)
-                    .map_err(|error| Error::Copy {
-                        message: error.to_string(),
-                        context: format!("COPY, line {}", self.line),
-                        fault: CopyFault::Value(error),
-                    })?,
+                Some(bytes) => builder.append_binary(bytes).map_err(|error| Error::Copy {
+                    message: error.to_string(),
+                    context: format!("COPY, line {}", self.line),
+                    fault: CopyFault::Value(error),
+                })?,
             }
         }
         self.rows += 1;
@@ -401,10 +486,18 @@ fn unescape(raw: &[u8]) -> Vec<u8> {
 }
 
 /// Reads up to `digits` more digits of a number in `radix`.
-fn number(bytes: &mut std::iter::Peekable<impl Iterator<Item = u8>>, first: u8, radix: u8, digits: usize) -> u8 {
+fn number(
+    bytes: &mut std::iter::Peekable<impl Iterator<Item = u8>>,
+    first: u8,
+    radix: u8,
+    digits: usize,
+) -> u8 {
     let mut value = first;
     for _ in 0..digits {
-        let digit = bytes.peek().and_then(|byte| char::from(*byte).to_digit(u32::from(radix))).and_then(|digit| u8::try_from(digit).ok());
+        let digit = bytes
+            .peek()
+            .and_then(|byte| char::from(*byte).to_digit(u32::from(radix)))
+            .and_then(|digit| u8::try_from(digit).ok());
         let Some(digit) = digit else { break };
         value = value.wrapping_mul(radix).wrapping_add(digit);
         bytes.next();
@@ -426,9 +519,21 @@ impl CopyEncoder {
     /// # Errors
     /// Options that do not go together.
     pub fn new(schema: &SchemaRef, options: &CopyOptions) -> Result<Self, Error> {
-        let types = schema.fields().iter().map(|field| SqlType::from_field(field)).collect::<Result<Vec<_>, _>>()?;
-        let names = schema.fields().iter().map(|field| field.name().clone()).collect();
-        Ok(Self { style: Style::new(options)?, types, names })
+        let types = schema
+            .fields()
+            .iter()
+            .map(|field| SqlType::from_field(field))
+            .collect::<Result<Vec<_>, _>>()?;
+        let names = schema
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect();
+        Ok(Self {
+            style: Style::new(options)?,
+            types,
+            names,
+        })
     }
 
     /// Whether the data is binary.
@@ -474,7 +579,11 @@ impl CopyEncoder {
         for row in 0..batch.num_rows() {
             let mut line = Vec::new();
             if self.is_binary() {
-                line.extend_from_slice(&i16::try_from(columns.len()).unwrap_or(i16::MAX).to_be_bytes());
+                line.extend_from_slice(
+                    &i16::try_from(columns.len())
+                        .unwrap_or(i16::MAX)
+                        .to_be_bytes(),
+                );
             }
             for (index, column) in columns.iter().enumerate() {
                 if self.is_binary() {
@@ -511,7 +620,8 @@ impl CopyEncoder {
         };
         if style.format == CopyFormat::Csv {
             let special = |byte: &u8| [style.quote, style.delimiter, b'\n', b'\r'].contains(byte);
-            let needs_quotes = value == style.null || value == "\\." || value.as_bytes().iter().any(special);
+            let needs_quotes =
+                value == style.null || value == "\\." || value.as_bytes().iter().any(special);
             if !needs_quotes {
                 line.extend_from_slice(value.as_bytes());
                 return;

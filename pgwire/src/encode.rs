@@ -3,8 +3,8 @@
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
 use bytes::{BufMut, BytesMut};
-use flowstone_types::value::{ColumnBuilder, ColumnFormatter};
 use flowstone_types::SqlType;
+use flowstone_types::value::{ColumnBuilder, ColumnFormatter};
 use pgwire::messages::data::{DataRow, FieldDescription};
 
 use crate::Error;
@@ -40,7 +40,10 @@ impl Formats {
 ///
 /// # Errors
 /// An internal error if a column has no SQL type.
-pub fn row_description(schema: &SchemaRef, formats: &Formats) -> Result<Vec<FieldDescription>, Error> {
+pub fn row_description(
+    schema: &SchemaRef,
+    formats: &Formats,
+) -> Result<Vec<FieldDescription>, Error> {
     let mut fields = Vec::with_capacity(schema.fields().len());
     for (index, field) in schema.fields().iter().enumerate() {
         let sql_type = SqlType::from_field(field)?;
@@ -68,10 +71,19 @@ impl<'a> RowEncoder<'a> {
     ///
     /// # Errors
     /// An internal error if a column has no SQL type.
-    pub fn new(schema: &SchemaRef, batch: &'a RecordBatch, formats: &Formats) -> Result<Self, Error> {
+    pub fn new(
+        schema: &SchemaRef,
+        batch: &'a RecordBatch,
+        formats: &Formats,
+    ) -> Result<Self, Error> {
         let mut columns = Vec::with_capacity(batch.num_columns());
-        for (index, (column, field)) in itertools::zip_eq(batch.columns(), schema.fields()).enumerate() {
-            columns.push((ColumnFormatter::new(column.as_ref(), &SqlType::from_field(field)?)?, formats.is_binary(index)));
+        for (index, (column, field)) in
+            itertools::zip_eq(batch.columns(), schema.fields()).enumerate()
+        {
+            columns.push((
+                ColumnFormatter::new(column.as_ref(), &SqlType::from_field(field)?)?,
+                formats.is_binary(index),
+            ));
         }
         Ok(Self { columns })
     }
@@ -86,8 +98,16 @@ impl<'a> RowEncoder<'a> {
         for (column, is_binary) in &self.columns {
             text.clear();
             binary.clear();
-            let present = if *is_binary { column.write_binary(row, &mut binary)? } else { column.write_text(row, &mut text)? };
-            let bytes = if *is_binary { binary.as_slice() } else { text.as_bytes() };
+            let present = if *is_binary {
+                column.write_binary(row, &mut binary)?
+            } else {
+                column.write_text(row, &mut text)?
+            };
+            let bytes = if *is_binary {
+                binary.as_slice()
+            } else {
+                text.as_bytes()
+            };
             if present {
                 data.put_i32(length(bytes.len())?);
                 data.put_slice(bytes);
@@ -95,7 +115,10 @@ impl<'a> RowEncoder<'a> {
                 data.put_i32(-1);
             }
         }
-        Ok(DataRow::new(data, i16::try_from(self.columns.len()).unwrap_or(i16::MAX)))
+        Ok(DataRow::new(
+            data,
+            i16::try_from(self.columns.len()).unwrap_or(i16::MAX),
+        ))
     }
 }
 
@@ -119,7 +142,11 @@ pub(crate) fn text(bytes: &[u8]) -> Result<&str, Error> {
 ///
 /// # Errors
 /// Text or bytes that are not a value of the type.
-pub fn decode_parameter(value: Option<&[u8]>, sql_type: &SqlType, binary: bool) -> Result<ArrayRef, Error> {
+pub fn decode_parameter(
+    value: Option<&[u8]>,
+    sql_type: &SqlType,
+    binary: bool,
+) -> Result<ArrayRef, Error> {
     let mut builder = ColumnBuilder::new(sql_type, 1);
     match value {
         None => builder.append_null(),

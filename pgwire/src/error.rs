@@ -67,11 +67,19 @@ impl Error {
             Ok(_) => &[0],
             Err(error) => {
                 let start = error.valid_up_to();
-                let end = error.error_len().map_or(bytes.len(), |length| start + length);
+                let end = error
+                    .error_len()
+                    .map_or(bytes.len(), |length| start + length);
                 bytes.get(start..end).unwrap_or_default()
             }
         };
-        Self::Encoding(shown.iter().map(|byte| format!("0x{byte:02x}")).collect::<Vec<_>>().join(" "))
+        Self::Encoding(
+            shown
+                .iter()
+                .map(|byte| format!("0x{byte:02x}"))
+                .collect::<Vec<_>>()
+                .join(" "),
+        )
     }
 }
 

@@ -26,12 +26,28 @@ pub fn fields(error: &Error, severity: &str) -> Vec<(u8, String)> {
             hint.clone_from(&sql.hint);
             position = sql.position;
         }
-        Error::Coordinator(CoordinatorError::Request(RequestError::Upstream { detail: more, hint: way_out, .. })) => {
+        Error::Coordinator(CoordinatorError::Request(RequestError::Upstream {
+            detail: more,
+            hint: way_out,
+            ..
+        })) => {
             detail.clone_from(more);
             hint.clone_from(way_out);
         }
-        Error::Coordinator(CoordinatorError::Transaction(transaction)) => detail = transaction.detail(),
-        Error::Coordinator(CoordinatorError::Session(SessionError::InvalidVariable { hint: way_out, .. })) => hint.clone_from(way_out),
+        Error::Coordinator(CoordinatorError::Transaction(transaction)) => {
+            detail = transaction.detail()
+        }
+        Error::Coordinator(CoordinatorError::Session(SessionError::InvalidVariable {
+            hint: way_out,
+            ..
+        })) => hint.clone_from(way_out),
+        Error::Coordinator(CoordinatorError::Session(SessionError::ParameterCount {
+            expected,
+            actual,
+            ..
+        })) => {
+            detail = Some(format!("Expected {expected} parameters but got {actual}."));
+        }
         Error::Copy { context, .. } => fields.push((b'W', context.clone())),
         _ => {}
     }
@@ -53,9 +69,19 @@ pub fn sqlstate(error: &Error) -> String {
     let code = match error {
         Error::Coordinator(error) => return coordinator_sqlstate(error),
         Error::Value(error) => type_error(error),
-        Error::Copy { fault: CopyFault::Format, .. } => "22P04",
-        Error::Copy { fault: CopyFault::Value(error), .. } => type_error(error),
-        Error::Copy { fault: CopyFault::Encoding, .. } | Error::Encoding(_) => "22021",
+        Error::Copy {
+            fault: CopyFault::Format,
+            ..
+        } => "22P04",
+        Error::Copy {
+            fault: CopyFault::Value(error),
+            ..
+        } => type_error(error),
+        Error::Copy {
+            fault: CopyFault::Encoding,
+            ..
+        }
+        | Error::Encoding(_) => "22021",
         Error::DuplicateStatement(_) => "42P05",
         Error::DuplicatePortal(_) => "42P03",
         Error::CopyAbandoned(_) => "57014",
@@ -125,7 +151,9 @@ fn request_error(error: &RequestError) -> String {
         RequestError::Dropped => "42P01",
         RequestError::Cancelled => "57014",
         RequestError::SlowConsumer { .. } => "53400",
-        RequestError::Upstream { sqlstate, .. } => return sqlstate.clone().unwrap_or_else(|| "08006".to_owned()),
+        RequestError::Upstream { sqlstate, .. } => {
+            return sqlstate.clone().unwrap_or_else(|| "08006".to_owned());
+        }
         RequestError::Unsupported(_) => "0A000",
         RequestError::Internal(_) => "XX000",
     };
@@ -154,7 +182,11 @@ const fn transaction_error(error: &TransactionError) -> &'static str {
         TransactionError::Aborted => "25P02",
         TransactionError::Prohibited(_) | TransactionError::IsolationAfterQuery => "25001",
         TransactionError::Required(_) => "25P01",
-        TransactionError::ReadOnly | TransactionError::WriteOnly | TransactionError::SubscribeOnly | TransactionError::Timedomain { .. } => "25006",
+        TransactionError::ReadOnly
+        | TransactionError::ReadOnlyBlock(_)
+        | TransactionError::WriteOnly
+        | TransactionError::SubscribeOnly
+        | TransactionError::Timedomain { .. } => "25006",
         TransactionError::CatalogMoved => "40001",
     }
 }

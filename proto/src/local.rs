@@ -44,8 +44,16 @@ pub fn connect() -> (CoordinatorEnd, WorkerEnd) {
     let (responses, responses_receiver) = mpsc::channel(RESPONSES_IN_FLIGHT);
     let results = ResultStreams::default();
     (
-        CoordinatorEnd { commands, responses: responses_receiver, results: results.clone() },
-        WorkerEnd { commands: commands_receiver, responses, results },
+        CoordinatorEnd {
+            commands,
+            responses: responses_receiver,
+            results: results.clone(),
+        },
+        WorkerEnd {
+            commands: commands_receiver,
+            responses,
+            results,
+        },
     )
 }
 

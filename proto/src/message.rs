@@ -224,7 +224,11 @@ pub struct PostgresConnection {
 
 impl std::fmt::Debug for PostgresConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "postgres://{}@{}:{}/{}", self.user, self.host, self.port, self.database)
+        write!(
+            f,
+            "postgres://{}@{}:{}/{}",
+            self.user, self.host, self.port, self.database
+        )
     }
 }
 
@@ -487,7 +491,9 @@ pub enum RequestError {
         since: Epoch,
     },
     /// NULL in a column that forbids it.
-    #[error("null value in column \"{column}\" of relation \"{relation}\" violates not-null constraint")]
+    #[error(
+        "null value in column \"{column}\" of relation \"{relation}\" violates not-null constraint"
+    )]
     NotNull {
         /// The column.
         column: String,

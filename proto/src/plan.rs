@@ -219,7 +219,10 @@ impl Operator {
     pub fn inputs(&self) -> Vec<NodeId> {
         match self {
             Self::Get { .. } | Self::Constant { .. } => Vec::new(),
-            Self::FilterProject { input, .. } | Self::Aggregate { input, .. } | Self::Distinct { input } | Self::TopK { input, .. } => vec![*input],
+            Self::FilterProject { input, .. }
+            | Self::Aggregate { input, .. }
+            | Self::Distinct { input }
+            | Self::TopK { input, .. } => vec![*input],
             Self::Join { left, right, .. } => vec![*left, *right],
             Self::Union { inputs } | Self::Recompute { inputs, .. } => inputs.clone(),
         }

@@ -28,7 +28,13 @@ impl Node {
     /// # Errors
     /// It exits, or does not serve in time.
     pub async fn start(data_dir: &Path, shards: usize) -> Result<Self> {
-        let mut node = Self { data_dir: data_dir.to_owned(), pg_port: free_port()?, http_port: free_port()?, shards, child: None };
+        let mut node = Self {
+            data_dir: data_dir.to_owned(),
+            pg_port: free_port()?,
+            http_port: free_port()?,
+            shards,
+            child: None,
+        };
         node.restart().await?;
         Ok(node)
     }
@@ -42,7 +48,10 @@ impl Node {
             return Ok(path.into());
         }
         let test = std::env::current_exe()?;
-        let profile_dir = test.parent().and_then(Path::parent).context("the test binary has no target directory")?;
+        let profile_dir = test
+            .parent()
+            .and_then(Path::parent)
+            .context("the test binary has no target directory")?;
         Ok(profile_dir.join("flowstone"))
     }
 
@@ -53,11 +62,23 @@ impl Node {
     pub async fn restart(&mut self) -> Result<()> {
         self.spawn()?;
         wait::until("the node to serve", START_DEADLINE, async || {
-            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok()).flatten() {
-                return Err(format!("it exited with {status}; see {}", self.log_path().display()));
+            if let Some(status) = self
+                .child
+                .as_mut()
+                .and_then(|child| child.try_wait().ok())
+                .flatten()
+            {
+                return Err(format!(
+                    "it exited with {status}; see {}",
+                    self.log_path().display()
+                ));
             }
             let client = self.connect().await.map_err(|error| format!("{error:#}"))?;
-            client.simple_query("SELECT 1").await.map(drop).map_err(|error| format!("{error:?}"))
+            client
+                .simple_query("SELECT 1")
+                .await
+                .map(drop)
+                .map_err(|error| format!("{error:?}"))
         })
         .await
     }
@@ -65,9 +86,15 @@ impl Node {
     fn spawn(&mut self) -> Result<()> {
         let binary = Self::binary()?;
         if !binary.exists() {
-            bail!("{} does not exist: build the node first (make test does)", binary.display());
+            bail!(
+                "{} does not exist: build the node first (make test does)",
+                binary.display()
+            );
         }
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path())?;
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())?;
         let child = Command::new(binary)
             .arg("serve")
             .arg("--data-dir")
@@ -75,7 +102,11 @@ impl Node {
             .args(["--pg-listen", &format!("127.0.0.1:{}", self.pg_port)])
             .args(["--http-listen", &format!("127.0.0.1:{}", self.http_port)])
             .args(["--shards", &self.shards.to_string()])
-            .env("FLOWSTONE_LOG", std::env::var("FLOWSTONE_TEST_LOG").unwrap_or_else(|_| "info,openraft=warn,buoyant_kernel=warn".to_owned()))
+            .env(
+                "FLOWSTONE_LOG",
+                std::env::var("FLOWSTONE_TEST_LOG")
+                    .unwrap_or_else(|_| "info,openraft=warn,buoyant_kernel=warn".to_owned()),
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -121,7 +152,11 @@ impl Node {
     /// # Errors
     /// The node does not answer.
     pub async fn connect(&self) -> Result<Client> {
-        connect(&format!("host=127.0.0.1 port={} user=materialize dbname=materialize connect_timeout=10", self.pg_port)).await
+        connect(&format!(
+            "host=127.0.0.1 port={} user=materialize dbname=materialize connect_timeout=10",
+            self.pg_port
+        ))
+        .await
     }
 
     /// SIGKILL, now.
@@ -146,14 +181,21 @@ impl Node {
         if !sent.success() {
             bail!("kill -TERM {pid} failed");
         }
-        let status = wait::until("the node to exit", Duration::from_secs(60), async || match child.try_wait() {
-            Ok(Some(status)) => Ok(status),
-            Ok(None) => Err("still running".to_owned()),
-            Err(error) => Err(error.to_string()),
-        })
+        let status = wait::until(
+            "the node to exit",
+            Duration::from_secs(60),
+            async || match child.try_wait() {
+                Ok(Some(status)) => Ok(status),
+                Ok(None) => Err("still running".to_owned()),
+                Err(error) => Err(error.to_string()),
+            },
+        )
         .await?;
         if !status.success() {
-            bail!("the node exited with {status}; see {}", self.log_path().display());
+            bail!(
+                "the node exited with {status}; see {}",
+                self.log_path().display()
+            );
         }
         Ok(())
     }

@@ -8,7 +8,11 @@ use anyhow::{Result, bail};
 ///
 /// # Errors
 /// The deadline passed.
-pub async fn until<T>(what: &str, deadline: Duration, mut condition: impl AsyncFnMut() -> Result<T, String>) -> Result<T> {
+pub async fn until<T>(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl AsyncFnMut() -> Result<T, String>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         let seen = match condition().await {

@@ -7,6 +7,9 @@ mod clients;
 #[path = "e2e/crash.rs"]
 mod crash;
 #[cfg(test)]
+#[path = "e2e/demo.rs"]
+mod demo;
+#[cfg(test)]
 #[path = "e2e/differential.rs"]
 mod differential;
 #[cfg(test)]
@@ -16,17 +19,14 @@ mod money;
 #[path = "e2e/postgres.rs"]
 mod postgres;
 #[cfg(test)]
+#[path = "e2e/process.rs"]
+mod process;
+#[cfg(test)]
 #[path = "e2e/slt.rs"]
 mod slt;
 #[cfg(test)]
 #[path = "e2e/tables.rs"]
 mod tables;
-#[cfg(test)]
-#[path = "e2e/demo.rs"]
-mod demo;
-#[cfg(test)]
-#[path = "e2e/process.rs"]
-mod process;
 #[cfg(test)]
 #[path = "e2e/wire.rs"]
 mod wire;

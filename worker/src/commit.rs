@@ -25,7 +25,10 @@ struct Pending {
 impl CommitBuffer {
     /// Adds the changes of one collection in one epoch.
     pub fn add(&mut self, id: ObjectId, deltas: impl IntoIterator<Item = DeltaBatch>) {
-        let mut deltas = deltas.into_iter().filter(|delta| !delta.is_empty()).peekable();
+        let mut deltas = deltas
+            .into_iter()
+            .filter(|delta| !delta.is_empty())
+            .peekable();
         if deltas.peek().is_some() {
             self.pending.entry(id).or_default().deltas.extend(deltas);
         }
@@ -33,7 +36,11 @@ impl CommitBuffer {
 
     /// Adds a snapshot whose files are on disk already and become part of the collection at `epoch`.
     pub fn add_staged(&mut self, id: ObjectId, epoch: Epoch, staged: StagedSnapshot) {
-        self.pending.entry(id).or_default().staged.push((epoch, staged));
+        self.pending
+            .entry(id)
+            .or_default()
+            .staged
+            .push((epoch, staged));
     }
 
     /// Forgets a collection that was dropped.
@@ -46,10 +53,25 @@ impl CommitBuffer {
     pub fn up_to(&self, epoch: Epoch) -> Vec<CollectionCommit> {
         let mut commits = Vec::new();
         for (id, pending) in &self.pending {
-            let deltas: Vec<_> = pending.deltas.iter().filter(|delta| delta.epoch <= epoch).cloned().collect();
-            let staged: Vec<_> = pending.staged.iter().filter(|(at, _)| *at <= epoch).map(|(_, staged)| staged.clone()).collect();
+            let deltas: Vec<_> = pending
+                .deltas
+                .iter()
+                .filter(|delta| delta.epoch <= epoch)
+                .cloned()
+                .collect();
+            let staged: Vec<_> = pending
+                .staged
+                .iter()
+                .filter(|(at, _)| *at <= epoch)
+                .map(|(_, staged)| staged.clone())
+                .collect();
             if !deltas.is_empty() || !staged.is_empty() {
-                commits.push(CollectionCommit { id: *id, deltas, staged, replace: false });
+                commits.push(CollectionCommit {
+                    id: *id,
+                    deltas,
+                    staged,
+                    replace: false,
+                });
             }
         }
         commits
@@ -67,6 +89,10 @@ impl CommitBuffer {
     /// Rows waiting to be committed, not counting staged snapshots.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.pending.values().flat_map(|pending| &pending.deltas).map(DeltaBatch::len).sum()
+        self.pending
+            .values()
+            .flat_map(|pending| &pending.deltas)
+            .map(DeltaBatch::len)
+            .sum()
     }
 }

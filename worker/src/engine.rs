@@ -16,7 +16,8 @@ use flowstone_ingest::{SourceContext, SourceEvent, SourceHandle};
 use flowstone_proto::PROTOCOL_VERSION;
 use flowstone_proto::local::{ResultStreams, WorkerEnd};
 use flowstone_proto::message::{
-    CollectionDescription, Command, Peek, RequestError, RequestId, Response, ResultMessage, SourceDescription,
+    CollectionDescription, Command, Peek, RequestError, RequestId, Response, ResultMessage,
+    SourceDescription,
 };
 use flowstone_storage::{DeltaTables, LogRecord, LogStore};
 use flowstone_types::{Clock, Epoch, ObjectId};
@@ -24,12 +25,12 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use crate::Error;
 use crate::commit::CommitBuffer;
 use crate::query::{Compiler, Evaluator, QueryRunner};
 use crate::shards::ShardPool;
 use crate::subscription::Subscription;
 use crate::write::{StagedWrite, TableInfo};
-use crate::Error;
 
 mod epoch;
 mod key_changes;
@@ -63,8 +64,14 @@ pub struct Config {
 #[derive(Debug)]
 enum Event {
     Source(SourceEvent),
-    Staged { write: RequestId, result: Result<StagedWrite, RequestError> },
-    Committed { epoch: Epoch, result: Result<Vec<(ObjectId, i64)>, flowstone_storage::Error> },
+    Staged {
+        write: RequestId,
+        result: Result<StagedWrite, RequestError>,
+    },
+    Committed {
+        epoch: Epoch,
+        result: Result<Vec<(ObjectId, i64)>, flowstone_storage::Error>,
+    },
     Maintained,
 }
 
@@ -139,7 +146,10 @@ struct Engine {
 /// Storage that cannot be opened (damaged, newer format, no permission), or a broken invariant. The coordinator has been told with `Response::Fatal`.
 pub async fn start(config: Config, end: WorkerEnd) -> Result<(), Error> {
     let open = |what: &str, path: &PathBuf| {
-        std::fs::create_dir_all(path).map_err(|source| Error::Io { what: format!("cannot create {what} \"{}\"", path.display()), source })
+        std::fs::create_dir_all(path).map_err(|source| Error::Io {
+            what: format!("cannot create {what} \"{}\"", path.display()),
+            source,
+        })
     };
     let (log_dir, delta_dir) = (config.data_dir.join("log"), config.data_dir.join("delta"));
     open("the log directory", &log_dir)?;
@@ -169,7 +179,10 @@ pub async fn start(config: Config, end: WorkerEnd) -> Result<(), Error> {
         runner,
         delta,
         log: Arc::new(Mutex::new(log)),
-        logged: records.into_iter().map(|record| (record.epoch, record)).collect(),
+        logged: records
+            .into_iter()
+            .map(|record| (record.epoch, record))
+            .collect(),
         collections: BTreeMap::new(),
         indexes: BTreeMap::new(),
         sources: BTreeMap::new(),
@@ -202,7 +215,10 @@ impl Engine {
         let outcome = self.serve().await;
         if let Err(error) = &outcome {
             tracing::error!(%error, "worker stops: an invariant is broken");
-            self.respond(Response::Fatal { message: error.to_string() }).await;
+            self.respond(Response::Fatal {
+                message: error.to_string(),
+            })
+            .await;
         }
         for (_, source) in std::mem::take(&mut self.sources) {
             source.handle.stop().await;
@@ -212,7 +228,9 @@ impl Engine {
         self.tasks.wait().await;
         let shards = self.shards;
         // Joining threads blocks; they end as soon as their queue is closed.
-        tokio::task::spawn_blocking(move || shards.stop()).await.map_err(|_| Error::ShardGone)?;
+        tokio::task::spawn_blocking(move || shards.stop())
+            .await
+            .map_err(|_| Error::ShardGone)?;
         if outcome.is_ok() {
             drop(self.responses.send(Response::Stopped).await);
         }
@@ -243,19 +261,30 @@ impl Engine {
 
     async fn act(&mut self, command: Command) -> Result<Flow, Error> {
         match command {
-            Command::Hello { version, commit_point } => {
+            Command::Hello {
+                version,
+                commit_point,
+            } => {
                 if version != PROTOCOL_VERSION {
-                    return Err(Error::Protocol(format!("coordinator speaks version {version}, worker {PROTOCOL_VERSION}")));
+                    return Err(Error::Protocol(format!(
+                        "coordinator speaks version {version}, worker {PROTOCOL_VERSION}"
+                    )));
                 }
                 self.last_run = commit_point;
                 self.durable = commit_point;
                 self.logged = self.logged.split_off(&commit_point.next());
                 let logged_epochs = self.logged.keys().copied().collect();
-                self.respond(Response::Ready { version: PROTOCOL_VERSION, logged_epochs }).await;
+                self.respond(Response::Ready {
+                    version: PROTOCOL_VERSION,
+                    logged_epochs,
+                })
+                .await;
             }
             Command::CreateCollection(description) => self.create_collection(description).await?,
             Command::CreateSource(description) => self.create_source(description),
-            Command::AddSourceTables { source, tables } => self.add_source_tables(source, tables).await?,
+            Command::AddSourceTables { source, tables } => {
+                self.add_source_tables(source, tables).await?
+            }
             Command::CreateDataflow(description) => self.create_dataflow(description).await?,
             Command::Drop { objects } => self.drop_objects(objects).await?,
             Command::StageWrite(write) => self.stage_write(write).await?,
@@ -270,7 +299,9 @@ impl Engine {
             Command::Commit { epoch } => self.commit(epoch)?,
             Command::CommitPointDurable { epoch } => self.commit_point_durable(epoch).await?,
             Command::AllowCompaction { since } => {
-                self.shards.on_each(move |_, shard| shard.allow_compaction(since)).await?;
+                self.shards
+                    .on_each(move |_, shard| shard.allow_compaction(since))
+                    .await?;
             }
             Command::Peek(peek) => {
                 if let Some(results) = self.results.take(peek.request) {
@@ -285,7 +316,11 @@ impl Engine {
                 self.tasks.spawn(async move {
                     let answer = flowstone_ingest::ask(&question).await;
                     // The coordinator may have gone.
-                    drop(responses.send(Response::UpstreamAnswer { request, answer }).await);
+                    drop(
+                        responses
+                            .send(Response::UpstreamAnswer { request, answer })
+                            .await,
+                    );
                 });
             }
             Command::Shutdown => return Ok(Flow::Stop),
@@ -295,14 +330,37 @@ impl Engine {
 
     async fn handle(&mut self, event: Event) -> Result<(), Error> {
         match event {
-            Event::Source(SourceEvent::Progress { source, position, upstream }) => {
-                self.respond(Response::SourceProgress { source, position, upstream }).await;
+            Event::Source(SourceEvent::Progress {
+                source,
+                position,
+                upstream,
+            }) => {
+                self.respond(Response::SourceProgress {
+                    source,
+                    position,
+                    upstream,
+                })
+                .await;
             }
-            Event::Source(SourceEvent::Snapshot { source, tables, position }) => {
-                self.respond(Response::SourceSnapshot { source, tables, position }).await;
+            Event::Source(SourceEvent::Snapshot {
+                source,
+                tables,
+                position,
+            }) => {
+                self.respond(Response::SourceSnapshot {
+                    source,
+                    tables,
+                    position,
+                })
+                .await;
             }
-            Event::Source(SourceEvent::Status { object, status }) => self.respond(Response::SourceStatus { object, status }).await,
-            Event::Source(SourceEvent::Statistics(statistics)) => self.respond(Response::SourceStatistics(statistics)).await,
+            Event::Source(SourceEvent::Status { object, status }) => {
+                self.respond(Response::SourceStatus { object, status })
+                    .await
+            }
+            Event::Source(SourceEvent::Statistics(statistics)) => {
+                self.respond(Response::SourceStatistics(statistics)).await
+            }
             Event::Staged { write, result } => {
                 // A write that was discarded meanwhile has no entry any more.
                 if self.staging.remove(&write).is_some() {
@@ -343,7 +401,12 @@ impl Engine {
         let schemas = description
             .tables
             .iter()
-            .filter_map(|table| Some((table.id, Arc::clone(&self.collections.get(&table.id)?.description.schema))))
+            .filter_map(|table| {
+                Some((
+                    table.id,
+                    Arc::clone(&self.collections.get(&table.id)?.description.schema),
+                ))
+            })
             .collect();
         SourceContext {
             tables: self.delta.clone(),
@@ -355,29 +418,47 @@ impl Engine {
     }
 
     async fn housekeep(&mut self) -> Result<(), Error> {
-        let ids: Vec<ObjectId> = self.collections.keys().chain(self.indexes.keys()).copied().collect();
+        let ids: Vec<ObjectId> = self
+            .collections
+            .keys()
+            .chain(self.indexes.keys())
+            .copied()
+            .collect();
         let asked = ids.clone();
         let shards = self
             .shards
             .on_each(move |_, shard| {
                 shard.maintain(epoch::MAINTENANCE_FUEL);
-                asked.iter().map(|id| shard.statistics(*id).unwrap_or_default()).collect::<Vec<_>>()
+                asked
+                    .iter()
+                    .map(|id| shard.statistics(*id).unwrap_or_default())
+                    .collect::<Vec<_>>()
             })
             .await?;
         for (index, id) in ids.into_iter().enumerate() {
-            let sum = shards.iter().filter_map(|shard| shard.get(index)).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+            let sum = shards
+                .iter()
+                .filter_map(|shard| shard.get(index))
+                .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
             if self.sent_statistics.get(&id) != Some(&sum) {
                 self.sent_statistics.insert(id, sum);
-                self.respond(Response::CollectionStatistics { id, rows: sum.0, bytes: sum.1 }).await;
+                self.respond(Response::CollectionStatistics {
+                    id,
+                    rows: sum.0,
+                    bytes: sum.1,
+                })
+                .await;
             }
         }
         Ok(())
     }
-
 }
 
 /// Tries again, ever more slowly, while the environment refuses; gives up only when trying again cannot help.
-async fn retrying<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> Result<T, flowstone_storage::Error>
+async fn retrying<T, F>(
+    what: &str,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, flowstone_storage::Error>
 where
     F: Future<Output = Result<T, flowstone_storage::Error>>,
 {

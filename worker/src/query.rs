@@ -34,10 +34,16 @@ pub(crate) fn internal(error: impl std::fmt::Display) -> RequestError {
 fn request_error(error: &DataFusionError) -> RequestError {
     match error.find_root() {
         DataFusionError::NotImplemented(message) => RequestError::Unsupported(message.clone()),
-        DataFusionError::ResourcesExhausted(message) => RequestError::Eval(EvalError::new(EvalErrorKind::Data, message.clone())),
+        DataFusionError::ResourcesExhausted(message) => {
+            RequestError::Eval(EvalError::new(EvalErrorKind::Data, message.clone()))
+        }
         _ => {
             let error = eval_error(error);
-            if error.kind == EvalErrorKind::Internal { RequestError::Internal(error.message) } else { RequestError::Eval(error) }
+            if error.kind == EvalErrorKind::Internal {
+                RequestError::Internal(error.message)
+            } else {
+                RequestError::Eval(error)
+            }
         }
     }
 }
@@ -54,8 +60,17 @@ impl Tables {
     ///
     /// # Errors
     /// [`RequestError::Eval`] if the collection holds an error: it cannot be read while it does.
-    pub fn insert(&mut self, id: ObjectId, schema: SchemaRef, shards: Vec<Arc<Snapshot>>) -> Result<(), RequestError> {
-        if let Some((error, _)) = shards.iter().flat_map(|shard| &shard.errors).min_by(|a, b| a.0.cmp(&b.0)) {
+    pub fn insert(
+        &mut self,
+        id: ObjectId,
+        schema: SchemaRef,
+        shards: Vec<Arc<Snapshot>>,
+    ) -> Result<(), RequestError> {
+        if let Some((error, _)) = shards
+            .iter()
+            .flat_map(|shard| &shard.errors)
+            .min_by(|a, b| a.0.cmp(&b.0))
+        {
             return Err(RequestError::Eval(error.clone()));
         }
         self.collections.insert(id, (schema, shards));
@@ -69,37 +84,62 @@ impl Tables {
     pub fn with_system(&self, system: &[SystemRelation]) -> Result<Self, RequestError> {
         let mut tables = self.clone();
         for relation in system {
-            tables.system.insert(relation.id, decode_batches(&relation.rows).map_err(internal)?);
+            tables.system.insert(
+                relation.id,
+                decode_batches(&relation.rows).map_err(internal)?,
+            );
         }
         Ok(tables)
     }
 
-    fn provider(&self, target: ScanTarget, scan_schema: &SchemaRef) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+    fn provider(
+        &self,
+        target: ScanTarget,
+        scan_schema: &SchemaRef,
+    ) -> Result<Arc<dyn TableProvider>, DataFusionError> {
         let ScanTarget::Collection(id) = target else {
-            return Err(DataFusionError::Internal(format!("scan of {target} outside of a recomputed operator")));
+            return Err(DataFusionError::Internal(format!(
+                "scan of {target} outside of a recomputed operator"
+            )));
         };
         if let Some((_, shards)) = self.collections.get(&id) {
             let mut rows = Vec::new();
             for shard in shards {
-                rows.extend(shard.rows().map_err(|error| DataFusionError::External(Box::new(error)))?);
+                rows.extend(
+                    shard
+                        .rows()
+                        .map_err(|error| DataFusionError::External(Box::new(error)))?,
+                );
             }
             return table(scan_schema, rows);
         }
         if let Some((_, rows)) = self.system.get(&id) {
             return table(scan_schema, rows.clone());
         }
-        Err(DataFusionError::Plan(format!("collection {id} was not frozen for this query")))
+        Err(DataFusionError::Plan(format!(
+            "collection {id} was not frozen for this query"
+        )))
     }
 }
 
 /// A table of `rows` under the names and metadata of `schema`.
-fn table(schema: &SchemaRef, rows: Vec<RecordBatch>) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+fn table(
+    schema: &SchemaRef,
+    rows: Vec<RecordBatch>,
+) -> Result<Arc<dyn TableProvider>, DataFusionError> {
     let mut renamed = Vec::with_capacity(rows.len());
     for batch in rows {
         let options = arrow_array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        renamed.push(RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)?);
+        renamed.push(RecordBatch::try_new_with_options(
+            Arc::clone(schema),
+            batch.columns().to_vec(),
+            &options,
+        )?);
     }
-    Ok(Arc::new(MemTable::try_new(Arc::clone(schema), vec![renamed])?))
+    Ok(Arc::new(MemTable::try_new(
+        Arc::clone(schema),
+        vec![renamed],
+    )?))
 }
 
 /// Runs query plans.
@@ -113,7 +153,10 @@ impl QueryRunner {
     /// A runner that works on the `compute` runtime.
     #[must_use]
     pub fn new(compute: tokio::runtime::Handle) -> Self {
-        Self { state: Arc::new(flowstone_functions::registry::session_state()), compute }
+        Self {
+            state: Arc::new(flowstone_functions::registry::session_state()),
+            compute,
+        }
     }
 
     /// The runtime queries run on.
@@ -125,7 +168,9 @@ impl QueryRunner {
     async fn execute(
         &self,
         query: &QueryPlan,
-        tables: &(dyn Fn(ScanTarget, SchemaRef) -> Result<Arc<dyn TableProvider>, DataFusionError> + Sync),
+        tables: &(
+             dyn Fn(ScanTarget, SchemaRef) -> Result<Arc<dyn TableProvider>, DataFusionError> + Sync
+         ),
     ) -> Result<SendableRecordBatchStream, DataFusionError> {
         let plan = codec::decode_plan(&query.bytes, &|target, schema| tables(target, schema))?;
         let physical = self.state.create_physical_plan(&plan).await?;
@@ -136,20 +181,38 @@ impl QueryRunner {
     ///
     /// # Errors
     /// Evaluation errors, and [`RequestError::Internal`] for a plan that does not decode.
-    pub async fn collect(&self, query: &QueryPlan, tables: &Tables) -> Result<Vec<RecordBatch>, RequestError> {
+    pub async fn collect(
+        &self,
+        query: &QueryPlan,
+        tables: &Tables,
+    ) -> Result<Vec<RecordBatch>, RequestError> {
         let run = async {
-            let stream = self.execute(query, &|target, schema| tables.provider(target, &schema)).await?;
+            let stream = self
+                .execute(query, &|target, schema| tables.provider(target, &schema))
+                .await?;
             stream.try_collect::<Vec<_>>().await
         };
         run.await.map_err(|error| request_error(&error))
     }
 
     /// Streams the rows of a query to a client; ends with `Done` or `Failed`. Stops when the client goes.
-    pub async fn stream(&self, query: &QueryPlan, tables: &Tables, results: &mpsc::Sender<ResultMessage>) {
-        let last = match self.execute(query, &|target, schema| tables.provider(target, &schema)).await {
+    pub async fn stream(
+        &self,
+        query: &QueryPlan,
+        tables: &Tables,
+        results: &mpsc::Sender<ResultMessage>,
+    ) {
+        let last = match self
+            .execute(query, &|target, schema| tables.provider(target, &schema))
+            .await
+        {
             Err(error) => ResultMessage::Failed(request_error(&error)),
             Ok(mut stream) => {
-                if results.send(ResultMessage::Rows(RecordBatch::new_empty(stream.schema()))).await.is_err() {
+                if results
+                    .send(ResultMessage::Rows(RecordBatch::new_empty(stream.schema())))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
                 loop {
@@ -176,19 +239,30 @@ impl QueryRunner {
 pub struct Evaluator(pub QueryRunner);
 
 impl QueryEvaluator for Evaluator {
-    fn evaluate(&self, query: &QueryPlan, inputs: &[(SchemaRef, Vec<RecordBatch>)]) -> Result<Vec<RecordBatch>, EvalError> {
+    fn evaluate(
+        &self,
+        query: &QueryPlan,
+        inputs: &[(SchemaRef, Vec<RecordBatch>)],
+    ) -> Result<Vec<RecordBatch>, EvalError> {
         let provider = |target, schema: SchemaRef| match target {
             ScanTarget::Input(index) => {
-                let (_, rows) = inputs.get(index).ok_or_else(|| DataFusionError::Internal(format!("recomputed operator has no input {index}")))?;
+                let (_, rows) = inputs.get(index).ok_or_else(|| {
+                    DataFusionError::Internal(format!("recomputed operator has no input {index}"))
+                })?;
                 table(&schema, rows.clone())
             }
-            ScanTarget::Collection(id) => Err(DataFusionError::Internal(format!("recomputed operator scans collection {id}"))),
+            ScanTarget::Collection(id) => Err(DataFusionError::Internal(format!(
+                "recomputed operator scans collection {id}"
+            ))),
         };
         let run = async {
             let stream = self.0.execute(query, &provider).await?;
             stream.try_collect::<Vec<_>>().await
         };
-        self.0.compute.block_on(run).map_err(|error| eval_error(&error))
+        self.0
+            .compute
+            .block_on(run)
+            .map_err(|error| eval_error(&error))
     }
 }
 
@@ -197,10 +271,16 @@ impl QueryEvaluator for Evaluator {
 pub struct Compiler;
 
 impl ExprCompiler for Compiler {
-    fn compile(&self, expr: &Expr, input: &SchemaRef) -> Result<Arc<dyn PhysicalExpr>, flowstone_dataflow::Error> {
+    fn compile(
+        &self,
+        expr: &Expr,
+        input: &SchemaRef,
+    ) -> Result<Arc<dyn PhysicalExpr>, flowstone_dataflow::Error> {
         codec::decode_expr(&expr.bytes)
             .and_then(|decoded| codec::physical_expr(&decoded, input))
-            .map_err(|error| flowstone_dataflow::Error::Plan(format!("expression {}: {error}", expr.text)))
+            .map_err(|error| {
+                flowstone_dataflow::Error::Plan(format!("expression {}: {error}", expr.text))
+            })
     }
 
     fn eval_error(&self, error: &DataFusionError) -> EvalError {

@@ -52,7 +52,10 @@ impl ShardPool {
                         job(&mut shard);
                     }
                 })
-                .map_err(|source| Error::Io { what: "cannot start a shard thread".to_owned(), source })?;
+                .map_err(|source| Error::Io {
+                    what: "cannot start a shard thread".to_owned(),
+                    source,
+                })?;
             jobs.push(sender);
             threads.push(thread);
         }
@@ -69,7 +72,10 @@ impl ShardPool {
     ///
     /// # Errors
     /// [`Error::ShardGone`] if a thread has ended.
-    pub async fn on_each<T: Send + 'static>(&self, job: impl Fn(usize, &mut Shard) -> T + Send + Sync + 'static) -> Result<Vec<T>, Error> {
+    pub async fn on_each<T: Send + 'static>(
+        &self,
+        job: impl Fn(usize, &mut Shard) -> T + Send + Sync + 'static,
+    ) -> Result<Vec<T>, Error> {
         let job = Arc::new(job);
         let mut answers = Vec::with_capacity(self.jobs.len());
         for (index, sender) in self.jobs.iter().enumerate() {
@@ -83,22 +89,41 @@ impl ShardPool {
     ///
     /// # Errors
     /// [`Error::Dataflow`] if an invariant is broken.
-    pub async fn tick(&self, epoch: Epoch, inputs: PartitionedInputs) -> Result<Vec<TickOutput>, Error> {
-        self.run(inputs, move |shard, inputs| shard.begin_tick(epoch, inputs)).await
+    pub async fn tick(
+        &self,
+        epoch: Epoch,
+        inputs: PartitionedInputs,
+    ) -> Result<Vec<TickOutput>, Error> {
+        self.run(inputs, move |shard, inputs| shard.begin_tick(epoch, inputs))
+            .await
     }
 
     /// Hydrates dataflows that were just created, from their inputs as of `epoch`.
     ///
     /// # Errors
     /// [`Error::Dataflow`] if an invariant is broken.
-    pub async fn hydrate(&self, ids: Vec<ObjectId>, epoch: Epoch) -> Result<Vec<TickOutput>, Error> {
+    pub async fn hydrate(
+        &self,
+        ids: Vec<ObjectId>,
+        epoch: Epoch,
+    ) -> Result<Vec<TickOutput>, Error> {
         let ids = Arc::new(ids);
-        self.run(vec![Vec::new(); self.count()], move |shard, _| shard.begin_hydration(&ids, epoch)).await
+        self.run(vec![Vec::new(); self.count()], move |shard, _| {
+            shard.begin_hydration(&ids, epoch)
+        })
+        .await
     }
 
     async fn run<B>(&self, inputs: PartitionedInputs, begin: B) -> Result<Vec<TickOutput>, Error>
     where
-        B: Fn(&mut Shard, Vec<(ObjectId, CollectionInput)>) -> Result<(), flowstone_dataflow::Error> + Send + Sync + Clone + 'static,
+        B: Fn(
+                &mut Shard,
+                Vec<(ObjectId, CollectionInput)>,
+            ) -> Result<(), flowstone_dataflow::Error>
+            + Send
+            + Sync
+            + Clone
+            + 'static,
     {
         if let [only] = self.jobs.as_slice() {
             let inputs = inputs.into_iter().next().unwrap_or_default();
@@ -117,13 +142,16 @@ impl ShardPool {
             })?);
         }
         loop {
-            let mut mail: Vec<Vec<ExchangeMessage>> = (0..self.count()).map(|_| Vec::new()).collect();
+            let mut mail: Vec<Vec<ExchangeMessage>> =
+                (0..self.count()).map(|_| Vec::new()).collect();
             let mut more = false;
             for answer in collect(answers).await? {
                 let (messages, pending) = answer?;
                 more |= pending || !messages.is_empty();
                 for (shard, message) in messages {
-                    mail.get_mut(shard).ok_or_else(|| Error::Protocol(format!("exchange to shard {shard}")))?.push(message);
+                    mail.get_mut(shard)
+                        .ok_or_else(|| Error::Protocol(format!("exchange to shard {shard}")))?
+                        .push(message);
                 }
             }
             if !more {
@@ -139,7 +167,11 @@ impl ShardPool {
                 })?);
             }
         }
-        self.on_each(|_, shard| shard.end_tick()).await?.into_iter().map(|output| output.map_err(Error::from)).collect()
+        self.on_each(|_, shard| shard.end_tick())
+            .await?
+            .into_iter()
+            .map(|output| output.map_err(Error::from))
+            .collect()
     }
 
     /// Ends the threads and waits for them.
@@ -173,7 +205,10 @@ fn run_to_end(shard: &mut Shard) -> Result<TickOutput, flowstone_dataflow::Error
     }
 }
 
-fn submit<T: Send + 'static>(sender: &SyncSender<Job>, job: impl FnOnce(&mut Shard) -> T + Send + 'static) -> Result<oneshot::Receiver<T>, Error> {
+fn submit<T: Send + 'static>(
+    sender: &SyncSender<Job>,
+    job: impl FnOnce(&mut Shard) -> T + Send + 'static,
+) -> Result<oneshot::Receiver<T>, Error> {
     let (answer, receiver) = oneshot::channel();
     let job: Job = Box::new(move |shard| {
         // The engine may have given up on the answer (shutdown); the job was done all the same.

@@ -79,7 +79,15 @@ impl Subscription {
     ) -> Self {
         let queue = Arc::new(Queue::default());
         let writer = runtime.spawn(write(Arc::clone(&queue), results));
-        Self { reads, up_to, held: BTreeMap::new(), errors: BTreeMap::new(), released: start, queue, writer }
+        Self {
+            reads,
+            up_to,
+            held: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            released: start,
+            queue,
+            writer,
+        }
     }
 
     /// Whether its dataflow reads one of `objects`.
@@ -94,7 +102,8 @@ impl Subscription {
             return;
         }
         let held = self.held.entry(epoch).or_default();
-        held.deltas.extend(deltas.into_iter().filter(|delta| !delta.is_empty()));
+        held.deltas
+            .extend(deltas.into_iter().filter(|delta| !delta.is_empty()));
         held.errors.extend(errors);
     }
 
@@ -115,10 +124,16 @@ impl Subscription {
             }
             match merge(epoch, &held.deltas) {
                 Ok(messages) => self.push(messages),
-                Err(error) => return self.end(ResultMessage::Failed(RequestError::Internal(error.to_string()))),
+                Err(error) => {
+                    return self.end(ResultMessage::Failed(RequestError::Internal(
+                        error.to_string(),
+                    )));
+                }
             }
         }
-        let frontier = self.up_to.map_or(durable.next(), |up_to| up_to.min(durable.next()));
+        let frontier = self
+            .up_to
+            .map_or(durable.next(), |up_to| up_to.min(durable.next()));
         if frontier > self.released {
             self.released = frontier;
             self.push(vec![ResultMessage::Progress(frontier)]);
@@ -129,7 +144,9 @@ impl Subscription {
         let buffered = self.queue.state.lock().bytes;
         if buffered > BUFFERED_BYTES_MAX {
             let buffered_bytes = u64::try_from(buffered).unwrap_or(u64::MAX);
-            return self.end(ResultMessage::Failed(RequestError::SlowConsumer { buffered_bytes }));
+            return self.end(ResultMessage::Failed(RequestError::SlowConsumer {
+                buffered_bytes,
+            }));
         }
         Liveness::Alive
     }
@@ -153,7 +170,9 @@ impl Subscription {
         let mut state = self.queue.state.lock();
         for message in messages {
             // Progress is only worth its newest value.
-            if matches!(message, ResultMessage::Progress(_)) && matches!(state.messages.back(), Some(ResultMessage::Progress(_))) {
+            if matches!(message, ResultMessage::Progress(_))
+                && matches!(state.messages.back(), Some(ResultMessage::Progress(_)))
+            {
                 state.messages.pop_back();
             }
             state.bytes += bytes_of(&message);
@@ -179,18 +198,29 @@ fn bytes_of(message: &ResultMessage) -> usize {
 }
 
 /// One consolidated change of an epoch, in messages of bounded size.
-fn merge(epoch: Epoch, deltas: &[DeltaBatch]) -> Result<Vec<ResultMessage>, flowstone_types::TypeError> {
-    let Some(first) = deltas.first() else { return Ok(Vec::new()) };
+fn merge(
+    epoch: Epoch,
+    deltas: &[DeltaBatch],
+) -> Result<Vec<ResultMessage>, flowstone_types::TypeError> {
+    let Some(first) = deltas.first() else {
+        return Ok(Vec::new());
+    };
     let merged = consolidate(&DeltaBatch::concat(&first.schema(), deltas, epoch)?)?;
     let mut messages = Vec::new();
     let mut start = 0;
     while start < merged.len() {
         let rows = ROWS_PER_MESSAGE.min(merged.len() - start);
         let weights = match &merged.weights {
-            flowstone_types::Weights::Array(weights) => flowstone_types::Weights::Array(weights.slice(start, rows)),
+            flowstone_types::Weights::Array(weights) => {
+                flowstone_types::Weights::Array(weights.slice(start, rows))
+            }
             other => other.clone(),
         };
-        messages.push(ResultMessage::Updates(DeltaBatch::new(merged.rows.slice(start, rows), weights, epoch)));
+        messages.push(ResultMessage::Updates(DeltaBatch::new(
+            merged.rows.slice(start, rows),
+            weights,
+            epoch,
+        )));
         start += rows;
     }
     Ok(messages)
@@ -201,7 +231,9 @@ async fn write(queue: Arc<Queue>, results: mpsc::Sender<ResultMessage>) {
         let (message, closed) = {
             let mut state = queue.state.lock();
             let message = state.messages.pop_front();
-            state.bytes = message.as_ref().map_or(state.bytes, |message| state.bytes.saturating_sub(bytes_of(message)));
+            state.bytes = message.as_ref().map_or(state.bytes, |message| {
+                state.bytes.saturating_sub(bytes_of(message))
+            });
             (message, state.closed)
         };
         match message {

@@ -45,26 +45,67 @@ pub async fn stage(
     let mut staged = StagedWrite::default();
     for operation in &write.operations {
         let affected = match operation {
-            WriteOperation::Insert { table, query, system } => {
+            WriteOperation::Insert {
+                table,
+                query,
+                system,
+            } => {
                 let rows = runner.collect(query, &tables.with_system(system)?).await?;
-                add(&mut staged, *table, info(infos, *table)?, rows, Weights::AllOne)?
+                add(
+                    &mut staged,
+                    *table,
+                    info(infos, *table)?,
+                    rows,
+                    Weights::AllOne,
+                )?
             }
             WriteOperation::InsertRows { table, rows } => {
                 let (_, rows) = decode_batches(rows).map_err(internal)?;
-                add(&mut staged, *table, info(infos, *table)?, rows, Weights::AllOne)?
+                add(
+                    &mut staged,
+                    *table,
+                    info(infos, *table)?,
+                    rows,
+                    Weights::AllOne,
+                )?
             }
-            WriteOperation::Delete { table, query, system } => {
+            WriteOperation::Delete {
+                table,
+                query,
+                system,
+            } => {
                 let rows = runner.collect(query, &tables.with_system(system)?).await?;
-                add(&mut staged, *table, info(infos, *table)?, rows, Weights::Const(-1))?
+                add(
+                    &mut staged,
+                    *table,
+                    info(infos, *table)?,
+                    rows,
+                    Weights::Const(-1),
+                )?
             }
-            WriteOperation::Update { table, query, system } => {
+            WriteOperation::Update {
+                table,
+                query,
+                system,
+            } => {
                 let rows = runner.collect(query, &tables.with_system(system)?).await?;
                 let info = info(infos, *table)?;
                 let width = info.schema.fields().len();
-                let (mut old, mut new) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+                let (mut old, mut new) = (
+                    Vec::with_capacity(rows.len()),
+                    Vec::with_capacity(rows.len()),
+                );
                 for batch in rows {
-                    old.push(batch.project(&(0..width).collect::<Vec<_>>()).map_err(internal)?);
-                    new.push(batch.project(&(width..2 * width).collect::<Vec<_>>()).map_err(internal)?);
+                    old.push(
+                        batch
+                            .project(&(0..width).collect::<Vec<_>>())
+                            .map_err(internal)?,
+                    );
+                    new.push(
+                        batch
+                            .project(&(width..2 * width).collect::<Vec<_>>())
+                            .map_err(internal)?,
+                    );
                 }
                 add(&mut staged, *table, info, old, Weights::Const(-1))?;
                 add(&mut staged, *table, info, new, Weights::AllOne)?
@@ -75,23 +116,39 @@ pub async fn stage(
     Ok(staged)
 }
 
-fn info(infos: &BTreeMap<ObjectId, TableInfo>, table: ObjectId) -> Result<&TableInfo, RequestError> {
+fn info(
+    infos: &BTreeMap<ObjectId, TableInfo>,
+    table: ObjectId,
+) -> Result<&TableInfo, RequestError> {
     infos.get(&table).ok_or(RequestError::Dropped)
 }
 
 /// Adds rows with a weight to the staged changes, after the table's checks. Returns how many rows.
-fn add(staged: &mut StagedWrite, table: ObjectId, info: &TableInfo, batches: Vec<RecordBatch>, weights: Weights) -> Result<u64, RequestError> {
+fn add(
+    staged: &mut StagedWrite,
+    table: ObjectId,
+    info: &TableInfo,
+    batches: Vec<RecordBatch>,
+    weights: Weights,
+) -> Result<u64, RequestError> {
     let mut affected = 0;
     for batch in batches {
         if batch.num_rows() == 0 {
             continue;
         }
         if batch.num_columns() != info.schema.fields().len() {
-            return Err(RequestError::Internal(format!("write of {} columns to \"{}\"", batch.num_columns(), info.name)));
+            return Err(RequestError::Internal(format!(
+                "write of {} columns to \"{}\"",
+                batch.num_columns(),
+                info.name
+            )));
         }
         for (column, field) in itertools::zip_eq(batch.columns(), info.schema.fields()) {
             if !field.is_nullable() && column.null_count() > 0 {
-                return Err(RequestError::NotNull { column: field.name().clone(), relation: info.name.clone() });
+                return Err(RequestError::NotNull {
+                    column: field.name().clone(),
+                    relation: info.name.clone(),
+                });
             }
             if column.data_type() != field.data_type() {
                 return Err(RequestError::Internal(format!(
@@ -103,9 +160,16 @@ fn add(staged: &mut StagedWrite, table: ObjectId, info: &TableInfo, batches: Vec
             }
         }
         // The query's field names and metadata give way to the table's.
-        let batch = RecordBatch::try_new(std::sync::Arc::clone(&info.schema), batch.columns().to_vec()).map_err(internal)?;
+        let batch = RecordBatch::try_new(
+            std::sync::Arc::clone(&info.schema),
+            batch.columns().to_vec(),
+        )
+        .map_err(internal)?;
         affected += u64::try_from(batch.num_rows()).map_err(internal)?;
-        staged.changes.push((table, DeltaBatch::new(normalize_batch(&batch), weights.clone(), Epoch::MIN)));
+        staged.changes.push((
+            table,
+            DeltaBatch::new(normalize_batch(&batch), weights.clone(), Epoch::MIN),
+        ));
     }
     Ok(affected)
 }

@@ -93,7 +93,7 @@ impl Cursor {
 }
 
 impl Session {
-    pub(super) fn prepare(&mut self, prepare: &Prepare) -> Result<Outcome, Error> {
+    pub(super) async fn prepare(&mut self, prepare: &Prepare) -> Result<Outcome, Error> {
         let name = prepare.name.value.clone();
         if self.prepared.contains_key(&name) {
             return Err(SessionError::DuplicatePrepared(name).into());
@@ -103,6 +103,8 @@ impl Session {
             .iter()
             .map(|data_type| flowstone_sql::parse::parse_type(data_type).map(Some))
             .collect::<Result<Vec<_>, _>>()?;
+        // What is wrong with the statement is said now, as far as it does not depend on the parameters.
+        self.describe_statement(&prepare.statement, &types).await?;
         self.prepared.insert(
             name,
             Prepared {
@@ -133,7 +135,12 @@ impl Session {
         let description = self.describe_statement(&statement, &types).await?;
         if description.parameters.len() != execute.parameters.len() {
             let (expected, actual) = (description.parameters.len(), execute.parameters.len());
-            return Err(SessionError::ParameterCount { expected, actual }.into());
+            return Err(SessionError::ParameterCount {
+                name: execute.name.value.clone(),
+                expected,
+                actual,
+            }
+            .into());
         }
         let mut values: Vec<ArrayRef> = Vec::with_capacity(execute.parameters.len());
         for (expr, sql_type) in itertools::zip_eq(&execute.parameters, &description.parameters) {

@@ -62,7 +62,9 @@ impl Session {
                 ExplainKind::Incremental => incremental(&explained.planned),
                 ExplainKind::Default if explained.maintained => incremental(&explained.planned),
                 ExplainKind::Default | ExplainKind::Plan => {
-                    Ok(explain_plan(&explained.planned, &|id| catalog.full_name(id)))
+                    Ok(explain_plan(&explained.planned, &|id| {
+                        catalog.full_name(id)
+                    }))
                 }
             }
         })

@@ -65,9 +65,8 @@ impl Session {
         let types = self.parameter_types(statement, parameters);
         let tree = query.query.clone();
         let bound = parameters.to_vec();
-        let planned = planner
-            .run(move |ctx| plan_query(ctx, &tree, &types)?.bind(&bound))
-            .await?;
+        let planning = planner.run(move |ctx| plan_query(ctx, &tree, &types)?.bind(&bound));
+        let planned = self.limits.run(planning).await?;
         if !planned.reads.is_empty() {
             self.transaction.admit(&Class::Read)?;
         }

@@ -13,6 +13,7 @@ use arrow_array::{
 use arrow_schema::{Schema, SchemaRef};
 use flowstone_proto::message::{Command, RequestId, ResultMessage};
 use flowstone_types::{DeltaBatch, Epoch, SqlType};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -26,8 +27,8 @@ use crate::shared::Shared;
 pub(crate) struct Limits {
     /// Changes when the client asks to cancel.
     pub(crate) cancelled: watch::Receiver<u64>,
-    /// `statement_timeout`.
-    pub(crate) deadline: Option<Instant>,
+    /// `statement_timeout` of the statement that runs: a stream that outlives its statement, as a cursor's does, ends with the one that reads it.
+    pub(crate) deadline: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Limits {
@@ -39,7 +40,7 @@ impl Limits {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let mut cancelled = self.cancelled.clone();
-        let deadline = self.deadline;
+        let deadline = *self.deadline.lock();
         tokio::select! {
             biased;
             Ok(()) = cancelled.changed() => Err(Error::Cancelled),

@@ -88,7 +88,7 @@ impl Session {
             .await?;
         let mut limits = self.limits.clone();
         // A subscription is meant to go on: only a cancel ends it.
-        limits.deadline = None;
+        limits.deadline = std::sync::Arc::default();
         Ok((schema, stream.into_updates(shape, limits)))
     }
 

@@ -486,7 +486,7 @@ fn a_table_is_created_filled_changed_and_read() {
         assert_eq!(rows(&mut session, "SELECT * FROM t").await, expected);
         let failed = error(&mut session, "INSERT INTO t VALUES (NULL, 'x')").await;
         assert!(
-            matches!(failed, Error::Request(RequestError::NotNull { .. })),
+            matches!(&failed, Error::Sql(error) if error.kind == flowstone_sql::error::ErrorKind::NotNullViolation),
             "{failed:?}"
         );
         assert_eq!(tag(&mut session, "DROP TABLE t").await, "DROP TABLE");

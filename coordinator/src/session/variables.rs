@@ -527,6 +527,12 @@ impl Variables {
         )
     }
 
+    /// Whether the transaction must not write.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.known("transaction_read_only") == "on"
+    }
+
     /// The current database.
     #[must_use]
     pub fn database(&self) -> String {

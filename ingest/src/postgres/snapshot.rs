@@ -387,7 +387,8 @@ impl Batch {
             writer.write(&rows).await?;
         }
         if let Some(log) = shared.lock().table_mut(target.table.id) {
-            *log.counters.snapshot_staged.get_or_insert_default() += u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
+            *log.counters.snapshot_staged.get_or_insert_default() +=
+                u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
             log.counters.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
         }
         Ok(())

@@ -161,10 +161,16 @@ fn reworded(message: &str) -> Option<Error> {
         ));
     }
     if message.starts_with("LIMIT must be >=") {
-        return Some(Error::new(ErrorKind::InvalidRowCount, "LIMIT must not be negative"));
+        return Some(Error::new(
+            ErrorKind::InvalidRowCount,
+            "LIMIT must not be negative",
+        ));
     }
     if message.starts_with("OFFSET must be >=") {
-        return Some(Error::new(ErrorKind::InvalidRowCount, "OFFSET must not be negative"));
+        return Some(Error::new(
+            ErrorKind::InvalidRowCount,
+            "OFFSET must not be negative",
+        ));
     }
     if message.contains("queries have different number of columns") {
         let operation = message.split(' ').next().unwrap_or("UNION");
@@ -179,13 +185,19 @@ fn reworded(message: &str) -> Option<Error> {
     {
         return Some(Error::new(
             ErrorKind::DatatypeMismatch,
-            format!("argument of WHERE must be type boolean, not type {}", sql_name(found)),
+            format!(
+                "argument of WHERE must be type boolean, not type {}",
+                sql_name(found)
+            ),
         ));
     }
     if let Some(name) = between(message, "WITH query name \"", "\"") {
         return Some(Error::new(
             ErrorKind::DuplicateAlias,
-            format!("WITH query name \"{}\" specified more than once", clean(name)),
+            format!(
+                "WITH query name \"{}\" specified more than once",
+                clean(name)
+            ),
         ));
     }
     if message.starts_with("Aggregate function calls cannot be nested") {

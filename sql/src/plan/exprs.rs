@@ -17,8 +17,8 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, Operator};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use flowstone_functions::cast::{can_cast, cast_expr};
-use flowstone_types::{EvalErrorKind, SqlType};
 use flowstone_types::sql_type::TYPE_KEY;
+use flowstone_types::{EvalErrorKind, SqlType};
 use sqlparser::ast::BinaryOperator;
 
 use super::names::INTERNAL;
@@ -334,9 +334,7 @@ impl PostgresTyping {
         let padded = |sql_type: &Option<SqlType>| matches!(sql_type, Some(SqlType::Char(_)));
         let types = (type_of(&left, schema)?, type_of(&right, schema)?);
         let side = |expr: Expr, own: &Option<SqlType>, other: &Option<SqlType>| match own {
-            Some(SqlType::Char(length)) => {
-                cast_expr(expr, &SqlType::Char(*length), &SqlType::Text)
-            }
+            Some(SqlType::Char(length)) => cast_expr(expr, &SqlType::Char(*length), &SqlType::Text),
             None if padded(other) && is_comparison(op) => match expr {
                 Expr::Literal(ScalarValue::Utf8(Some(text)), metadata) => Ok(Expr::Literal(
                     ScalarValue::Utf8(Some(text.trim_end_matches(' ').to_owned())),
@@ -489,6 +487,27 @@ impl PostgresTyping {
         }
         values = self.unify("in", values, schema)?;
         let subject = values.remove(0);
+        // DataFusion's simplifier computes with lists as if they were sets of known values.
+        let known = |value: &Expr| {
+            !value.any_column_refs()
+                && !value.contains_outer()
+                && !matches!(value, Expr::Literal(literal, _) if literal.is_null())
+        };
+        if !values.iter().all(known) {
+            let (compare, combine) = if negated {
+                (Operator::NotEq, Operator::And)
+            } else {
+                (Operator::Eq, Operator::Or)
+            };
+            let binary = |left, op, right| {
+                Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))
+            };
+            return values
+                .into_iter()
+                .map(|value| binary(subject.clone(), compare, value))
+                .reduce(|left, right| binary(left, combine, right))
+                .ok_or_else(|| DataFusionError::Internal("IN without a list".to_owned()));
+        }
         Ok(Expr::InList(InList::new(
             Box::new(subject),
             values,
@@ -574,8 +593,8 @@ impl PostgresTyping {
             }
         };
         let function = flowstone_functions::registry()
-            .scalar("array_has")
-            .ok_or_else(|| DataFusionError::Internal("no function array_has".to_owned()))?;
+            .scalar("array_eq_any")
+            .ok_or_else(|| DataFusionError::Internal("no function array_eq_any".to_owned()))?;
         Ok(Expr::ScalarFunction(ScalarFunction::new_udf(
             function,
             vec![array, left],

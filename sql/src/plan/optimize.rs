@@ -12,7 +12,8 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
@@ -143,6 +144,85 @@ pub(crate) fn prepare_for_maintenance(plan: LogicalPlan) -> Result<LogicalPlan> 
         Arc::new(OptimizeProjections::new()),
     ];
     run(rules, plan)
+}
+
+/// What becomes of a boolean expression whose value may be NULL.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NullMeaning {
+    /// A conjunct of WHERE: DataFusion's joins take NULLs into account.
+    Conjunct,
+    /// NULL and false have the same effect.
+    False,
+    /// NULL differs from false.
+    Unknown,
+}
+
+/// Refuses `x [NOT] IN (SELECT …)` where the answer hinges on NULL and DataFusion's mark join would take NULL for false: a wrong answer.
+pub(crate) fn refuse_membership_with_nulls(plan: &LogicalPlan) -> std::result::Result<(), Error> {
+    let mut wrong = false;
+    plan.apply_with_subqueries(|node| {
+        let schema = node.inputs().first().map(|input| input.schema());
+        let nullable = |expr: &Expr| {
+            schema.is_none_or(|schema| expr.nullable(schema.as_ref()).unwrap_or(true))
+        };
+        if let LogicalPlan::Filter(filter) = node {
+            for conjunct in split_conjunction(&filter.predicate) {
+                wrong |= hinges_on_null(conjunct, NullMeaning::Conjunct, &nullable);
+            }
+        } else {
+            node.apply_expressions(|expr| {
+                wrong |= hinges_on_null(expr, NullMeaning::Unknown, &nullable);
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .map_err(|error| super::errors::from_datafusion(&error, ""))?;
+    if wrong {
+        return Err(Error::unsupported("IN (subquery) over values that may be NULL is only supported as a condition of its own in WHERE")
+            .with_hint("Use EXISTS or NOT EXISTS, or rewrite it as a join."));
+    }
+    Ok(())
+}
+
+fn hinges_on_null(expr: &Expr, meaning: NullMeaning, nullable: &dyn Fn(&Expr) -> bool) -> bool {
+    match expr {
+        Expr::InSubquery(membership) => {
+            let values = membership.subquery.subquery.schema();
+            let two_valued = !nullable(&membership.expr)
+                && values
+                    .fields()
+                    .first()
+                    .is_some_and(|field| !field.is_nullable());
+            let fits = match meaning {
+                NullMeaning::Conjunct => true,
+                NullMeaning::False => !membership.negated,
+                NullMeaning::Unknown => false,
+            };
+            !(two_valued || fits)
+        }
+        Expr::Not(inner)
+            if meaning == NullMeaning::Conjunct && matches!(**inner, Expr::InSubquery(_)) =>
+        {
+            false
+        }
+        Expr::BinaryExpr(binary)
+            if matches!(binary.op, Operator::And | Operator::Or)
+                && meaning != NullMeaning::Unknown =>
+        {
+            [&binary.left, &binary.right]
+                .into_iter()
+                .any(|side| hinges_on_null(side, NullMeaning::False, nullable))
+        }
+        _ => {
+            let mut found = false;
+            let visited = expr.apply_children(|child| {
+                found |= hinges_on_null(child, NullMeaning::Unknown, nullable);
+                Ok(TreeNodeRecursion::Continue)
+            });
+            found || visited.is_err()
+        }
+    }
 }
 
 /// Refuses a plan in which a subquery is left.

@@ -11,10 +11,11 @@ use flowstone_types::SqlType;
 use sqlparser::ast::{
     AccessExpr, BinaryOperator, CaseWhen, DateTimeField, DictionaryField, Distinct, Expr, Fetch,
     Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList,
-    FunctionArguments, GroupByExpr, Ident, LimitClause, ObjectName, Offset, OrderBy, OrderByKind,
-    Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator,
-    SetQuantifier, TableFactor, TableWithJoins, UnaryOperator, Value, VisitMut, VisitorMut,
-    NamedWindowDefinition, NamedWindowExpr, WindowFrameBound, WindowSpec, WindowType,
+    FunctionArguments, GroupByExpr, Ident, LimitClause, NamedWindowDefinition, NamedWindowExpr,
+    ObjectName, Offset, OrderBy, OrderByKind, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, TableFactor,
+    TableWithJoins, UnaryOperator, Value, VisitMut, VisitorMut, WindowFrameBound, WindowSpec,
+    WindowType,
 };
 
 use super::names::{self, INTERNAL, fold, quoted, table_alias};
@@ -222,10 +223,9 @@ fn plain_frame_bounds(spec: &mut WindowSpec) {
     {
         if let WindowFrameBound::Preceding(Some(expr)) | WindowFrameBound::Following(Some(expr)) =
             bound
-            && let Expr::Value(value) = expr.as_mut()
-            && let Value::Number(_, protected) = &mut value.value
+            && let Some(digits) = literal_digits(expr)
         {
-            *protected = false;
+            **expr = Expr::value(Value::Number(digits, false));
         }
     }
 }
@@ -329,7 +329,10 @@ fn type_cells(rows: &mut [sqlparser::ast::Parens<Vec<Expr>>]) {
             _ => None,
         });
         let Some(data_type) = said else { continue };
-        for cell in rows.iter_mut().filter_map(|row| row.content.get_mut(column)) {
+        for cell in rows
+            .iter_mut()
+            .filter_map(|row| row.content.get_mut(column))
+        {
             let untyped = matches!(cell, Expr::Value(value)
                 if matches!(value.value, Value::SingleQuotedString(_) | Value::EscapedStringLiteral(_) | Value::Null));
             if untyped {
@@ -1149,6 +1152,17 @@ fn rewrite_expr(ctx: &PlanContext<'_>, expr: Expr) -> Result<Expr, Error> {
             op: UnaryOperator::Plus,
             expr: operand,
         } => *operand,
+        Expr::Identifier(ident)
+            if ident.quote_style.is_none()
+                && ["current_role", "current_schema"]
+                    .iter()
+                    .any(|name| ident.value.eq_ignore_ascii_case(name)) =>
+        {
+            match call(&fold(&ident), Vec::new()) {
+                Expr::Function(function) => rewrite_function(ctx, function)?,
+                other => other,
+            }
+        }
         Expr::Collate {
             expr: inner,
             collation,
@@ -1576,7 +1590,9 @@ fn json_aggregate(function: Function, object: bool) -> Result<Expr, Error> {
                 over(call("to_jsonb", vec![value.clone()])),
             ],
         )),
-        _ => Err(Error::syntax("wrong number of arguments to an aggregate of jsonb")),
+        _ => Err(Error::syntax(
+            "wrong number of arguments to an aggregate of jsonb",
+        )),
     }
 }
 

@@ -610,8 +610,8 @@ fn errors_have_postgresql_wording_and_positions() {
         ),
         (
             "SELECT id FROM items ORDER BY 7",
-            ErrorKind::Syntax,
-            "order by column out of bounds, specified: 7, max: 1",
+            ErrorKind::InvalidColumnReference,
+            "ORDER BY position 7 is not in select list",
             None,
         ),
         (

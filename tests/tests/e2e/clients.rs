@@ -8,17 +8,37 @@ use flowstone_tests::Node;
 /// The Python with the clients in it (`deploy/setup.sh` installs them).
 pub(crate) fn python() -> PathBuf {
     std::env::var_os("FLOWSTONE_PYTHON").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/flowstone/venv/bin/python"),
+        || {
+            PathBuf::from(std::env::var_os("HOME").unwrap_or_default())
+                .join(".cache/flowstone/venv/bin/python")
+        },
         PathBuf::from,
     )
 }
 
 fn psql(node: &Node, command: &str) -> String {
     let output = Command::new("psql")
-        .args(["-X", "-h", "127.0.0.1", "-p", &node.pg_port().to_string(), "-U", "materialize", "-v", "ON_ERROR_STOP=1", "-c", command, "materialize"])
+        .args([
+            "-X",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &node.pg_port().to_string(),
+            "-U",
+            "materialize",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-c",
+            command,
+            "materialize",
+        ])
         .output()
         .unwrap();
-    assert!(output.status.success(), "psql -c '{command}': {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "psql -c '{command}': {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -45,12 +65,18 @@ async fn psql_describes_what_exists() {
         ("\\l", vec!["materialize"]),
         ("\\du", vec!["materialize"]),
         ("\\d", vec!["orders", "cheap", "totals"]),
-        ("\\d orders", vec!["id     | integer", "not null", "price  | numeric(10,2)"]),
+        (
+            "\\d orders",
+            vec!["id     | integer", "not null", "price  | numeric(10,2)"],
+        ),
         ("\\d totals", vec!["item", "total", "totals_item"]),
     ] {
         let output = psql(&node, command);
         for text in expected {
-            assert!(output.contains(text), "{command} does not show \"{text}\":\n{output}");
+            assert!(
+                output.contains(text),
+                "{command} does not show \"{text}\":\n{output}"
+            );
         }
     }
 }
@@ -60,6 +86,15 @@ async fn psycopg_works_in_all_its_ways() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), 1).await.unwrap();
     let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/psycopg3.py");
-    let output = Command::new(python()).arg(script).arg(node.pg_port().to_string()).output().unwrap();
-    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(python())
+        .arg(script)
+        .arg(node.pg_port().to_string())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

@@ -13,7 +13,10 @@ use tokio_postgres::types::ToSql;
 
 /// pgbench's scale: 100 000 accounts each.
 fn scale() -> u32 {
-    std::env::var("FLOWSTONE_MONEY_SCALE").ok().and_then(|scale| scale.parse().ok()).unwrap_or(10)
+    std::env::var("FLOWSTONE_MONEY_SCALE")
+        .ok()
+        .and_then(|scale| scale.parse().ok())
+        .unwrap_or(10)
 }
 
 const SECONDS: u32 = 20;
@@ -29,9 +32,15 @@ pub(crate) const TOTALS: &str = "
 
 /// Fills PostgreSQL with pgbench's tables and publishes them.
 pub(crate) async fn prepare_upstream(postgres: &Postgres, scale: u32) -> Result<()> {
-    let output = postgres.client_command("pgbench").args(["-i", "-q", "-s", &scale.to_string(), "postgres"]).output()?;
+    let output = postgres
+        .client_command("pgbench")
+        .args(["-i", "-q", "-s", &scale.to_string(), "postgres"])
+        .output()?;
     if !output.status.success() {
-        bail!("pgbench -i failed: {}", String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "pgbench -i failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     let upstream = postgres.connect().await?;
     upstream
@@ -54,7 +63,9 @@ pub(crate) async fn create_source(client: &Client, postgres: &Postgres) -> Resul
         .await?;
     client.batch_execute("CREATE SOURCE bank FROM POSTGRES CONNECTION pg (PUBLICATION 'mz_source') FOR ALL TABLES").await?;
     // A query on a source whose snapshot is not there yet waits for it.
-    client.query("SELECT count(*) FROM pgbench_accounts", &[]).await?;
+    client
+        .query("SELECT count(*) FROM pgbench_accounts", &[])
+        .await?;
     Ok(())
 }
 
@@ -62,7 +73,16 @@ pub(crate) async fn create_source(client: &Client, postgres: &Postgres) -> Resul
 pub(crate) fn start_pgbench(postgres: &Postgres, seconds: u32) -> Result<Child> {
     postgres
         .client_command("pgbench")
-        .args(["-n", "-c", "4", "-j", "2", "-T", &seconds.to_string(), "postgres"])
+        .args([
+            "-n",
+            "-c",
+            "4",
+            "-j",
+            "2",
+            "-T",
+            &seconds.to_string(),
+            "postgres",
+        ])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -82,12 +102,17 @@ fn check(row: &tokio_postgres::Row, offset: usize, place: &str) -> Result<i64> {
 /// Follows `totals` until `stop` is set: at every epoch exactly one row, its sums equal.
 async fn follow(node_client: Client, stop: Arc<AtomicBool>, epochs: Arc<AtomicU64>) -> Result<i64> {
     let none: [&(dyn ToSql + Sync); 0] = [];
-    let rows = node_client.query_raw("SUBSCRIBE (SELECT * FROM totals) WITH (PROGRESS)", none).await?;
+    let rows = node_client
+        .query_raw("SUBSCRIBE (SELECT * FROM totals) WITH (PROGRESS)", none)
+        .await?;
     pin_mut!(rows);
     let mut content: std::collections::HashMap<i64, i64> = std::collections::HashMap::new();
     let mut last = 0;
     while !stop.load(Ordering::SeqCst) {
-        let row = tokio::time::timeout(Duration::from_secs(30), rows.next()).await.context("SUBSCRIBE is silent")?.context("SUBSCRIBE ended")??;
+        let row = tokio::time::timeout(Duration::from_secs(30), rows.next())
+            .await
+            .context("SUBSCRIBE is silent")?
+            .context("SUBSCRIBE ended")??;
         if row.get::<_, bool>("mz_progressed") {
             content.retain(|_, weight| *weight != 0);
             if content.len() > 1 || content.values().any(|weight| *weight != 1) {
@@ -107,7 +132,12 @@ async fn follow(node_client: Client, stop: Arc<AtomicBool>, epochs: Arc<AtomicU6
 async fn read(client: Client, stop: Arc<AtomicBool>) -> Result<u64> {
     let mut reads = 0;
     while !stop.load(Ordering::SeqCst) {
-        let row = client.query_one("SELECT accounts, branches, tellers, history FROM totals", &[]).await?;
+        let row = client
+            .query_one(
+                "SELECT accounts, branches, tellers, history FROM totals",
+                &[],
+            )
+            .await?;
         check(&row, 0, "SELECT")?;
         reads += 1;
     }
@@ -126,20 +156,48 @@ async fn money_is_neither_made_nor_lost() {
 
     let stop = Arc::new(AtomicBool::new(false));
     let epochs = Arc::new(AtomicU64::new(0));
-    let follower = tokio::spawn(follow(node.connect().await.unwrap(), Arc::clone(&stop), Arc::clone(&epochs)));
-    let readers: Vec<_> = futures::future::join_all((0..2).map(async |_| tokio::spawn(read(node.connect().await.unwrap(), Arc::clone(&stop))))).await;
+    let follower = tokio::spawn(follow(
+        node.connect().await.unwrap(),
+        Arc::clone(&stop),
+        Arc::clone(&epochs),
+    ));
+    let readers: Vec<_> = futures::future::join_all(
+        (0..2).map(async |_| tokio::spawn(read(node.connect().await.unwrap(), Arc::clone(&stop)))),
+    )
+    .await;
 
     let mut pgbench = start_pgbench(&postgres, SECONDS).unwrap();
-    let status = tokio::task::spawn_blocking(move || pgbench.wait()).await.unwrap().unwrap();
+    let status = tokio::task::spawn_blocking(move || pgbench.wait())
+        .await
+        .unwrap()
+        .unwrap();
     assert!(status.success(), "pgbench failed");
 
     let upstream = postgres.connect().await.unwrap();
-    let truth: i64 = upstream.query_one("SELECT coalesce(sum(delta), 0)::bigint FROM pgbench_history", &[]).await.unwrap().get(0);
-    wait::until("the view to catch up with PostgreSQL", Duration::from_secs(60), async || {
-        let row = client.query_one("SELECT history FROM totals", &[]).await.map_err(|error| error.to_string())?;
-        let seen: i64 = row.get(0);
-        if seen == truth { Ok(()) } else { Err(format!("{seen} instead of {truth}")) }
-    })
+    let truth: i64 = upstream
+        .query_one(
+            "SELECT coalesce(sum(delta), 0)::bigint FROM pgbench_history",
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    wait::until(
+        "the view to catch up with PostgreSQL",
+        Duration::from_secs(60),
+        async || {
+            let row = client
+                .query_one("SELECT history FROM totals", &[])
+                .await
+                .map_err(|error| error.to_string())?;
+            let seen: i64 = row.get(0);
+            if seen == truth {
+                Ok(())
+            } else {
+                Err(format!("{seen} instead of {truth}"))
+            }
+        },
+    )
     .await
     .unwrap();
     stop.store(true, Ordering::SeqCst);
@@ -149,5 +207,9 @@ async fn money_is_neither_made_nor_lost() {
         reads += reader.await.unwrap().unwrap();
     }
     assert!(reads > 10, "only {reads} reads");
-    assert!(epochs.load(Ordering::SeqCst) > 10, "only {} epochs were seen", epochs.load(Ordering::SeqCst));
+    assert!(
+        epochs.load(Ordering::SeqCst) > 10,
+        "only {} epochs were seen",
+        epochs.load(Ordering::SeqCst)
+    );
 }

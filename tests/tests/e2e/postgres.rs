@@ -33,15 +33,29 @@ impl World {
         upstream.batch_execute(prepare).await.unwrap();
         let node = Node::start(dir.path(), 2).await.unwrap();
         let client = node.connect().await.unwrap();
-        client.batch_execute("CREATE SECRET pgpass AS '<POSTGRES_PASSWORD>'").await.unwrap();
-        let world = Self { client, upstream, node, postgres, _dir: dir };
-        world.sql(&world.connection("pg_connection", "DATABASE 'postgres'", "")).await;
+        client
+            .batch_execute("CREATE SECRET pgpass AS '<POSTGRES_PASSWORD>'")
+            .await
+            .unwrap();
+        let world = Self {
+            client,
+            upstream,
+            node,
+            postgres,
+            _dir: dir,
+        };
+        world
+            .sql(&world.connection("pg_connection", "DATABASE 'postgres'", ""))
+            .await;
         world
     }
 
     /// As [`World::start`], with a source on everything.
     async fn with_source(prepare: &str) -> Self {
-        let world = Self::start(&format!("{prepare}; CREATE PUBLICATION mz_source FOR ALL TABLES")).await;
+        let world = Self::start(&format!(
+            "{prepare}; CREATE PUBLICATION mz_source FOR ALL TABLES"
+        ))
+        .await;
         world.sql("CREATE SOURCE mz_source FROM POSTGRES CONNECTION pg_connection (PUBLICATION 'mz_source') FOR ALL TABLES").await;
         world
     }
@@ -54,16 +68,24 @@ impl World {
     }
 
     async fn sql(&self, sql: &str) {
-        self.client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {}", say(&error)));
+        self.client
+            .batch_execute(sql)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {}", say(&error)));
     }
 
     async fn up(&self, sql: &str) {
-        self.upstream.batch_execute(sql).await.unwrap_or_else(|error| panic!("upstream: {sql}: {}", say(&error)));
+        self.upstream
+            .batch_execute(sql)
+            .await
+            .unwrap_or_else(|error| panic!("upstream: {sql}: {}", say(&error)));
     }
 
     /// The rows of a query that must work.
     async fn rows(&self, sql: &str) -> Vec<Row> {
-        rows(&self.client, sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+        rows(&self.client, sql)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
     /// The error of a statement that must fail.
@@ -78,7 +100,11 @@ impl World {
     async fn until(&self, sql: &str, expected: &[&str]) {
         wait::until(sql, DEADLINE, async || {
             let seen = lines(&rows(&self.client, sql).await?);
-            if seen == expected { Ok(()) } else { Err(format!("{seen:?} instead of {expected:?}")) }
+            if seen == expected {
+                Ok(())
+            } else {
+                Err(format!("{seen:?} instead of {expected:?}"))
+            }
         })
         .await
         .unwrap();
@@ -88,14 +114,20 @@ impl World {
     async fn until_same(&self, sql: &str) {
         let expected = rows(&self.upstream, sql).await.unwrap();
         let expected = lines(&expected);
-        self.until(sql, &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        self.until(
+            sql,
+            &expected.iter().map(String::as_str).collect::<Vec<_>>(),
+        )
+        .await;
     }
 
     /// Waits until a query fails with an error that contains `text`.
     async fn until_fails(&self, sql: &str, text: &str) {
-        wait::until(sql, DEADLINE, async || match rows(&self.client, sql).await {
-            Err(error) if error.contains(text) => Ok(()),
-            other => Err(format!("{other:?}")),
+        wait::until(sql, DEADLINE, async || {
+            match rows(&self.client, sql).await {
+                Err(error) if error.contains(text) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         })
         .await
         .unwrap();
@@ -103,40 +135,69 @@ impl World {
 
     /// Waits until the object has this status and an error that contains `error`. Returns error and hints.
     async fn until_status(&self, name: &str, status: &str, error: &str) -> String {
-        let sql = format!("SELECT status, error, details::text FROM mz_internal.mz_source_statuses WHERE name = '{name}'");
+        let sql = format!(
+            "SELECT status, error, details::text FROM mz_internal.mz_source_statuses WHERE name = '{name}'"
+        );
         wait::until(&format!("{name} to be {status}"), DEADLINE, async || {
             let seen = rows(&self.client, &sql).await?;
             let text = lines(&seen).join("\n");
-            if text.starts_with(&format!("{status}|")) && text.contains(error) { Ok(text) } else { Err(text) }
+            if text.starts_with(&format!("{status}|")) && text.contains(error) {
+                Ok(text)
+            } else {
+                Err(text)
+            }
         })
         .await
         .unwrap()
     }
 
     async fn slots(&self) -> Vec<Row> {
-        rows(&self.upstream, "SELECT slot_name FROM pg_replication_slots WHERE NOT temporary").await.unwrap()
+        rows(
+            &self.upstream,
+            "SELECT slot_name FROM pg_replication_slots WHERE NOT temporary",
+        )
+        .await
+        .unwrap()
     }
 }
 
 /// An error with everything that the server said about it.
 fn say(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
-        Some(error) => format!("{} ({}) detail: {:?} hint: {:?}", error.message(), error.code().code(), error.detail(), error.hint()),
+        Some(error) => format!(
+            "{} ({}) detail: {:?} hint: {:?}",
+            error.message(),
+            error.code().code(),
+            error.detail(),
+            error.hint()
+        ),
         None => format!("{error:?}"),
     }
 }
 
 async fn rows(client: &Client, sql: &str) -> Result<Vec<Row>, String> {
-    let messages = client.simple_query(sql).await.map_err(|error| say(&error))?;
+    let messages = client
+        .simple_query(sql)
+        .await
+        .map_err(|error| say(&error))?;
     let row = |message| match message {
-        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect()),
+        SimpleQueryMessage::Row(row) => Some(
+            (0..row.len())
+                .map(|column| row.get(column).map(str::to_owned))
+                .collect(),
+        ),
         _ => None,
     };
     Ok(messages.into_iter().filter_map(row).collect())
 }
 
 fn lines(rows: &[Row]) -> Vec<String> {
-    let line = |row: &Row| row.iter().map(|value| value.as_deref().unwrap_or("NULL")).collect::<Vec<_>>().join("|");
+    let line = |row: &Row| {
+        row.iter()
+            .map(|value| value.as_deref().unwrap_or("NULL"))
+            .collect::<Vec<_>>()
+            .join("|")
+    };
     rows.iter().map(line).collect()
 }
 
@@ -160,9 +221,20 @@ async fn the_documented_steps_work() {
         )
         .await;
     // A query waits for the snapshot.
-    assert_eq!(lines(&world.rows("SELECT * FROM items ORDER BY id").await), ["1|pen|1.50", "2|ink|4.00"]);
-    let source = &world.rows("SELECT id FROM mz_sources WHERE name = 'mz_source'").await[0][0].clone().unwrap();
-    let items = &world.rows("SELECT id FROM mz_objects WHERE name = 'items'").await[0][0].clone().unwrap();
+    assert_eq!(
+        lines(&world.rows("SELECT * FROM items ORDER BY id").await),
+        ["1|pen|1.50", "2|ink|4.00"]
+    );
+    let source = &world
+        .rows("SELECT id FROM mz_sources WHERE name = 'mz_source'")
+        .await[0][0]
+        .clone()
+        .unwrap();
+    let items = &world
+        .rows("SELECT id FROM mz_objects WHERE name = 'items'")
+        .await[0][0]
+        .clone()
+        .unwrap();
     world
         .until(
             "SELECT
@@ -191,9 +263,15 @@ FROM mz_sources AS s
 INNER JOIN mz_internal.mz_hydration_statuses AS h ON (s.id = h.object_id);",
         )
         .await;
-    assert!(hydrated.iter().all(|row| row[1].as_deref() == Some("t")), "{hydrated:?}");
+    assert!(
+        hydrated.iter().all(|row| row[1].as_deref() == Some("t")),
+        "{hydrated:?}"
+    );
     for name in ["mz_source", "items", "purchases"] {
-        assert!(hydrated.iter().any(|row| row[0].as_deref() == Some(name)), "{name} is not in {hydrated:?}");
+        assert!(
+            hydrated.iter().any(|row| row[0].as_deref() == Some(name)),
+            "{name} is not in {hydrated:?}"
+        );
         world.until_status(name, "running", "").await;
     }
     let status = world
@@ -202,7 +280,14 @@ INNER JOIN mz_internal.mz_hydration_statuses AS h ON (s.id = h.object_id);",
 WHERE name = 'mz_source';",
         )
         .await;
-    assert_eq!((status[0][1].as_deref(), status[0][2].as_deref(), status[0][4].as_deref()), (Some("mz_source"), Some("postgres"), Some("running")));
+    assert_eq!(
+        (
+            status[0][1].as_deref(),
+            status[0][2].as_deref(),
+            status[0][4].as_deref()
+        ),
+        (Some("mz_source"), Some("postgres"), Some("running"))
+    );
     world
         .until(
             &format!(
@@ -215,36 +300,52 @@ WHERE id = '{source}';"
         .await;
 
     world.sql("CREATE VIEW revenue AS SELECT name, sum(quantity * price) AS total FROM purchases JOIN items ON item = items.id GROUP BY name").await;
-    world.sql("CREATE INDEX revenue_by_name ON revenue (name)").await;
-    world.until("SELECT * FROM revenue ORDER BY name", &["ink|4.00", "pen|3.00"]).await;
+    world
+        .sql("CREATE INDEX revenue_by_name ON revenue (name)")
+        .await;
+    world
+        .until(
+            "SELECT * FROM revenue ORDER BY name",
+            &["ink|4.00", "pen|3.00"],
+        )
+        .await;
     let subscriber = world.node.connect().await.unwrap();
     let none: [&(dyn ToSql + Sync); 0] = [];
-    let changes = subscriber.query_raw("SUBSCRIBE (SELECT name, total::text FROM revenue) WITH (SNAPSHOT = false)", none).await.unwrap();
+    let changes = subscriber
+        .query_raw(
+            "SUBSCRIBE (SELECT name, total::text FROM revenue) WITH (SNAPSHOT = false)",
+            none,
+        )
+        .await
+        .unwrap();
     pin_mut!(changes);
-    world.up("UPDATE purchases SET quantity = 3 WHERE id = 1").await;
+    world
+        .up("UPDATE purchases SET quantity = 3 WHERE id = 1")
+        .await;
     let mut seen = Vec::new();
     for _ in 0..2 {
-        let row = tokio::time::timeout(DEADLINE, changes.next()).await.unwrap().unwrap().unwrap();
-        seen.push((row.get::<_, i64>("mz_diff"), row.get::<_, String>("name"), row.get::<_, String>("total")));
+        let row = tokio::time::timeout(DEADLINE, changes.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        seen.push((
+            row.get::<_, i64>("mz_diff"),
+            row.get::<_, String>("name"),
+            row.get::<_, String>("total"),
+        ));
     }
     seen.sort();
-    assert_eq!(seen, [(-1, "pen".to_owned(), "3.00".to_owned()), (1, "pen".to_owned(), "4.50".to_owned())]);
+    assert_eq!(
+        seen,
+        [
+            (-1, "pen".to_owned(), "3.00".to_owned()),
+            (1, "pen".to_owned(), "4.50".to_owned())
+        ]
+    );
 
-    world.until(
-        "SELECT
-	o.name,
-	o.id,
-	s.offset_committed,
-	s.offset_known,
-	s.offset_known - s.offset_committed AS offset_delta
-FROM mz_internal.mz_source_statistics AS s
-INNER JOIN mz_objects AS o ON (s.id = o.id)
-WHERE s.snapshot_committed AND s.offset_committed < 0;",
-        &[],
-    ).await;
-    wait::until("the source to have nothing left to do", DEADLINE, async || {
-        let lag = rows(
-            &world.client,
+    world
+        .until(
             "SELECT
 	o.name,
 	o.id,
@@ -253,11 +354,34 @@ WHERE s.snapshot_committed AND s.offset_committed < 0;",
 	s.offset_known - s.offset_committed AS offset_delta
 FROM mz_internal.mz_source_statistics AS s
 INNER JOIN mz_objects AS o ON (s.id = o.id)
-WHERE s.snapshot_committed;",
+WHERE s.snapshot_committed AND s.offset_committed < 0;",
+            &[],
         )
-        .await?;
-        if lag.len() == 3 && lag.iter().all(|row| row[4].as_deref() == Some("0")) { Ok(()) } else { Err(format!("{lag:?}")) }
-    })
+        .await;
+    wait::until(
+        "the source to have nothing left to do",
+        DEADLINE,
+        async || {
+            let lag = rows(
+                &world.client,
+                "SELECT
+	o.name,
+	o.id,
+	s.offset_committed,
+	s.offset_known,
+	s.offset_known - s.offset_committed AS offset_delta
+FROM mz_internal.mz_source_statistics AS s
+INNER JOIN mz_objects AS o ON (s.id = o.id)
+WHERE s.snapshot_committed;",
+            )
+            .await?;
+            if lag.len() == 3 && lag.iter().all(|row| row[4].as_deref() == Some("0")) {
+                Ok(())
+            } else {
+                Err(format!("{lag:?}"))
+            }
+        },
+    )
     .await
     .unwrap();
     wait::until("the counters to move", DEADLINE, async || {
@@ -274,8 +398,15 @@ WHERE id = '{source}';"
             ),
         )
         .await?;
-        let counters: Vec<u64> = counters[0].iter().map(|value| value.as_deref().unwrap().parse().unwrap()).collect();
-        if counters[0] > 0 && counters[1..] == [1, 5, 5] { Ok(()) } else { Err(format!("{counters:?}")) }
+        let counters: Vec<u64> = counters[0]
+            .iter()
+            .map(|value| value.as_deref().unwrap().parse().unwrap())
+            .collect();
+        if counters[0] > 0 && counters[1..] == [1, 5, 5] {
+            Ok(())
+        } else {
+            Err(format!("{counters:?}"))
+        }
     })
     .await
     .unwrap();
@@ -285,27 +416,59 @@ WHERE id = '{source}';"
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_does_not_work_is_refused_with_the_reason() {
     let world = World::start("CREATE ROLE weak LOGIN").await;
-    let error = world.fails(&world.connection("nowhere", "DATABASE 'nowhere'", "")).await;
-    assert!(error.contains("database \"nowhere\" does not exist") && error.contains("3D000"), "{error}");
-    world.sql(&world.connection("nowhere", "DATABASE 'nowhere'", "WITH (VALIDATE = false)")).await;
+    let error = world
+        .fails(&world.connection("nowhere", "DATABASE 'nowhere'", ""))
+        .await;
+    assert!(
+        error.contains("database \"nowhere\" does not exist") && error.contains("3D000"),
+        "{error}"
+    );
+    world
+        .sql(&world.connection("nowhere", "DATABASE 'nowhere'", "WITH (VALIDATE = false)"))
+        .await;
     let error = world.fails("VALIDATE CONNECTION nowhere").await;
-    assert!(error.contains("database \"nowhere\" does not exist"), "{error}");
+    assert!(
+        error.contains("database \"nowhere\" does not exist"),
+        "{error}"
+    );
     world.sql("CREATE CONNECTION closed TO POSTGRES (HOST '127.0.0.1', PORT 1, USER 'postgres', DATABASE 'postgres') WITH (VALIDATE = false)").await;
     let error = world.fails("VALIDATE CONNECTION closed").await;
-    assert!(error.contains("refused") && error.contains("08001"), "{error}");
-    let create = |what: &str| format!("CREATE SOURCE s FROM POSTGRES CONNECTION pg_connection (PUBLICATION '{what}') FOR ALL TABLES");
+    assert!(
+        error.contains("refused") && error.contains("08001"),
+        "{error}"
+    );
+    let create = |what: &str| {
+        format!(
+            "CREATE SOURCE s FROM POSTGRES CONNECTION pg_connection (PUBLICATION '{what}') FOR ALL TABLES"
+        )
+    };
     let error = world.fails(&create("nothing")).await;
-    assert!(error.contains("publication \"nothing\" does not exist") && error.contains("CREATE PUBLICATION nothing"), "{error}");
+    assert!(
+        error.contains("publication \"nothing\" does not exist")
+            && error.contains("CREATE PUBLICATION nothing"),
+        "{error}"
+    );
     world.up("CREATE PUBLICATION empty").await;
     let error = world.fails(&create("empty")).await;
     assert!(error.contains("publication \"empty\" is empty"), "{error}");
-    world.up("CREATE TABLE plain (a int); CREATE PUBLICATION plain FOR TABLE plain").await;
+    world
+        .up("CREATE TABLE plain (a int); CREATE PUBLICATION plain FOR TABLE plain")
+        .await;
     let error = world.fails(&create("plain")).await;
-    assert!(error.contains("ALTER TABLE public.plain REPLICA IDENTITY FULL"), "{error}");
+    assert!(
+        error.contains("ALTER TABLE public.plain REPLICA IDENTITY FULL"),
+        "{error}"
+    );
     world.up("CREATE TABLE later (a int PRIMARY KEY DEFERRABLE); CREATE PUBLICATION later FOR TABLE later").await;
     let error = world.fails(&create("later")).await;
-    assert!(error.contains("ALTER TABLE public.later REPLICA IDENTITY FULL"), "{error}");
-    assert!(world.slots().await.is_empty(), "a refused statement leaves nothing upstream");
+    assert!(
+        error.contains("ALTER TABLE public.later REPLICA IDENTITY FULL"),
+        "{error}"
+    );
+    assert!(
+        world.slots().await.is_empty(),
+        "a refused statement leaves nothing upstream"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -316,16 +479,25 @@ async fn truncation_drains_tables_and_views() {
     )
     .await;
     world.sql("CREATE MATERIALIZED VIEW joined AS SELECT count(*) AS n, sum(a.v) AS s FROM a JOIN b ON a.v = b.v").await;
-    world.until_same("SELECT count(*) AS n, sum(a.v) AS s FROM a JOIN b ON a.v = b.v").await;
-    assert_eq!(lines(&world.rows("SELECT * FROM joined").await), ["900|4500"]);
+    world
+        .until_same("SELECT count(*) AS n, sum(a.v) AS s FROM a JOIN b ON a.v = b.v")
+        .await;
+    assert_eq!(
+        lines(&world.rows("SELECT * FROM joined").await),
+        ["900|4500"]
+    );
     world.up("BEGIN; INSERT INTO a VALUES (2000, 1); TRUNCATE a, b; INSERT INTO a VALUES (1, 7), (2, 8); INSERT INTO b VALUES (7); UPDATE a SET v = 9 WHERE id = 2; COMMIT").await;
     world.until("SELECT * FROM joined", &["1|7"]).await;
-    world.until("SELECT * FROM a ORDER BY id", &["1|7", "2|9"]).await;
+    world
+        .until("SELECT * FROM a ORDER BY id", &["1|7", "2|9"])
+        .await;
     world.up("TRUNCATE a").await;
     world.until("SELECT * FROM joined", &["0|NULL"]).await;
     world.up("DELETE FROM b").await;
     world.until("SELECT count(*) FROM b", &["0"]).await;
-    world.up("INSERT INTO a VALUES (1, 1); INSERT INTO b VALUES (1), (1)").await;
+    world
+        .up("INSERT INTO a VALUES (1, 1); INSERT INTO b VALUES (1), (1)")
+        .await;
     world.until("SELECT * FROM joined", &["2|2"]).await;
 }
 
@@ -338,22 +510,34 @@ async fn a_schema_change_stops_only_the_table_it_breaks() {
          INSERT INTO healthy VALUES (1, 1)",
     )
     .await;
-    world.sql("CREATE MATERIALIZED VIEW lost_view AS SELECT sum(v) FROM lost").await;
+    world
+        .sql("CREATE MATERIALIZED VIEW lost_view AS SELECT sum(v) FROM lost")
+        .await;
     world.until("SELECT * FROM lost_view", &["1"]).await;
-    world.up("ALTER TABLE added ADD COLUMN w int DEFAULT 5; INSERT INTO added VALUES (2, 2, 2)").await;
-    world.until("SELECT * FROM added ORDER BY id", &["1|1", "2|2"]).await;
+    world
+        .up("ALTER TABLE added ADD COLUMN w int DEFAULT 5; INSERT INTO added VALUES (2, 2, 2)")
+        .await;
+    world
+        .until("SELECT * FROM added ORDER BY id", &["1|1", "2|2"])
+        .await;
     world.up("INSERT INTO lost VALUES (2, 2, 2); ALTER TABLE lost DROP COLUMN extra; INSERT INTO lost VALUES (3, 3)").await;
     let text = "incompatible schema change: column \"extra\" was dropped";
     world.until_status("lost", "failed", text).await;
     world.until_fails("SELECT * FROM lost", text).await;
     world.until_fails("SELECT * FROM lost_view", text).await;
-    world.up("ALTER TABLE retyped ALTER COLUMN v TYPE bigint").await;
+    world
+        .up("ALTER TABLE retyped ALTER COLUMN v TYPE bigint")
+        .await;
     let text = "incompatible schema change: type of column \"v\" was changed";
     world.until_status("retyped", "failed", text).await;
     world.until_fails("SELECT * FROM retyped", text).await;
     world.up("DROP TABLE gone").await;
-    world.until_status("gone", "failed", "table was dropped").await;
-    world.until_fails("SELECT * FROM gone", "table was dropped").await;
+    world
+        .until_status("gone", "failed", "table was dropped")
+        .await;
+    world
+        .until_fails("SELECT * FROM gone", "table was dropped")
+        .await;
     world.up("UPDATE healthy SET v = 2").await;
     world.until("SELECT * FROM healthy", &["1|2"]).await;
     world.until_status("mz_source", "running", "").await;
@@ -364,12 +548,18 @@ async fn a_schema_change_stops_only_the_table_it_breaks() {
     world.client = world.node.connect().await.unwrap();
     world.up("UPDATE healthy SET v = 3").await;
     world.until("SELECT * FROM healthy", &["1|3"]).await;
-    world.until_fails("SELECT * FROM lost", "column \"extra\" was dropped").await;
-    world.until_fails("SELECT * FROM gone", "table was dropped").await;
+    world
+        .until_fails("SELECT * FROM lost", "column \"extra\" was dropped")
+        .await;
+    world
+        .until_fails("SELECT * FROM gone", "table was dropped")
+        .await;
     // Dropped and added again, the table has its new columns.
     world.sql("DROP SOURCE lost CASCADE").await;
     world.sql("ALTER SOURCE mz_source ADD SUBSOURCE lost").await;
-    world.until("SELECT * FROM lost ORDER BY id", &["1|1", "2|2", "3|3"]).await;
+    world
+        .until("SELECT * FROM lost ORDER BY id", &["1|1", "2|2", "3|3"])
+        .await;
     world.up("INSERT INTO lost VALUES (4, 4)").await;
     world.until("SELECT count(*) FROM lost", &["4"]).await;
 }
@@ -383,9 +573,19 @@ async fn a_table_that_leaves_the_publication_is_noticed() {
     .await;
     world.sql("CREATE SOURCE mz_source FROM POSTGRES CONNECTION pg_connection (PUBLICATION 'mz_source') FOR ALL TABLES").await;
     world.until("SELECT * FROM leaves", &["1"]).await;
-    world.up("ALTER PUBLICATION mz_source DROP TABLE leaves").await;
-    world.until_status("leaves", "failed", "was removed from publication \"mz_source\"").await;
-    world.until_fails("SELECT * FROM leaves", "was removed from publication").await;
+    world
+        .up("ALTER PUBLICATION mz_source DROP TABLE leaves")
+        .await;
+    world
+        .until_status(
+            "leaves",
+            "failed",
+            "was removed from publication \"mz_source\"",
+        )
+        .await;
+    world
+        .until_fails("SELECT * FROM leaves", "was removed from publication")
+        .await;
     world.up("INSERT INTO stays VALUES (2)").await;
     world.until("SELECT count(*) FROM stays", &["2"]).await;
 }
@@ -404,7 +604,8 @@ async fn values_that_updates_leave_out_are_kept() {
     ))
     .await;
     let keyed = "SELECT id, n, md5(long), md5(other) FROM keyed ORDER BY id";
-    let whole = "SELECT id, n, md5(long), count(*) FROM whole GROUP BY id, n, md5(long) ORDER BY 1, 2, 3";
+    let whole =
+        "SELECT id, n, md5(long), count(*) FROM whole GROUP BY id, n, md5(long) ORDER BY 1, 2, 3";
     world.until_same(keyed).await;
     world.until_same(whole).await;
     for change in [
@@ -458,7 +659,11 @@ async fn duplicates_of_a_table_without_key_are_counted() {
     }
     // Keys that are checked at the end of a transaction may be doubled within it.
     let late = "SELECT * FROM late ORDER BY id";
-    for change in ["UPDATE late SET id = id + 1", "UPDATE late SET id = 10 - id", "UPDATE late SET v = v * 2"] {
+    for change in [
+        "UPDATE late SET id = id + 1",
+        "UPDATE late SET id = 10 - id",
+        "UPDATE late SET v = v * 2",
+    ] {
         world.up(change).await;
         world.until_same(late).await;
     }
@@ -481,13 +686,21 @@ async fn a_transaction_over_several_tables_is_never_seen_in_part() {
         let mut reads = 0;
         while stopped.try_recv().is_err() {
             let row = reader.query_one(sql, &[]).await.unwrap();
-            assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (300_000, 300_000), "after {reads} reads");
+            assert_eq!(
+                (row.get::<_, i64>(0), row.get::<_, i64>(1)),
+                (300_000, 300_000),
+                "after {reads} reads"
+            );
             reads += 1;
         }
         reads
     });
     for round in 1..=8 {
-        world.up(&format!("BEGIN; UPDATE debit SET v = v - {round}; UPDATE credit SET v = v + {round}; COMMIT")).await;
+        world
+            .up(&format!(
+                "BEGIN; UPDATE debit SET v = v - {round}; UPDATE credit SET v = v + {round}; COMMIT"
+            ))
+            .await;
         for id in 1..=20 {
             world.up(&format!("BEGIN; UPDATE debit SET v = v - 1 WHERE id = {id}; UPDATE credit SET v = v + 1 WHERE id = {id}; COMMIT")).await;
         }
@@ -499,7 +712,10 @@ async fn a_transaction_over_several_tables_is_never_seen_in_part() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_upstream_stalls_and_heals() {
-    let mut world = World::with_source("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1)").await;
+    let mut world = World::with_source(
+        "CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1)",
+    )
+    .await;
     world.until("SELECT * FROM t", &["1|1"]).await;
     world.until_status("mz_source", "running", "").await;
     world.postgres.stop().unwrap();
@@ -528,11 +744,24 @@ async fn an_outage_upstream_stalls_and_heals() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_go_with_their_source_and_their_loss_is_final() {
-    let world = World::with_source("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1)").await;
+    let world = World::with_source(
+        "CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1)",
+    )
+    .await;
     world.until("SELECT * FROM t", &["1|1"]).await;
     let slots = world.slots().await;
-    assert!(slots.len() == 1 && slots[0][0].as_deref().unwrap().starts_with("materialize_"), "{slots:?}");
-    assert_eq!(lines(&world.rows("SELECT replication_slot FROM mz_internal.mz_postgres_sources").await), lines(&slots));
+    assert!(
+        slots.len() == 1 && slots[0][0].as_deref().unwrap().starts_with("materialize_"),
+        "{slots:?}"
+    );
+    assert_eq!(
+        lines(
+            &world
+                .rows("SELECT replication_slot FROM mz_internal.mz_postgres_sources")
+                .await
+        ),
+        lines(&slots)
+    );
     world.sql("CREATE VIEW v AS SELECT * FROM t").await;
     let error = world.fails("DROP SOURCE mz_source").await;
     assert!(error.contains("depend"), "{error}");
@@ -541,8 +770,15 @@ async fn slots_go_with_their_source_and_their_loss_is_final() {
         slots if slots.is_empty() => Ok(()),
         slots => Err(format!("{slots:?}")),
     };
-    wait::until("the slot to be dropped", DEADLINE, gone).await.unwrap();
-    assert_eq!(world.rows("SELECT * FROM mz_sources WHERE name IN ('mz_source', 't', 'mz_source_progress')").await, Vec::<Row>::new());
+    wait::until("the slot to be dropped", DEADLINE, gone)
+        .await
+        .unwrap();
+    assert_eq!(
+        world
+            .rows("SELECT * FROM mz_sources WHERE name IN ('mz_source', 't', 'mz_source_progress')")
+            .await,
+        Vec::<Row>::new()
+    );
 
     world.sql("CREATE SOURCE mz_source FROM POSTGRES CONNECTION pg_connection (PUBLICATION 'mz_source') FOR ALL TABLES").await;
     world.until("SELECT * FROM t", &["1|1"]).await;
@@ -554,8 +790,13 @@ async fn slots_go_with_their_source_and_their_loss_is_final() {
     })
     .await
     .unwrap();
-    let seen = world.until_status("mz_source", "failed", "does not exist").await;
-    assert!(seen.contains("Drop the source and create it again"), "{seen}");
+    let seen = world
+        .until_status("mz_source", "failed", "does not exist")
+        .await;
+    assert!(
+        seen.contains("Drop the source and create it again"),
+        "{seen}"
+    );
     world.sql("DROP SOURCE mz_source CASCADE").await;
     world.sql("CREATE SOURCE mz_source FROM POSTGRES CONNECTION pg_connection (PUBLICATION 'mz_source') FOR ALL TABLES").await;
     world.up("UPDATE t SET v = 5").await;
@@ -566,10 +807,14 @@ async fn slots_go_with_their_source_and_their_loss_is_final() {
     world.sql("DROP SOURCE mz_source CASCADE").await;
     world.postgres.start_server().unwrap();
     let upstream = world.postgres.connect().await.unwrap();
-    wait::until("the slot to be dropped late", DEADLINE, async || match rows(&upstream, "SELECT slot_name FROM pg_replication_slots").await? {
-        slots if slots.is_empty() => Ok(()),
-        slots => Err(format!("{slots:?}")),
-    })
+    wait::until(
+        "the slot to be dropped late",
+        DEADLINE,
+        async || match rows(&upstream, "SELECT slot_name FROM pg_replication_slots").await? {
+            slots if slots.is_empty() => Ok(()),
+            slots => Err(format!("{slots:?}")),
+        },
+    )
     .await
     .unwrap();
 }
@@ -588,7 +833,12 @@ async fn partitions_and_other_identities_are_followed() {
     .await;
     world.sql("CREATE SOURCE whole FROM POSTGRES CONNECTION pg_connection (PUBLICATION 'root') FOR ALL TABLES").await;
     world.sql("CREATE SOURCE parts FROM POSTGRES CONNECTION pg_connection (PUBLICATION 'leaves') FOR ALL TABLES").await;
-    let all = ["SELECT * FROM parted ORDER BY id", "SELECT * FROM parted_a ORDER BY id", "SELECT * FROM parted_b ORDER BY id", "SELECT * FROM indexed ORDER BY a"];
+    let all = [
+        "SELECT * FROM parted ORDER BY id",
+        "SELECT * FROM parted_a ORDER BY id",
+        "SELECT * FROM parted_b ORDER BY id",
+        "SELECT * FROM indexed ORDER BY a",
+    ];
     for change in [
         "SELECT 1",
         "INSERT INTO parted VALUES (3, 'a', 3); INSERT INTO indexed VALUES (2, 'y', 'z')",
@@ -601,9 +851,13 @@ async fn partitions_and_other_identities_are_followed() {
             world.until_same(sql).await;
         }
     }
-    world.up("INSERT INTO filtered VALUES (1, 1); UPDATE \"Odd Name\" SET \"v w\" = 'r'").await;
+    world
+        .up("INSERT INTO filtered VALUES (1, 1); UPDATE \"Odd Name\" SET \"v w\" = 'r'")
+        .await;
     world.until("SELECT * FROM filtered", &["1"]).await;
-    world.until_same("SELECT \"Id\", \"v w\" FROM \"Odd Name\"").await;
+    world
+        .until_same("SELECT \"Id\", \"v w\" FROM \"Odd Name\"")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -616,22 +870,61 @@ async fn tables_and_columns_can_be_chosen() {
          INSERT INTO public.orders VALUES (77); CREATE PUBLICATION p FOR ALL TABLES",
     )
     .await;
-    let create = |name: &str, options: &str, tables: &str| format!("CREATE SOURCE {name} FROM POSTGRES CONNECTION pg_connection (PUBLICATION 'p'{options}) {tables}");
+    let create = |name: &str, options: &str, tables: &str| {
+        format!(
+            "CREATE SOURCE {name} FROM POSTGRES CONNECTION pg_connection (PUBLICATION 'p'{options}) {tables}"
+        )
+    };
     let error = world.fails(&create("s", "", "FOR ALL TABLES")).await;
-    assert!(error.contains("multiple subsources would be named \"orders\""), "{error}");
-    let error = world.fails(&create("s", "", "FOR TABLES (sales.orders)")).await;
-    assert!(error.contains("columns with unsupported types: sales.orders.feeling, sales.orders.place") && error.contains("TEXT COLUMNS"), "{error}");
+    assert!(
+        error.contains("multiple subsources would be named \"orders\""),
+        "{error}"
+    );
+    let error = world
+        .fails(&create("s", "", "FOR TABLES (sales.orders)"))
+        .await;
+    assert!(
+        error.contains("columns with unsupported types: sales.orders.feeling, sales.orders.place")
+            && error.contains("TEXT COLUMNS"),
+        "{error}"
+    );
     let error = world.fails(&create("s", "", "FOR TABLES (nothing)")).await;
-    assert!(error.contains("reference to nothing not found in source"), "{error}");
-    let error = world.fails(&create("s", ", TEXT COLUMNS (sales.orders.nothing)", "FOR SCHEMAS (sales)")).await;
-    assert!(error.contains("column sales.orders.nothing not found"), "{error}");
+    assert!(
+        error.contains("reference to nothing not found in source"),
+        "{error}"
+    );
+    let error = world
+        .fails(&create(
+            "s",
+            ", TEXT COLUMNS (sales.orders.nothing)",
+            "FOR SCHEMAS (sales)",
+        ))
+        .await;
+    assert!(
+        error.contains("column sales.orders.nothing not found"),
+        "{error}"
+    );
 
-    world.sql(&create("s", ", TEXT COLUMNS (sales.orders.feeling), EXCLUDE COLUMNS (sales.orders.place)", "FOR SCHEMAS (sales)")).await;
+    world
+        .sql(&create(
+            "s",
+            ", TEXT COLUMNS (sales.orders.feeling), EXCLUDE COLUMNS (sales.orders.place)",
+            "FOR SCHEMAS (sales)",
+        ))
+        .await;
     world.until("SELECT * FROM orders", &["1|happy|10"]).await;
-    world.up("UPDATE sales.orders SET feeling = 'sad', place = '(3,4)'").await;
+    world
+        .up("UPDATE sales.orders SET feeling = 'sad', place = '(3,4)'")
+        .await;
     world.until("SELECT * FROM orders", &["1|sad|10"]).await;
     world.until("SELECT * FROM lines", &["1"]).await;
-    world.sql(&create("t", "", "FOR TABLES (public.orders AS public_orders, stock.parts) EXPOSE PROGRESS AS t_lsn")).await;
+    world
+        .sql(&create(
+            "t",
+            "",
+            "FOR TABLES (public.orders AS public_orders, stock.parts) EXPOSE PROGRESS AS t_lsn",
+        ))
+        .await;
     world.until("SELECT * FROM public_orders", &["77"]).await;
     world.until("SELECT * FROM parts", &["1|x"]).await;
     world.until("SELECT lsn > 0 FROM t_lsn", &["t"]).await;
@@ -643,16 +936,31 @@ async fn tables_and_columns_can_be_chosen() {
     world.until("SELECT * FROM one", &["1|sad|(3,4)|10"]).await;
     world.until("SELECT * FROM two", &["1|10"]).await;
     world.up("UPDATE sales.orders SET v = 11").await;
-    world.until("SELECT one.v, two.v FROM one JOIN two USING (id)", &["11|11"]).await;
+    world
+        .until(
+            "SELECT one.v, two.v FROM one JOIN two USING (id)",
+            &["11|11"],
+        )
+        .await;
     // A column that is not captured may go.
-    world.up("ALTER TABLE sales.orders DROP COLUMN place; UPDATE sales.orders SET v = 12").await;
+    world
+        .up("ALTER TABLE sales.orders DROP COLUMN place; UPDATE sales.orders SET v = 12")
+        .await;
     world.until("SELECT * FROM two", &["1|12"]).await;
-    world.until_status("one", "failed", "column \"place\" was dropped").await;
+    world
+        .until_status("one", "failed", "column \"place\" was dropped")
+        .await;
     world.sql("DROP TABLE one").await;
-    world.sql("ALTER SOURCE s ADD SUBSOURCE stock.parts AS more_parts").await;
+    world
+        .sql("ALTER SOURCE s ADD SUBSOURCE stock.parts AS more_parts")
+        .await;
     world.until("SELECT * FROM more_parts", &["1|x"]).await;
-    world.up("INSERT INTO stock.parts VALUES (2, 'y'); INSERT INTO sales.lines VALUES (2)").await;
-    world.until("SELECT * FROM more_parts ORDER BY id", &["1|x", "2|y"]).await;
+    world
+        .up("INSERT INTO stock.parts VALUES (2, 'y'); INSERT INTO sales.lines VALUES (2)")
+        .await;
+    world
+        .until("SELECT * FROM more_parts ORDER BY id", &["1|x", "2|y"])
+        .await;
     world.until("SELECT count(*) FROM lines", &["2"]).await;
 }
 
@@ -662,20 +970,28 @@ async fn progress_moves_and_subsources_go_one_by_one() {
     world.until("SELECT * FROM a", &["1"]).await;
     let lsn = async |world: &World| -> Result<u64> {
         let rows = world.rows("SELECT lsn FROM mz_source_progress").await;
-        Ok(rows.first().and_then(|row| row[0].clone()).context("no progress")?.parse()?)
+        Ok(rows
+            .first()
+            .and_then(|row| row[0].clone())
+            .context("no progress")?
+            .parse()?)
     };
     let before = lsn(&world).await.unwrap();
     world.up("INSERT INTO a VALUES (2)").await;
-    wait::until("progress to move", DEADLINE, async || match lsn(&world).await {
-        Ok(now) if now > before => Ok(()),
-        other => Err(format!("{other:?} after {before}")),
+    wait::until("progress to move", DEADLINE, async || {
+        match lsn(&world).await {
+            Ok(now) if now > before => Ok(()),
+            other => Err(format!("{other:?} after {before}")),
+        }
     })
     .await
     .unwrap();
     world.sql("DROP SOURCE b").await;
     let error = world.fails("SELECT * FROM b").await;
     assert!(error.contains("b") && error.contains("42P01"), "{error}");
-    world.up("INSERT INTO b VALUES (1); INSERT INTO a VALUES (3)").await;
+    world
+        .up("INSERT INTO b VALUES (1); INSERT INTO a VALUES (3)")
+        .await;
     world.until("SELECT count(*) FROM a", &["3"]).await;
     world.sql("ALTER SOURCE mz_source ADD SUBSOURCE b").await;
     world.until("SELECT * FROM b", &["1"]).await;
@@ -698,18 +1014,42 @@ async fn values_of_every_type_read_as_upstream() {
         ("int2", "-32768", "32767"),
         ("int4", "-2147483648", "0"),
         ("int8", "-9223372036854775808", "9223372036854775807"),
-        ("interval", "'1 year 2 mons 3 days 04:05:06.789'", "'-1 mons +2 days -00:00:01'"),
-        ("jsonb", "'{\"b\": 1.5, \"a\": {\"c\": [true, null, \"ü\\n\"]}}'", "'null'"),
+        (
+            "interval",
+            "'1 year 2 mons 3 days 04:05:06.789'",
+            "'-1 mons +2 days -00:00:01'",
+        ),
+        (
+            "jsonb",
+            "'{\"b\": 1.5, \"a\": {\"c\": [true, null, \"ü\\n\"]}}'",
+            "'null'",
+        ),
         ("name", "'n'", "''"),
         ("numeric", "12345678901234567890.12345", "0"),
         ("numeric(10,2)", "-12345678.9", "0"),
         ("oid", "4294967295", "0"),
         ("text", "E'tab\\tnew\\nline \"q\" \\\\ ü'", "''"),
         ("time", "'23:59:59.999999'", "'00:00:00'"),
-        ("timestamp", "'2024-01-02 03:04:05.678901'", "'0001-01-01 00:00:00 BC'"),
-        ("timestamp(3)", "'2024-01-02 03:04:05.678'", "'1969-12-31 23:59:59.999'"),
-        ("timestamptz", "'2024-01-02 03:04:05.678901+02'", "'infinity'"),
-        ("uuid", "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'", "'00000000-0000-0000-0000-000000000000'"),
+        (
+            "timestamp",
+            "'2024-01-02 03:04:05.678901'",
+            "'0001-01-01 00:00:00 BC'",
+        ),
+        (
+            "timestamp(3)",
+            "'2024-01-02 03:04:05.678'",
+            "'1969-12-31 23:59:59.999'",
+        ),
+        (
+            "timestamptz",
+            "'2024-01-02 03:04:05.678901+02'",
+            "'infinity'",
+        ),
+        (
+            "uuid",
+            "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'",
+            "'00000000-0000-0000-0000-000000000000'",
+        ),
         ("varchar", "'vc'", "''"),
         ("varchar(5)", "'five5'", "''"),
         ("bool[]", "'{t,f,NULL}'", "'{}'"),
@@ -722,18 +1062,32 @@ async fn values_of_every_type_read_as_upstream() {
         ("int4[]", "'{1,NULL,3}'", "'{}'"),
         ("int8[]", "'{9223372036854775807}'", "'{}'"),
         ("interval[]", "'{\"1 day\",\"00:00:01\"}'", "'{}'"),
-        ("jsonb[]", "ARRAY['{\"a\": [1, \"x\"]}'::jsonb, '\"q\"']", "'{}'"),
+        (
+            "jsonb[]",
+            "ARRAY['{\"a\": [1, \"x\"]}'::jsonb, '\"q\"']",
+            "'{}'",
+        ),
         ("numeric[]", "'{1.5,2}'", "'{}'"),
         ("numeric(8,3)[]", "'{1.1,2}'", "'{}'"),
         ("oid[]", "'{1,4294967295}'", "'{}'"),
-        ("text[]", "ARRAY['', 'NULL', 'a b', 'a,b', '{x}', '\"q\"', E'b\\\\s', NULL, 'ü']", "'{}'"),
+        (
+            "text[]",
+            "ARRAY['', 'NULL', 'a b', 'a,b', '{x}', '\"q\"', E'b\\\\s', NULL, 'ü']",
+            "'{}'",
+        ),
         ("time[]", "'{12:00:00}'", "'{}'"),
         ("timestamp[]", "'{\"2024-01-02 03:04:05\"}'", "'{}'"),
         ("timestamptz[]", "'{\"2024-01-02 03:04:05+00\"}'", "'{}'"),
         ("uuid[]", "'{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11}'", "'{}'"),
         ("varchar[]", "'{x,\"\"}'", "'{}'"),
     ];
-    let columns = itertools::join(types.iter().enumerate().map(|(number, (name, ..))| format!("v{number} {name}")), ", ");
+    let columns = itertools::join(
+        types
+            .iter()
+            .enumerate()
+            .map(|(number, (name, ..))| format!("v{number} {name}")),
+        ", ",
+    );
     let first = itertools::join(types.iter().map(|(_, value, _)| value), ", ");
     let second = itertools::join(types.iter().map(|(.., value)| value), ", ");
     let world = World::with_source(&format!(
@@ -744,10 +1098,28 @@ async fn values_of_every_type_read_as_upstream() {
     world.up(&format!("INSERT INTO t VALUES (4, {first}), (5, {second}); INSERT INTO t VALUES (6); UPDATE t SET id = id + 10")).await;
     world.until_same("SELECT * FROM t ORDER BY id").await;
     // As text by our own casts too. The cast of a bpchar without a length keeps its blanks here.
-    let texts = itertools::join((0..types.len()).filter(|number| *number != 1).map(|number| format!("v{number}::text")), ", ");
-    world.until_same(&format!("SELECT {texts} FROM t ORDER BY id")).await;
+    let texts = itertools::join(
+        (0..types.len())
+            .filter(|number| *number != 1)
+            .map(|number| format!("v{number}::text")),
+        ", ",
+    );
+    world
+        .until_same(&format!("SELECT {texts} FROM t ORDER BY id"))
+        .await;
     // Binary results are what the driver expects of these types.
-    let row = world.client.query_one("SELECT v0, v9, v10, v17, v32 FROM t WHERE id = 11", &[]).await.unwrap();
-    assert_eq!((row.get::<_, bool>(0), row.get::<_, i32>(1), row.get::<_, i64>(2)), (true, i32::MIN, i64::MIN));
+    let row = world
+        .client
+        .query_one("SELECT v0, v9, v10, v17, v32 FROM t WHERE id = 11", &[])
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            row.get::<_, bool>(0),
+            row.get::<_, i32>(1),
+            row.get::<_, i64>(2)
+        ),
+        (true, i32::MIN, i64::MIN)
+    );
     assert_eq!(row.get::<_, Vec<Option<i32>>>(4), [Some(1), None, Some(3)]);
 }

@@ -54,7 +54,11 @@ impl AsyncDB for Connection {
                 _ => {}
             }
         }
-        Ok(if is_query { DBOutput::Rows { types, rows } } else { DBOutput::StatementComplete(complete) })
+        Ok(if is_query {
+            DBOutput::Rows { types, rows }
+        } else {
+            DBOutput::StatementComplete(complete)
+        })
     }
 
     fn engine_name(&self) -> &'static str {
@@ -67,7 +71,10 @@ impl AsyncDB for Connection {
 }
 
 fn files(dir: &Path, found: &mut Vec<PathBuf>) {
-    let mut entries: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     entries.sort();
     for path in entries {
         if path.is_dir() {
@@ -95,13 +102,17 @@ async fn slt() {
         }
         // A database of its own for each file: files do not see each other.
         let database = format!("slt_{}", path.file_stem().unwrap().display());
-        admin.batch_execute(&format!("CREATE DATABASE {database}")).await.unwrap();
+        admin
+            .batch_execute(&format!("CREATE DATABASE {database}"))
+            .await
+            .unwrap();
         let port = node.pg_port();
         let mut runner = Runner::new(move || {
             let config = format!("host=127.0.0.1 port={port} user=materialize dbname={database}");
             async move {
-                let (client, connection) =
-                    tokio_postgres::connect(&config, tokio_postgres::NoTls).await.map_err(|error| StatementError(error.to_string()))?;
+                let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
+                    .await
+                    .map_err(|error| StatementError(error.to_string()))?;
                 tokio::spawn(connection);
                 Ok(Connection(client))
             }
@@ -118,11 +129,23 @@ async fn slt() {
                 .await
                 .map_err(|error| error.to_string())
         } else {
-            runner.run_file_async(path).await.map_err(|error| error.display(false).to_string())
+            runner
+                .run_file_async(path)
+                .await
+                .map_err(|error| error.display(false).to_string())
         };
         if let Err(error) = outcome {
-            failures.push(format!("{}: {error}", path.strip_prefix(&root).unwrap().display()));
+            failures.push(format!(
+                "{}: {error}",
+                path.strip_prefix(&root).unwrap().display()
+            ));
         }
     }
-    assert!(failures.is_empty(), "{} of {} files failed:\n{}", failures.len(), paths.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} files failed:\n{}",
+        failures.len(),
+        paths.len(),
+        failures.join("\n")
+    );
 }

@@ -23,20 +23,51 @@ async fn acknowledged_writes_survive_sigkill() {
     for round in 0..5_i32 {
         let client = node.connect().await.unwrap();
         for id in 0..20_i32 {
-            client.execute("INSERT INTO t VALUES ($1, $2)", &[&(round * 100 + id), &format!("n{}", id % 3)]).await.unwrap();
+            client
+                .execute(
+                    "INSERT INTO t VALUES ($1, $2)",
+                    &[&(round * 100 + id), &format!("n{}", id % 3)],
+                )
+                .await
+                .unwrap();
         }
-        client.execute("DELETE FROM t WHERE id = $1", &[&(round * 100 + 1)]).await.unwrap();
-        client.execute("UPDATE t SET name = 'moved' WHERE id = $1", &[&(round * 100 + 2)]).await.unwrap();
+        client
+            .execute("DELETE FROM t WHERE id = $1", &[&(round * 100 + 1)])
+            .await
+            .unwrap();
+        client
+            .execute(
+                "UPDATE t SET name = 'moved' WHERE id = $1",
+                &[&(round * 100 + 2)],
+            )
+            .await
+            .unwrap();
         node.kill().unwrap();
         node.restart().await.unwrap();
     }
     let client = node.connect().await.unwrap();
-    let rows: i64 = client.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0);
+    let rows: i64 = client
+        .query_one("SELECT count(*) FROM t", &[])
+        .await
+        .unwrap()
+        .get(0);
     assert_eq!(rows, 5 * 19);
-    let moved: i64 = client.query_one("SELECT n FROM counts WHERE name = 'moved'", &[]).await.unwrap().get(0);
+    let moved: i64 = client
+        .query_one("SELECT n FROM counts WHERE name = 'moved'", &[])
+        .await
+        .unwrap()
+        .get(0);
     assert_eq!(moved, 5);
-    let from_view: i64 = client.query_one("SELECT sum(n)::bigint FROM counts", &[]).await.unwrap().get(0);
-    let from_table: i64 = client.query_one("SELECT count(*) FROM t WHERE id > 0", &[]).await.unwrap().get(0);
+    let from_view: i64 = client
+        .query_one("SELECT sum(n)::bigint FROM counts", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let from_table: i64 = client
+        .query_one("SELECT count(*) FROM t WHERE id > 0", &[])
+        .await
+        .unwrap()
+        .get(0);
     assert_eq!(from_view, from_table);
 }
 
@@ -55,14 +86,30 @@ async fn delta_files_hold_what_select_shows() {
         )
         .await
         .unwrap();
-    let truth: String =
-        client.query_one("SELECT count(*) || ' ' || sum(price)::text FROM t", &[]).await.unwrap().get(0);
-    let id: String = client.query_one("SELECT id FROM mz_tables WHERE name = 't'", &[]).await.unwrap().get(0);
+    let truth: String = client
+        .query_one("SELECT count(*) || ' ' || sum(price)::text FROM t", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let id: String = client
+        .query_one("SELECT id FROM mz_tables WHERE name = 't'", &[])
+        .await
+        .unwrap()
+        .get(0);
     drop(client);
     node.stop().await.unwrap();
     let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/delta_sum.py");
-    let output = Command::new(super::clients::python()).arg(script).arg(node.delta_path(&id)).arg("price").output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(super::clients::python())
+        .arg(script)
+        .arg(node.delta_path(&id))
+        .arg("price")
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), truth);
 }
 
@@ -77,14 +124,28 @@ async fn dropping_a_table_ends_its_subscriptions_and_nothing_else() {
         .unwrap();
     let none: [&(dyn ToSql + Sync); 0] = [];
     let watcher = node.connect().await.unwrap();
-    let rows = watcher.query_raw("SUBSCRIBE (SELECT count(*) FROM gone)", none).await.unwrap();
+    let rows = watcher
+        .query_raw("SUBSCRIBE (SELECT count(*) FROM gone)", none)
+        .await
+        .unwrap();
     pin_mut!(rows);
     rows.next().await.unwrap().unwrap();
     client.batch_execute("DROP TABLE gone").await.unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(30), rows.next());
-    let error = ended.await.expect("the subscription goes on").unwrap().unwrap_err();
+    let error = ended
+        .await
+        .expect("the subscription goes on")
+        .unwrap()
+        .unwrap_err();
     assert_eq!(error.code(), Some(&SqlState::UNDEFINED_TABLE), "{error:?}");
-    client.batch_execute("INSERT INTO stays VALUES (2)").await.unwrap();
-    let count: i64 = client.query_one("SELECT count(*) FROM stays", &[]).await.unwrap().get(0);
+    client
+        .batch_execute("INSERT INTO stays VALUES (2)")
+        .await
+        .unwrap();
+    let count: i64 = client
+        .query_one("SELECT count(*) FROM stays", &[])
+        .await
+        .unwrap()
+        .get(0);
     assert_eq!(count, 2);
 }

@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow_schema::SchemaRef;
-use flowstone_dataflow::{CollectionInput, TickOutput, partition_changes, partition_columns, partition_delta};
+use flowstone_dataflow::{
+    CollectionInput, TickOutput, partition_changes, partition_columns, partition_delta,
+};
 use flowstone_ingest::{TableChanges, TableData};
 use flowstone_proto::message::{Command, Response, RunEpoch};
 use flowstone_storage::{LogRecord, StagedSnapshot};
-use flowstone_types::{DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId, SourceChanges, Weights};
+use flowstone_types::{
+    DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId, SourceChanges, Weights,
+};
 use futures::StreamExt;
 
 use super::{Engine, Event, Flow, RETRY_FIRST, retrying};
@@ -25,9 +29,14 @@ const SNAPSHOT_ROWS_PER_TICK: usize = 65_536;
 impl Engine {
     pub(super) async fn run_epoch(&mut self, run: RunEpoch) -> Result<Flow, Error> {
         if run.epoch <= self.last_run {
-            return Err(Error::Protocol(format!("epoch {} after epoch {}", run.epoch, self.last_run)));
+            return Err(Error::Protocol(format!(
+                "epoch {} after epoch {}",
+                run.epoch, self.last_run
+            )));
         }
-        let Some(taken) = self.take_sources(&run).await? else { return Ok(Flow::Stop) };
+        let Some(taken) = self.take_sources(&run).await? else {
+            return Ok(Flow::Stop);
+        };
         let changes = self.log_writes(&run).await?;
 
         let mut inputs: Vec<(ObjectId, CollectionInput)> = Vec::new();
@@ -44,16 +53,23 @@ impl Engine {
             }
             match data {
                 TableData::Snapshot(staged) => self.load_snapshot(table, staged, run.epoch).await?,
-                TableData::Changes(changes) => match changed.iter_mut().find(|(id, _)| *id == table) {
-                    Some((_, earlier)) => earlier.push(changes),
-                    None => changed.push((table, vec![changes])),
-                },
-                TableData::Error(error) => inputs.push((table, CollectionInput::Errors(vec![(error, 1)]))),
+                TableData::Changes(changes) => {
+                    match changed.iter_mut().find(|(id, _)| *id == table) {
+                        Some((_, earlier)) => earlier.push(changes),
+                        None => changed.push((table, vec![changes])),
+                    }
+                }
+                TableData::Error(error) => {
+                    inputs.push((table, CollectionInput::Errors(vec![(error, 1)])))
+                }
             }
         }
         // Looked up only now: a snapshot of this epoch is in the collections.
         for (table, changes) in changed {
-            inputs.push((table, CollectionInput::Changes(self.complete_key_changes(table, changes).await?)));
+            inputs.push((
+                table,
+                CollectionInput::Changes(self.complete_key_changes(table, changes).await?),
+            ));
         }
         inputs.extend(self.advance_progress(&run)?);
 
@@ -61,8 +77,11 @@ impl Engine {
         let outputs = self.shards.tick(run.epoch, partitioned).await?;
         self.absorb(outputs, None);
         self.last_run = run.epoch;
-        self.respond(Response::EpochComplete { epoch: run.epoch }).await;
-        self.shards.on_each(|_, shard| shard.maintain(MAINTENANCE_FUEL)).await?;
+        self.respond(Response::EpochComplete { epoch: run.epoch })
+            .await;
+        self.shards
+            .on_each(|_, shard| shard.maintain(MAINTENANCE_FUEL))
+            .await?;
         Ok(Flow::Continue)
     }
 
@@ -71,7 +90,9 @@ impl Engine {
         let mut taken = Vec::new();
         for binding in &run.bindings {
             // A source that was dropped after its position was bound has nothing to say any more.
-            let Some(source) = self.sources.get_mut(&binding.source) else { continue };
+            let Some(source) = self.sources.get_mut(&binding.source) else {
+                continue;
+            };
             let take = source.handle.take(binding);
             tokio::pin!(take);
             let changes = loop {
@@ -108,7 +129,10 @@ impl Engine {
                 Err(flowstone_ingest::Error::Failed { message, .. }) => {
                     tracing::error!(source = %binding.source, message, "a source failed for good");
                     let error = EvalError::new(EvalErrorKind::Source, message);
-                    taken.extend(source.description.tables.iter().map(|table| TableChanges { table: table.id, data: TableData::Error(error.clone()) }));
+                    taken.extend(source.description.tables.iter().map(|table| TableChanges {
+                        table: table.id,
+                        data: TableData::Error(error.clone()),
+                    }));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -120,31 +144,59 @@ impl Engine {
     /// The changes of the epoch's writes, durable in the local log when this returns.
     async fn log_writes(&mut self, run: &RunEpoch) -> Result<Vec<(ObjectId, DeltaBatch)>, Error> {
         if run.replay {
-            return Ok(self.logged.remove(&run.epoch).map(|record| record.changes).unwrap_or_default());
+            return Ok(self
+                .logged
+                .remove(&run.epoch)
+                .map(|record| record.changes)
+                .unwrap_or_default());
         }
         let mut changes = Vec::new();
         for write in &run.writes {
-            let staged = self.staged.remove(write).ok_or_else(|| Error::Protocol(format!("epoch {} names write {} which is not staged", run.epoch, write.0)))?;
-            changes.extend(staged.changes.into_iter().map(|(table, delta)| (table, DeltaBatch { epoch: run.epoch, ..delta })));
+            let staged = self.staged.remove(write).ok_or_else(|| {
+                Error::Protocol(format!(
+                    "epoch {} names write {} which is not staged",
+                    run.epoch, write.0
+                ))
+            })?;
+            changes.extend(staged.changes.into_iter().map(|(table, delta)| {
+                (
+                    table,
+                    DeltaBatch {
+                        epoch: run.epoch,
+                        ..delta
+                    },
+                )
+            }));
         }
         if changes.is_empty() {
             return Ok(changes);
         }
-        let record = Arc::new(LogRecord { epoch: run.epoch, changes });
+        let record = Arc::new(LogRecord {
+            epoch: run.epoch,
+            changes,
+        });
         retrying("append to the local log", || {
             let (log, record) = (Arc::clone(&self.log), Arc::clone(&record));
             async move {
                 tokio::task::spawn_blocking(move || log.lock().append(&record))
                     .await
-                    .map_err(|_| flowstone_storage::Error::Invariant("the log thread panicked".to_owned()))?
+                    .map_err(|_| {
+                        flowstone_storage::Error::Invariant("the log thread panicked".to_owned())
+                    })?
             }
         })
         .await?;
-        Ok(Arc::try_unwrap(record).map_or_else(|shared| shared.changes.clone(), |record| record.changes))
+        Ok(Arc::try_unwrap(record)
+            .map_or_else(|shared| shared.changes.clone(), |record| record.changes))
     }
 
     /// Feeds a staged snapshot into the dataflow in ticks of bounded size, all at `epoch`. Its rows are committed by naming their files, not by writing them again.
-    async fn load_snapshot(&mut self, table: ObjectId, staged: StagedSnapshot, epoch: Epoch) -> Result<(), Error> {
+    async fn load_snapshot(
+        &mut self,
+        table: ObjectId,
+        staged: StagedSnapshot,
+        epoch: Epoch,
+    ) -> Result<(), Error> {
         let schema = self.schema_of(table)?;
         let mut rows = self.delta.read_staged(&staged, Arc::clone(&schema)).await?;
         let (mut waiting, mut count) = (Vec::new(), 0);
@@ -171,29 +223,48 @@ impl Engine {
     }
 
     /// The change of each bound source's progress relation: one row, its position.
-    fn advance_progress(&mut self, run: &RunEpoch) -> Result<Vec<(ObjectId, CollectionInput)>, Error> {
+    fn advance_progress(
+        &mut self,
+        run: &RunEpoch,
+    ) -> Result<Vec<(ObjectId, CollectionInput)>, Error> {
         let mut inputs = Vec::new();
         for binding in &run.bindings {
-            let Some(source) = self.sources.get_mut(&binding.source) else { continue };
-            let Some(progress) = source.description.progress else { continue };
+            let Some(source) = self.sources.get_mut(&binding.source) else {
+                continue;
+            };
+            let Some(progress) = source.description.progress else {
+                continue;
+            };
             let previous = source.progress.replace(binding.position);
             if previous == Some(binding.position) {
                 continue;
             }
-            let Some(collection) = self.collections.get(&progress) else { continue };
+            let Some(collection) = self.collections.get(&progress) else {
+                continue;
+            };
             let schema = Arc::clone(&collection.description.schema);
             let mut deltas = Vec::with_capacity(2);
             if let Some(previous) = previous {
-                deltas.push(DeltaBatch::new(position_row(&schema, previous)?, Weights::Const(-1), run.epoch));
+                deltas.push(DeltaBatch::new(
+                    position_row(&schema, previous)?,
+                    Weights::Const(-1),
+                    run.epoch,
+                ));
             }
-            deltas.push(DeltaBatch::insert(position_row(&schema, binding.position)?, run.epoch));
+            deltas.push(DeltaBatch::insert(
+                position_row(&schema, binding.position)?,
+                run.epoch,
+            ));
             inputs.push((progress, CollectionInput::Deltas(deltas)));
         }
         Ok(inputs)
     }
 
     /// Gives each shard the rows it owns.
-    pub(super) fn partition(&self, inputs: Vec<(ObjectId, CollectionInput)>) -> Result<PartitionedInputs, Error> {
+    pub(super) fn partition(
+        &self,
+        inputs: Vec<(ObjectId, CollectionInput)>,
+    ) -> Result<PartitionedInputs, Error> {
         let count = self.shards.count();
         let mut shards: PartitionedInputs = (0..count).map(|_| Vec::new()).collect();
         for (id, input) in inputs {
@@ -206,7 +277,10 @@ impl Engine {
                 }
                 CollectionInput::Deltas(deltas) => {
                     for delta in deltas {
-                        for (part, inputs) in itertools::zip_eq(partition_delta(&delta, &columns, count)?, shards.iter_mut()) {
+                        for (part, inputs) in itertools::zip_eq(
+                            partition_delta(&delta, &columns, count)?,
+                            shards.iter_mut(),
+                        ) {
                             if !part.is_empty() {
                                 inputs.push((id, CollectionInput::Deltas(vec![part])));
                             }
@@ -215,7 +289,10 @@ impl Engine {
                 }
                 CollectionInput::Changes(changes) => {
                     for change in changes {
-                        for (part, inputs) in itertools::zip_eq(partition_changes(&change, &columns, count)?, shards.iter_mut()) {
+                        for (part, inputs) in itertools::zip_eq(
+                            partition_changes(&change, &columns, count)?,
+                            shards.iter_mut(),
+                        ) {
                             if !part.ops.is_empty() || part.truncate_before {
                                 inputs.push((id, CollectionInput::Changes(vec![part])));
                             }
@@ -228,8 +305,15 @@ impl Engine {
     }
 
     pub(super) fn partition_columns(&self, id: ObjectId) -> Result<Vec<usize>, Error> {
-        let description = &self.collections.get(&id).ok_or(Error::UnknownObject(id))?.description;
-        Ok(partition_columns(description.key.as_deref(), description.schema.fields().len()))
+        let description = &self
+            .collections
+            .get(&id)
+            .ok_or(Error::UnknownObject(id))?
+            .description;
+        Ok(partition_columns(
+            description.key.as_deref(),
+            description.schema.fields().len(),
+        ))
     }
 
     /// Hands what the shards computed to subscriptions and to the group-commit buffer. `covered`: a collection whose rows are on disk already.
@@ -237,7 +321,10 @@ impl Engine {
         for TickOutput { epoch, outputs } in outputs {
             for output in outputs {
                 if let ObjectId::Transient(request) = output.id {
-                    if let Some(subscription) = self.subscriptions.get_mut(&flowstone_proto::message::RequestId(request)) {
+                    if let Some(subscription) = self
+                        .subscriptions
+                        .get_mut(&flowstone_proto::message::RequestId(request))
+                    {
                         subscription.add(epoch, output.deltas, output.errors);
                     }
                 } else if self.collections.contains_key(&output.id) && covered != Some(output.id) {
@@ -249,7 +336,9 @@ impl Engine {
 
     pub(super) async fn binding_durable(&mut self, epoch: Epoch) -> Result<(), Error> {
         if epoch > self.last_run {
-            return Err(Error::Protocol(format!("epoch {epoch} is durable before it was run")));
+            return Err(Error::Protocol(format!(
+                "epoch {epoch} is durable before it was run"
+            )));
         }
         self.durable = self.durable.max(epoch);
         let durable = self.durable;
@@ -267,10 +356,14 @@ impl Engine {
 
     pub(super) fn commit(&mut self, epoch: Epoch) -> Result<(), Error> {
         if self.committing {
-            return Err(Error::Protocol(format!("commit of epoch {epoch} while another commit runs")));
+            return Err(Error::Protocol(format!(
+                "commit of epoch {epoch} while another commit runs"
+            )));
         }
         if epoch > self.last_run {
-            return Err(Error::Protocol(format!("commit of epoch {epoch} before it was run")));
+            return Err(Error::Protocol(format!(
+                "commit of epoch {epoch} before it was run"
+            )));
         }
         self.committing = true;
         let (delta, events) = (self.delta.clone(), self.event_sender.clone());
@@ -325,21 +418,33 @@ impl Engine {
             }
         }
         let log = Arc::clone(&self.log);
-        let cut = tokio::task::spawn_blocking(move || log.lock().truncate_through(epoch)).await.map_err(|_| Error::ShardGone)?;
+        let cut = tokio::task::spawn_blocking(move || log.lock().truncate_through(epoch))
+            .await
+            .map_err(|_| Error::ShardGone)?;
         match cut {
             // The log stays longer than it must; the next commit point cuts it.
-            Err(error) if error.retryable() => tracing::warn!(%error, pause = ?RETRY_FIRST, "the local log could not be cut"),
+            Err(error) if error.retryable() => {
+                tracing::warn!(%error, pause = ?RETRY_FIRST, "the local log could not be cut")
+            }
             outcome => outcome?,
         }
         Ok(())
     }
 
     pub(super) fn schema_of(&self, id: ObjectId) -> Result<SchemaRef, Error> {
-        Ok(Arc::clone(&self.collections.get(&id).ok_or(Error::UnknownObject(id))?.description.schema))
+        Ok(Arc::clone(
+            &self
+                .collections
+                .get(&id)
+                .ok_or(Error::UnknownObject(id))?
+                .description
+                .schema,
+        ))
     }
 }
 
 fn position_row(schema: &SchemaRef, position: u64) -> Result<RecordBatch, Error> {
     let column: ArrayRef = Arc::new(UInt64Array::from(vec![position]));
-    RecordBatch::try_new(Arc::clone(schema), vec![column]).map_err(|error| Error::Protocol(format!("progress relation: {error}")))
+    RecordBatch::try_new(Arc::clone(schema), vec![column])
+        .map_err(|error| Error::Protocol(format!("progress relation: {error}")))
 }

@@ -29,9 +29,18 @@ enum Place {
 
 impl Engine {
     /// Completes the updates among `changes`, all of one table and epoch and in order, that changed a key.
-    pub(super) async fn complete_key_changes(&self, table: ObjectId, changes: Vec<SourceChanges>) -> Result<Vec<SourceChanges>, Error> {
-        let key = self.collections.get(&table).and_then(|collection| collection.description.key.clone());
-        let (Some(key), true) = (key, has_candidates(&changes)) else { return Ok(changes) };
+    pub(super) async fn complete_key_changes(
+        &self,
+        table: ObjectId,
+        changes: Vec<SourceChanges>,
+    ) -> Result<Vec<SourceChanges>, Error> {
+        let key = self
+            .collections
+            .get(&table)
+            .and_then(|collection| collection.description.key.clone());
+        let (Some(key), true) = (key, has_candidates(&changes)) else {
+            return Ok(changes);
+        };
         let mut completed = Vec::new();
         for changes in merge(changes)? {
             let wanted = wanted_keys(&changes);
@@ -40,9 +49,16 @@ impl Engine {
                 RecordBatch::new_empty(changes.rows.schema())
             } else {
                 let keys = select(&take_rows(&changes.rows, &UInt32Array::from(wanted))?, &key)?;
-                let found = self.shards.on_each(move |_, shard| shard.lookup(table, &keys)).await?;
-                let found = found.into_iter().map(|found| Ok(found?.0)).collect::<Result<Vec<_>, Error>>()?;
-                arrow_select::concat::concat_batches(&changes.rows.schema(), &found).map_err(TypeError::from)?
+                let found = self
+                    .shards
+                    .on_each(move |_, shard| shard.lookup(table, &keys))
+                    .await?;
+                let found = found
+                    .into_iter()
+                    .map(|found| Ok(found?.0))
+                    .collect::<Result<Vec<_>, Error>>()?;
+                arrow_select::concat::concat_batches(&changes.rows.schema(), &found)
+                    .map_err(TypeError::from)?
             };
             completed.push(complete(changes, &key, &stored)?);
         }
@@ -60,7 +76,9 @@ fn has_candidates(changes: &[SourceChanges]) -> bool {
         !rows.is_empty()
             && (0_u32..).zip(&changes.ops).any(|(row, op)| {
                 let before = previous.replace(*op);
-                *op == SourceOp::Upsert && before == Some(SourceOp::DeleteByKey) && rows.contains(&row)
+                *op == SourceOp::Upsert
+                    && before == Some(SourceOp::DeleteByKey)
+                    && rows.contains(&row)
             })
     })
 }
@@ -78,11 +96,22 @@ fn merge(changes: Vec<SourceChanges>) -> Result<Vec<SourceChanges>, TypeError> {
     for run in runs {
         let Some(first) = run.first() else { continue };
         let schema = first.rows.schema();
-        let rows = arrow_select::concat::concat_batches(&schema, run.iter().map(|change| &change.rows))?;
-        let mut all = SourceChanges { rows: normalize_batch(&rows), ops: Vec::new(), unchanged: Vec::new(), truncate_before: first.truncate_before };
+        let rows =
+            arrow_select::concat::concat_batches(&schema, run.iter().map(|change| &change.rows))?;
+        let mut all = SourceChanges {
+            rows: normalize_batch(&rows),
+            ops: Vec::new(),
+            unchanged: Vec::new(),
+            truncate_before: first.truncate_before,
+        };
         for change in run {
             let offset = u32::try_from(all.ops.len()).map_err(|_| too_many())?;
-            all.unchanged.extend(change.unchanged.into_iter().map(|(row, column)| (row + offset, column)));
+            all.unchanged.extend(
+                change
+                    .unchanged
+                    .into_iter()
+                    .map(|(row, column)| (row + offset, column)),
+            );
             all.ops.extend(change.ops);
         }
         merged.push(all);
@@ -103,9 +132,17 @@ fn wanted_keys(changes: &SourceChanges) -> Vec<u32> {
 }
 
 /// Fills the cells of candidates that changed their key. `stored`: the collection's rows with the keys of [`wanted_keys`].
-fn complete(changes: SourceChanges, key: &[usize], stored: &RecordBatch) -> Result<SourceChanges, TypeError> {
+fn complete(
+    changes: SourceChanges,
+    key: &[usize],
+    stored: &RecordBatch,
+) -> Result<SourceChanges, TypeError> {
     let keys = select(&changes.rows, key)?;
-    let converter = RowConverter::new(keys.iter().map(|key| SortField::new(key.data_type().clone())).collect())?;
+    let converter = RowConverter::new(
+        keys.iter()
+            .map(|key| SortField::new(key.data_type().clone()))
+            .collect(),
+    )?;
     let stored_keys = converter.convert_columns(&select(stored, key)?)?;
     let keys = converter.convert_columns(&keys)?;
     // The row that each key has at the point that is looked at; a key that is not here was not looked up or has no row.
@@ -115,7 +152,10 @@ fn complete(changes: SourceChanges, key: &[usize], stored: &RecordBatch) -> Resu
     }
     let mut unchanged: HashMap<usize, Vec<u16>> = HashMap::new();
     for (row, column) in &changes.unchanged {
-        unchanged.entry(usize::try_from(*row).map_err(|_| too_many())?).or_default().push(*column);
+        unchanged
+            .entry(usize::try_from(*row).map_err(|_| too_many())?)
+            .or_default()
+            .push(*column);
     }
     // Where the values of unchanged cells are, and which rows are to be filled.
     let mut places: HashMap<(usize, u16), Place> = HashMap::new();
@@ -133,7 +173,9 @@ fn complete(changes: SourceChanges, key: &[usize], stored: &RecordBatch) -> Resu
                 for column in unchanged.get(&row).into_iter().flatten() {
                     let Some(from) = from else { continue };
                     let place = match from {
-                        Place::Changed(other) => places.get(&(other, *column)).copied().unwrap_or(from),
+                        Place::Changed(other) => {
+                            places.get(&(other, *column)).copied().unwrap_or(from)
+                        }
                         Place::Stored(_) => from,
                     };
                     places.insert((row, *column), place);
@@ -148,21 +190,38 @@ fn complete(changes: SourceChanges, key: &[usize], stored: &RecordBatch) -> Resu
 }
 
 /// Puts the values at `places` into the rows of `filled`.
-fn fill(mut changes: SourceChanges, stored: &RecordBatch, places: &HashMap<(usize, u16), Place>, filled: &HashSet<usize>) -> Result<SourceChanges, TypeError> {
+fn fill(
+    mut changes: SourceChanges,
+    stored: &RecordBatch,
+    places: &HashMap<(usize, u16), Place>,
+    filled: &HashSet<usize>,
+) -> Result<SourceChanges, TypeError> {
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(changes.rows.num_columns());
-    for ((number, column), stored) in itertools::zip_eq((0_u16..).zip(changes.rows.columns()), stored.columns()) {
-        let place = |row: usize| match places.get(&(row, number)).filter(|_| filled.contains(&row)) {
+    for ((number, column), stored) in
+        itertools::zip_eq((0_u16..).zip(changes.rows.columns()), stored.columns())
+    {
+        let place = |row: usize| match places.get(&(row, number)).filter(|_| filled.contains(&row))
+        {
             Some(Place::Stored(row)) => (1, *row),
             Some(Place::Changed(row)) => (0, *row),
             None => (0, row),
         };
         let indices: Vec<(usize, usize)> = (0..column.len()).map(place).collect();
-        let moved = indices.iter().enumerate().any(|(row, place)| *place != (0, row));
+        let moved = indices
+            .iter()
+            .enumerate()
+            .any(|(row, place)| *place != (0, row));
         let column = Arc::clone(column);
-        columns.push(if moved { arrow_select::interleave::interleave(&[column.as_ref(), stored.as_ref()], &indices)? } else { column });
+        columns.push(if moved {
+            arrow_select::interleave::interleave(&[column.as_ref(), stored.as_ref()], &indices)?
+        } else {
+            column
+        });
     }
     changes.rows = RecordBatch::try_new(changes.rows.schema(), columns)?;
-    changes.unchanged.retain(|(row, _)| usize::try_from(*row).is_ok_and(|row| !filled.contains(&row)));
+    changes
+        .unchanged
+        .retain(|(row, _)| usize::try_from(*row).is_ok_and(|row| !filled.contains(&row)));
     Ok(changes)
 }
 

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use flowstone_dataflow::{partition_columns, partition_delta};
-use flowstone_proto::message::{RequestError, RequestId, ResultMessage, CollectionDescription, CollectionKind, DataflowDescription, Export, Response, SourceDescription, SourceTable};
+use flowstone_proto::message::{
+    CollectionDescription, CollectionKind, DataflowDescription, Export, RequestError, RequestId,
+    Response, ResultMessage, SourceDescription, SourceTable,
+};
 use flowstone_types::{DeltaBatch, Epoch, ObjectId};
 use futures::StreamExt;
 
@@ -13,12 +16,27 @@ use crate::write::TableInfo;
 
 impl Engine {
     /// Creates a collection; one that was committed before is brought back to its version at the commit point and loaded.
-    pub(super) async fn create_collection(&mut self, description: CollectionDescription) -> Result<(), Error> {
-        let (id, schema, key) = (description.id, Arc::clone(&description.schema), description.key.clone());
-        self.delta.create(id, &description.name, Arc::clone(&schema)).await?;
+    pub(super) async fn create_collection(
+        &mut self,
+        description: CollectionDescription,
+    ) -> Result<(), Error> {
+        let (id, schema, key) = (
+            description.id,
+            Arc::clone(&description.schema),
+            description.key.clone(),
+        );
+        self.delta
+            .create(id, &description.name, Arc::clone(&schema))
+            .await?;
         self.delta.roll_back(id, description.delta_version).await?;
         let (shard_schema, shard_key) = (Arc::clone(&schema), key.clone());
-        for created in self.shards.on_each(move |_, shard| shard.create_collection(id, Arc::clone(&shard_schema), shard_key.clone())).await? {
+        for created in self
+            .shards
+            .on_each(move |_, shard| {
+                shard.create_collection(id, Arc::clone(&shard_schema), shard_key.clone())
+            })
+            .await?
+        {
             created?;
         }
         if let Some(version) = description.delta_version
@@ -27,24 +45,59 @@ impl Engine {
             self.load_collection(&description, version).await?;
         }
         let mut infos = (*self.infos).clone();
-        infos.insert(id, TableInfo { name: description.name.rsplit('.').next().unwrap_or_default().to_owned(), schema });
+        infos.insert(
+            id,
+            TableInfo {
+                name: description
+                    .name
+                    .rsplit('.')
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
+                schema,
+            },
+        );
         self.infos = Arc::new(infos);
-        self.collections.insert(id, Collection { description, readable_from: Epoch::MIN });
+        self.collections.insert(
+            id,
+            Collection {
+                description,
+                readable_from: Epoch::MIN,
+            },
+        );
         Ok(())
     }
 
-    async fn load_collection(&self, description: &CollectionDescription, version: i64) -> Result<(), Error> {
+    async fn load_collection(
+        &self,
+        description: &CollectionDescription,
+        version: i64,
+    ) -> Result<(), Error> {
         let (id, epoch) = (description.id, self.last_run);
-        let columns = partition_columns(description.key.as_deref(), description.schema.fields().len());
-        let mut rows = self.delta.load(id, version, Arc::clone(&description.schema)).await?;
+        let columns = partition_columns(
+            description.key.as_deref(),
+            description.schema.fields().len(),
+        );
+        let mut rows = self
+            .delta
+            .load(id, version, Arc::clone(&description.schema))
+            .await?;
         let mut loaded = 0;
         while let Some(batch) = rows.next().await {
             let batch = batch?;
             loaded += batch.num_rows();
-            let parts = partition_delta(&DeltaBatch::insert(batch, epoch), &columns, self.shards.count())?;
+            let parts = partition_delta(
+                &DeltaBatch::insert(batch, epoch),
+                &columns,
+                self.shards.count(),
+            )?;
             let outcomes = self
                 .shards
-                .on_each(move |index, shard| parts.get(index).map_or(Ok(()), |part| shard.load_collection(id, &part.rows, epoch)))
+                .on_each(move |index, shard| {
+                    parts
+                        .get(index)
+                        .map_or(Ok(()), |part| shard.load_collection(id, &part.rows, epoch))
+                })
                 .await?;
             for outcome in outcomes {
                 outcome?;
@@ -55,13 +108,31 @@ impl Engine {
     }
 
     pub(super) fn create_source(&mut self, description: SourceDescription) {
-        let handle = flowstone_ingest::start(description.clone(), self.source_context(&description));
-        let source = Source { handle, progress: description.resume_from, bound: std::collections::VecDeque::new(), description };
+        let handle =
+            flowstone_ingest::start(description.clone(), self.source_context(&description));
+        let source = Source {
+            handle,
+            progress: description.resume_from,
+            bound: std::collections::VecDeque::new(),
+            description,
+        };
         self.sources.insert(source.description.id, source);
     }
 
-    pub(super) async fn add_source_tables(&mut self, id: ObjectId, tables: Vec<SourceTable>) -> Result<(), Error> {
-        let schemas = tables.iter().filter_map(|table| Some((table.id, Arc::clone(&self.collections.get(&table.id)?.description.schema)))).collect();
+    pub(super) async fn add_source_tables(
+        &mut self,
+        id: ObjectId,
+        tables: Vec<SourceTable>,
+    ) -> Result<(), Error> {
+        let schemas = tables
+            .iter()
+            .filter_map(|table| {
+                Some((
+                    table.id,
+                    Arc::clone(&self.collections.get(&table.id)?.description.schema),
+                ))
+            })
+            .collect();
         let source = self.sources.get_mut(&id).ok_or(Error::UnknownObject(id))?;
         source.description.tables.extend(tables.iter().cloned());
         source.handle.add_tables(tables, schemas).await;
@@ -69,16 +140,26 @@ impl Engine {
     }
 
     /// Creates and hydrates a dataflow. What it computes from its inputs as of the last epoch run is its first output.
-    pub(super) async fn create_dataflow(&mut self, description: DataflowDescription) -> Result<(), Error> {
+    pub(super) async fn create_dataflow(
+        &mut self,
+        description: DataflowDescription,
+    ) -> Result<(), Error> {
         let id = description.id;
         let rendered = description.clone();
-        for created in self.shards.on_each(move |_, shard| shard.create_dataflow(&rendered)).await? {
+        for created in self
+            .shards
+            .on_each(move |_, shard| shard.create_dataflow(&rendered))
+            .await?
+        {
             created?;
         }
         let outputs = self.shards.hydrate(vec![id], self.last_run).await?;
         match description.export {
             Export::Collection => {
-                let collection = self.collections.get_mut(&id).ok_or(Error::UnknownObject(id))?;
+                let collection = self
+                    .collections
+                    .get_mut(&id)
+                    .ok_or(Error::UnknownObject(id))?;
                 collection.readable_from = self.last_run;
                 // A view whose content at the commit point is on disk computes the same content again: it is not written twice.
                 if collection.description.delta_version.is_none() {
@@ -86,7 +167,12 @@ impl Engine {
                 }
             }
             Export::Index { .. } => {
-                self.indexes.insert(id, Index { readable_from: self.last_run });
+                self.indexes.insert(
+                    id,
+                    Index {
+                        readable_from: self.last_run,
+                    },
+                );
             }
         }
         self.respond(Response::Hydrated { id }).await;
@@ -128,8 +214,12 @@ impl Engine {
 
     /// Ends the subscriptions that read what is about to go, and tells their clients why.
     async fn end_subscriptions_to(&mut self, objects: &[ObjectId]) -> Result<(), Error> {
-        let readers: Vec<RequestId> =
-            self.subscriptions.iter().filter(|(_, subscription)| subscription.reads_any(objects)).map(|(request, _)| *request).collect();
+        let readers: Vec<RequestId> = self
+            .subscriptions
+            .iter()
+            .filter(|(_, subscription)| subscription.reads_any(objects))
+            .map(|(request, _)| *request)
+            .collect();
         for request in readers {
             if let Some(subscription) = self.subscriptions.get_mut(&request) {
                 subscription.end(ResultMessage::Failed(RequestError::Dropped));

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use flowstone_dataflow::Snapshot;
 use flowstone_functions::codec;
 use flowstone_functions::tables::{CollectionTable, ScanTarget};
-use flowstone_proto::message::{Peek, ReadAt, RequestError, RequestId, ResultMessage, StageWrite, Subscribe, WriteOperation};
+use flowstone_proto::message::{
+    Peek, ReadAt, RequestError, RequestId, ResultMessage, StageWrite, Subscribe, WriteOperation,
+};
 use flowstone_proto::plan::QueryPlan;
 use flowstone_types::{Epoch, ObjectId};
 use parking_lot::Mutex;
@@ -55,23 +57,41 @@ impl Engine {
         let system: BTreeSet<ObjectId> = peek.system.iter().map(|relation| relation.id).collect();
         let mut since = Epoch::MIN;
         for id in reads.iter().filter(|id| !system.contains(id)) {
-            let Some(from) = self.readable_from(*id) else { return Readiness::Never(RequestError::Dropped) };
+            let Some(from) = self.readable_from(*id) else {
+                return Readiness::Never(RequestError::Dropped);
+            };
             since = since.max(from);
         }
         match peek.at {
-            ReadAt::AtLeast(epoch) if self.durable >= epoch.max(since) => Readiness::At(self.durable),
-            ReadAt::Exactly(epoch) if epoch < since => Readiness::Never(RequestError::SinceAdvanced { asked: epoch, since }),
+            ReadAt::AtLeast(epoch) if self.durable >= epoch.max(since) => {
+                Readiness::At(self.durable)
+            }
+            ReadAt::Exactly(epoch) if epoch < since => {
+                Readiness::Never(RequestError::SinceAdvanced {
+                    asked: epoch,
+                    since,
+                })
+            }
             ReadAt::Exactly(epoch) if self.durable >= epoch => Readiness::At(epoch),
             ReadAt::AtLeast(_) | ReadAt::Exactly(_) => Readiness::Wait,
         }
     }
 
     fn readable_from(&self, id: ObjectId) -> Option<Epoch> {
-        let collection = self.collections.get(&id).map(|collection| collection.readable_from);
+        let collection = self
+            .collections
+            .get(&id)
+            .map(|collection| collection.readable_from);
         collection.or_else(|| self.indexes.get(&id).map(|index| index.readable_from))
     }
 
-    async fn start_peek(&mut self, peek: Peek, reads: &[ObjectId], epoch: Epoch, results: mpsc::Sender<ResultMessage>) -> Result<(), Error> {
+    async fn start_peek(
+        &mut self,
+        peek: Peek,
+        reads: &[ObjectId],
+        epoch: Epoch,
+        results: mpsc::Sender<ResultMessage>,
+    ) -> Result<(), Error> {
         let tables = match self.freeze(reads, epoch).await? {
             Ok(tables) => tables,
             Err(error) => {
@@ -98,8 +118,16 @@ impl Engine {
     }
 
     /// Snapshots of the collections among `ids` (others are relations of the system catalog) at `epoch`.
-    async fn freeze(&self, ids: &[ObjectId], epoch: Epoch) -> Result<Result<Tables, RequestError>, Error> {
-        let ids: Vec<ObjectId> = ids.iter().copied().filter(|id| self.readable_from(*id).is_some()).collect();
+    async fn freeze(
+        &self,
+        ids: &[ObjectId],
+        epoch: Epoch,
+    ) -> Result<Result<Tables, RequestError>, Error> {
+        let ids: Vec<ObjectId> = ids
+            .iter()
+            .copied()
+            .filter(|id| self.readable_from(*id).is_some())
+            .collect();
         let mut tables = Tables::default();
         if ids.is_empty() {
             return Ok(Ok(tables));
@@ -108,18 +136,35 @@ impl Engine {
         let mut shards = Vec::with_capacity(self.shards.count());
         for shard in self
             .shards
-            .on_each(move |_, shard| asked.iter().map(|id| shard.snapshot(*id, epoch)).collect::<Result<Vec<Snapshot>, _>>())
+            .on_each(move |_, shard| {
+                asked
+                    .iter()
+                    .map(|id| shard.snapshot(*id, epoch))
+                    .collect::<Result<Vec<Snapshot>, _>>()
+            })
             .await?
         {
             match shard {
-                Ok(snapshots) => shards.push(snapshots.into_iter().map(Arc::new).collect::<Vec<_>>()),
-                Err(flowstone_dataflow::Error::SinceAdvanced { epoch, since }) => return Ok(Err(RequestError::SinceAdvanced { asked: epoch, since })),
+                Ok(snapshots) => {
+                    shards.push(snapshots.into_iter().map(Arc::new).collect::<Vec<_>>())
+                }
+                Err(flowstone_dataflow::Error::SinceAdvanced { epoch, since }) => {
+                    return Ok(Err(RequestError::SinceAdvanced {
+                        asked: epoch,
+                        since,
+                    }));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         for (index, id) in ids.into_iter().enumerate() {
-            let parts: Vec<_> = shards.iter().filter_map(|shard| shard.get(index).cloned()).collect();
-            let Some(schema) = parts.first().map(|part| Arc::clone(&part.schema)) else { continue };
+            let parts: Vec<_> = shards
+                .iter()
+                .filter_map(|shard| shard.get(index).cloned())
+                .collect();
+            let Some(schema) = parts.first().map(|part| Arc::clone(&part.schema)) else {
+                continue;
+            };
             if let Err(error) = tables.insert(id, schema, parts) {
                 return Ok(Err(error));
             }
@@ -134,7 +179,9 @@ impl Engine {
         for operation in &write.operations {
             match operation {
                 WriteOperation::InsertRows { .. } => {}
-                WriteOperation::Insert { query, .. } | WriteOperation::Delete { query, .. } | WriteOperation::Update { query, .. } => match reads(query) {
+                WriteOperation::Insert { query, .. }
+                | WriteOperation::Delete { query, .. }
+                | WriteOperation::Update { query, .. } => match reads(query) {
                     Ok(reads) => ids.extend(reads),
                     Err(error) => unreadable = Some(error),
                 },
@@ -146,40 +193,69 @@ impl Engine {
             Some(error) => Err(error),
             None => self.freeze(&ids, self.last_run).await?,
         };
-        let (infos, runner, events) = (Arc::clone(&self.infos), self.runner.clone(), self.event_sender.clone());
+        let (infos, runner, events) = (
+            Arc::clone(&self.infos),
+            self.runner.clone(),
+            self.event_sender.clone(),
+        );
         let request = write.write;
         let task = self.runner.compute().spawn(async move {
             let result: Result<StagedWrite, RequestError> = match tables {
                 Ok(tables) => stage(&write, &tables, &infos, &runner).await,
                 Err(error) => Err(error),
             };
-            drop(events.send(Event::Staged { write: request, result }).await);
+            drop(
+                events
+                    .send(Event::Staged {
+                        write: request,
+                        result,
+                    })
+                    .await,
+            );
         });
         self.staging.insert(request, task.abort_handle());
         Ok(())
     }
 
     pub(super) async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), Error> {
-        let Some(results) = self.results.take(subscribe.request) else { return Ok(()) };
+        let Some(results) = self.results.take(subscribe.request) else {
+            return Ok(());
+        };
         if let Some(as_of) = subscribe.as_of
             && as_of < self.last_run
         {
-            fail(results, RequestError::SinceAdvanced { asked: as_of, since: self.last_run });
+            fail(
+                results,
+                RequestError::SinceAdvanced {
+                    asked: as_of,
+                    since: self.last_run,
+                },
+            );
             return Ok(());
         }
         let id = ObjectId::Transient(subscribe.request.0);
-        if subscribe.plan.collections().iter().any(|id| self.readable_from(*id).is_none()) {
+        if subscribe
+            .plan
+            .collections()
+            .iter()
+            .any(|id| self.readable_from(*id).is_none())
+        {
             fail(results, RequestError::Dropped);
             return Ok(());
         }
         let reads = subscribe.plan.collections();
         let plan = subscribe.plan;
-        for created in self.shards.on_each(move |_, shard| shard.create_subscription(id, &plan)).await? {
+        for created in self
+            .shards
+            .on_each(move |_, shard| shard.create_subscription(id, &plan))
+            .await?
+        {
             created?;
         }
         let outputs = self.shards.hydrate(vec![id], self.last_run).await?;
         let runtime = tokio::runtime::Handle::current();
-        let subscription = Subscription::start(results, reads, self.last_run, subscribe.up_to, &runtime);
+        let subscription =
+            Subscription::start(results, reads, self.last_run, subscribe.up_to, &runtime);
         self.subscriptions.insert(subscribe.request, subscription);
         if subscribe.snapshot {
             self.absorb(outputs, None);
@@ -197,7 +273,9 @@ impl Engine {
     pub(super) async fn end_subscription(&mut self, request: RequestId) -> Result<(), Error> {
         if self.subscriptions.remove(&request).is_some() {
             let id = ObjectId::Transient(request.0);
-            self.shards.on_each(move |_, shard| shard.drop_object(id)).await?;
+            self.shards
+                .on_each(move |_, shard| shard.drop_object(id))
+                .await?;
         }
         Ok(())
     }
@@ -206,7 +284,11 @@ impl Engine {
         if let Some(task) = self.running_peeks.remove(&request) {
             task.abort();
         }
-        if let Some(position) = self.waiting_peeks.iter().position(|(peek, _)| peek.request == request) {
+        if let Some(position) = self
+            .waiting_peeks
+            .iter()
+            .position(|(peek, _)| peek.request == request)
+        {
             let (_, results) = self.waiting_peeks.swap_remove(position);
             fail(results, RequestError::Cancelled);
         }
@@ -230,7 +312,9 @@ fn reads(query: &QueryPlan) -> Result<Vec<ObjectId>, RequestError> {
             }
             return Ok(Arc::new(CollectionTable::new(id, schema)));
         }
-        Err(datafusion::common::DataFusionError::Internal(format!("scan of {target} outside of a recomputed operator")))
+        Err(datafusion::common::DataFusionError::Internal(format!(
+            "scan of {target} outside of a recomputed operator"
+        )))
     })
     .map_err(internal)?;
     Ok(found.into_inner())

@@ -20,8 +20,15 @@ pub(crate) enum Type {
     Text,
 }
 
-const TYPES: [Type; 7] =
-    [Type::Int, Type::Bigint, Type::Numeric, Type::Float, Type::Bool, Type::Date, Type::Text];
+const TYPES: [Type; 7] = [
+    Type::Int,
+    Type::Bigint,
+    Type::Numeric,
+    Type::Float,
+    Type::Bool,
+    Type::Date,
+    Type::Text,
+];
 
 impl Type {
     const fn sql(self) -> &'static str {
@@ -72,7 +79,11 @@ type Scope = [Column];
 
 impl Generator {
     pub(crate) const fn new(rng: ChaCha8Rng) -> Self {
-        Self { rng, tables: Vec::new(), aliases: 0 }
+        Self {
+            rng,
+            tables: Vec::new(),
+            aliases: 0,
+        }
     }
 
     fn below(&mut self, bound: usize) -> usize {
@@ -109,11 +120,16 @@ impl Generator {
             let columns: Vec<Column> = types
                 .into_iter()
                 .enumerate()
-                .map(|(place, r#type)| Column { name: format!("x{place}"), r#type })
+                .map(|(place, r#type)| Column {
+                    name: format!("x{place}"),
+                    r#type,
+                })
                 .collect();
             let name = format!("t{table}");
-            let list: Vec<String> =
-                columns.iter().map(|column| format!("{} {}", column.name, column.r#type.sql())).collect();
+            let list: Vec<String> = columns
+                .iter()
+                .map(|column| format!("{} {}", column.name, column.r#type.sql()))
+                .collect();
             statements.push(format!("CREATE TABLE {name} ({})", list.join(", ")));
             self.tables.push(Table { name, columns });
         }
@@ -133,17 +149,31 @@ impl Generator {
     }
 
     fn insert(&mut self, table: usize, rows: usize) -> String {
-        let types: Vec<Type> = self.tables[table].columns.iter().map(|column| column.r#type).collect();
+        let types: Vec<Type> = self.tables[table]
+            .columns
+            .iter()
+            .map(|column| column.r#type)
+            .collect();
         let values: Vec<String> = (0..rows)
             .map(|_| {
                 let row: Vec<String> = types
                     .iter()
-                    .map(|r#type| if self.chance(15) { "NULL".to_owned() } else { self.literal(*r#type) })
+                    .map(|r#type| {
+                        if self.chance(15) {
+                            "NULL".to_owned()
+                        } else {
+                            self.literal(*r#type)
+                        }
+                    })
                     .collect();
                 format!("({})", row.join(", "))
             })
             .collect();
-        format!("INSERT INTO {} VALUES {}", self.tables[table].name, values.join(", "))
+        format!(
+            "INSERT INTO {} VALUES {}",
+            self.tables[table].name,
+            values.join(", ")
+        )
     }
 
     /// One step: one statement, or several in one transaction.
@@ -166,7 +196,10 @@ impl Generator {
                 let column = scope[self.below(scope.len())].clone();
                 let value = self.expr(column.r#type, &scope, 1);
                 let condition = self.condition(&scope, 1);
-                vec![format!("UPDATE {name} SET {} = {value} WHERE {condition}", column.name)]
+                vec![format!(
+                    "UPDATE {name} SET {} = {value} WHERE {condition}",
+                    column.name
+                )]
             }
             7 => {
                 let column = scope[self.below(scope.len())].name.clone();
@@ -186,28 +219,49 @@ impl Generator {
 
     fn literal(&mut self, r#type: Type) -> String {
         match r#type {
-            Type::Int => self.pick(&["0", "1", "2", "3", "4", "5", "-1", "-2"]).to_owned(),
-            Type::Bigint => self.pick(&["0", "1", "2", "3", "7", "-4", "5000000000"]).to_owned(),
-            Type::Numeric => self.pick(&["0", "1.00", "1.5", "2.25", "-3.10", "10.01", "99.99"]).to_owned(),
+            Type::Int => self
+                .pick(&["0", "1", "2", "3", "4", "5", "-1", "-2"])
+                .to_owned(),
+            Type::Bigint => self
+                .pick(&["0", "1", "2", "3", "7", "-4", "5000000000"])
+                .to_owned(),
+            Type::Numeric => self
+                .pick(&["0", "1.00", "1.5", "2.25", "-3.10", "10.01", "99.99"])
+                .to_owned(),
             Type::Float => self
                 .pick(&[
-                    "0::float8", "'-0'::float8", "1.5::float8", "-2.25::float8", "3::float8", "0.25::float8",
-                    "'NaN'::float8", "'Infinity'::float8", "'-Infinity'::float8",
+                    "0::float8",
+                    "'-0'::float8",
+                    "1.5::float8",
+                    "-2.25::float8",
+                    "3::float8",
+                    "0.25::float8",
+                    "'NaN'::float8",
+                    "'Infinity'::float8",
+                    "'-Infinity'::float8",
                 ])
                 .to_owned(),
             Type::Bool => self.pick(&["true", "false"]).to_owned(),
             Type::Date => self
                 .pick(&[
-                    "date '2024-02-28'", "date '2024-02-29'", "date '2024-03-01'", "date '1999-12-31'",
+                    "date '2024-02-28'",
+                    "date '2024-02-29'",
+                    "date '2024-03-01'",
+                    "date '1999-12-31'",
                     "date '2026-01-01'",
                 ])
                 .to_owned(),
-            Type::Text => self.pick(&["'a'", "'b'", "'A'", "''", "'ab'", "' b'", "'é'", "'a%'"]).to_owned(),
+            Type::Text => self
+                .pick(&["'a'", "'b'", "'A'", "''", "'ab'", "' b'", "'é'", "'a%'"])
+                .to_owned(),
         }
     }
 
     fn column(&mut self, r#type: Type, scope: &Scope) -> Option<String> {
-        let fitting: Vec<&Column> = scope.iter().filter(|column| column.r#type == r#type).collect();
+        let fitting: Vec<&Column> = scope
+            .iter()
+            .filter(|column| column.r#type == r#type)
+            .collect();
         if fitting.is_empty() {
             return None;
         }
@@ -255,14 +309,20 @@ impl Generator {
         match self.below(7) {
             0 => {
                 let condition = self.condition(scope, depth);
-                let (yes, no) = (self.expr(r#type, scope, depth), self.expr(r#type, scope, depth));
+                let (yes, no) = (
+                    self.expr(r#type, scope, depth),
+                    self.expr(r#type, scope, depth),
+                );
                 if self.chance(20) {
                     return format!("CASE WHEN {condition} THEN {yes} END");
                 }
                 format!("CASE WHEN {condition} THEN {yes} ELSE {no} END")
             }
             1 => {
-                let (first, second) = (self.expr(r#type, scope, depth), self.expr(r#type, scope, depth));
+                let (first, second) = (
+                    self.expr(r#type, scope, depth),
+                    self.expr(r#type, scope, depth),
+                );
                 format!("COALESCE({first}, {second})")
             }
             2 => {
@@ -322,7 +382,10 @@ impl Generator {
             },
             Type::Text => match self.below(6) {
                 0 | 1 => format!("({left} || {})", self.leaf(r#type, scope)),
-                2 => format!("{}({left})", self.pick(&["upper", "lower", "trim", "reverse"])),
+                2 => format!(
+                    "{}({left})",
+                    self.pick(&["upper", "lower", "trim", "reverse"])
+                ),
                 3 => format!("substr({left}, {})", self.pick(&["1, 1", "2", "0, 2"])),
                 4 => format!("replace({left}, 'a', 'xy')"),
                 _ => {
@@ -344,7 +407,10 @@ impl Generator {
     /// A boolean expression that never fails.
     fn condition(&mut self, scope: &Scope, depth: usize) -> String {
         if depth > 0 && self.chance(35) {
-            let (left, right) = (self.condition(scope, depth - 1), self.condition(scope, depth - 1));
+            let (left, right) = (
+                self.condition(scope, depth - 1),
+                self.condition(scope, depth - 1),
+            );
             return match self.below(5) {
                 0 => format!("(NOT {left})"),
                 1 | 2 => format!("({left} AND {right})"),
@@ -363,28 +429,53 @@ impl Generator {
             1 => format!("({left} IS NOT NULL)"),
             2 => {
                 let other = self.leaf(r#type, scope);
-                format!("({left} IS {}DISTINCT FROM {other})", self.pick(&["", "NOT "]))
+                format!(
+                    "({left} IS {}DISTINCT FROM {other})",
+                    self.pick(&["", "NOT "])
+                )
             }
             3 => {
-                let list: Vec<String> = (0..1 + self.below(3)).map(|_| self.leaf(r#type, scope)).collect();
-                format!("({left} {}IN ({}))", self.pick(&["", "NOT "]), list.join(", "))
+                let list: Vec<String> = (0..1 + self.below(3))
+                    .map(|_| self.leaf(r#type, scope))
+                    .collect();
+                format!(
+                    "({left} {}IN ({}))",
+                    self.pick(&["", "NOT "]),
+                    list.join(", ")
+                )
             }
             4 if r#type != Type::Bool => {
                 let (low, high) = (self.leaf(r#type, scope), self.leaf(r#type, scope));
-                format!("({left} {}BETWEEN {low} AND {high})", self.pick(&["", "NOT "]))
+                format!(
+                    "({left} {}BETWEEN {low} AND {high})",
+                    self.pick(&["", "NOT "])
+                )
             }
             5 if r#type == Type::Text => {
-                format!("({left} {}LIKE {})", self.pick(&["", "NOT "]), self.pick(&["'a%'", "'%b'", "'_'", "'A%'"]))
+                format!(
+                    "({left} {}LIKE {})",
+                    self.pick(&["", "NOT "]),
+                    self.pick(&["'a%'", "'%b'", "'_'", "'A%'"])
+                )
             }
-            5 if r#type == Type::Bool => format!("({left} IS {})", self.pick(&["TRUE", "FALSE", "NOT TRUE", "UNKNOWN"])),
+            5 if r#type == Type::Bool => format!(
+                "({left} IS {})",
+                self.pick(&["TRUE", "FALSE", "NOT TRUE", "UNKNOWN"])
+            ),
             6 if r#type.is_number() => {
                 let other = [Type::Int, Type::Bigint, Type::Float][self.below(3)];
                 let right = self.leaf(other, scope);
-                format!("({left} {} {right})", self.pick(&["=", "<>", "<", "<=", ">", ">="]))
+                format!(
+                    "({left} {} {right})",
+                    self.pick(&["=", "<>", "<", "<=", ">", ">="])
+                )
             }
             _ => {
                 let right = self.expr(r#type, scope, inner);
-                format!("({left} {} {right})", self.pick(&["=", "=", "<>", "<", "<=", ">", ">="]))
+                format!(
+                    "({left} {} {right})",
+                    self.pick(&["=", "=", "<>", "<", "<=", ">", ">="])
+                )
             }
         }
     }
@@ -394,11 +485,26 @@ impl Generator {
         let int = self.leaf(Type::Int, scope);
         let other = self.leaf(Type::Int, scope);
         match self.below(5) {
-            0 => Column { name: format!("({int} / {other})"), r#type: Type::Int },
-            1 => Column { name: format!("({int} % NULLIF({other}, 5))"), r#type: Type::Int },
-            2 => Column { name: format!("({int} * 1000000000)"), r#type: Type::Int },
-            3 => Column { name: format!("({int} / {other}::numeric)"), r#type: Type::Numeric },
-            _ => Column { name: format!("({})::int", self.leaf(Type::Float, scope)), r#type: Type::Int },
+            0 => Column {
+                name: format!("({int} / {other})"),
+                r#type: Type::Int,
+            },
+            1 => Column {
+                name: format!("({int} % NULLIF({other}, 5))"),
+                r#type: Type::Int,
+            },
+            2 => Column {
+                name: format!("({int} * 1000000000)"),
+                r#type: Type::Int,
+            },
+            3 => Column {
+                name: format!("({int} / {other}::numeric)"),
+                r#type: Type::Numeric,
+            },
+            _ => Column {
+                name: format!("({})::int", self.leaf(Type::Float, scope)),
+                r#type: Type::Int,
+            },
         }
     }
 
@@ -413,10 +519,17 @@ impl Generator {
     fn failing_query(&mut self) -> Query {
         let (from, scope) = self.table();
         let column = self.failing(&scope);
-        let condition = if self.chance(50) { format!(" WHERE {}", self.condition(&scope, 1)) } else { String::new() };
+        let condition = if self.chance(50) {
+            format!(" WHERE {}", self.condition(&scope, 1))
+        } else {
+            String::new()
+        };
         match self.below(3) {
             0 => Query {
-                sql: format!("SELECT {} AS c0, {} AS c1 FROM {from}{condition}", scope[0].name, column.name),
+                sql: format!(
+                    "SELECT {} AS c0, {} AS c1 FROM {from}{condition}",
+                    scope[0].name, column.name
+                ),
                 types: vec![Type::Int, column.r#type],
             },
             1 => Query {
@@ -427,7 +540,10 @@ impl Generator {
                 types: vec![Type::Int, column.r#type],
             },
             _ => Query {
-                sql: format!("SELECT {} AS c0 FROM {from} WHERE {} > 1", scope[0].name, column.name),
+                sql: format!(
+                    "SELECT {} AS c0 FROM {from} WHERE {} > 1",
+                    scope[0].name, column.name
+                ),
                 types: vec![Type::Int],
             },
         }
@@ -440,7 +556,10 @@ impl Generator {
         let scope = self.tables[table]
             .columns
             .iter()
-            .map(|column| Column { name: format!("{alias}.{}", column.name), r#type: column.r#type })
+            .map(|column| Column {
+                name: format!("{alias}.{}", column.name),
+                r#type: column.r#type,
+            })
             .collect();
         (format!("{} AS {alias}", self.tables[table].name), scope)
     }
@@ -456,7 +575,10 @@ impl Generator {
             .types
             .iter()
             .enumerate()
-            .map(|(place, r#type)| Column { name: format!("{alias}.c{place}"), r#type: *r#type })
+            .map(|(place, r#type)| Column {
+                name: format!("{alias}.c{place}"),
+                r#type: *r#type,
+            })
             .collect();
         (format!("({}) AS {alias}", query.sql), scope)
     }
@@ -469,7 +591,10 @@ impl Generator {
                 return Some(format!("{} = {other}", column.name));
             }
         }
-        let (left, right) = (self.column(Type::Int, left)?, self.column(Type::Int, right)?);
+        let (left, right) = (
+            self.column(Type::Int, left)?,
+            self.column(Type::Int, right)?,
+        );
         Some(format!("{left} = {right}"))
     }
 
@@ -479,8 +604,18 @@ impl Generator {
         let joins = [0, 0, 0, 1, 1, 1, 2][self.below(7)];
         for _ in 0..joins {
             let (right, right_scope) = self.relation(depth.saturating_sub(1));
-            let kind = self.pick(&["JOIN", "JOIN", "JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]);
-            let Some(mut condition) = self.equality(&scope, &right_scope) else { continue };
+            let kind = self.pick(&[
+                "JOIN",
+                "JOIN",
+                "JOIN",
+                "LEFT JOIN",
+                "LEFT JOIN",
+                "RIGHT JOIN",
+                "FULL JOIN",
+            ]);
+            let Some(mut condition) = self.equality(&scope, &right_scope) else {
+                continue;
+            };
             if self.chance(30)
                 && let Some(second) = self.equality(&scope, &right_scope)
             {
@@ -518,32 +653,63 @@ impl Generator {
         let (from, inner) = self.table();
         match self.below(6) {
             0 | 1 => {
-                let Some(equality) = self.equality(outer, &inner) else { return "true".to_owned() };
-                let more = if self.chance(40) { format!(" AND {}", self.condition(&inner, 1)) } else { String::new() };
-                format!("{}EXISTS (SELECT 1 FROM {from} WHERE {equality}{more})", self.pick(&["", "NOT "]))
+                let Some(equality) = self.equality(outer, &inner) else {
+                    return "true".to_owned();
+                };
+                let more = if self.chance(40) {
+                    format!(" AND {}", self.condition(&inner, 1))
+                } else {
+                    String::new()
+                };
+                format!(
+                    "{}EXISTS (SELECT 1 FROM {from} WHERE {equality}{more})",
+                    self.pick(&["", "NOT "])
+                )
             }
             2 | 3 => {
                 let value = self.leaf(Type::Int, outer);
-                let Some(column) = self.column(Type::Int, &inner) else { return "true".to_owned() };
-                let more = if self.chance(40) { format!(" WHERE {}", self.condition(&inner, 1)) } else { String::new() };
-                format!("{value} {}IN (SELECT {column} FROM {from}{more})", self.pick(&["", "NOT "]))
+                let Some(column) = self.column(Type::Int, &inner) else {
+                    return "true".to_owned();
+                };
+                let more = if self.chance(40) {
+                    format!(" WHERE {}", self.condition(&inner, 1))
+                } else {
+                    String::new()
+                };
+                format!(
+                    "{value} {}IN (SELECT {column} FROM {from}{more})",
+                    self.pick(&["", "NOT "])
+                )
             }
             4 => {
                 let value = self.leaf(Type::Int, outer);
                 let argument = self.expr(Type::Int, &inner, 1);
-                format!("{value} {} (SELECT {}({argument}) FROM {from})", self.pick(&["<", ">=", "="]), self.pick(&["min", "max", "sum", "count"]))
+                format!(
+                    "{value} {} (SELECT {}({argument}) FROM {from})",
+                    self.pick(&["<", ">=", "="]),
+                    self.pick(&["min", "max", "sum", "count"])
+                )
             }
             _ => {
                 let value = self.leaf(Type::Int, outer);
-                let Some(equality) = self.equality(outer, &inner) else { return "true".to_owned() };
-                format!("{value} {} (SELECT {} FROM {from} WHERE {equality})", self.pick(&["<", ">=", "="]), self.pick(&["count(*)", "max(1)", "sum(2)"]))
+                let Some(equality) = self.equality(outer, &inner) else {
+                    return "true".to_owned();
+                };
+                format!(
+                    "{value} {} (SELECT {} FROM {from} WHERE {equality})",
+                    self.pick(&["<", ">=", "="]),
+                    self.pick(&["count(*)", "max(1)", "sum(2)"])
+                )
             }
         }
     }
 
     fn list(expressions: &[String]) -> String {
-        let items: Vec<String> =
-            expressions.iter().enumerate().map(|(place, expression)| format!("{expression} AS c{place}")).collect();
+        let items: Vec<String> = expressions
+            .iter()
+            .enumerate()
+            .map(|(place, expression)| format!("{expression} AS c{place}"))
+            .collect();
         items.join(", ")
     }
 
@@ -570,14 +736,23 @@ impl Generator {
         let mut types = self.types();
         types.push(scope[self.below(scope.len())].r#type);
         let filter = self.filter(&scope, depth);
-        let expressions: Vec<String> = types.iter().map(|r#type| self.expr(*r#type, &scope, 2)).collect();
-        Query { sql: format!("SELECT {} FROM {from}{filter}", Self::list(&expressions)), types }
+        let expressions: Vec<String> = types
+            .iter()
+            .map(|r#type| self.expr(*r#type, &scope, 2))
+            .collect();
+        Query {
+            sql: format!("SELECT {} FROM {from}{filter}", Self::list(&expressions)),
+            types,
+        }
     }
 
     fn of_types(&mut self, types: &[Type], depth: usize) -> String {
         let (from, scope) = self.relation(depth);
         let filter = self.filter(&scope, 0);
-        let expressions: Vec<String> = types.iter().map(|r#type| self.expr(*r#type, &scope, 1)).collect();
+        let expressions: Vec<String> = types
+            .iter()
+            .map(|r#type| self.expr(*r#type, &scope, 1))
+            .collect();
         format!("SELECT {} FROM {from}{filter}", Self::list(&expressions))
     }
 
@@ -588,9 +763,10 @@ impl Generator {
         let (call, result) = match self.below(9) {
             0 => ("count(*)".to_owned(), Type::Bigint),
             1 => (format!("count({distinct}{argument})"), Type::Bigint),
-            2 | 3 if r#type != Type::Bool => {
-                (format!("{}({distinct}{argument})", self.pick(&["min", "max"])), r#type)
-            }
+            2 | 3 if r#type != Type::Bool => (
+                format!("{}({distinct}{argument})", self.pick(&["min", "max"])),
+                r#type,
+            ),
             4..=6 if r#type.is_number() => {
                 let result = match r#type {
                     Type::Int => Type::Bigint,
@@ -600,16 +776,30 @@ impl Generator {
                 (format!("sum({distinct}{argument})"), result)
             }
             7 if r#type.is_number() => {
-                let result = if r#type == Type::Float { Type::Float } else { Type::Numeric };
+                let result = if r#type == Type::Float {
+                    Type::Float
+                } else {
+                    Type::Numeric
+                };
                 (format!("avg({distinct}{argument})"), result)
             }
             _ => {
                 let argument = self.condition(scope, 1);
-                (format!("{}({argument})", self.pick(&["bool_and", "bool_or"])), Type::Bool)
+                (
+                    format!("{}({argument})", self.pick(&["bool_and", "bool_or"])),
+                    Type::Bool,
+                )
             }
         };
-        let filter = if self.chance(25) { format!(" FILTER (WHERE {})", self.condition(scope, 1)) } else { String::new() };
-        Column { name: format!("{call}{filter}"), r#type: result }
+        let filter = if self.chance(25) {
+            format!(" FILTER (WHERE {})", self.condition(scope, 1))
+        } else {
+            String::new()
+        };
+        Column {
+            name: format!("{call}{filter}"),
+            r#type: result,
+        }
     }
 
     fn aggregate(&mut self, depth: usize) -> Query {
@@ -618,10 +808,15 @@ impl Generator {
         let keys: Vec<Column> = (0..self.below(3))
             .map(|_| {
                 let r#type = scope[self.below(scope.len())].r#type;
-                Column { name: self.expr(r#type, &scope, 1), r#type }
+                Column {
+                    name: self.expr(r#type, &scope, 1),
+                    r#type,
+                }
             })
             .collect();
-        let calls: Vec<Column> = (0..1 + self.below(3)).map(|_| self.aggregate_call(&scope)).collect();
+        let calls: Vec<Column> = (0..1 + self.below(3))
+            .map(|_| self.aggregate_call(&scope))
+            .collect();
         let group = if keys.is_empty() {
             String::new()
         } else {
@@ -631,14 +826,21 @@ impl Generator {
         let having = if self.chance(25) {
             let call = self.aggregate_call(&scope);
             let literal = self.literal(call.r#type);
-            format!(" HAVING {} {} {literal}", call.name, self.pick(&["<", ">=", "<>"]))
+            format!(
+                " HAVING {} {} {literal}",
+                call.name,
+                self.pick(&["<", ">=", "<>"])
+            )
         } else {
             String::new()
         };
         let columns: Vec<Column> = keys.into_iter().chain(calls).collect();
         let expressions: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
         Query {
-            sql: format!("SELECT {} FROM {from}{filter}{group}{having}", Self::list(&expressions)),
+            sql: format!(
+                "SELECT {} FROM {from}{filter}{group}{having}",
+                Self::list(&expressions)
+            ),
             types: columns.iter().map(|column| column.r#type).collect(),
         }
     }
@@ -658,7 +860,8 @@ impl Generator {
         let keys: Vec<String> = (0..first)
             .chain(places)
             .map(|place| {
-                let direction = self.pick(&["", "", " DESC", " ASC NULLS FIRST", " DESC NULLS LAST"]);
+                let direction =
+                    self.pick(&["", "", " DESC", " ASC NULLS FIRST", " DESC NULLS LAST"]);
                 format!("{}{direction}", place + 1)
             })
             .collect();
@@ -669,7 +872,9 @@ impl Generator {
         let query = self.plain(depth);
         let alias = self.alias();
         let order = self.order(query.types.len(), 1);
-        let columns: Vec<String> = (0..query.types.len()).map(|place| format!("{alias}.c{place}")).collect();
+        let columns: Vec<String> = (0..query.types.len())
+            .map(|place| format!("{alias}.c{place}"))
+            .collect();
         Query {
             sql: format!(
                 "SELECT DISTINCT ON ({}) {} FROM ({}) AS {alias} ORDER BY {order}",
@@ -682,11 +887,22 @@ impl Generator {
     }
 
     fn top(&mut self, depth: usize) -> Query {
-        let query = if self.chance(60) { self.plain(depth) } else { self.aggregate(depth) };
+        let query = if self.chance(60) {
+            self.plain(depth)
+        } else {
+            self.aggregate(depth)
+        };
         let order = self.order(query.types.len(), 0);
         let limit = 1 + self.below(4);
-        let offset = if self.chance(30) { format!(" OFFSET {}", 1 + self.below(2)) } else { String::new() };
-        Query { sql: format!("{} ORDER BY {order} LIMIT {limit}{offset}", query.sql), types: query.types }
+        let offset = if self.chance(30) {
+            format!(" OFFSET {}", 1 + self.below(2))
+        } else {
+            String::new()
+        };
+        Query {
+            sql: format!("{} ORDER BY {order} LIMIT {limit}{offset}", query.sql),
+            types: query.types,
+        }
     }
 
     fn set_operation(&mut self, depth: usize) -> Query {
@@ -694,7 +910,13 @@ impl Generator {
         let mut sql = self.of_types(&types, depth.saturating_sub(1));
         for _ in 0..1 + self.below(2) {
             let operation = self.pick(&[
-                "UNION", "UNION ALL", "UNION ALL", "EXCEPT", "EXCEPT ALL", "INTERSECT", "INTERSECT ALL",
+                "UNION",
+                "UNION ALL",
+                "UNION ALL",
+                "EXCEPT",
+                "EXCEPT ALL",
+                "INTERSECT",
+                "INTERSECT ALL",
             ]);
             let right = self.of_types(&types, 0);
             sql = format!("({sql}) {operation} ({right})");
@@ -709,12 +931,21 @@ impl Generator {
             .types
             .iter()
             .enumerate()
-            .map(|(place, r#type)| Column { name: format!("{alias}.c{place}"), r#type: *r#type })
+            .map(|(place, r#type)| Column {
+                name: format!("{alias}.c{place}"),
+                r#type: *r#type,
+            })
             .collect();
         let names: Vec<String> = scope.iter().map(|column| column.name.clone()).collect();
-        let partition = if self.chance(70) { format!("PARTITION BY {}", names[self.below(names.len())]) } else { String::new() };
-        let total: Vec<String> =
-            names.iter().map(|name| format!("{name}{}", self.pick(&["", " DESC", " NULLS FIRST"]))).collect();
+        let partition = if self.chance(70) {
+            format!("PARTITION BY {}", names[self.below(names.len())])
+        } else {
+            String::new()
+        };
+        let total: Vec<String> = names
+            .iter()
+            .map(|name| format!("{name}{}", self.pick(&["", " DESC", " NULLS FIRST"])))
+            .collect();
         let by_one = format!("{partition} ORDER BY {}", names[self.below(names.len())]);
         let total = format!("{partition} ORDER BY {}", total.join(", "));
         let argument = scope[self.below(scope.len())].clone();
@@ -722,33 +953,64 @@ impl Generator {
             0 => (format!("row_number() OVER ({total})"), Type::Bigint),
             1 => (format!("rank() OVER ({by_one})"), Type::Bigint),
             2 => (format!("dense_rank() OVER ({by_one})"), Type::Bigint),
-            3 => (format!("{}({}) OVER ({total})", self.pick(&["lag", "lead", "first_value"]), argument.name), argument.r#type),
-            4 => (format!("count({}) OVER ({partition})", argument.name), Type::Bigint),
-            5 => (format!("count(*) OVER ({by_one})"), Type::Bigint),
-            6 if matches!(argument.r#type, Type::Int) => (
-                format!("sum({}) OVER ({total} ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)", argument.name),
+            3 => (
+                format!(
+                    "{}({}) OVER ({total})",
+                    self.pick(&["lag", "lead", "first_value"]),
+                    argument.name
+                ),
+                argument.r#type,
+            ),
+            4 => (
+                format!("count({}) OVER ({partition})", argument.name),
                 Type::Bigint,
             ),
-            _ if argument.r#type != Type::Bool => {
-                (format!("{}({}) OVER ({by_one})", self.pick(&["min", "max"]), argument.name), argument.r#type)
-            }
+            5 => (format!("count(*) OVER ({by_one})"), Type::Bigint),
+            6 if matches!(argument.r#type, Type::Int) => (
+                format!(
+                    "sum({}) OVER ({total} ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)",
+                    argument.name
+                ),
+                Type::Bigint,
+            ),
+            _ if argument.r#type != Type::Bool => (
+                format!(
+                    "{}({}) OVER ({by_one})",
+                    self.pick(&["min", "max"]),
+                    argument.name
+                ),
+                argument.r#type,
+            ),
             _ => (format!("count(*) OVER ({total})"), Type::Bigint),
         };
         let mut types = query.types;
         types.push(result);
         let expressions: Vec<String> = names.into_iter().chain([call]).collect();
-        Query { sql: format!("SELECT {} FROM ({}) AS {alias}", Self::list(&expressions), query.sql), types }
+        Query {
+            sql: format!(
+                "SELECT {} FROM ({}) AS {alias}",
+                Self::list(&expressions),
+                query.sql
+            ),
+            types,
+        }
     }
 
     fn common_table(&mut self, depth: usize) -> Query {
         let query = self.nested(depth.saturating_sub(1));
         let (cte, left, right) = (self.alias(), self.alias(), self.alias());
         // The first column against one of its own type: itself at least.
-        let alike: Vec<usize> = (0..query.types.len()).filter(|place| query.types[*place] == query.types[0]).collect();
+        let alike: Vec<usize> = (0..query.types.len())
+            .filter(|place| query.types[*place] == query.types[0])
+            .collect();
         let key = alike[self.below(alike.len())];
-        let mut expressions: Vec<String> = (0..query.types.len()).map(|place| format!("{left}.c{place}")).collect();
+        let mut expressions: Vec<String> = (0..query.types.len())
+            .map(|place| format!("{left}.c{place}"))
+            .collect();
         expressions.push("count(*)".to_owned());
-        let groups: Vec<String> = (1..expressions.len()).map(|place| place.to_string()).collect();
+        let groups: Vec<String> = (1..expressions.len())
+            .map(|place| place.to_string())
+            .collect();
         let mut types = query.types;
         types.push(Type::Bigint);
         Query {
@@ -768,7 +1030,8 @@ impl Generator {
         let (inner_from, inner) = self.table();
         let filter = self.filter(&scope, 0);
         let correlation = if self.chance(60) {
-            self.equality(&scope, &inner).map_or_else(String::new, |equality| format!(" WHERE {equality}"))
+            self.equality(&scope, &inner)
+                .map_or_else(String::new, |equality| format!(" WHERE {equality}"))
         } else {
             String::new()
         };

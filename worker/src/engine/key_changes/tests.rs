@@ -10,7 +10,10 @@ use flowstone_types::{SourceChanges, SourceOp};
 use super::{complete, has_candidates, merge, wanted_keys};
 
 fn rows(rows: &[(i32, Option<&str>)]) -> RecordBatch {
-    let schema = Schema::new(vec![Field::new("c0", DataType::Int32, false), Field::new("c1", DataType::Utf8, true)]);
+    let schema = Schema::new(vec![
+        Field::new("c0", DataType::Int32, false),
+        Field::new("c1", DataType::Utf8, true),
+    ]);
     let keys = Int32Array::from_iter_values(rows.iter().map(|(key, _)| *key));
     let values: StringArray = rows.iter().map(|(_, value)| *value).collect();
     RecordBatch::try_new(Arc::new(schema), vec![Arc::new(keys), Arc::new(values)]).unwrap()
@@ -18,11 +21,18 @@ fn rows(rows: &[(i32, Option<&str>)]) -> RecordBatch {
 
 /// Changes of rows `(operation, key, value)`; the value `?` was left out.
 fn changes(list: &[(SourceOp, i32, Option<&str>)]) -> SourceChanges {
-    let values: Vec<(i32, Option<&str>)> = list.iter().map(|(_, key, value)| (*key, value.filter(|value| *value != "?"))).collect();
+    let values: Vec<(i32, Option<&str>)> = list
+        .iter()
+        .map(|(_, key, value)| (*key, value.filter(|value| *value != "?")))
+        .collect();
     SourceChanges {
         rows: rows(&values),
         ops: list.iter().map(|(op, ..)| *op).collect(),
-        unchanged: (0_u32..).zip(list).filter(|(_, (.., value))| *value == Some("?")).map(|(row, _)| (row, 1)).collect(),
+        unchanged: (0_u32..)
+            .zip(list)
+            .filter(|(_, (.., value))| *value == Some("?"))
+            .map(|(row, _)| (row, 1))
+            .collect(),
         truncate_before: false,
     }
 }
@@ -30,7 +40,9 @@ fn changes(list: &[(SourceOp, i32, Option<&str>)]) -> SourceChanges {
 fn values(changes: &SourceChanges) -> Vec<(i32, Option<&str>)> {
     let keys = changes.rows.column(0).as_primitive::<Int32Type>();
     let values = changes.rows.column(1).as_string::<i32>();
-    itertools::zip_eq(keys.values(), values).map(|(key, value)| (*key, value)).collect()
+    itertools::zip_eq(keys.values(), values)
+        .map(|(key, value)| (*key, value))
+        .collect()
 }
 
 #[test]
@@ -47,7 +59,11 @@ fn a_changed_key_takes_the_values_of_the_deleted_row() {
 fn an_update_after_a_deletion_of_another_row_keeps_its_own_values() {
     let changes = changes(&[(DeleteByKey, 1, None), (Upsert, 2, Some("?"))]);
     let done = complete(changes, &[0], &rows(&[(1, Some("one")), (2, Some("two"))])).unwrap();
-    assert_eq!(done.unchanged, [(1, 1)], "the shard fills it from the row with the same key");
+    assert_eq!(
+        done.unchanged,
+        [(1, 1)],
+        "the shard fills it from the row with the same key"
+    );
     assert_eq!(values(&done), [(1, None), (2, None)]);
 }
 
@@ -66,19 +82,38 @@ fn values_follow_a_row_through_several_keys() {
     ];
     let done = complete(changes(&list), &[0], &rows(&[(1, Some("one"))])).unwrap();
     let seen: Vec<(i32, Option<&str>)> = values(&done);
-    assert_eq!((seen[2], seen[5], seen[8]), ((2, Some("one")), (3, Some("one")), (5, Some("four"))));
-    assert_eq!(done.unchanged, [(0, 1), (3, 1)], "updates under an unchanged key are left to the shard");
+    assert_eq!(
+        (seen[2], seen[5], seen[8]),
+        ((2, Some("one")), (3, Some("one")), (5, Some("four")))
+    );
+    assert_eq!(
+        done.unchanged,
+        [(0, 1), (3, 1)],
+        "updates under an unchanged key are left to the shard"
+    );
 }
 
 #[test]
 fn a_pair_is_found_over_a_batch_border_and_not_over_a_truncation() {
-    let (first, second) = (changes(&[(DeleteByKey, 1, None)]), changes(&[(Upsert, 2, Some("?"))]));
+    let (first, second) = (
+        changes(&[(DeleteByKey, 1, None)]),
+        changes(&[(Upsert, 2, Some("?"))]),
+    );
     let split = vec![first.clone(), second.clone()];
     assert!(has_candidates(&split));
     let merged = merge(split).unwrap();
     assert_eq!((merged.len(), wanted_keys(&merged[0])), (1, vec![0, 1]));
-    let truncated = vec![first, SourceChanges { truncate_before: true, ..second }];
+    let truncated = vec![
+        first,
+        SourceChanges {
+            truncate_before: true,
+            ..second
+        },
+    ];
     assert!(!has_candidates(&truncated));
     assert_eq!(merge(truncated).unwrap().len(), 2);
-    assert!(!has_candidates(&[changes(&[(Delete, 1, None), (Upsert, 2, Some("?"))])]));
+    assert!(!has_candidates(&[changes(&[
+        (Delete, 1, None),
+        (Upsert, 2, Some("?"))
+    ])]));
 }
