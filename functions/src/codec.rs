@@ -4,7 +4,7 @@
 //! Called by `sql` when it lowers a view, by the coordinator for peeks, and by the worker to decode.
 //!
 //! Invariants. The bytes are transient: they are never stored durably, because DataFusion promises no stability over versions.
-//! Both sides run the same binary. Functions travel by name and are found again in [`crate::registry`].
+//! Both sides run the same binary. Functions travel by name and are found again in [`mod@crate::registry`].
 
 use std::sync::Arc;
 

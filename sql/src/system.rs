@@ -1,7 +1,7 @@
 //! The system relations: what the catalog, the session and the running node look like as rows.
 //!
 //! Owns one definition per relation ([`Relation`]): its name, its columns and the function that makes its rows from a [`SystemContext`].
-//! Must not know how the rows reach a query, nor where the runtime state comes from: the coordinator fills a [`RuntimeState`] and calls [`rows`].
+//! Must not know how the rows reach a query, nor where the runtime state comes from: the coordinator fills a [`RuntimeState`] and calls [`rows()`].
 //! Planning looks relations up by [`relation`].
 //!
 //! Invariants. Ids and OIDs of relations never change and are below [`crate::catalog::FIRST_USER_OID`]; the id of a relation is its OID.
