@@ -486,6 +486,12 @@ impl Lowering {
                 self.recompute(plan, "LIMIT that is no constant")?,
             ));
         };
+        // Limits nothing: only filters were kept above it.
+        if skip == 0
+            && fetch.and_then(|rows| i64::try_from(rows).ok()) == Some(optimize::BARRIER_ROWS)
+        {
+            return self.chain(&limit.input);
+        }
         let below = |input: &std::sync::Arc<LogicalPlan>| {
             LogicalPlan::Limit(Limit {
                 skip: limit.skip.clone(),

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use datafusion::common::Result;
 use datafusion::common::alias::AliasGenerator;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator};
+use datafusion::logical_expr::{Distinct, Expr, ExprSchemable, Limit, LogicalPlan, Operator, lit};
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
@@ -123,8 +123,27 @@ pub(crate) fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
     run(rules, plan)
 }
 
+/// Rows of a limit that limits nothing: it keeps filters from being pushed below a DISTINCT ON, where they would change which row is the first.
+pub(crate) const BARRIER_ROWS: i64 = i64::MAX;
+
+/// Puts a barrier above each DISTINCT ON. DataFusion's push-down expects that it has become an aggregate by then.
+fn guard_distinct_on(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let guarded = plan.transform_up_with_subqueries(|node| {
+        if !matches!(node, LogicalPlan::Distinct(Distinct::On(_))) {
+            return Ok(Transformed::no(node));
+        }
+        Ok(Transformed::yes(LogicalPlan::Limit(Limit {
+            skip: None,
+            fetch: Some(Box::new(lit(BARRIER_ROWS))),
+            input: Arc::new(node),
+        })))
+    })?;
+    Ok(guarded.data)
+}
+
 /// Prepares a plan for lowering: unnests subqueries, pushes filters down, drops columns nobody reads. DISTINCT and aggregates keep their shape.
 pub(crate) fn prepare_for_maintenance(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let plan = guard_distinct_on(plan)?;
     let rules: Rules = vec![
         Arc::new(RewriteSetComparison::new()),
         Arc::new(OptimizeUnions::new()),

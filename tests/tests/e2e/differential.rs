@@ -241,6 +241,11 @@ impl Round<'_> {
             let name = format!("v{}", self.views.len());
             let statement = format!("CREATE MATERIALIZED VIEW {name} AS {}", query.sql);
             let created = ask(&self.in_node, &statement).await;
+            // A query that we say we cannot do is no wrong answer. How many there may be is checked by the number of answers.
+            if matches!(&created, Answer::Error { code, .. } if code == "0A000") {
+                println!("not supported: {}\n{statement}", created.describe());
+                continue;
+            }
             if matches!(created, Answer::Error { .. }) {
                 self.fail(&format!(
                     "a view cannot be created: {}\n{statement}",
@@ -379,7 +384,10 @@ async fn views_queries_and_postgres_agree() {
         .run()
         .await;
         eprintln!("round {round}: {seen:?}");
-        assert!(seen.answers > 0 && seen.rows > 0, "nothing was compared");
+        assert!(
+            seen.answers >= 100 && seen.rows > 0,
+            "too little was compared: {seen:?}"
+        );
         for failure in &found {
             eprintln!("{failure}\n");
         }

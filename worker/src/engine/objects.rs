@@ -39,9 +39,8 @@ impl Engine {
         {
             created?;
         }
-        if let Some(version) = description.delta_version
-            && description.kind != CollectionKind::MaterializedView
-        {
+        // A view is loaded too: its dataflow then yields what differs from the stored rows, so that memory and files agree whatever it computes.
+        if let Some(version) = description.delta_version {
             self.load_collection(&description, version).await?;
         }
         let mut infos = (*self.infos).clone();
@@ -161,10 +160,12 @@ impl Engine {
                     .get_mut(&id)
                     .ok_or(Error::UnknownObject(id))?;
                 collection.readable_from = self.last_run;
-                // A view whose content at the commit point is on disk computes the same content again: it is not written twice.
-                if collection.description.delta_version.is_none() {
-                    self.absorb(outputs, None);
+                if collection.description.delta_version.is_some()
+                    && outputs.iter().any(|output| !output.outputs.is_empty())
+                {
+                    tracing::warn!(%id, "a view computes other rows than it did before the restart; the stored ones are brought up to date");
                 }
+                self.absorb(outputs, None);
             }
             Export::Index { .. } => {
                 self.indexes.insert(
