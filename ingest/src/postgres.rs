@@ -9,6 +9,7 @@
 pub(crate) mod attempt;
 pub(crate) mod catalog;
 pub(crate) mod describe;
+pub(crate) mod manifest;
 pub(crate) mod membership;
 pub(crate) mod pgoutput;
 pub(crate) mod rows;
@@ -35,8 +36,9 @@ use tokio_util::sync::DropGuard;
 
 use crate::{Error, SourceContext, SourceEvent, TableChanges};
 use attempt::AttemptError;
+use manifest::{Manifest, ManifestTable};
 use snapshot::Lifetime;
-use state::{FILE_VERSION, Fatal, Manifest, ManifestTable, Shared};
+use state::{FILE_VERSION, Fatal, Shared};
 use table_log::{Counters, Snapshot, TableLog};
 use wire::{Connection, Purpose, WireError, quote_identifier, quote_literal};
 
@@ -219,7 +221,7 @@ impl PostgresSource {
         if dropped.is_err() {
             tracing::error!(source = %shared.id, slot = shared.slot, "replication slot stays upstream; drop it by hand");
         }
-        shared.remove_files();
+        shared.remove_files().await;
     }
 }
 
@@ -250,7 +252,7 @@ fn register(
     resume_from: Option<u64>,
     snapshotted: &[ObjectId],
 ) {
-    let manifest = shared.manifest();
+    let manifest = shared.manifest.get();
     let mut staged: HashMap<ObjectId, ManifestTable> = manifest
         .iter()
         .flat_map(|manifest| &manifest.tables)
@@ -386,10 +388,10 @@ async fn establish(
         .unwrap_or_default();
     let field = |index: usize| identity.get(index).cloned().flatten().unwrap_or_default();
     let (system, timeline) = (field(0), field(1));
-    if shared.manifest().is_none() && resume_from.is_none() {
+    if shared.manifest.get().is_none() && resume_from.is_none() {
         first_snapshot(shared, &mut connection, &system, &timeline).await?;
     }
-    if let Some(manifest) = shared.manifest() {
+    if let Some(manifest) = shared.manifest.get() {
         check_identity(&manifest, &system, &timeline)?;
     } else {
         // The state directory was lost: remember the server again.
@@ -402,7 +404,7 @@ async fn establish(
             tables: Vec::new(),
             membership: HashMap::new(),
         };
-        shared.write_manifest(|_| Some(manifest)).await?;
+        shared.manifest.change(|_| Some(manifest)).await?;
     }
     check_slot(shared, &mut connection).await?;
     if !*established.borrow() {
@@ -480,7 +482,7 @@ async fn first_snapshot(
         tables: entries,
         membership: HashMap::new(),
     };
-    shared.write_manifest(|_| Some(manifest)).await?;
+    shared.manifest.change(|_| Some(manifest)).await?;
     let mut state = shared.lock();
     for (id, content) in staged {
         if let Some(log) = state.table_mut(id) {
@@ -671,7 +673,8 @@ async fn added_snapshot(
     connection.close().await;
     let entries = manifest_tables(&staged, exported.position);
     shared
-        .write_manifest(|manifest| {
+        .manifest
+        .change(|manifest| {
             manifest.map(|mut manifest| {
                 manifest
                     .tables
@@ -791,7 +794,7 @@ async fn prune_manifest(shared: &Shared) {
             .filter(|log| !matches!(log.snapshot, Snapshot::Committed));
         needed.map(|log| log.table.id).collect()
     };
-    let Some(manifest) = shared.manifest() else {
+    let Some(manifest) = shared.manifest.get() else {
         return;
     };
     if manifest
@@ -802,7 +805,8 @@ async fn prune_manifest(shared: &Shared) {
         return;
     }
     let written = shared
-        .write_manifest(|manifest| {
+        .manifest
+        .change(|manifest| {
             manifest.map(|mut manifest| {
                 manifest.tables.retain(|entry| keep.contains(&entry.table));
                 manifest

@@ -72,7 +72,8 @@ async fn look(shared: &Arc<Shared>, connection: &mut Connection) -> Result<(), W
         .and_then(parse_lsn)
         .unwrap_or(0);
     let known = shared
-        .manifest()
+        .manifest
+        .get()
         .map(|manifest| manifest.membership)
         .unwrap_or_default();
     let mut seen = HashMap::new();
@@ -104,7 +105,8 @@ async fn look(shared: &Arc<Shared>, connection: &mut Connection) -> Result<(), W
     shared.report_failures(failures).await;
     if seen.keys().any(|oid| !known.contains_key(oid)) {
         let written = shared
-            .write_manifest(|manifest| {
+            .manifest
+            .change(|manifest| {
                 manifest.map(|mut manifest| {
                     for (oid, membership) in seen {
                         manifest.membership.entry(oid).or_insert(membership);

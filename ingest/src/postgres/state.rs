@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::manifest::ManifestFile;
 use super::pgoutput::{DecodeError, Message, Relation, decode};
 use super::snapshot::Staged;
 use super::table_log::{Committed, Failure, Snapshot, TableLog};
@@ -40,30 +41,7 @@ pub(crate) struct ErrorsFile {
     errors: Vec<TableError>,
 }
 
-/// What was staged for one table and is not known to be in a commit point.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct ManifestTable {
-    pub(crate) table: ObjectId,
-    /// Where its snapshot was taken.
-    pub(crate) position: u64,
-    pub(crate) content: Staged,
-}
-
-/// The durable memory of a source: written when the first snapshot is on disk, kept until the source is dropped.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Manifest {
-    pub(crate) version: u32,
-    /// The server it was made with; another one with the same address has other positions.
-    pub(crate) system: String,
-    pub(crate) timeline: String,
-    /// Where streaming starts if nothing is in a commit point.
-    pub(crate) position: u64,
-    pub(crate) tables: Vec<ManifestTable>,
-    /// What held each relation in the publication when it was first seen: OIDs of `pg_publication` and `pg_publication_rel`.
-    pub(crate) membership: HashMap<u32, (u32, u32)>,
-}
-
-/// Version of [`Manifest`] and [`ErrorsFile`].
+/// Version of [`super::manifest::Manifest`] and [`ErrorsFile`].
 pub(crate) const FILE_VERSION: u32 = 1;
 
 /// Why the source as a whole cannot go on.
@@ -398,10 +376,7 @@ pub(crate) struct Shared {
     pub(crate) events: mpsc::Sender<SourceEvent>,
     pub(crate) cancel: CancellationToken,
     state: Mutex<State>,
-    manifest: Mutex<Option<Manifest>>,
-    /// Held while the manifest is changed.
-    manifest_turn: tokio::sync::Mutex<()>,
-    manifest_path: PathBuf,
+    pub(crate) manifest: ManifestFile,
     errors_path: PathBuf,
     /// Counts what a waiting take cares about: positions, snapshots, the end.
     changed: watch::Sender<u64>,
@@ -426,13 +401,13 @@ impl Shared {
         events: mpsc::Sender<SourceEvent>,
         state_dir: &std::path::Path,
     ) -> Result<Self, Error> {
-        let manifest_path = state_dir.join(format!("{id}-manifest.json"));
+        let manifest = ManifestFile::open(state_dir.join(format!("{id}-manifest.json")))?;
         let errors_path = state_dir.join(format!("{id}-errors.json"));
-        let manifest: Option<Manifest> = state_file::read(&manifest_path)?;
         let errors: Option<ErrorsFile> = state_file::read(&errors_path)?;
         let versions = manifest
-            .iter()
+            .get()
             .map(|manifest| manifest.version)
+            .into_iter()
             .chain(errors.iter().map(|errors| errors.version));
         if let Some(version) = versions.into_iter().find(|version| *version > FILE_VERSION) {
             return Err(Error::Failed {
@@ -456,9 +431,7 @@ impl Shared {
             events,
             cancel: CancellationToken::new(),
             state: Mutex::new(state),
-            manifest: Mutex::new(manifest),
-            manifest_turn: tokio::sync::Mutex::new(()),
-            manifest_path,
+            manifest,
             errors_path,
             changed: watch::channel(0).0,
             moved: Notify::new(),
@@ -470,37 +443,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn manifest(&self) -> Option<Manifest> {
-        self.manifest
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Changes the manifest and makes it durable before anyone sees it.
-    pub(crate) async fn write_manifest(
-        &self,
-        change: impl FnOnce(Option<Manifest>) -> Option<Manifest>,
-    ) -> Result<(), Error> {
-        let _turn = self.manifest_turn.lock().await;
-        let Some(manifest) = change(self.manifest()) else {
-            return Ok(());
-        };
-        let path = self.manifest_path.clone();
-        let content = manifest.clone();
-        tokio::task::spawn_blocking(move || state_file::write(&path, &content))
-            .await
-            .map_err(|error| Error::Invariant(error.to_string()))??;
-        *self.manifest.lock().unwrap_or_else(PoisonError::into_inner) = Some(manifest);
-        Ok(())
-    }
-
     /// Forgets everything durable: the source is dropped.
-    pub(crate) fn remove_files(&self) {
-        for path in [&self.manifest_path, &self.errors_path] {
-            if let Err(error) = state_file::remove(path) {
-                tracing::warn!(source = %self.id, %error, "source state stays");
-            }
+    pub(crate) async fn remove_files(&self) {
+        let removed = [
+            self.manifest.remove().await,
+            state_file::remove(&self.errors_path),
+        ];
+        for error in removed.into_iter().filter_map(Result::err) {
+            tracing::warn!(source = %self.id, %error, "source state stays");
         }
     }
 
