@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use flowstone_dataflow::{
-    CollectionInput, Error, ExprCompiler, QueryEvaluator, Shard, ShardConfig,
+    CollectionInput, Error, ExprCompiler, POINT_ROWS_MAX, QueryEvaluator, Shard, ShardConfig,
 };
 use flowstone_proto::message::{DataflowDescription, Export};
 use flowstone_proto::plan::{
@@ -172,6 +172,7 @@ fn buyers() -> Result<RecordBatch> {
 /// A shard with both inputs loaded and the view hydrated; returns how long hydration took.
 fn start(orders: &RecordBatch) -> Result<(Shard, Duration)> {
     let mut shard = Shard::new(ShardConfig {
+        point_rows_max: POINT_ROWS_MAX,
         index: 0,
         count: 1,
         compiler: Arc::new(Nothing),

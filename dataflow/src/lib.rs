@@ -33,7 +33,9 @@ pub use error::Error;
 pub use partition::{
     VNODES, partition_changes, partition_columns, partition_delta, partition_rows, shard_of,
 };
-pub use shard::{CollectionInput, CollectionOutput, Shard, ShardConfig, TickOutput};
+pub use shard::{
+    CollectionInput, CollectionOutput, POINT_ROWS_MAX, Shard, ShardConfig, TickOutput,
+};
 pub use snapshot::Snapshot;
 pub use step::ExchangeMessage;
 

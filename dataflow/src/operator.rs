@@ -13,10 +13,19 @@ pub(crate) mod top_k;
 
 use std::collections::BTreeMap;
 
-use flowstone_types::Epoch;
+use flowstone_types::{DeltaBatch, Epoch};
 
 use crate::Error;
 use crate::relation::Relation;
+
+/// How an operator goes through a delta. Both ways end in the same state and output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// Row by row: no array is made for rows that come to nothing.
+    Point,
+    /// Column by column.
+    Bulk,
+}
 
 /// Names a relation within a shard; the same on every shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,5 +55,18 @@ pub(crate) struct Tick<'a> {
     pub(crate) epoch: Epoch,
     /// The dataflow's first tick: inputs bring all rows there are, and arrangements already hold them (in any other tick they stand at `before`).
     pub(crate) hydrating: bool,
+    /// See [`crate::ShardConfig::point_rows_max`].
+    pub(crate) point_rows_max: usize,
     pub(crate) relations: &'a Relations,
+}
+
+impl Tick<'_> {
+    /// The path for `delta`.
+    pub(crate) fn path(&self, delta: &DeltaBatch) -> Path {
+        if delta.len() <= self.point_rows_max {
+            Path::Point
+        } else {
+            Path::Bulk
+        }
+    }
 }

@@ -44,7 +44,12 @@ pub struct ShardConfig {
     pub compiler: Arc<dyn ExprCompiler>,
     /// Evaluates queries that are not maintained incrementally.
     pub evaluator: Arc<dyn QueryEvaluator>,
+    /// Deltas of at most so many rows are gone through row by row, larger ones column by column; [`POINT_ROWS_MAX`] unless a test forces one of them.
+    pub point_rows_max: usize,
 }
+
+/// Up to so many rows the cost of making arrays outweighs what their kernels save.
+pub const POINT_ROWS_MAX: usize = 64;
 
 /// Changes to one collection in one tick: the part that this shard owns (see [`crate::partition_delta`] and [`crate::partition_changes`]).
 #[derive(Clone, Debug)]
@@ -970,6 +975,7 @@ impl Shard {
                 Tick {
                     epoch,
                     hydrating,
+                    point_rows_max: self.config.point_rows_max,
                     relations: &self.relations,
                 },
                 inputs,

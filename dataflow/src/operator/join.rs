@@ -7,17 +7,17 @@
     reason = "row numbers come from enumerating the same batches"
 )]
 
-use arrow_array::{Array, ArrayRef, UInt32Array};
+use arrow_array::{Array, ArrayRef, BooleanArray, UInt32Array};
 use arrow_schema::SchemaRef;
 use flowstone_types::DeltaBatch;
-use flowstone_types::hash::{hash_rows, rows_equal};
+use flowstone_types::hash::{hash_rows, rows_equal, values_equal};
 use hashbrown::HashMap;
 
-use super::{RelationId, Tick};
+use super::{Path, RelationId, Tick};
 use crate::Error;
 use crate::batch::{Changes, ROWS_PER_BATCH, index, make_batch, multiply_weights, weights_of};
 use crate::partition::select;
-use crate::relation::RowId;
+use crate::relation::{Relation, RowId};
 
 /// One input: its arrangement and the key columns in it.
 #[derive(Clone, Debug)]
@@ -88,67 +88,79 @@ impl Join {
             return Ok(());
         }
         let arrangement = relation.index(other.index)?;
-        let keys = select(delta.rows.columns(), keys)?;
-        let hashes = hash_rows(&keys, delta.len())?;
+        let delta_keys = select(delta.rows.columns(), keys)?;
+        let hashes = hash_rows(&delta_keys, delta.len())?;
+        let path = tick.path(delta);
+        let probe = Probe {
+            delta,
+            keys,
+            delta_is_left,
+            other,
+            relation,
+            path,
+        };
         let mut matches = Matches::default();
         for (row, hash) in hashes.into_iter().enumerate() {
-            if !self.null_equals_null && keys.iter().any(|key| key.is_null(row)) {
+            if !self.null_equals_null && delta_keys.iter().any(|key| key.is_null(row)) {
                 continue;
             }
             let change = delta.weights.get(row);
             for id in arrangement.get(hash) {
                 let weight = relation.weight(*id);
-                if weight == 0 || !relation.matches(*id, &other.keys, &keys, row)? {
+                if weight == 0
+                    || (path == Path::Point
+                        && !relation.matches(*id, &other.keys, &delta_keys, row)?)
+                {
                     continue;
                 }
                 matches.rows.push(index(row));
                 matches.others.push(*id);
                 matches.weights.push(multiply_weights(change, weight)?);
+                // Also in the middle of a key: one that matches millions of rows makes batches, not one array.
                 if matches.rows.len() == ROWS_PER_BATCH {
-                    self.emit(
-                        delta,
-                        delta_is_left,
-                        relation.gather(&matches.others)?,
-                        &mut matches,
-                        output,
-                    )?;
+                    self.emit(&probe, &mut matches, output)?;
                 }
             }
         }
         if !matches.rows.is_empty() {
-            self.emit(
-                delta,
-                delta_is_left,
-                relation.gather(&matches.others)?,
-                &mut matches,
-                output,
-            )?;
+            self.emit(&probe, &mut matches, output)?;
         }
         Ok(())
     }
 
+    /// Makes a batch of what was found. On the bulk path rows of equal key hash were found, and those whose keys differ are left out here.
     fn emit(
         &self,
-        delta: &DeltaBatch,
-        delta_is_left: bool,
-        others: Vec<ArrayRef>,
+        probe: &Probe<'_>,
         matches: &mut Matches,
         output: &mut Changes,
     ) -> Result<(), Error> {
         let rows = matches.rows.len();
         let indices = UInt32Array::from(std::mem::take(&mut matches.rows));
-        let mut columns = take_columns(delta.rows.columns(), &indices)?;
-        if delta_is_left {
+        let mut columns = take_columns(probe.delta.rows.columns(), &indices)?;
+        let others = probe.relation.gather(&matches.others)?;
+        let wrong = match probe.path {
+            Path::Point => None,
+            Path::Bulk => differing(
+                &select(&columns, probe.keys)?,
+                &select(&others, &probe.other.keys)?,
+                rows,
+            )?,
+        };
+        if probe.delta_is_left {
             columns.extend(others);
         } else {
             columns.splice(0..0, others);
         }
-        let batch = make_batch(&self.schema, columns, rows)?;
-        output.push(DeltaBatch::new(
-            batch,
+        let mut found = DeltaBatch::new(
+            make_batch(&self.schema, columns, rows)?,
             weights_of(std::mem::take(&mut matches.weights)),
-            delta.epoch,
-        ));
+            probe.delta.epoch,
+        );
+        if let Some(wrong) = wrong {
+            found = found.filter(&arrow::compute::not(&wrong)?)?;
+        }
+        output.push(found);
         matches.others.clear();
         Ok(())
     }
@@ -219,6 +231,44 @@ impl Join {
         }
         Ok(())
     }
+}
+
+/// One delta and the arrangement it is looked up in.
+struct Probe<'a> {
+    delta: &'a DeltaBatch,
+    /// Key columns of `delta`.
+    keys: &'a [usize],
+    delta_is_left: bool,
+    other: &'a Side,
+    relation: &'a Relation,
+    path: Path,
+}
+
+/// Rows of `left` whose keys are not those of the same row of `right`, NULL equal to NULL; `None` if there are none, as is usual: two keys of one hash
+/// are rare.
+fn differing(
+    left: &[ArrayRef],
+    right: &[ArrayRef],
+    rows: usize,
+) -> Result<Option<BooleanArray>, Error> {
+    let mut wrong: Option<BooleanArray> = None;
+    for (left, right) in itertools::zip_eq(left, right) {
+        let differ = if left.data_type().is_nested() {
+            // Arrow compares no lists.
+            (0..rows)
+                .map(|row| values_equal(left, row, right, row).map(|equal| Some(!equal)))
+                .collect::<Result<_, _>>()?
+        } else {
+            arrow_ord::cmp::distinct(left, right)?
+        };
+        if differ.has_true() {
+            wrong = Some(match wrong {
+                None => differ,
+                Some(wrong) => arrow::compute::or(&wrong, &differ)?,
+            });
+        }
+    }
+    Ok(wrong)
 }
 
 #[derive(Default)]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arrow_schema::DataType;
 use flowstone_dataflow::{
-    CollectionInput, Error, ExchangeMessage, Shard, ShardConfig, TickOutput, partition_changes,
-    partition_columns, partition_delta,
+    CollectionInput, Error, ExchangeMessage, POINT_ROWS_MAX, Shard, ShardConfig, TickOutput,
+    partition_changes, partition_columns, partition_delta,
 };
 use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId, SourceChanges, Weights};
 
@@ -30,6 +30,15 @@ pub(crate) enum Input {
 
 impl Cluster {
     pub(crate) fn new(count: usize, expressions: &Arc<Expressions>) -> Self {
+        Self::with_point_rows(count, expressions, POINT_ROWS_MAX)
+    }
+
+    /// The same with another limit between the point and the bulk path.
+    pub(crate) fn with_point_rows(
+        count: usize,
+        expressions: &Arc<Expressions>,
+        point_rows_max: usize,
+    ) -> Self {
         let shard = |index| {
             let (compiler, evaluator) = (Arc::clone(expressions), Arc::clone(expressions));
             Shard::new(ShardConfig {
@@ -37,6 +46,7 @@ impl Cluster {
                 count,
                 compiler,
                 evaluator,
+                point_rows_max,
             })
         };
         Self {

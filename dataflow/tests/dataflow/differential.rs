@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_schema::DataType;
+use flowstone_dataflow::POINT_ROWS_MAX;
 use flowstone_proto::message::{DataflowDescription, Export};
 use flowstone_proto::plan::{Operator, Plan};
 use flowstone_types::{Epoch, ObjectId, SourceChanges, SourceOp};
@@ -34,6 +35,8 @@ struct Case {
     ticks: Vec<usize>,
     domain: i64,
     shards: usize,
+    /// Only the bulk path, either, or only the point path.
+    point_rows_max: usize,
 }
 
 fn case() -> impl Strategy<Value = Case> {
@@ -44,14 +47,18 @@ fn case() -> impl Strategy<Value = Case> {
         prop::collection::vec(size, 1..10),
         prop_oneof![Just(2_i64), Just(5), Just(200)],
         prop_oneof![Just(1_usize), Just(3)],
+        prop_oneof![Just(0_usize), Just(POINT_ROWS_MAX), Just(usize::MAX)],
     )
-        .prop_map(|(seed, operators, ticks, domain, shards)| Case {
-            seed,
-            operators,
-            ticks,
-            domain,
-            shards,
-        })
+        .prop_map(
+            |(seed, operators, ticks, domain, shards, point_rows_max)| Case {
+                seed,
+                operators,
+                ticks,
+                domain,
+                shards,
+                point_rows_max,
+            },
+        )
 }
 
 /// The two tables: a bag changed by weights, and a keyed one changed as an upstream says it.
@@ -222,7 +229,7 @@ fn check(case: &Case) {
         .map(|field| field.data_type().clone())
         .collect::<Vec<_>>();
     let expressions = Arc::new(expressions);
-    let mut cluster = Cluster::new(case.shards, &expressions);
+    let mut cluster = Cluster::with_point_rows(case.shards, &expressions, case.point_rows_max);
     cluster.table(BAG, &tables.0, None);
     cluster.table(KEYED, &tables.1, Some(vec![0]));
     cluster.table(VIEW, &view_types, None);
@@ -399,7 +406,7 @@ fn check_lookup(cluster: &Cluster, key: &[usize], types: &[DataType], expected: 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600, max_shrink_iters: 400, ..ProptestConfig::default() })]
     #[test]
     fn views_equal_their_plan_evaluated_from_scratch_after_every_tick(case in case()) {
         check(&case);

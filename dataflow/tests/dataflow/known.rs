@@ -828,3 +828,80 @@ fn a_dataflow_takes_part_in_ticks_only_once_it_is_hydrated() {
         assert!(cluster.hydrate(&[VIEW], 3).is_err());
     }
 }
+
+/// Undoes `x ^ (x >> shift)`.
+fn undo_xor_shift(mixed: u64, shift: u32) -> u64 {
+    let mut value = mixed;
+    for _ in 0..64 / shift {
+        value = mixed ^ (value >> shift);
+    }
+    value
+}
+
+/// The inverse of an odd number modulo 2^64 (Newton's iteration).
+fn inverse(odd: u64) -> u64 {
+    let mut inverse = odd;
+    for _ in 0..6 {
+        inverse = inverse.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(inverse)));
+    }
+    inverse
+}
+
+fn hash_of(values: &[i64]) -> u64 {
+    let types = vec![INT; values.len()];
+    let batch = batch(&types, &[ints(values)]);
+    flowstone_types::hash::hash_rows(batch.columns(), 1).unwrap()[0]
+}
+
+/// The second value of a key that begins with `first` and hashes as `(other, 0)` does.
+///
+/// The hash mixes the columns' 64-bit values one after the other, each step invertible: it is run backwards here.
+fn colliding(first: i64, other: i64) -> i64 {
+    const SEED: u64 = 0x5f10_3570_6e65_0001;
+    let undo_mix =
+        |hash: u64| undo_xor_shift(hash, 32).wrapping_mul(inverse(0x9fb2_1c65_1e98_df25));
+    let folded_zero = undo_mix(hash_of(&[0])) ^ SEED;
+    let folded = hash_of(&[first]) ^ hash_of(&[other]) ^ folded_zero;
+    let value = undo_xor_shift(folded, 31).wrapping_mul(inverse(0x94d0_49bb_1331_11eb));
+    let value = undo_xor_shift(value, 27).wrapping_mul(inverse(0xbf58_476d_1ce4_e5b9));
+    undo_xor_shift(value, 30).wrapping_sub(SEED).cast_signed()
+}
+
+#[test]
+fn keys_of_one_hash_do_not_meet_in_a_join() {
+    let second = colliding(1, 2);
+    assert_eq!(hash_of(&[1, second]), hash_of(&[2, 0]), "not a collision");
+    for point_rows_max in [0, usize::MAX] {
+        let join = Operator::Join {
+            left: NodeId(0),
+            right: NodeId(1),
+            left_keys: vec![0, 1],
+            right_keys: vec![0, 1],
+            null_equals_null: false,
+        };
+        let mut cluster = Cluster::with_point_rows(1, &Arc::default(), point_rows_max);
+        cluster.table(TABLE, &[INT, INT], None);
+        cluster.table(OTHER, &[INT, INT, INT], None);
+        view(
+            &mut cluster,
+            VIEW,
+            vec![
+                get(TABLE, &[INT, INT]),
+                get(OTHER, &[INT, INT, INT]),
+                node(join, &[INT; 5]),
+            ],
+        );
+        let arranged = vec![(ints(&[1, second, 7]), 1), (ints(&[2, 0, 8]), 1)];
+        cluster
+            .tick(2, vec![(OTHER, Input::Rows(arranged))])
+            .unwrap();
+        cluster
+            .tick(3, vec![(TABLE, Input::Rows(vec![(ints(&[2, 0]), 1)]))])
+            .unwrap();
+        assert_eq!(
+            cluster.folded(VIEW),
+            rows(&[(ints(&[2, 0, 2, 0, 8]), 1)]),
+            "point path up to {point_rows_max} rows"
+        );
+    }
+}
