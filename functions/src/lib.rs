@@ -18,6 +18,7 @@ pub mod tables;
 mod arrays;
 mod crypto;
 mod datetime;
+mod execution;
 mod interval;
 mod json;
 mod math;

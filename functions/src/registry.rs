@@ -12,8 +12,10 @@ use datafusion::execution::{SessionStateDefaults, TaskContext};
 use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, WindowUDF};
 use datafusion::optimizer::Optimizer;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 
+use crate::execution::{ForgetAtOuterJoins, YieldBetweenBatches};
 use crate::planner::PostgresExprPlanner;
 
 static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::build);
@@ -209,6 +211,8 @@ pub fn session_config() -> SessionConfig {
     options
         .optimizer
         .enable_physical_uncorrelated_scalar_subquery = false;
+    // The logical plan knows more columns to be never NULL than the physical one: what one says of the other is no sign of a wrong plan.
+    options.execution.skip_physical_aggregate_schema_check = true;
     config
 }
 
@@ -219,10 +223,14 @@ fn build_session_state(registry: &Registry) -> SessionState {
         .into_iter()
         .filter(|rule| rule.name() != "single_distinct_aggregation_to_group_by")
         .collect();
+    let mut physical_rules = PhysicalOptimizer::new().rules;
+    physical_rules.insert(0, Arc::new(ForgetAtOuterJoins));
+    physical_rules.push(Arc::new(YieldBetweenBatches));
     let mut state = SessionStateBuilder::new()
         .with_config(session_config())
         .with_default_features()
         .with_optimizer_rules(rules)
+        .with_physical_optimizer_rules(physical_rules)
         .with_expr_planners(expr_planners())
         .with_scalar_functions(unique(&registry.scalar, |function| function.name()))
         .with_aggregate_functions(unique(&registry.aggregate, |function| function.name()))

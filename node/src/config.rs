@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
+/// Less does not suffice to sort anything.
+const QUERY_MEMORY_MIB_MIN: usize = 64;
+
 /// The command line of `serve`. What is not given is looked for in the file, then defaulted.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -21,6 +24,10 @@ pub(crate) struct Arguments {
     /// Threads that maintain views [default: half the cores, at least 1]
     #[arg(long, env = "FLOWSTONE_SHARDS")]
     shards: Option<usize>,
+    /// Memory that one-shot queries may use together, in MiB; sorts, joins and aggregates that need more spill to disk [default: a quarter of what
+    /// the machine has]
+    #[arg(long, env = "FLOWSTONE_QUERY_MEMORY_MIB")]
+    query_memory_mib: Option<usize>,
     /// Log filter, as in `info,flowstone_worker=debug` [default: info, libraries at warn]
     #[arg(long, env = "FLOWSTONE_LOG")]
     log: Option<String>,
@@ -50,6 +57,7 @@ struct File {
     pg_listen: Option<SocketAddr>,
     http_listen: Option<SocketAddr>,
     shards: Option<usize>,
+    query_memory_mib: Option<usize>,
     log: Option<String>,
     log_format: Option<LogFormat>,
 }
@@ -61,6 +69,7 @@ pub(crate) struct Settings {
     pub(crate) pg_listen: SocketAddr,
     pub(crate) http_listen: SocketAddr,
     pub(crate) shards: usize,
+    pub(crate) query_memory_mib: usize,
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
 }
@@ -98,6 +107,10 @@ impl Settings {
                 .shards
                 .or(file.shards)
                 .unwrap_or_else(|| (cores / 2).max(1)),
+            query_memory_mib: arguments
+                .query_memory_mib
+                .or(file.query_memory_mib)
+                .unwrap_or_else(|| (machine_memory_mib() / 4).max(QUERY_MEMORY_MIB_MIN)),
             log: arguments.log.or(file.log).unwrap_or_else(|| {
                 "info,openraft=warn,buoyant_kernel=warn,deltalake=warn".to_owned()
             }),
@@ -116,6 +129,42 @@ impl Settings {
         if settings.shards == 0 {
             bail!("shards must be at least 1");
         }
+        if settings.query_memory_mib < QUERY_MEMORY_MIB_MIN {
+            bail!("query_memory_mib must be at least {QUERY_MEMORY_MIB_MIN}");
+        }
         Ok(settings)
+    }
+}
+
+/// What the machine has, or the control group allows if that is less; a guess where the system does not say.
+fn machine_memory_mib() -> usize {
+    const GUESS_MIB: usize = 4096;
+    let total_kib = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| meminfo_total_kib(&text));
+    let allowed = std::fs::read_to_string("/sys/fs/cgroup/memory.max")
+        .ok()
+        .and_then(|text| text.trim().parse::<usize>().ok());
+    let machine = total_kib.map_or(GUESS_MIB, |total| total / 1024);
+    allowed.map_or(machine, |allowed| machine.min(allowed / (1 << 20)))
+}
+
+/// `MemTotal` of `/proc/meminfo`.
+fn meminfo_total_kib(text: &str) -> Option<usize> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_the_machine_is_found() {
+        let text = "MemTotal:       24579716 kB\nMemFree:        22000000 kB\n";
+        assert_eq!(meminfo_total_kib(text), Some(24_579_716));
+        assert_eq!(meminfo_total_kib("MemFree: 1 kB\n"), None);
     }
 }

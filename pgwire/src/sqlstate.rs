@@ -34,6 +34,15 @@ pub fn fields(error: &Error, severity: &str) -> Vec<(u8, String)> {
             detail.clone_from(more);
             hint.clone_from(way_out);
         }
+        Error::Coordinator(CoordinatorError::Request(RequestError::OutOfMemory {
+            detail: more,
+        })) => {
+            detail = Some(more.clone());
+            hint = Some(
+                "Join on equal columns, filter earlier, or start the node with a larger query_memory_mib."
+                    .to_owned(),
+            );
+        }
         Error::Coordinator(CoordinatorError::Transaction(transaction)) => {
             detail = transaction.detail()
         }
@@ -151,6 +160,7 @@ fn request_error(error: &RequestError) -> String {
         RequestError::Dropped => "42P01",
         RequestError::Cancelled => "57014",
         RequestError::SlowConsumer { .. } => "53400",
+        RequestError::OutOfMemory { .. } => "53200",
         RequestError::Upstream { sqlstate, .. } => {
             return sqlstate.clone().unwrap_or_else(|| "08006".to_owned());
         }

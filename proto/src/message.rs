@@ -512,6 +512,12 @@ pub enum RequestError {
         /// What is waiting.
         buffered_bytes: u64,
     },
+    /// The query needs more memory than queries may have.
+    #[error("query needs more memory than it may have")]
+    OutOfMemory {
+        /// Which operator asked for how much.
+        detail: String,
+    },
     /// The upstream cannot be reached or refuses.
     #[error("{message}")]
     Upstream {

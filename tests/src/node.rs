@@ -19,6 +19,8 @@ pub struct Node {
     pg_port: u16,
     http_port: u16,
     shards: usize,
+    /// Settings as environment variables.
+    settings: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -28,11 +30,27 @@ impl Node {
     /// # Errors
     /// It exits, or does not serve in time.
     pub async fn start(data_dir: &Path, shards: usize) -> Result<Self> {
+        Self::start_with(data_dir, shards, &[]).await
+    }
+
+    /// The same with further settings, by the names of their environment variables.
+    ///
+    /// # Errors
+    /// It exits, or does not serve in time.
+    pub async fn start_with(
+        data_dir: &Path,
+        shards: usize,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
         let mut node = Self {
             data_dir: data_dir.to_owned(),
             pg_port: free_port()?,
             http_port: free_port()?,
             shards,
+            settings: settings
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
             child: None,
         };
         node.restart().await?;
@@ -102,6 +120,7 @@ impl Node {
             .args(["--pg-listen", &format!("127.0.0.1:{}", self.pg_port)])
             .args(["--http-listen", &format!("127.0.0.1:{}", self.http_port)])
             .args(["--shards", &self.shards.to_string()])
+            .envs(self.settings.iter().cloned())
             .env(
                 "FLOWSTONE_LOG",
                 std::env::var("FLOWSTONE_TEST_LOG")

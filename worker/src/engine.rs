@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowstone_dataflow::ShardConfig;
+use flowstone_dataflow::{POINT_ROWS_MAX, ShardConfig};
 use flowstone_ingest::{SourceContext, SourceEvent, SourceHandle};
 use flowstone_proto::PROTOCOL_VERSION;
 use flowstone_proto::local::{ResultStreams, WorkerEnd};
@@ -58,6 +58,8 @@ pub struct Config {
     pub clock: Arc<dyn Clock>,
     /// The runtime that queries run on.
     pub compute: tokio::runtime::Handle,
+    /// What all one-shot queries together may use, in bytes; those that can spill to disk.
+    pub query_memory_bytes: usize,
 }
 
 /// What happened outside of the loop.
@@ -157,9 +159,14 @@ pub async fn start(config: Config, end: WorkerEnd) -> Result<(), Error> {
     open("the source directory", &config.data_dir.join("sources"))?;
     let (log, records) = LogStore::open(&log_dir)?;
     let delta = DeltaTables::open(&delta_dir).await?;
-    let runner = QueryRunner::new(config.compute.clone());
+    let runner = QueryRunner::new(
+        config.compute.clone(),
+        config.query_memory_bytes,
+        &config.data_dir.join("spill"),
+    )?;
     let count = config.shards.max(1);
     let shards = ShardPool::start(count, |index| ShardConfig {
+        point_rows_max: POINT_ROWS_MAX,
         index,
         count,
         compiler: Arc::new(Compiler),

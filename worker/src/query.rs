@@ -6,6 +6,8 @@
 //! Invariants. Execution runs on the compute runtime, never on the one that moves messages.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -13,7 +15,9 @@ use arrow_schema::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::DataFusionError;
 use datafusion::datasource::MemTable;
-use datafusion::execution::SessionState;
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SessionState, TaskContext};
 use datafusion::physical_plan::{PhysicalExpr, SendableRecordBatchStream, execute_stream};
 use flowstone_dataflow::{ExprCompiler, QueryEvaluator, Snapshot};
 use flowstone_functions::codec;
@@ -26,6 +30,8 @@ use flowstone_types::{EvalError, EvalErrorKind, ObjectId};
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
+use crate::Error;
+
 /// Wraps an error that only a bug of ours can cause.
 pub(crate) fn internal(error: impl std::fmt::Display) -> RequestError {
     RequestError::Internal(error.to_string())
@@ -35,7 +41,10 @@ fn request_error(error: &DataFusionError) -> RequestError {
     match error.find_root() {
         DataFusionError::NotImplemented(message) => RequestError::Unsupported(message.clone()),
         DataFusionError::ResourcesExhausted(message) => {
-            RequestError::Eval(EvalError::new(EvalErrorKind::Data, message.clone()))
+            // The first line says what was asked for and by whom; the rest lists everybody else.
+            RequestError::OutOfMemory {
+                detail: message.lines().next().unwrap_or_default().to_owned(),
+            }
         }
         _ => {
             let error = eval_error(error);
@@ -142,21 +151,51 @@ fn table(
     )?))
 }
 
+/// How many of the largest users of memory an error of the pool names.
+const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::MIN;
+
 /// Runs query plans.
 #[derive(Clone, Debug)]
 pub struct QueryRunner {
     state: Arc<SessionState>,
+    /// For one-shot queries: all of them together have so much memory and no more. What can spill does, in a directory of its own.
+    limited: Arc<TaskContext>,
+    /// For recomputed operators: whether a view can be evaluated must not depend on who else asks at that moment.
+    unlimited: Arc<TaskContext>,
     compute: tokio::runtime::Handle,
 }
 
 impl QueryRunner {
-    /// A runner that works on the `compute` runtime.
-    #[must_use]
-    pub fn new(compute: tokio::runtime::Handle) -> Self {
-        Self {
-            state: Arc::new(flowstone_functions::registry::session_state()),
-            compute,
+    /// A runner that works on the `compute` runtime. One-shot queries share `memory_bytes` and spill to `spill_dir`, which is emptied.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the directory cannot be used.
+    pub fn new(
+        compute: tokio::runtime::Handle,
+        memory_bytes: usize,
+        spill_dir: &Path,
+    ) -> Result<Self, Error> {
+        let failed = |source| Error::Io {
+            what: format!("cannot use the spill directory \"{}\"", spill_dir.display()),
+            source,
+        };
+        if spill_dir.exists() {
+            std::fs::remove_dir_all(spill_dir).map_err(failed)?;
         }
+        std::fs::create_dir_all(spill_dir).map_err(failed)?;
+        let pool = TrackConsumersPool::new(FairSpillPool::new(memory_bytes), CONSUMERS_NAMED);
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(pool))
+            .with_temp_file_path(spill_dir)
+            .build_arc()
+            .map_err(|error| failed(std::io::Error::other(error)))?;
+        let state = Arc::new(flowstone_functions::registry::session_state());
+        Ok(Self {
+            limited: Arc::new(TaskContext::from(state.as_ref()).with_runtime(runtime)),
+            unlimited: state.task_ctx(),
+            state,
+            compute,
+        })
     }
 
     /// The runtime queries run on.
@@ -167,6 +206,7 @@ impl QueryRunner {
 
     async fn execute(
         &self,
+        context: &Arc<TaskContext>,
         query: &QueryPlan,
         tables: &(
              dyn Fn(ScanTarget, SchemaRef) -> Result<Arc<dyn TableProvider>, DataFusionError> + Sync
@@ -174,7 +214,7 @@ impl QueryRunner {
     ) -> Result<SendableRecordBatchStream, DataFusionError> {
         let plan = codec::decode_plan(&query.bytes, &|target, schema| tables(target, schema))?;
         let physical = self.state.create_physical_plan(&plan).await?;
-        execute_stream(physical, self.state.task_ctx())
+        execute_stream(physical, Arc::clone(context))
     }
 
     /// All rows of a query.
@@ -188,7 +228,9 @@ impl QueryRunner {
     ) -> Result<Vec<RecordBatch>, RequestError> {
         let run = async {
             let stream = self
-                .execute(query, &|target, schema| tables.provider(target, &schema))
+                .execute(&self.limited, query, &|target, schema| {
+                    tables.provider(target, &schema)
+                })
                 .await?;
             stream.try_collect::<Vec<_>>().await
         };
@@ -203,7 +245,9 @@ impl QueryRunner {
         results: &mpsc::Sender<ResultMessage>,
     ) {
         let last = match self
-            .execute(query, &|target, schema| tables.provider(target, &schema))
+            .execute(&self.limited, query, &|target, schema| {
+                tables.provider(target, &schema)
+            })
             .await
         {
             Err(error) => ResultMessage::Failed(request_error(&error)),
@@ -256,7 +300,7 @@ impl QueryEvaluator for Evaluator {
             ))),
         };
         let run = async {
-            let stream = self.0.execute(query, &provider).await?;
+            let stream = self.0.execute(&self.0.unlimited, query, &provider).await?;
             stream.try_collect::<Vec<_>>().await
         };
         self.0

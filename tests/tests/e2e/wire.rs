@@ -18,8 +18,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Tables for queries over their product.
 const NUMBERS: &str = "CREATE TABLE numbers (x int); INSERT INTO numbers SELECT g FROM generate_series(1, 5000) AS s (g)";
 
-/// A query of more rows than anyone can wait for.
-const ENDLESS: &str = "SELECT count(*) FROM numbers a, numbers b, numbers c, numbers d WHERE (a.x + b.x + c.x + d.x) % 1000 = 1";
+/// A query of more rows than anyone can wait for, in little memory.
+const ENDLESS: &str = "SELECT count(*) FROM numbers a CROSS JOIN (numbers b CROSS JOIN (numbers c CROSS JOIN numbers d)) WHERE (a.x + b.x + c.x + d.x) % 1000 = 1";
 
 /// A result of five gigabytes, were it ever collected.
 const BIG: &str = "SELECT a.x, repeat('x', 200) AS filling FROM numbers a, numbers b";
@@ -662,6 +662,77 @@ async fn clients_that_vanish_leave_nothing_behind() {
     assert_eq!(
         simple(&client, "SELECT a FROM t ORDER BY a").await,
         ["1", "5"]
+    );
+    // Nothing of theirs is still computed.
+    let idle = wait::until("the node to be idle", DEADLINE, async || {
+        let before = cpu_ticks(&node);
+        tokio::time::sleep(Duration::from_millis(500)).await; // poll interval: the time over which work is measured
+        let used = cpu_ticks(&node) - before;
+        if used < 25 {
+            Ok(())
+        } else {
+            Err(format!("{used} ticks of CPU in half a second"))
+        }
+    });
+    idle.await.unwrap();
+}
+
+/// CPU time of the node, in hundredths of a second.
+fn cpu_ticks(node: &Node) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", node.pid().unwrap())).unwrap();
+    let (_, after_name) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_that_take_long_let_others_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), 1).await.unwrap();
+    let client = node.connect().await.unwrap();
+    client.batch_execute(NUMBERS).await.unwrap();
+    let mut running = Vec::new();
+    for _ in 0..8 {
+        let mut raw = RawClient::connect(&node).await;
+        raw.query(ENDLESS).await;
+        running.push(raw);
+    }
+    for _ in 0..5 {
+        let sum = simple(&client, "SELECT sum(x) FROM numbers WHERE x <= 100");
+        let sum = tokio::time::timeout(DEADLINE, sum).await.unwrap();
+        assert_eq!(sum, ["5050"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_beyond_its_memory_fails_and_nothing_else_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [("FLOWSTONE_QUERY_MEMORY_MIB", "64")];
+    let node = Node::start_with(dir.path(), 1, &settings).await.unwrap();
+    let client = node.connect().await.unwrap();
+    client.batch_execute(NUMBERS).await.unwrap();
+    // Two inputs of 25 million rows, one of which a hash join holds.
+    let error = client
+        .batch_execute(
+            "SELECT count(*)
+             FROM (SELECT a.x AS x, b.x AS y FROM numbers a CROSS JOIN numbers b) l
+             JOIN (SELECT a.x AS x, b.x AS y FROM numbers a CROSS JOIN numbers b) r ON l.x = r.y AND l.y = r.x",
+        )
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::OUT_OF_MEMORY), "{error:?}");
+    assert!(error.as_db_error().unwrap().hint().is_some(), "{error:?}");
+    // A sort of more than that goes to disk.
+    let sorted = "
+        SELECT count(*) FROM (
+            SELECT s, lag(s) OVER (ORDER BY s) AS before
+            FROM (SELECT repeat('x', 40) || a.x AS s FROM numbers a, numbers b WHERE b.x <= 400) AS many
+        ) AS ordered
+        WHERE before IS NULL OR before <= s";
+    assert_eq!(simple(&client, sorted).await, ["2000000"]);
+    assert_eq!(
+        simple(&client, "SELECT count(*) FROM numbers").await,
+        ["5000"]
     );
 }
 
