@@ -16,6 +16,13 @@ pub(crate) fn python() -> PathBuf {
     )
 }
 
+/// A script of `tests/clients`.
+pub(crate) fn script(name: &str) -> PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("clients")
+        .join(name)
+}
+
 fn psql(node: &Node, command: &str) -> String {
     let output = Command::new("psql")
         .args([
@@ -85,7 +92,7 @@ async fn psql_describes_what_exists() {
 async fn psycopg_works_in_all_its_ways() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), 1).await.unwrap();
-    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/psycopg3.py");
+    let script = script("psycopg3.py");
     let output = Command::new(python())
         .arg(script)
         .arg(node.pg_port().to_string())

@@ -1,10 +1,13 @@
 //! The crash test: SIGKILL at random moments loses nothing, repeats nothing, and contradicts nothing that was seen.
+//!
+//! PostgreSQL runs TPC-B throughout. A subscriber holds the four tables as one ordered stream of changes and checks them at every epoch it is told of:
+//! the history, which only grows, says what every balance must be. A reader asks for the four sums all the while.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use flowstone_tests::{Node, Postgres, wait};
 use futures::{StreamExt, pin_mut};
 use rand::Rng;
@@ -23,54 +26,194 @@ fn kills() -> u32 {
         .unwrap_or(20)
 }
 
-const TABLES: [(&str, &str); 4] = [
-    ("pgbench_accounts", "aid, bid, abalance"),
-    ("pgbench_branches", "bid, bbalance"),
-    ("pgbench_tellers", "tid, bid, tbalance"),
-    ("pgbench_history", "tid, bid, aid, delta, mtime::text"),
+/// Tables and what is compared of them, spelled alike in PostgreSQL, here, and by `deltalake`.
+const TABLES: [(&str, &str, &str); 4] = [
+    (
+        "pgbench_accounts",
+        "aid, bid, abalance",
+        "aid, bid, abalance",
+    ),
+    ("pgbench_branches", "bid, bbalance", "bid, bbalance"),
+    (
+        "pgbench_tellers",
+        "tid, bid, tbalance",
+        "tid, bid, tbalance",
+    ),
+    (
+        "pgbench_history",
+        "tid, bid, aid, delta, (extract(epoch FROM mtime) * 1000000)::bigint",
+        "tid, bid, aid, delta, arrow_cast(arrow_cast(mtime, 'Timestamp(Microsecond, None)'), 'Int64')",
+    ),
 ];
 
-/// What a subscriber was told: for each complete epoch the one row of `totals`.
-type Seen = BTreeMap<u64, i64>;
+/// Every row that is or was not as pgbench filled it: accounts that nobody touched hold zero.
+const FOLLOWED: &str = "SUBSCRIBE (
+    SELECT 't' AS kind, tid AS x, bid AS y, 0 AS z, tbalance AS amount, NULL::timestamp AS at FROM pgbench_tellers
+    UNION ALL SELECT 'b', bid, 0, 0, bbalance, NULL::timestamp FROM pgbench_branches
+    UNION ALL SELECT 'a', aid, bid, 0, abalance, NULL::timestamp FROM pgbench_accounts WHERE abalance <> 0
+    UNION ALL SELECT 'h', tid, bid, aid, delta, mtime FROM pgbench_history
+) WITH (PROGRESS)";
 
-/// Follows `totals` until the connection breaks, recording the sum at every complete epoch.
-async fn follow(client: Client, seen: &mut Seen) -> Result<()> {
-    let none: [&(dyn ToSql + Sync); 0] = [];
-    let rows = client
-        .query_raw(
-            "SUBSCRIBE (SELECT accounts FROM totals) WITH (PROGRESS)",
-            none,
-        )
-        .await?;
-    pin_mut!(rows);
-    let mut content: BTreeMap<i64, i64> = BTreeMap::new();
-    while let Some(row) = rows.next().await {
-        let Ok(row) = row else { return Ok(()) };
-        let epoch = epoch_of(&row)?;
-        if row.get::<_, bool>("mz_progressed") {
-            content.retain(|_, weight| *weight != 0);
-            match (content.len(), content.first_key_value()) {
-                (0, _) => {}
-                (1, Some((sum, 1))) => {
-                    // Progress to `epoch` says that everything before it is complete.
-                    let at = epoch - 1;
-                    if let Some(earlier) = seen.get(&at)
-                        && earlier != sum
-                    {
-                        bail!("epoch {at} was {earlier} before a kill and is {sum} after it");
-                    }
-                    if seen.last_key_value().is_some_and(|(last, _)| *last > at) {
-                        bail!("epochs went back: {at} after {:?}", seen.last_key_value());
-                    }
-                    seen.insert(at, *sum);
-                }
-                _ => bail!("at epoch {epoch} the view holds {content:?}"),
+/// One row of [`FOLLOWED`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Followed {
+    kind: String,
+    x: i32,
+    y: i32,
+    z: i32,
+    amount: i32,
+    at: Option<std::time::SystemTime>,
+}
+
+/// What one subscription has brought so far, folded.
+#[derive(Debug, Default)]
+struct Content {
+    rows: HashMap<Followed, i64>,
+    /// Balance less the history's sum, by kind and number, where that is not zero.
+    unexplained: HashMap<(String, i32), i64>,
+    /// How many tellers and branches there are.
+    tellers: i64,
+    branches: i64,
+    /// Rows that changed since the last check.
+    touched: Vec<Followed>,
+}
+
+impl Content {
+    fn add(&mut self, row: Followed, weight: i64) {
+        let amount = i64::from(row.amount) * weight;
+        match row.kind.as_str() {
+            "h" => {
+                self.explain("t", row.x, -amount);
+                self.explain("b", row.y, -amount);
+                self.explain("a", row.z, -amount);
             }
-        } else {
-            *content.entry(row.get("accounts")).or_default() += row.get::<_, i64>("mz_diff");
+            "t" => self.tellers += weight,
+            "b" => self.branches += weight,
+            _ => {}
+        }
+        if row.kind != "h" {
+            self.explain(&row.kind.clone(), row.x, amount);
+        }
+        let entry = self.rows.entry(row.clone()).or_default();
+        *entry += weight;
+        if *entry == 0 {
+            self.rows.remove(&row);
+        }
+        self.touched.push(row);
+    }
+
+    fn explain(&mut self, kind: &str, number: i32, amount: i64) {
+        let key = (kind.to_owned(), number);
+        let entry = self.unexplained.entry(key.clone()).or_default();
+        *entry += amount;
+        if *entry == 0 {
+            self.unexplained.remove(&key);
         }
     }
+
+    /// At an epoch: every balance is what the history says, every row is there a sensible number of times.
+    fn check(&mut self, scale: u32) -> Result<()> {
+        ensure!(
+            self.unexplained.is_empty(),
+            "balances without history: {:?}",
+            self.unexplained.iter().take(5).collect::<Vec<_>>()
+        );
+        let counts = (self.branches, self.tellers);
+        let expected = (i64::from(scale), 10 * i64::from(scale));
+        ensure!(
+            counts == expected,
+            "{counts:?} branches and tellers, not {expected:?}"
+        );
+        for row in self.touched.drain(..) {
+            let weight = self.rows.get(&row).copied().unwrap_or(0);
+            let possible = if row.kind == "h" { 0..=i64::MAX } else { 0..=1 };
+            ensure!(
+                possible.contains(&weight),
+                "{row:?} is there {weight} times"
+            );
+        }
+        Ok(())
+    }
+
+    fn history(&self) -> HashMap<Followed, i64> {
+        self.rows
+            .iter()
+            .filter(|(row, _)| row.kind == "h")
+            .map(|(row, weight)| (row.clone(), *weight))
+            .collect()
+    }
+}
+
+/// What was seen before, over all kills.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The newest complete epoch, and the history as of it.
+    epoch: u64,
+    history: HashMap<Followed, i64>,
+    epochs: u64,
+    reads: u64,
+}
+
+/// Follows the tables until the connection breaks. `Ok` however it breaks; an error is a wrong content.
+async fn follow(client: Client, scale: u32, seen: &mut Seen, content: &mut Content) -> Result<()> {
+    let none: [&(dyn ToSql + Sync); 0] = [];
+    let Ok(rows) = client.query_raw(FOLLOWED, none).await else {
+        return Ok(());
+    };
+    pin_mut!(rows);
+    let mut first = true;
+    while let Some(Ok(row)) = rows.next().await {
+        let epoch = epoch_of(&row)?;
+        if !row.get::<_, bool>("mz_progressed") {
+            let followed = Followed {
+                kind: row.get("kind"),
+                x: row.get("x"),
+                y: row.get("y"),
+                z: row.get("z"),
+                amount: row.get("amount"),
+                at: row.get("at"),
+            };
+            content.add(followed, row.get("mz_diff"));
+            continue;
+        }
+        if content.rows.is_empty() {
+            // The first progress row says where the snapshot begins.
+            continue;
+        }
+        // Progress to `epoch` says that everything before it is complete.
+        let at = epoch - 1;
+        content
+            .check(scale)
+            .with_context(|| format!("at epoch {at}"))?;
+        ensure!(
+            at >= seen.epoch,
+            "epochs went back: {at} after {}",
+            seen.epoch
+        );
+        if std::mem::take(&mut first) {
+            for (row, weight) in &seen.history {
+                let now = content.rows.get(row).copied().unwrap_or(0);
+                ensure!(
+                    now >= *weight,
+                    "epoch {} had {row:?} {weight} times, epoch {at} after the kill {now} times",
+                    seen.epoch
+                );
+            }
+        }
+        seen.epoch = at;
+        seen.epochs += 1;
+    }
     Ok(())
+}
+
+/// Reads the sums until the connection breaks.
+async fn read(client: Client) -> Result<u64> {
+    let mut reads = 0;
+    while let Ok(row) = client.query_one("SELECT * FROM totals", &[]).await {
+        money::check(&row, 0, "SELECT")?;
+        reads += 1;
+    }
+    Ok(reads)
 }
 
 /// `mz_timestamp` is numeric; it is read as text through its digits.
@@ -80,7 +223,7 @@ fn epoch_of(row: &tokio_postgres::Row) -> Result<u64> {
 }
 
 /// A non-negative integer sent as PostgreSQL's binary numeric.
-struct Digits(u64);
+pub(crate) struct Digits(pub(crate) u64);
 
 impl<'a> tokio_postgres::types::FromSql<'a> for Digits {
     fn from_sql(
@@ -125,14 +268,39 @@ async fn rows(client: &Client, sql: &str) -> Result<Vec<String>> {
             );
         }
     }
-    rows.sort();
+    rows.sort_unstable();
     Ok(rows)
 }
 
-/// Compares our SELECT and the Delta files with PostgreSQL, table by table.
+/// Says how two sorted lists of rows differ, if they do.
+fn difference(ours: &[String], truth: &[String]) -> Option<String> {
+    if ours == truth {
+        return None;
+    }
+    let lacking = |from: &[String], list: &[String]| {
+        let lacking: Vec<String> = from
+            .iter()
+            .filter(|row| list.binary_search(row).is_err())
+            .cloned()
+            .collect();
+        (
+            lacking.len(),
+            lacking.into_iter().take(5).collect::<Vec<_>>(),
+        )
+    };
+    Some(format!(
+        "{} rows instead of {}; missing {:?}; too many {:?}",
+        ours.len(),
+        truth.len(),
+        lacking(truth, ours),
+        lacking(ours, truth)
+    ))
+}
+
+/// Compares our SELECT with PostgreSQL, table by table.
 async fn compare(node: &Node, upstream: &Client) -> Result<()> {
     let client = node.connect().await?;
-    for (table, columns) in TABLES {
+    for (table, columns, _) in TABLES {
         let sql = format!("SELECT {columns} FROM {table}");
         let truth = rows(upstream, &sql).await?;
         wait::until(
@@ -142,22 +310,7 @@ async fn compare(node: &Node, upstream: &Client) -> Result<()> {
                 let ours = rows(&client, &sql)
                     .await
                     .map_err(|error| error.to_string())?;
-                if ours == truth {
-                    return Ok(());
-                }
-                let missing = truth
-                    .iter()
-                    .filter(|row| ours.binary_search(row).is_err())
-                    .count();
-                let extra = ours
-                    .iter()
-                    .filter(|row| truth.binary_search(row).is_err())
-                    .count();
-                Err(format!(
-                    "{} rows instead of {}; {missing} missing, {extra} too many",
-                    ours.len(),
-                    truth.len()
-                ))
+                difference(&ours, &truth).map_or(Ok(()), Err)
             },
         )
         .await?;
@@ -165,37 +318,27 @@ async fn compare(node: &Node, upstream: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Reads the table's Delta files with Python's `deltalake` and compares them with PostgreSQL.
-fn compare_delta(
-    node: &Node,
-    ids: &BTreeMap<String, String>,
-    truths: &BTreeMap<String, String>,
-) -> Result<()> {
-    for (table, id) in ids {
-        let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/delta_sum.py");
-        let column = match table.as_str() {
-            "pgbench_accounts" => "abalance",
-            "pgbench_branches" => "bbalance",
-            "pgbench_tellers" => "tbalance",
-            _ => "delta",
-        };
+/// Reads the tables' Delta files with Python's `deltalake` and compares them with PostgreSQL. The node has stopped: the files are the whole truth.
+async fn compare_delta(node: &Node, upstream: &Client, ids: &HashMap<&str, String>) -> Result<()> {
+    for (table, columns, projection) in TABLES {
         let output = Command::new(super::clients::python())
-            .arg(script)
-            .arg(node.delta_path(id))
-            .arg(column)
+            .arg(super::clients::script("delta_rows.py"))
+            .arg(node.delta_path(ids.get(table).context("no such table")?))
+            .arg(projection)
             .output()?;
-        if !output.status.success() {
-            bail!(
-                "deltalake cannot read {table}: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-        }
-        let seen = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let truth = truths.get(table).context("no such table")?;
-        if seen != *truth {
-            bail!(
-                "the Delta files of {table} hold {seen} (rows, sum of {column}) instead of {truth}"
-            );
+        ensure!(
+            output.status.success(),
+            "deltalake cannot read {table}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let mut files: Vec<String> = String::from_utf8(output.stdout)?
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        files.sort_unstable();
+        let truth = rows(upstream, &format!("SELECT {columns} FROM {table}")).await?;
+        if let Some(difference) = difference(&files, &truth) {
+            bail!("the Delta files of {table}: {difference}");
         }
     }
     Ok(())
@@ -209,62 +352,78 @@ async fn nothing_is_lost_or_repeated_when_the_node_is_killed() {
         .unwrap_or_else(|| u64::from(std::process::id()));
     println!("seed {seed}");
     let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let scale = money::scale();
     let dir = tempfile::tempdir().unwrap();
     let postgres = Postgres::start(dir.path()).unwrap();
-    money::prepare_upstream(&postgres, 1).await.unwrap();
+    money::prepare_upstream(&postgres, scale).await.unwrap();
     let mut node = Node::start(dir.path(), 2).await.unwrap();
     let client = node.connect().await.unwrap();
     money::create_source(&client, &postgres).await.unwrap();
     client.batch_execute(money::TOTALS).await.unwrap();
     drop(client);
 
-    let mut pgbench = money::start_pgbench(&postgres, 600).unwrap();
-    let mut seen = Seen::new();
+    let mut pgbench = money::start_pgbench(&postgres, 1200).unwrap();
+    let mut seen = Seen::default();
     for kill in 0..kills() {
-        let pause = Duration::from_millis(random.random_range(0..1500));
+        let started = std::time::Instant::now();
+        let mut content = Content::default();
+        let reader = tokio::spawn(read(node.connect().await.unwrap()));
         let subscriber = node.connect().await.unwrap();
-        // The kill comes while the subscriber listens; what it heard until then must never be contradicted.
-        tokio::select! {
-            outcome = follow(subscriber, &mut seen) => outcome.unwrap(),
-            () = tokio::time::sleep(pause) => {} // poll interval: the moment of the kill
+        let moment = Duration::from_millis(random.random_range(0..3000));
+        {
+            // The kill comes while the subscriber listens; what it heard until then must never be contradicted.
+            let follow = follow(subscriber, scale, &mut seen, &mut content);
+            pin_mut!(follow);
+            tokio::select! {
+                outcome = &mut follow => panic!("the subscription ended before the kill: {outcome:?}"),
+                () = tokio::time::sleep(moment) => {} // poll interval: the moment of the kill
+            }
+            node.kill().unwrap();
+            // What was sent before the kill still arrives.
+            follow
+                .await
+                .unwrap_or_else(|error| panic!("before kill {kill}: {error:#}"));
         }
-        node.kill().unwrap();
+        // Rows are sent when their epoch is durable, so that also those of an epoch that was cut short must be there again.
+        let history = content.history();
+        if !history.is_empty() {
+            seen.history = history;
+        }
+        seen.reads += reader.await.unwrap().unwrap();
+        let lived = started.elapsed();
         node.restart()
             .await
             .unwrap_or_else(|error| panic!("after kill {kill}: {error:#}"));
+        println!(
+            "kill {kill} after {lived:?}, serving again after {:?}; {} epochs, {} reads, {} rows of history",
+            started.elapsed() - lived,
+            seen.epochs,
+            seen.reads,
+            seen.history.len()
+        );
     }
     pgbench.kill().unwrap();
     pgbench.wait().unwrap();
-    assert!(!seen.is_empty(), "the subscriber never heard of an epoch");
+    assert!(seen.epochs > u64::from(kills()), "{} epochs", seen.epochs);
+    assert!(seen.reads > 0, "nothing was read between the kills");
+    assert!(!seen.history.is_empty(), "no history was seen");
 
     let upstream = postgres.connect().await.unwrap();
     compare(&node, &upstream).await.unwrap();
 
     let client = node.connect().await.unwrap();
-    let (mut ids, mut truths) = (BTreeMap::new(), BTreeMap::new());
-    for (table, columns) in TABLES {
+    let mut ids = HashMap::new();
+    for (table, ..) in TABLES {
         let row = client
             .query_one("SELECT id FROM mz_objects WHERE name = $1", &[&table])
             .await
             .unwrap();
-        ids.insert(table.to_owned(), row.get::<_, String>(0));
-        let column = columns
-            .split(", ")
-            .find(|column| column.ends_with("balance") || *column == "delta")
-            .unwrap();
-        let truth = upstream
-            .query_one(
-                &format!("SELECT count(*) || ' ' || coalesce(sum({column}), 0) FROM {table}"),
-                &[],
-            )
-            .await
-            .unwrap();
-        truths.insert(table.to_owned(), truth.get::<_, String>(0));
+        ids.insert(table, row.get::<_, String>(0));
     }
     drop(client);
     // A clean stop commits everything, so that the files are the whole truth.
     node.stop().await.unwrap();
-    compare_delta(&node, &ids, &truths).unwrap();
+    compare_delta(&node, &upstream, &ids).await.unwrap();
     node.restart().await.unwrap();
     compare(&node, &upstream).await.unwrap();
 }

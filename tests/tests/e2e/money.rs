@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 /// pgbench's scale: 100 000 accounts each.
-fn scale() -> u32 {
+pub(crate) fn scale() -> u32 {
     std::env::var("FLOWSTONE_MONEY_SCALE")
         .ok()
         .and_then(|scale| scale.parse().ok())
@@ -90,7 +90,7 @@ pub(crate) fn start_pgbench(postgres: &Postgres, seconds: u32) -> Result<Child> 
 }
 
 /// Checks one row of `totals`.
-fn check(row: &tokio_postgres::Row, offset: usize, place: &str) -> Result<i64> {
+pub(crate) fn check(row: &tokio_postgres::Row, offset: usize, place: &str) -> Result<i64> {
     let sums: Vec<i64> = (offset..offset + 4).map(|column| row.get(column)).collect();
     let first = sums.first().context("no sums")?;
     if sums.iter().any(|sum| sum != first) {

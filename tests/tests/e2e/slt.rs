@@ -1,13 +1,62 @@
 //! Golden files: every `tests/slt/**/*.slt` against a fresh database of one node. `SLT_UPDATE=1` rewrites the expectations.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use flowstone_tests::Node;
+use regex::Regex;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+/// A connection that also explains each materialized view it creates.
 struct Connection(Client);
+
+/// How many views were explained.
+static EXPLAINED: AtomicUsize = AtomicUsize::new(0);
+
+impl Connection {
+    /// Says of each operator of a new view that it is incremental or recomputes; a line that says neither fails the file.
+    async fn explain(&self, name: &str) -> Result<(), StatementError> {
+        let messages = self
+            .0
+            .simple_query(&format!("EXPLAIN MATERIALIZED VIEW {name}"))
+            .await
+            .map_err(|error| StatementError(format!("view {name} cannot be explained: {error}")))?;
+        let mut operators = 0;
+        for message in messages {
+            let SimpleQueryMessage::Row(row) = message else {
+                continue;
+            };
+            let line = row.get(0).unwrap_or_default().trim_start();
+            // Details of a recomputed query, and a node that was shown before.
+            if line.starts_with('|') || line.ends_with("(shown above)") {
+                continue;
+            }
+            operators += 1;
+            let says = ["[incremental, ", "[RECOMPUTED ", "[no state]"];
+            if !line.ends_with(']') || !says.iter().any(|mark| line.contains(mark)) {
+                return Err(StatementError(format!(
+                    "EXPLAIN of {name} does not say how this is maintained: {line}"
+                )));
+            }
+        }
+        if operators == 0 {
+            return Err(StatementError(format!("EXPLAIN of {name} shows nothing")));
+        }
+        EXPLAINED.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The name in a CREATE MATERIALIZED VIEW that makes one.
+fn created_view(sql: &str) -> Option<&str> {
+    static CREATE: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r#"(?is)^\s*CREATE\s+(?:OR\s+REPLACE\s+)?MATERIALIZED\s+VIEW\s+(?:IF\s+NOT\s+EXISTS\s+)?("[^"]*"|[\w.]+)[^;]*;?\s*$"#).unwrap()
+    });
+    Some(CREATE.captures(sql)?.get(1)?.as_str())
+}
 
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -53,6 +102,9 @@ impl AsyncDB for Connection {
                 SimpleQueryMessage::CommandComplete(count) => complete = count,
                 _ => {}
             }
+        }
+        if let Some(name) = created_view(sql) {
+            self.explain(name).await?;
         }
         Ok(if is_query {
             DBOutput::Rows { types, rows }
@@ -141,6 +193,16 @@ async fn slt() {
             ));
         }
     }
+    let created: usize = paths
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .map(|text| text.matches("CREATE MATERIALIZED VIEW").count())
+        .sum();
+    let explained = EXPLAINED.load(Ordering::Relaxed);
+    assert!(
+        !only.is_empty() || explained * 2 > created,
+        "{explained} views were explained, the files create {created}"
+    );
     assert!(
         failures.is_empty(),
         "{} of {} files failed:\n{}",

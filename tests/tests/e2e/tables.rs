@@ -1,12 +1,14 @@
 //! Tables written by statements: durable at the answer, readable by others as Delta.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
-use flowstone_tests::Node;
+use flowstone_tests::{Node, wait};
 use futures::{StreamExt, pin_mut};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_writes_survive_sigkill() {
@@ -86,23 +88,47 @@ async fn delta_files_hold_what_select_shows() {
         )
         .await
         .unwrap();
-    let truth: String = client
-        .query_one("SELECT count(*) || ' ' || sum(price)::text FROM t", &[])
+    let mut truth = Vec::new();
+    for message in client
+        .simple_query("SELECT id, price, doc, extract(epoch FROM at)::bigint FROM t")
         .await
         .unwrap()
-        .get(0);
-    let id: String = client
-        .query_one("SELECT id FROM mz_tables WHERE name = 't'", &[])
-        .await
-        .unwrap()
-        .get(0);
+    {
+        if let SimpleQueryMessage::Row(row) = message {
+            let values = (0..row.len()).map(|column| row.get(column).unwrap_or("NULL"));
+            truth.push(values.collect::<Vec<_>>().join("|"));
+        }
+    }
+    truth.sort_unstable();
+    assert_eq!(truth.len(), 1000 - 1000 / 7 + 2);
+    let id = table_id(&client, "t").await;
     drop(client);
     node.stop().await.unwrap();
-    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/delta_sum.py");
+    let files = python(
+        "delta_rows.py",
+        &[
+            node.delta_path(&id).to_str().unwrap(),
+            "id, price, doc, CAST(to_unixtime(at) AS BIGINT)",
+        ],
+    );
+    let mut files: Vec<&str> = files.lines().collect();
+    files.sort_unstable();
+    assert_eq!(files, truth);
+}
+
+async fn table_id(client: &Client, name: &str) -> String {
+    client
+        .query_one("SELECT id FROM mz_tables WHERE name = $1", &[&name])
+        .await
+        .unwrap()
+        .get(0)
+}
+
+/// What a script of `tests/clients` prints.
+fn python(script: &str, arguments: &[&str]) -> String {
     let output = Command::new(super::clients::python())
-        .arg(script)
-        .arg(node.delta_path(&id))
-        .arg("price")
+        .arg(super::clients::script(script))
+        .args(arguments)
         .output()
         .unwrap();
     assert!(
@@ -110,7 +136,97 @@ async fn delta_files_hold_what_select_shows() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), truth);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_delta_version_holds_the_rows_of_its_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 2).await.unwrap();
+    let client = node.connect().await.unwrap();
+    client
+        .batch_execute("CREATE TABLE t (id int, v int)")
+        .await
+        .unwrap();
+    let id = table_id(&client, "t").await;
+
+    // A subscriber keeps the content as of each epoch at which it changed.
+    let watcher = node.connect().await.unwrap();
+    let watching = tokio::spawn(async move {
+        let none: [&(dyn ToSql + Sync); 0] = [];
+        let rows = watcher
+            .query_raw("SUBSCRIBE t WITH (PROGRESS)", none)
+            .await
+            .unwrap();
+        pin_mut!(rows);
+        let mut versions = BTreeMap::new();
+        let mut content = BTreeMap::<(i32, i32), i64>::new();
+        while let Some(Ok(row)) = rows.next().await {
+            if row.get::<_, bool>("mz_progressed") {
+                let super::crash::Digits(epoch) = row.get("mz_timestamp");
+                content.retain(|_, weight| *weight != 0);
+                versions.insert(epoch - 1, content.clone());
+            } else {
+                *content.entry((row.get("id"), row.get("v"))).or_default() +=
+                    row.get::<_, i64>("mz_diff");
+            }
+        }
+        versions
+    });
+    let path = node.delta_path(&id);
+    for round in 0..6 {
+        let statements = format!(
+            "INSERT INTO t SELECT g, {round} FROM generate_series(1, 50) AS s (g);
+             UPDATE t SET v = v + 100 WHERE id % 5 = {round} % 5;
+             DELETE FROM t WHERE (id + v) % 7 = {round}"
+        );
+        client.batch_execute(&statements).await.unwrap();
+        let commits = |dir: &std::path::Path| {
+            std::fs::read_dir(dir.join("_delta_log"))
+                .map(|entries| entries.count())
+                .unwrap_or(0)
+        };
+        let before = commits(&path);
+        wait::until(
+            "a group commit",
+            Duration::from_secs(30),
+            async || match commits(&path) {
+                now if now > before => Ok(()),
+                now => Err(format!("{now} files in the log")),
+            },
+        )
+        .await
+        .unwrap();
+    }
+    drop(client);
+    node.stop().await.unwrap();
+    let versions = watching.await.unwrap();
+
+    let printed = python(
+        "delta_versions.py",
+        &[path.to_str().unwrap(), "flowstone", "id, v"],
+    );
+    let mut compared = 0;
+    for version in printed.split("epoch ").skip(1) {
+        let (epoch, rows) = version.split_once('\n').unwrap();
+        let epoch: u64 = epoch.parse().unwrap();
+        let Some((_, expected)) = versions.range(..=epoch).next_back() else {
+            continue;
+        };
+        let mut content = BTreeMap::<(i32, i32), i64>::new();
+        for row in rows.lines() {
+            let (id, v) = row.split_once('|').unwrap();
+            *content
+                .entry((id.parse().unwrap(), v.parse().unwrap()))
+                .or_default() += 1;
+        }
+        assert_eq!(content, *expected, "at epoch {epoch}");
+        compared += 1;
+    }
+    assert!(
+        compared >= 6,
+        "{compared} versions were compared:\n{printed}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
