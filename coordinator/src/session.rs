@@ -63,6 +63,8 @@ pub struct Session {
     text: Mutex<Arc<str>>,
     /// Parameter types of described statements, by their text.
     described: BTreeMap<String, Vec<SqlType>>,
+    /// Statements that are lookups, by their text.
+    lookups: BTreeMap<String, Arc<read::KnownLookup>>,
 }
 
 impl Drop for Session {
@@ -114,6 +116,7 @@ impl Session {
             },
             text: Mutex::new(Arc::from("")),
             described: BTreeMap::new(),
+            lookups: BTreeMap::new(),
         })
     }
 

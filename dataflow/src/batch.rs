@@ -151,7 +151,10 @@ pub(crate) fn index(row: usize) -> u32 {
 }
 
 /// The rows of `batch`, each as often as its weight says; rows of weight zero or less are left out.
-pub(crate) fn expand(batch: &RecordBatch, weights: &Weights) -> Result<RecordBatch, Error> {
+///
+/// # Errors
+/// [`Error::Type`] if Arrow refuses.
+pub fn expand(batch: &RecordBatch, weights: &Weights) -> Result<RecordBatch, Error> {
     if *weights == Weights::AllOne {
         return Ok(batch.clone());
     }

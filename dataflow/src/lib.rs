@@ -29,9 +29,11 @@ use datafusion::physical_plan::PhysicalExpr;
 use flowstone_proto::plan::{Expr, QueryPlan};
 use flowstone_types::EvalError;
 
+pub use batch::expand;
 pub use error::Error;
 pub use partition::{
-    VNODES, partition_changes, partition_columns, partition_delta, partition_rows, shard_of,
+    VNODES, owner_of, partition_changes, partition_columns, partition_delta, partition_rows,
+    shard_of,
 };
 pub use shard::{
     CollectionInput, CollectionOutput, POINT_ROWS_MAX, Shard, ShardConfig, TickOutput,

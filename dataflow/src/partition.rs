@@ -25,6 +25,19 @@ pub fn shard_of(hash: u64, count: usize) -> usize {
     vnode % count.max(1)
 }
 
+/// The shard, of `count`, that owns the row whose partition columns are the first row of `key`.
+///
+/// # Errors
+/// [`Error::Type`] for a column type that cannot be hashed.
+pub fn owner_of(key: &[ArrayRef], count: usize) -> Result<usize, Error> {
+    let key = key
+        .iter()
+        .map(flowstone_types::normalize::normalize_array)
+        .collect::<Vec<_>>();
+    let hash = hash_rows(&key, 1)?.into_iter().next().unwrap_or_default();
+    Ok(shard_of(hash, count))
+}
+
 /// For each of `count` shards, which of `rows` it owns, in order.
 ///
 /// # Errors

@@ -239,6 +239,73 @@ impl Relation {
         hash_columns(columns, self.index(0)?.columns(), rows)
     }
 
+    /// The rows whose columns under index `number` equal row `row` of `keys`, which hashes to `hash`, with their weights: now, or at an epoch that is
+    /// readable. Cost: the rows found, and the rows that changed after that epoch.
+    pub(crate) fn lookup(
+        &self,
+        number: usize,
+        keys: &[ArrayRef],
+        (row, hash): (usize, u64),
+        at: Option<Epoch>,
+    ) -> Result<Vec<(RowId, i64)>, Error> {
+        let index = self.index(number)?;
+        let mut found = Vec::new();
+        for id in index.get(hash) {
+            let weight = self.weight(*id);
+            if weight != 0 && self.matches(*id, index.columns(), keys, row)? {
+                found.push((*id, weight));
+            }
+        }
+        let Some(at) = at else { return Ok(found) };
+        // An index sheds rows that are gone, also those that an earlier epoch still has: they are in the history.
+        for undo in self.later(at) {
+            for (id, change) in &undo.rows {
+                match found.iter_mut().find(|(other, _)| other == id) {
+                    Some((_, weight)) => *weight -= change,
+                    None if self.matches(*id, index.columns(), keys, row)? => {
+                        found.push((*id, -change));
+                    }
+                    None => {}
+                }
+            }
+        }
+        found.retain(|(_, weight)| *weight != 0);
+        Ok(found)
+    }
+
+    /// The errors at a readable epoch, with their weights.
+    pub(crate) fn errors_at(&self, epoch: Epoch) -> BTreeMap<EvalError, i64> {
+        let mut errors = self.errors.clone();
+        for undo in self.later(epoch) {
+            for (error, change) in &undo.errors {
+                let weight = errors.entry(error.clone()).or_insert(0);
+                *weight = weight.wrapping_sub(*change);
+            }
+        }
+        errors.retain(|_, weight| *weight != 0);
+        errors
+    }
+
+    /// What was changed after an epoch, the newest first.
+    fn later(&self, epoch: Epoch) -> impl Iterator<Item = &Undo> {
+        self.history
+            .iter()
+            .flatten()
+            .rev()
+            .take_while(move |undo| undo.epoch > epoch)
+    }
+
+    /// Refuses epochs whose history is gone.
+    pub(crate) fn check_readable(&self, epoch: Epoch) -> Result<(), Error> {
+        if epoch < self.since {
+            return Err(Error::SinceAdvanced {
+                epoch,
+                since: self.since,
+            });
+        }
+        Ok(())
+    }
+
     /// All columns of the rows `ids`, in that order. The rows are there.
     pub(crate) fn gather(&self, ids: &[RowId]) -> Result<Vec<ArrayRef>, Error> {
         let mut gather = Gather::default();
@@ -353,33 +420,14 @@ impl Relation {
     /// # Errors
     /// [`Error::SinceAdvanced`] below `since`.
     pub(crate) fn snapshot(&self, epoch: Epoch) -> Result<Snapshot, Error> {
-        if epoch < self.since {
-            return Err(Error::SinceAdvanced {
-                epoch,
-                since: self.since,
-            });
-        }
+        self.check_readable(epoch)?;
         let mut snapshot = self.current();
-        let later = self
-            .history
-            .iter()
-            .flatten()
-            .rev()
-            .take_while(|undo| undo.epoch > epoch);
-        let mut errors = self.errors.clone();
-        for undo in later {
+        for undo in self.later(epoch) {
             for (id, change) in &undo.rows {
                 snapshot.adjust(*id, change.wrapping_neg());
             }
-            for (error, change) in &undo.errors {
-                let weight = errors.entry(error.clone()).or_insert(0);
-                *weight = weight.wrapping_sub(*change);
-            }
         }
-        snapshot.errors = errors
-            .into_iter()
-            .filter(|(_, weight)| *weight != 0)
-            .collect();
+        snapshot.errors = self.errors_at(epoch).into_iter().collect();
         Ok(snapshot)
     }
 

@@ -584,11 +584,55 @@ impl Shard {
     /// # Errors
     /// [`Error::UnknownCollection`]; [`Error::Invariant`] if `keys` does not fit the key.
     pub fn lookup(&self, id: ObjectId, keys: &[ArrayRef]) -> Result<(RecordBatch, Weights), Error> {
+        self.find(id, keys, None)
+    }
+
+    /// The same as of `epoch`, which is at or above `since` and at most the last tick's.
+    ///
+    /// # Errors
+    /// As [`Shard::lookup`], and [`Error::SinceAdvanced`].
+    pub fn lookup_at(
+        &self,
+        id: ObjectId,
+        keys: &[ArrayRef],
+        epoch: Epoch,
+    ) -> Result<(RecordBatch, Weights), Error> {
+        if epoch < self.since {
+            return Err(Error::SinceAdvanced {
+                epoch,
+                since: self.since,
+            });
+        }
+        self.find(id, keys, Some(epoch))
+    }
+
+    /// The least evaluation error that a collection or index has on this shard at `epoch`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownCollection`].
+    pub fn error_at(&self, id: ObjectId, epoch: Epoch) -> Result<Option<EvalError>, Error> {
+        let collection = self
+            .collections
+            .get(&id)
+            .ok_or(Error::UnknownCollection(id))?;
+        let errors = self.relations.get(collection.relation)?.errors_at(epoch);
+        Ok(errors.into_keys().next())
+    }
+
+    fn find(
+        &self,
+        id: ObjectId,
+        keys: &[ArrayRef],
+        at: Option<Epoch>,
+    ) -> Result<(RecordBatch, Weights), Error> {
         let collection = self
             .collections
             .get(&id)
             .ok_or(Error::UnknownCollection(id))?;
         let relation = self.relations.get(collection.relation)?;
+        if let Some(epoch) = at {
+            relation.check_readable(epoch)?;
+        }
         let index = relation.index(collection.lookup)?;
         let same_type = |(column, key): (&usize, &ArrayRef)| {
             collection.schema.field(*column).data_type() == key.data_type()
@@ -605,16 +649,13 @@ impl Shard {
             .map(flowstone_types::normalize::normalize_array)
             .collect::<Vec<_>>();
         let (mut found, mut weights) = (Vec::new(), Vec::new());
-        for (row, hash) in hash_rows(&keys, keys.first().map_or(1, |key| key.len()))?
+        for key in hash_rows(&keys, keys.first().map_or(1, |key| key.len()))?
             .into_iter()
             .enumerate()
         {
-            for id in index.get(hash) {
-                let weight = relation.weight(*id);
-                if weight != 0 && relation.matches(*id, index.columns(), &keys, row)? {
-                    found.push(*id);
-                    weights.push(weight);
-                }
+            for (id, weight) in relation.lookup(collection.lookup, &keys, key, at)? {
+                found.push(id);
+                weights.push(weight);
             }
         }
         let rows = make_batch(&collection.schema, relation.gather(&found)?, found.len())?;

@@ -7,6 +7,7 @@ use arrow_schema::SchemaRef;
 use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId};
 use serde::{Deserialize, Serialize};
 
+use crate::ipc::WireBatch;
 use crate::plan::{Plan, QueryPlan};
 
 /// Names one peek, subscription, inspection or write of one client; chosen by the coordinator, never reused within a process.
@@ -72,6 +73,8 @@ pub enum Command {
     },
     /// Evaluates a query once. Results stream to the request's [`ResultMessage`] channel.
     Peek(Peek),
+    /// Reads the rows of one key of an index, without a query plan. Results stream to the request's [`ResultMessage`] channel.
+    Lookup(Lookup),
     /// Streams the changes of a query's result.
     Subscribe(Subscribe),
     /// The client is gone or does not care any more.
@@ -422,6 +425,21 @@ pub struct Peek {
     pub query: QueryPlan,
     /// Relations of the system catalog that the query reads.
     pub system: Vec<SystemRelation>,
+    /// When to read.
+    pub at: ReadAt,
+}
+
+/// The rows of one key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lookup {
+    /// Names the result stream.
+    pub request: RequestId,
+    /// The index, or the collection with a key of its own.
+    pub index: ObjectId,
+    /// One row: a value for each column of the key, in the key's order and of its types, none of them NULL.
+    pub key: WireBatch,
+    /// Which columns of the indexed relation the result has, in order.
+    pub projection: Vec<usize>,
     /// When to read.
     pub at: ReadAt,
 }

@@ -14,6 +14,7 @@ pub(crate) mod optimize;
 
 mod catalog_functions;
 mod exprs;
+mod lookup;
 mod provider;
 mod rewrite;
 mod writes;
@@ -35,6 +36,7 @@ use flowstone_proto::plan::QueryPlan;
 use flowstone_types::{Epoch, ObjectId, SqlType};
 use sqlparser::ast::{Query, Statement, Value, Visit, Visitor};
 
+pub use lookup::{LookupPlan, recognise_lookup};
 pub use writes::{
     PlannedCopy, PlannedWrite, WriteKind, plan_copy_from, plan_delete, plan_insert, plan_update,
 };
@@ -133,28 +135,10 @@ impl PlannedQuery {
         if self.parameters.is_empty() {
             return Ok(self.clone());
         }
-        if parameters.len() != self.parameters.len() {
-            return Err(Error::new(
-                ErrorKind::InvalidParameterValue,
-                format!(
-                    "bind message supplies {} parameters, but the statement requires {}",
-                    parameters.len(),
-                    self.parameters.len()
-                ),
-            ));
-        }
         let mut values = Vec::new();
-        for (array, sql_type) in parameters.iter().zip(&self.parameters) {
-            let wrong = || {
-                Error::new(
-                    ErrorKind::InvalidParameterValue,
-                    format!("a parameter is not of type {sql_type}"),
-                )
-            };
-            if array.data_type() != &sql_type.to_arrow() {
-                return Err(wrong());
-            }
-            let value = ScalarValue::try_from_array(array, 0).map_err(|_| wrong())?;
+        for array in self.check_parameters(parameters)? {
+            let value = ScalarValue::try_from_array(array, 0)
+                .map_err(|error| errors::from_datafusion(&error, ""))?;
             values.push(ScalarAndMetadata::new(value, None));
         }
         let bound = |plan: &LogicalPlan| {
@@ -171,6 +155,35 @@ impl PlannedQuery {
             parameters: Vec::new(),
             ..self.clone()
         })
+    }
+
+    /// The values of the parameters, if there is one of its type for each.
+    ///
+    /// # Errors
+    /// If a value is missing or of another type.
+    pub fn check_parameters<'v>(
+        &self,
+        parameters: &'v [ArrayRef],
+    ) -> Result<&'v [ArrayRef], Error> {
+        if parameters.len() != self.parameters.len() {
+            return Err(Error::new(
+                ErrorKind::InvalidParameterValue,
+                format!(
+                    "bind message supplies {} parameters, but the statement requires {}",
+                    parameters.len(),
+                    self.parameters.len()
+                ),
+            ));
+        }
+        for (array, sql_type) in parameters.iter().zip(&self.parameters) {
+            if array.data_type() != &sql_type.to_arrow() || array.is_empty() {
+                return Err(Error::new(
+                    ErrorKind::InvalidParameterValue,
+                    format!("a parameter is not of type {sql_type}"),
+                ));
+            }
+        }
+        Ok(parameters)
     }
 
     /// The plan as it crosses to the worker.

@@ -16,7 +16,7 @@ use flowstone_ingest::{SourceContext, SourceEvent, SourceHandle};
 use flowstone_proto::PROTOCOL_VERSION;
 use flowstone_proto::local::{ResultStreams, WorkerEnd};
 use flowstone_proto::message::{
-    CollectionDescription, Command, Peek, RequestError, RequestId, Response, ResultMessage,
+    CollectionDescription, Command, RequestError, RequestId, Response, ResultMessage,
     SourceDescription,
 };
 use flowstone_storage::{DeltaTables, LogRecord, LogStore};
@@ -36,6 +36,8 @@ mod epoch;
 mod key_changes;
 mod objects;
 mod read;
+
+use read::Read;
 
 /// Events of sources and tasks waiting for the engine loop. A full channel makes the sender wait: the loop is busy with an epoch.
 const EVENTS_IN_FLIGHT: usize = 1024;
@@ -127,7 +129,7 @@ struct Engine {
     staged: BTreeMap<RequestId, StagedWrite>,
     staging: BTreeMap<RequestId, tokio::task::AbortHandle>,
     subscriptions: BTreeMap<RequestId, Subscription>,
-    waiting_peeks: Vec<(Peek, mpsc::Sender<ResultMessage>)>,
+    waiting_reads: Vec<(Read, mpsc::Sender<ResultMessage>)>,
     running_peeks: BTreeMap<RequestId, tokio::task::AbortHandle>,
     buffer: CommitBuffer,
     /// Delta tables to delete once no commit runs.
@@ -197,7 +199,7 @@ pub async fn start(config: Config, end: WorkerEnd) -> Result<(), Error> {
         staged: BTreeMap::new(),
         staging: BTreeMap::new(),
         subscriptions: BTreeMap::new(),
-        waiting_peeks: Vec::new(),
+        waiting_reads: Vec::new(),
         running_peeks: BTreeMap::new(),
         buffer: CommitBuffer::default(),
         dropped_tables: Vec::new(),
@@ -310,12 +312,8 @@ impl Engine {
                     .on_each(move |_, shard| shard.allow_compaction(since))
                     .await?;
             }
-            Command::Peek(peek) => {
-                if let Some(results) = self.results.take(peek.request) {
-                    self.waiting_peeks.push((peek, results));
-                    self.start_ready_peeks().await?;
-                }
-            }
+            Command::Peek(peek) => self.read(Read::Peek(peek)).await?,
+            Command::Lookup(lookup) => self.read(Read::Lookup(lookup)).await?,
             Command::Subscribe(subscribe) => self.subscribe(subscribe).await?,
             Command::Cancel { request } => self.cancel(request).await?,
             Command::AskUpstream { request, question } => {

@@ -76,13 +76,24 @@ impl ShardPool {
         &self,
         job: impl Fn(usize, &mut Shard) -> T + Send + Sync + 'static,
     ) -> Result<Vec<T>, Error> {
+        self.ask_each(job)?.await
+    }
+
+    /// Sends `job` to every shard now; the future has the answers in shard order.
+    ///
+    /// # Errors
+    /// [`Error::ShardGone`] if a thread has ended.
+    pub fn ask_each<T: Send + 'static>(
+        &self,
+        job: impl Fn(usize, &mut Shard) -> T + Send + Sync + 'static,
+    ) -> Result<impl Future<Output = Result<Vec<T>, Error>> + Send + 'static, Error> {
         let job = Arc::new(job);
         let mut answers = Vec::with_capacity(self.jobs.len());
         for (index, sender) in self.jobs.iter().enumerate() {
             let job = Arc::clone(&job);
             answers.push(submit(sender, move |shard| job(index, shard))?);
         }
-        collect(answers).await
+        Ok(collect(answers))
     }
 
     /// Runs one tick over `inputs` on all shards, exchanges included.

@@ -11,7 +11,7 @@ use flowstone_sql::ast::{
 use flowstone_sql::catalog::ItemKind;
 use flowstone_sql::explain::{explain_incremental, explain_plan};
 use flowstone_sql::lower::lower;
-use flowstone_sql::plan::{PlannedQuery, plan_index, plan_query};
+use flowstone_sql::plan::{PlannedQuery, plan_index, plan_query, recognise_lookup};
 use flowstone_types::ObjectId;
 
 use super::Session;
@@ -62,9 +62,11 @@ impl Session {
                 ExplainKind::Incremental => incremental(&explained.planned),
                 ExplainKind::Default if explained.maintained => incremental(&explained.planned),
                 ExplainKind::Default | ExplainKind::Plan => {
-                    Ok(explain_plan(&explained.planned, &|id| {
-                        catalog.full_name(id)
-                    }))
+                    let names = |id| catalog.full_name(id);
+                    let lookup = recognise_lookup(&catalog, &explained.planned)
+                        .map(|lookup| format!("Lookup: one key of {}", names(lookup.index)));
+                    let plan = explain_plan(&explained.planned, &names);
+                    Ok(lookup.into_iter().chain(plan).collect())
                 }
             }
         })

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use arrow_array::ArrayRef;
 use arrow_schema::SchemaRef;
-use flowstone_proto::message::{Command, Peek, ReadAt, RequestError};
+use flowstone_proto::ipc::WireBatch;
+use flowstone_proto::message::{Command, Lookup, Peek, ReadAt, RequestError};
 use flowstone_sql::Catalog;
 use flowstone_sql::ast::{AsOf, QueryStatement, Statement};
 use flowstone_sql::catalog::{ItemKind, SchemaId};
 use flowstone_sql::error::ErrorKind;
-use flowstone_sql::plan::{PlannedQuery, plan_query};
+use flowstone_sql::plan::{LookupPlan, PlannedQuery, plan_query, recognise_lookup};
 use flowstone_types::{Epoch, ObjectId, SqlType};
 use sqlparser::ast::{Expr, ObjectNamePart, Query, Visit, Visitor};
 
@@ -20,6 +22,23 @@ use super::transaction::{Class, Mode, ReadTransaction, Transaction};
 use crate::error::{Error, TransactionError};
 use crate::holds::Hold;
 use crate::outcome::{Outcome, RowStream};
+
+/// Recognised lookups are remembered for this many statements.
+const LOOKUPS_MAX: usize = 256;
+
+/// A statement that is a lookup, and under which circumstances it is.
+#[derive(Debug)]
+pub(super) struct KnownLookup {
+    types: Vec<Option<SqlType>>,
+    /// The very catalog: any other may give the names another meaning.
+    catalog: Arc<Catalog>,
+    /// Database and search path.
+    names_in: (Option<String>, Vec<String>),
+    /// The columns of the result, all nullable.
+    schema: SchemaRef,
+    planned: PlannedQuery,
+    plan: LookupPlan,
+}
 
 /// When a statement reads, as it says itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +70,12 @@ impl Session {
         parameters: &[ArrayRef],
     ) -> Result<(SchemaRef, RowStream), Error> {
         self.commit_pending(&Class::Read).await?;
+        let types = self.parameter_types(statement, parameters);
+        if query.as_of.is_none()
+            && let Some(known) = self.known_lookup(statement, &types)
+        {
+            return self.look_up(&known, parameters).await;
+        }
         let as_of = self.resolve_as_of(query.as_of.as_ref()).await?;
         let mut planner = self.planner(statement);
         let epoch = self
@@ -61,12 +86,22 @@ impl Session {
             Some(AsOfEpoch::AtLeast(least)) => epoch.max(least),
             None => epoch,
         });
-        let catalog = std::sync::Arc::clone(&planner.catalog);
-        let types = self.parameter_types(statement, parameters);
-        let tree = query.query.clone();
+        let catalog = Arc::clone(&planner.catalog);
+        let (tree, known_types) = (query.query.clone(), types.clone());
         let bound = parameters.to_vec();
-        let planning = planner.run(move |ctx| plan_query(ctx, &tree, &types)?.bind(&bound));
-        let planned = self.limits.run(planning).await?;
+        let may_look_up = as_of.is_none();
+        let planning = planner.run(move |ctx| {
+            let planned = plan_query(ctx, &tree, &known_types)?;
+            match recognise_lookup(ctx.catalog, &planned).filter(|_| may_look_up) {
+                Some(lookup) => Ok((planned, Some(lookup))),
+                None => Ok((planned.bind(&bound)?, None)),
+            }
+        });
+        let (planned, lookup) = self.limits.run(planning).await?;
+        if let Some(lookup) = lookup {
+            let known = self.remember_lookup(statement, types, catalog, planned, lookup);
+            return self.look_up(&known, parameters).await;
+        }
         if !planned.reads.is_empty() {
             self.transaction.admit(&Class::Read)?;
         }
@@ -75,6 +110,81 @@ impl Session {
             .read_at(&catalog, &planned, as_of, exact.then_some(epoch))
             .await?;
         self.peek(planned, at, hold).await
+    }
+
+    /// The lookup that a statement was recognised to be, if it still means the same.
+    fn known_lookup(
+        &self,
+        statement: &Statement,
+        types: &[Option<SqlType>],
+    ) -> Option<Arc<KnownLookup>> {
+        let known = self.lookups.get(&statement.text)?;
+        let same = known.types == types
+            && Arc::ptr_eq(&known.catalog, &self.shared.catalog())
+            && known.names_in == self.names_in();
+        same.then(|| Arc::clone(known))
+    }
+
+    /// What names are looked up in.
+    fn names_in(&self) -> (Option<String>, Vec<String>) {
+        (self.variables.get("database"), self.variables.search_path())
+    }
+
+    fn remember_lookup(
+        &mut self,
+        statement: &Statement,
+        types: Vec<Option<SqlType>>,
+        catalog: Arc<Catalog>,
+        planned: PlannedQuery,
+        plan: LookupPlan,
+    ) -> Arc<KnownLookup> {
+        let known = Arc::new(KnownLookup {
+            types,
+            catalog,
+            names_in: self.names_in(),
+            schema: nullable(&planned.schema),
+            planned,
+            plan,
+        });
+        if self.lookups.len() >= LOOKUPS_MAX {
+            self.lookups.pop_first();
+        }
+        self.lookups
+            .insert(statement.text.clone(), Arc::clone(&known));
+        known
+    }
+
+    /// Reads the rows of one key: no plan is made, shipped or run.
+    async fn look_up(
+        &mut self,
+        known: &KnownLookup,
+        parameters: &[ArrayRef],
+    ) -> Result<(SchemaRef, RowStream), Error> {
+        self.transaction.admit(&Class::Read)?;
+        let schema = Arc::clone(&known.schema);
+        let (at, hold) = self
+            .read_at(&known.catalog, &known.planned, None, None)
+            .await?;
+        self.limits
+            .run(self.wait_visible(&known.planned.reads))
+            .await?;
+        let parameters = known.planned.check_parameters(parameters)?;
+        let Some(key) = known.plan.key(parameters)? else {
+            return Ok((schema, RowStream::of(Vec::new())));
+        };
+        let request = self.shared.next_request();
+        let stream = Request::open(&self.shared, request, hold);
+        self.limits
+            .run(self.shared.send(Command::Lookup(Lookup {
+                request,
+                index: known.plan.index,
+                key: WireBatch(key),
+                projection: known.plan.projection.clone(),
+                at,
+            })))
+            .await?;
+        let rows = stream.into_rows(Arc::clone(&schema), self.limits.clone());
+        Ok((schema, rows))
     }
 
     /// Sends a planned query to the worker.
@@ -86,7 +196,7 @@ impl Session {
     ) -> Result<(SchemaRef, RowStream), Error> {
         let schema = nullable(&planned.schema);
         let request = self.send_peek(planned, at, hold).await?;
-        let rows = request.into_rows(std::sync::Arc::clone(&schema), self.limits.clone());
+        let rows = request.into_rows(Arc::clone(&schema), self.limits.clone());
         Ok((schema, rows))
     }
 

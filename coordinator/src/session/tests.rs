@@ -174,6 +174,7 @@ impl Double {
                 return false;
             }
             Command::CreateDataflow(_) | Command::AllowCompaction { .. } => {}
+            Command::Lookup(_) => unreachable!("no test here has an index"),
             Command::CreateSource(_)
             | Command::AddSourceTables { .. }
             | Command::AskUpstream { .. } => {

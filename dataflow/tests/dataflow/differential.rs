@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_schema::DataType;
-use flowstone_dataflow::POINT_ROWS_MAX;
+use flowstone_dataflow::{POINT_ROWS_MAX, owner_of};
 use flowstone_proto::message::{DataflowDescription, Export};
 use flowstone_proto::plan::{Operator, Plan};
 use flowstone_types::{Epoch, ObjectId, SourceChanges, SourceOp};
@@ -329,6 +329,9 @@ fn check(case: &Case) {
             );
             check_lookup(&cluster, &key, &view_types, &expected);
             expected_at.insert(epoch, expected);
+            for (epoch, expected) in &expected_at {
+                check_lookup_at(&cluster, &key, &view_types, (*epoch, expected));
+            }
         }
         if number >= late_at {
             for id in [LATE, SUBSCRIPTION] {
@@ -374,6 +377,49 @@ fn check(case: &Case) {
             Ok(())
         });
     }
+}
+
+/// Looks up keys of the view as of an earlier epoch, and on the shard that owns the key alone.
+fn check_lookup_at(
+    cluster: &Cluster,
+    key: &[usize],
+    types: &[DataType],
+    (epoch, expected): (u64, &Contents),
+) {
+    let [column] = key else { return };
+    let mut keys = expand(&expected.rows)
+        .into_iter()
+        .map(|row| row[*column].clone())
+        .collect::<Vec<_>>();
+    keys.sort();
+    keys.dedup();
+    keys.truncate(3);
+    // One that only exists at other epochs, perhaps.
+    keys.push(Value::Null);
+    for key in keys {
+        let wanted = batch(std::slice::from_ref(&types[*column]), &[vec![key.clone()]]);
+        let owner = owner_of(wanted.columns(), cluster.shards.len()).unwrap();
+        let mut found = BTreeMap::new();
+        let (batch, weights) = cluster.shards[owner]
+            .lookup_at(INDEX, wanted.columns(), Epoch(epoch))
+            .unwrap();
+        for (position, row) in crate::values::rows(&batch).into_iter().enumerate() {
+            add(&mut found, row, weights.get(position));
+        }
+        let rows: BTreeMap<Row, i64> = expected
+            .rows
+            .iter()
+            .filter(|(row, _)| row[*column] == key)
+            .map(|(row, weight)| (row.clone(), *weight))
+            .collect();
+        assert_eq!(found, rows, "{key:?} as of {epoch}");
+    }
+    let errors = cluster
+        .shards
+        .iter()
+        .filter_map(|shard| shard.error_at(INDEX, Epoch(epoch)).unwrap())
+        .min();
+    assert_eq!(errors.as_ref(), expected.errors.keys().next());
 }
 
 /// Looks up each key of the view, and one that is not there.

@@ -13,6 +13,7 @@ use futures::{StreamExt, pin_mut};
 use rand::Rng;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use tokio::sync::Notify;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
@@ -25,6 +26,9 @@ fn kills() -> u32 {
         .and_then(|kills| kills.parse().ok())
         .unwrap_or(20)
 }
+
+/// How long a subscriber may wait for the first complete epoch after a recovery.
+const FIRST_EPOCH_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Tables and what is compared of them, spelled alike in PostgreSQL, here, and by `deltalake`.
 const TABLES: [(&str, &str, &str); 4] = [
@@ -76,6 +80,8 @@ struct Content {
     branches: i64,
     /// Rows that changed since the last check.
     touched: Vec<Followed>,
+    /// Whether the snapshot has come completely.
+    complete: bool,
 }
 
 impl Content {
@@ -154,14 +160,19 @@ struct Seen {
     reads: u64,
 }
 
-/// Follows the tables until the connection breaks. `Ok` however it breaks; an error is a wrong content.
-async fn follow(client: Client, scale: u32, seen: &mut Seen, content: &mut Content) -> Result<()> {
+/// Follows the tables until the connection breaks, and tells of the first epoch. `Ok` however it breaks; an error is a wrong content.
+async fn follow(
+    client: Client,
+    scale: u32,
+    seen: &mut Seen,
+    content: &mut Content,
+    first_epoch: &Notify,
+) -> Result<()> {
     let none: [&(dyn ToSql + Sync); 0] = [];
     let Ok(rows) = client.query_raw(FOLLOWED, none).await else {
         return Ok(());
     };
     pin_mut!(rows);
-    let mut first = true;
     while let Some(Ok(row)) = rows.next().await {
         let epoch = epoch_of(&row)?;
         if !row.get::<_, bool>("mz_progressed") {
@@ -190,7 +201,8 @@ async fn follow(client: Client, scale: u32, seen: &mut Seen, content: &mut Conte
             "epochs went back: {at} after {}",
             seen.epoch
         );
-        if std::mem::take(&mut first) {
+        if !std::mem::replace(&mut content.complete, true) {
+            first_epoch.notify_one();
             for (row, weight) in &seen.history {
                 let now = content.rows.get(row).copied().unwrap_or(0);
                 ensure!(
@@ -370,13 +382,21 @@ async fn nothing_is_lost_or_repeated_when_the_node_is_killed() {
         let reader = tokio::spawn(read(node.connect().await.unwrap()));
         let subscriber = node.connect().await.unwrap();
         let moment = Duration::from_millis(random.random_range(0..3000));
+        let first_epoch = Notify::new();
         {
             // The kill comes while the subscriber listens; what it heard until then must never be contradicted.
-            let follow = follow(subscriber, scale, &mut seen, &mut content);
+            let follow = follow(subscriber, scale, &mut seen, &mut content, &first_epoch);
             pin_mut!(follow);
+            // Every other time in the middle of recovery and snapshots, else while changes flow.
+            let come = async {
+                if kill % 2 == 1 {
+                    first_epoch.notified().await;
+                }
+                tokio::time::sleep(moment).await; // poll interval: the moment of the kill
+            };
             tokio::select! {
                 outcome = &mut follow => panic!("the subscription ended before the kill: {outcome:?}"),
-                () = tokio::time::sleep(moment) => {} // poll interval: the moment of the kill
+                outcome = tokio::time::timeout(FIRST_EPOCH_DEADLINE, come) => outcome.expect("the subscriber hears of no epoch"),
             }
             node.kill().unwrap();
             // What was sent before the kill still arrives.
@@ -385,9 +405,8 @@ async fn nothing_is_lost_or_repeated_when_the_node_is_killed() {
                 .unwrap_or_else(|error| panic!("before kill {kill}: {error:#}"));
         }
         // Rows are sent when their epoch is durable, so that also those of an epoch that was cut short must be there again.
-        let history = content.history();
-        if !history.is_empty() {
-            seen.history = history;
+        if content.complete {
+            seen.history = content.history();
         }
         seen.reads += reader.await.unwrap().unwrap();
         let lived = started.elapsed();

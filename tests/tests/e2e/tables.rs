@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use flowstone_tests::{Node, wait};
@@ -264,4 +266,79 @@ async fn dropping_a_table_ends_its_subscriptions_and_nothing_else() {
         .unwrap()
         .get(0);
     assert_eq!(count, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lookups_see_every_acknowledged_write_and_nothing_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), 1).await.unwrap();
+    let writer = node.connect().await.unwrap();
+    writer
+        .batch_execute(
+            "CREATE TABLE t (id int, v bigint);
+             CREATE INDEX t_id ON t (id);
+             CREATE MATERIALIZED VIEW sums AS SELECT id, sum(v)::bigint AS total FROM t GROUP BY id;
+             INSERT INTO t SELECT g, 0 FROM generate_series(1, 1000) AS s (g)",
+        )
+        .await
+        .unwrap();
+    let explained: String = writer
+        .query("EXPLAIN SELECT v FROM t WHERE id = 500", &[])
+        .await
+        .unwrap()[0]
+        .get(0);
+    assert!(explained.starts_with("Lookup"), "{explained}");
+
+    let acknowledged = Arc::new(AtomicI64::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut readers = Vec::new();
+    for sql in [
+        "SELECT v FROM t WHERE id = $1",
+        "SELECT total FROM sums WHERE id = $1",
+    ] {
+        let client = node.connect().await.unwrap();
+        let (acknowledged, stop) = (Arc::clone(&acknowledged), Arc::clone(&stop));
+        readers.push(tokio::spawn(async move {
+            let statement = client.prepare(sql).await.unwrap();
+            let (mut reads, mut last) = (0, 0);
+            while !stop.load(Ordering::SeqCst) {
+                let least = acknowledged.load(Ordering::SeqCst);
+                let rows = client.query(&statement, &[&500_i32]).await.unwrap();
+                assert_eq!(rows.len(), 1, "{sql}");
+                let seen: i64 = rows[0].get(0);
+                assert!(
+                    seen >= least,
+                    "{sql}: {seen} after {least} was acknowledged"
+                );
+                assert!(seen >= last, "{sql}: {seen} after {last} was read");
+                last = seen;
+                reads += 1;
+            }
+            reads
+        }));
+    }
+    for number in 1..=40_i64 {
+        writer
+            .execute("UPDATE t SET v = $1 WHERE id = 500", &[&number])
+            .await
+            .unwrap();
+        acknowledged.store(number, Ordering::SeqCst);
+    }
+    stop.store(true, Ordering::SeqCst);
+    for reader in readers {
+        let reads = reader.await.unwrap();
+        assert!(reads > 40, "{reads} reads");
+    }
+    // NULL equals nothing, and a key that is not there gives no row.
+    let none: Option<i32> = None;
+    let rows = writer
+        .query("SELECT v FROM t WHERE id = $1", &[&none])
+        .await
+        .unwrap();
+    assert!(rows.is_empty());
+    let rows = writer
+        .query("SELECT v FROM t WHERE id = $1", &[&5000_i32])
+        .await
+        .unwrap();
+    assert!(rows.is_empty());
 }

@@ -388,7 +388,17 @@ async fn statement_timeout_ends_what_takes_too_long_and_nothing_else() {
         10
     );
     for _ in 0..2 {
-        tokio::time::sleep(Duration::from_millis(2500)).await; // poll interval: longer than the timeout
+        let waiting = std::time::Instant::now();
+        wait::until("longer than the timeout", DEADLINE, async || {
+            let waited = waiting.elapsed();
+            if waited > Duration::from_millis(2500) {
+                Ok(())
+            } else {
+                Err(format!("{waited:?}"))
+            }
+        })
+        .await
+        .unwrap();
         assert_eq!(
             transaction.query("FETCH 20000 c", &[]).await.unwrap().len(),
             20_000

@@ -351,7 +351,7 @@ impl Engine {
         for request in ended {
             self.end_subscription(request).await?;
         }
-        self.start_ready_peeks().await
+        self.start_ready_reads().await
     }
 
     pub(super) fn commit(&mut self, epoch: Epoch) -> Result<(), Error> {

@@ -210,7 +210,7 @@ impl Engine {
             })
             .await?;
         self.delete_dropped_tables();
-        self.start_ready_peeks().await
+        self.start_ready_reads().await
     }
 
     /// Ends the subscriptions that read what is about to go, and tells their clients why.

@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use flowstone_dataflow::Snapshot;
+use arrow_array::RecordBatch;
+use flowstone_dataflow::{Shard, Snapshot, expand, owner_of};
 use flowstone_functions::codec;
 use flowstone_functions::tables::{CollectionTable, ScanTarget};
 use flowstone_proto::message::{
-    Peek, ReadAt, RequestError, RequestId, ResultMessage, StageWrite, Subscribe, WriteOperation,
+    Lookup, Peek, ReadAt, RequestError, RequestId, ResultMessage, StageWrite, Subscribe,
+    WriteOperation,
 };
 use flowstone_proto::plan::QueryPlan;
-use flowstone_types::{Epoch, ObjectId};
+use flowstone_types::{Epoch, EvalError, ObjectId};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -20,7 +22,45 @@ use crate::query::{Tables, internal};
 use crate::subscription::{Liveness, Subscription};
 use crate::write::{StagedWrite, stage};
 
-/// Whether a peek can run now.
+/// Rows per message of a lookup.
+const ROWS_PER_MESSAGE: usize = 8192;
+
+/// A read that waits for its epoch.
+#[derive(Debug)]
+pub(super) enum Read {
+    Peek(Peek),
+    Lookup(Lookup),
+}
+
+impl Read {
+    const fn request(&self) -> RequestId {
+        match self {
+            Self::Peek(peek) => peek.request,
+            Self::Lookup(lookup) => lookup.request,
+        }
+    }
+
+    const fn at(&self) -> ReadAt {
+        match self {
+            Self::Peek(peek) => peek.at,
+            Self::Lookup(lookup) => lookup.at,
+        }
+    }
+
+    /// The collections it reads, each once.
+    fn reads(&self) -> Result<Vec<ObjectId>, RequestError> {
+        let peek = match self {
+            Self::Lookup(lookup) => return Ok(vec![lookup.index]),
+            Self::Peek(peek) => peek,
+        };
+        let system: BTreeSet<ObjectId> = peek.system.iter().map(|relation| relation.id).collect();
+        let mut reads = reads(&peek.query)?;
+        reads.retain(|id| !system.contains(id));
+        Ok(reads)
+    }
+}
+
+/// Whether a read can run now.
 enum Readiness {
     At(Epoch),
     Wait,
@@ -28,41 +68,64 @@ enum Readiness {
 }
 
 impl Engine {
-    /// Starts every waiting peek whose epoch has come.
-    pub(super) async fn start_ready_peeks(&mut self) -> Result<(), Error> {
-        self.running_peeks.retain(|_, task| !task.is_finished());
-        let mut waiting = Vec::new();
-        for (peek, results) in std::mem::take(&mut self.waiting_peeks) {
-            if results.is_closed() {
-                continue;
-            }
-            let reads = match reads(&peek.query) {
-                Ok(reads) => reads,
-                Err(error) => {
-                    fail(results, error);
-                    continue;
-                }
-            };
-            match self.readiness(&peek, &reads) {
-                Readiness::Wait => waiting.push((peek, results)),
-                Readiness::Never(error) => fail(results, error),
-                Readiness::At(epoch) => self.start_peek(peek, &reads, epoch, results).await?,
-            }
+    /// Takes a read in, and starts it if its epoch has come.
+    pub(super) async fn read(&mut self, read: Read) -> Result<(), Error> {
+        if let Some(results) = self.results.take(read.request())
+            && let Some(waiting) = self.start_if_ready(read, results).await?
+        {
+            self.waiting_reads.push(waiting);
         }
-        self.waiting_peeks = waiting;
         Ok(())
     }
 
-    fn readiness(&self, peek: &Peek, reads: &[ObjectId]) -> Readiness {
-        let system: BTreeSet<ObjectId> = peek.system.iter().map(|relation| relation.id).collect();
+    /// Starts every waiting read whose epoch has come.
+    pub(super) async fn start_ready_reads(&mut self) -> Result<(), Error> {
+        self.running_peeks.retain(|_, task| !task.is_finished());
+        let mut waiting = Vec::new();
+        for (read, results) in std::mem::take(&mut self.waiting_reads) {
+            if !results.is_closed() {
+                waiting.extend(self.start_if_ready(read, results).await?);
+            }
+        }
+        self.waiting_reads = waiting;
+        Ok(())
+    }
+
+    /// Starts a read, or gives it back if it has to wait.
+    async fn start_if_ready(
+        &mut self,
+        read: Read,
+        results: mpsc::Sender<ResultMessage>,
+    ) -> Result<Option<(Read, mpsc::Sender<ResultMessage>)>, Error> {
+        let reads = match read.reads() {
+            Ok(reads) => reads,
+            Err(error) => {
+                fail(results, error);
+                return Ok(None);
+            }
+        };
+        match (self.readiness(read.at(), &reads), read) {
+            (Readiness::Wait, read) => return Ok(Some((read, results))),
+            (Readiness::Never(error), _) => fail(results, error),
+            (Readiness::At(epoch), Read::Peek(peek)) => {
+                self.start_peek(peek, &reads, epoch, results).await?;
+            }
+            (Readiness::At(epoch), Read::Lookup(lookup)) => {
+                self.start_lookup(lookup, epoch, results)?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn readiness(&self, at: ReadAt, reads: &[ObjectId]) -> Readiness {
         let mut since = Epoch::MIN;
-        for id in reads.iter().filter(|id| !system.contains(id)) {
+        for id in reads {
             let Some(from) = self.readable_from(*id) else {
                 return Readiness::Never(RequestError::Dropped);
             };
             since = since.max(from);
         }
-        match peek.at {
+        match at {
             ReadAt::AtLeast(epoch) if self.durable >= epoch.max(since) => {
                 Readiness::At(self.durable)
             }
@@ -75,6 +138,49 @@ impl Engine {
             ReadAt::Exactly(epoch) if self.durable >= epoch => Readiness::At(epoch),
             ReadAt::AtLeast(_) | ReadAt::Exactly(_) => Readiness::Wait,
         }
+    }
+
+    /// Hands a lookup to the shard that owns the key. With one shard its thread answers the client; with more, all are asked for evaluation errors.
+    fn start_lookup(
+        &mut self,
+        lookup: Lookup,
+        epoch: Epoch,
+        results: mpsc::Sender<ResultMessage>,
+    ) -> Result<(), Error> {
+        let owner = owner_of(lookup.key.0.columns(), self.shards.count())?;
+        let compute = self.runner.compute().clone();
+        if self.shards.count() == 1 {
+            let results = Mutex::new(Some(results));
+            drop(self.shards.ask_each(move |_, shard| {
+                if let Some(results) = results.lock().take() {
+                    answer(found(shard, &lookup, epoch), epoch, results, &compute);
+                }
+            })?);
+            return Ok(());
+        }
+        let request = lookup.request;
+        let answers = self.shards.ask_each(move |index, shard| {
+            if index == owner {
+                found(shard, &lookup, epoch).map(Some)
+            } else {
+                no_error(shard, lookup.index, epoch).map(|()| None)
+            }
+        })?;
+        let task = self.runner.compute().spawn(async move {
+            let rows = match answers.await {
+                Ok(answers) => answers
+                    .into_iter()
+                    .collect::<Result<Vec<_>, _>>()
+                    .map(|parts| parts.into_iter().flatten().next()),
+                Err(error) => Err(internal(error)),
+            };
+            let rows = rows.and_then(|rows| {
+                rows.ok_or_else(|| internal(format!("lookup {request:?} has no owner")))
+            });
+            answer(rows, epoch, results, &compute);
+        });
+        self.running_peeks.insert(request, task.abort_handle());
+        Ok(())
     }
 
     fn readable_from(&self, id: ObjectId) -> Option<Epoch> {
@@ -285,15 +391,78 @@ impl Engine {
             task.abort();
         }
         if let Some(position) = self
-            .waiting_peeks
+            .waiting_reads
             .iter()
-            .position(|(peek, _)| peek.request == request)
+            .position(|(read, _)| read.request() == request)
         {
-            let (_, results) = self.waiting_peeks.swap_remove(position);
+            let (_, results) = self.waiting_reads.swap_remove(position);
             fail(results, RequestError::Cancelled);
         }
         self.end_subscription(request).await
     }
+}
+
+/// The rows of a key as of an epoch.
+fn found(shard: &Shard, lookup: &Lookup, epoch: Epoch) -> Result<RecordBatch, RequestError> {
+    no_error(shard, lookup.index, epoch)?;
+    let rows = shard
+        .lookup_at(lookup.index, lookup.key.0.columns(), epoch)
+        .map_err(lookup_error)?;
+    let (rows, weights) = rows;
+    let rows = rows.project(&lookup.projection).map_err(internal)?;
+    expand(&rows, &weights).map_err(internal)
+}
+
+/// Fails if the relation holds an evaluation error at an epoch: it cannot be read while it does.
+fn no_error(shard: &Shard, index: ObjectId, epoch: Epoch) -> Result<(), RequestError> {
+    let error: Option<EvalError> = shard.error_at(index, epoch).map_err(lookup_error)?;
+    error.map_or(Ok(()), |error| Err(RequestError::Eval(error)))
+}
+
+fn lookup_error(error: flowstone_dataflow::Error) -> RequestError {
+    match error {
+        flowstone_dataflow::Error::SinceAdvanced { epoch, since } => RequestError::SinceAdvanced {
+            asked: epoch,
+            since,
+        },
+        flowstone_dataflow::Error::UnknownCollection(_) => RequestError::Dropped,
+        other => internal(other),
+    }
+}
+
+/// Sends the rows of a lookup: at once if they fit the channel, which is empty, else from a task.
+fn answer(
+    rows: Result<RecordBatch, RequestError>,
+    epoch: Epoch,
+    results: mpsc::Sender<ResultMessage>,
+    compute: &tokio::runtime::Handle,
+) {
+    let rows = match rows {
+        Ok(rows) => rows,
+        Err(error) => return fail(results, error),
+    };
+    let mut messages = vec![ResultMessage::ReadEpoch(epoch)];
+    let mut from = 0;
+    while from == 0 || from < rows.num_rows() {
+        let length = ROWS_PER_MESSAGE.min(rows.num_rows() - from);
+        messages.push(ResultMessage::Rows(rows.slice(from, length)));
+        from += ROWS_PER_MESSAGE;
+    }
+    messages.push(ResultMessage::Done);
+    if messages.len() <= results.capacity() {
+        for message in messages {
+            drop(results.try_send(message));
+        }
+        return;
+    }
+    // Ends with the client: nobody else waits for it.
+    compute.spawn(async move {
+        for message in messages {
+            if results.send(message).await.is_err() {
+                return;
+            }
+        }
+    });
 }
 
 /// Ends a result stream in error without waiting for a slow client.
