@@ -503,6 +503,7 @@ fn finish(
 ) -> Result<PlannedQuery, Error> {
     let mapped = |error: DataFusionError| errors::from_datafusion(&error, ctx.text);
     let analysed = optimize::analyse(plan).map_err(mapped)?;
+    let analysed = optimize::spell_out_membership(analysed).map_err(mapped)?;
     optimize::refuse_membership_with_nulls(&analysed)?;
     let (analysed, columns) = settle_output(analysed)?;
     if ctx.maintained {

@@ -16,7 +16,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-/// Bytes that may wait for one client before it is cut off.
+/// Bytes of changes that may wait for one client before it is cut off. The snapshot it starts with does not count: it is there in one piece, however fast
+/// the client reads.
 pub const BUFFERED_BYTES_MAX: usize = 256 << 20;
 
 /// Rows sent in one message: a bigger change is sent in several.
@@ -33,6 +34,8 @@ pub struct Subscription {
     held: BTreeMap<Epoch, Held>,
     /// Errors in the result, by multiplicity. While one exists the subscription fails.
     errors: BTreeMap<EvalError, i64>,
+    /// The epoch of the snapshot.
+    start: Epoch,
     /// Everything below has been released.
     released: Epoch,
     queue: Arc<Queue>,
@@ -53,7 +56,8 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct QueueState {
-    messages: std::collections::VecDeque<ResultMessage>,
+    /// Each with the bytes it counts for.
+    messages: std::collections::VecDeque<(ResultMessage, usize)>,
     bytes: usize,
     closed: bool,
 }
@@ -84,6 +88,7 @@ impl Subscription {
             up_to,
             held: BTreeMap::new(),
             errors: BTreeMap::new(),
+            start,
             released: start,
             queue,
             writer,
@@ -159,7 +164,7 @@ impl Subscription {
             state.messages.clear();
             state.bytes = 0;
         }
-        state.messages.push_back(last);
+        state.messages.push_back((last, 0));
         state.closed = true;
         drop(state);
         self.queue.changed.notify_one();
@@ -171,12 +176,16 @@ impl Subscription {
         for message in messages {
             // Progress is only worth its newest value.
             if matches!(message, ResultMessage::Progress(_))
-                && matches!(state.messages.back(), Some(ResultMessage::Progress(_)))
+                && matches!(state.messages.back(), Some((ResultMessage::Progress(_), _)))
             {
                 state.messages.pop_back();
             }
-            state.bytes += bytes_of(&message);
-            state.messages.push_back(message);
+            let bytes = match &message {
+                ResultMessage::Updates(delta) if delta.epoch > self.start => bytes_of(delta),
+                _ => 0,
+            };
+            state.bytes += bytes;
+            state.messages.push_back((message, bytes));
         }
         drop(state);
         self.queue.changed.notify_one();
@@ -190,11 +199,17 @@ impl Drop for Subscription {
     }
 }
 
-fn bytes_of(message: &ResultMessage) -> usize {
-    match message {
-        ResultMessage::Updates(delta) => delta.rows.get_array_memory_size(),
-        _ => 0,
-    }
+/// Bytes of a delta's rows. A slice counts for its own part of the buffers it shares with others.
+fn bytes_of(delta: &DeltaBatch) -> usize {
+    let columns = delta.rows.columns().iter();
+    columns
+        .map(|column| {
+            column
+                .to_data()
+                .get_slice_memory_size()
+                .unwrap_or_else(|_| column.get_array_memory_size())
+        })
+        .sum()
 }
 
 /// One consolidated change of an epoch, in messages of bounded size.
@@ -230,9 +245,9 @@ async fn write(queue: Arc<Queue>, results: mpsc::Sender<ResultMessage>) {
     loop {
         let (message, closed) = {
             let mut state = queue.state.lock();
-            let message = state.messages.pop_front();
-            state.bytes = message.as_ref().map_or(state.bytes, |message| {
-                state.bytes.saturating_sub(bytes_of(message))
+            let message = state.messages.pop_front().map(|(message, bytes)| {
+                state.bytes = state.bytes.saturating_sub(bytes);
+                message
             });
             (message, state.closed)
         };
@@ -250,5 +265,59 @@ async fn write(queue: Arc<Queue>, results: mpsc::Sender<ResultMessage>) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::{Int64Array, RecordBatch, StringArray};
+    use arrow_schema::{DataType, Field, Schema};
+
+    use super::*;
+
+    const START: Epoch = Epoch(10);
+
+    /// `rows` rows of 8 bytes in one batch.
+    fn delta(epoch: Epoch, rows: usize) -> DeltaBatch {
+        let schema = Schema::new(vec![Field::new("c0", DataType::Int64, true)]);
+        let numbers: Int64Array = (0..i64::try_from(rows).unwrap()).collect();
+        let rows = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(numbers)]).unwrap();
+        DeltaBatch::insert(rows, epoch)
+    }
+
+    /// A subscription whose client reads nothing. The channel holds 16 messages; the queue has the rest.
+    fn unread() -> (Subscription, mpsc::Receiver<ResultMessage>) {
+        let (results, client) = mpsc::channel(16);
+        let runtime = tokio::runtime::Handle::current();
+        let subscription = Subscription::start(results, Vec::new(), START, None, &runtime);
+        (subscription, client)
+    }
+
+    #[tokio::test]
+    async fn a_change_counts_once_however_many_messages_it_takes() {
+        let (mut subscription, _client) = unread();
+        let rows = 40 * ROWS_PER_MESSAGE;
+        subscription.add(START.next(), vec![delta(START.next(), rows)], Vec::new());
+        assert_eq!(subscription.release(START.next()), Liveness::Alive);
+        let waiting = subscription.queue.state.lock().bytes;
+        assert!(waiting <= rows * 9, "{waiting} bytes for {rows} rows");
+        assert!(waiting > 0);
+    }
+
+    #[tokio::test]
+    async fn a_large_snapshot_cuts_nobody_off_and_large_changes_do() {
+        let (mut subscription, _client) = unread();
+        let filling = "x".repeat(1 << 20);
+        let values: StringArray = (0..=BUFFERED_BYTES_MAX >> 20)
+            .map(|number| Some(format!("{number}{filling}")))
+            .collect();
+        let schema = Schema::new(vec![Field::new("c0", DataType::Utf8, true)]);
+        let rows = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(values)]).unwrap();
+        let large = |epoch| vec![DeltaBatch::insert(rows.clone(), epoch)];
+        subscription.add(START, large(START), Vec::new());
+        assert_eq!(subscription.release(START), Liveness::Alive);
+        let next = START.next();
+        subscription.add(next, large(next), Vec::new());
+        assert_eq!(subscription.release(next), Liveness::Ended);
     }
 }

@@ -528,6 +528,13 @@ impl PostgresTyping {
             }
         }
         let mut results = self.unify("case", results, schema)?;
+        // DataFusion makes ANDs and ORs of a CASE of booleans, and evaluates results that no condition asks for. `CASE true WHEN …` it leaves alone.
+        let boolean = match results.first() {
+            Some(result) => type_of(result, schema)? == Some(SqlType::Bool),
+            None => false,
+        };
+        let subject =
+            boolean.then(|| Box::new(Expr::Literal(ScalarValue::Boolean(Some(true)), None)));
         let otherwise = if results.len() > count {
             results.pop().map(Box::new)
         } else {
@@ -538,7 +545,7 @@ impl PostgresTyping {
             .zip(results)
             .map(|(condition, result)| (Box::new(condition), Box::new(result)))
             .collect();
-        Ok(Expr::Case(Case::new(None, arms, otherwise)))
+        Ok(Expr::Case(Case::new(subject, arms, otherwise)))
     }
 
     fn distinct_from(

@@ -6,14 +6,19 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use datafusion::common::Result;
 use datafusion::common::alias::AliasGenerator;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Distinct, Expr, ExprSchemable, Limit, LogicalPlan, Operator, lit};
+use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::logical_expr::expr::{Case, InSubquery};
+use datafusion::logical_expr::utils::{conjunction, split_conjunction, split_conjunction_owned};
+use datafusion::logical_expr::{
+    BinaryExpr, Distinct, Expr, ExprSchemable, Limit, LogicalPlan, LogicalPlanBuilder, Operator,
+    Subquery, lit,
+};
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
@@ -176,6 +181,143 @@ enum NullMeaning {
     Unknown,
 }
 
+/// Spells out `x [NOT] IN (SELECT …)` where the answer hinges on NULL, in WHERE and in the SELECT list: whether a value is equal, whether there are
+/// any, and whether one is NULL are counted. DataFusion's mark join would take NULL for false. Subqueries that are correlated themselves stay.
+pub(crate) fn spell_out_membership(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let spelled = plan.transform_up_with_subqueries(|node| {
+        if !matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Projection(_)) {
+            return Ok(Transformed::no(node));
+        }
+        let Some(schema) = node
+            .inputs()
+            .first()
+            .map(|input| Arc::clone(input.schema()))
+        else {
+            return Ok(Transformed::no(node));
+        };
+        let nullable = |expr: &Expr| expr.nullable(schema.as_ref()).unwrap_or(true);
+        let in_where = matches!(node, LogicalPlan::Filter(_));
+        let spelled = node.map_expressions(|expr| {
+            if !in_where {
+                return spell_out(expr, NullMeaning::Unknown, &nullable, &schema);
+            }
+            let mut changed = false;
+            let mut conjuncts = Vec::new();
+            for conjunct in split_conjunction_owned(expr) {
+                let conjunct = spell_out(conjunct, NullMeaning::Conjunct, &nullable, &schema)?;
+                changed |= conjunct.transformed;
+                conjuncts.push(conjunct.data);
+            }
+            let whole = conjunction(conjuncts).unwrap_or_else(|| lit(true));
+            Ok(Transformed::new_transformed(whole, changed))
+        })?;
+        spelled.map_data(LogicalPlan::recompute_schema)
+    })?;
+    Ok(spelled.data)
+}
+
+fn spell_out(
+    expr: Expr,
+    meaning: NullMeaning,
+    nullable: &dyn Fn(&Expr) -> bool,
+    schema: &DFSchema,
+) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::InSubquery(membership) => {
+            let hinges = hinges_on_null(&Expr::InSubquery(membership.clone()), meaning, nullable);
+            if hinges && membership.subquery.outer_ref_columns.is_empty() {
+                counted_membership(membership, schema).map(Transformed::yes)
+            } else {
+                Ok(Transformed::no(Expr::InSubquery(membership)))
+            }
+        }
+        Expr::Not(inner)
+            if meaning == NullMeaning::Conjunct && matches!(*inner, Expr::InSubquery(_)) =>
+        {
+            Ok(Transformed::no(Expr::Not(inner)))
+        }
+        Expr::BinaryExpr(binary)
+            if matches!(binary.op, Operator::And | Operator::Or)
+                && meaning != NullMeaning::Unknown =>
+        {
+            let left = spell_out(*binary.left, NullMeaning::False, nullable, schema)?;
+            let right = spell_out(*binary.right, NullMeaning::False, nullable, schema)?;
+            let changed = left.transformed || right.transformed;
+            let both = BinaryExpr::new(Box::new(left.data), binary.op, Box::new(right.data));
+            Ok(Transformed::new_transformed(
+                Expr::BinaryExpr(both),
+                changed,
+            ))
+        }
+        other => {
+            other.map_children(|child| spell_out(child, NullMeaning::Unknown, nullable, schema))
+        }
+    }
+}
+
+/// `x IN (SELECT …)` by counting.
+fn counted_membership(membership: InSubquery, schema: &DFSchema) -> Result<Expr> {
+    let InSubquery {
+        expr,
+        subquery,
+        negated,
+    } = membership;
+    let values = subquery.subquery;
+    let value = values
+        .schema()
+        .columns()
+        .into_iter()
+        .next()
+        .map(Expr::Column)
+        .ok_or_else(|| DataFusionError::Plan("subquery must return a column".to_owned()))?;
+    let any_row = |condition: Option<Expr>, outer: Vec<Expr>| {
+        let mut rows = LogicalPlanBuilder::from(values.as_ref().clone());
+        if let Some(condition) = condition {
+            rows = rows.filter(condition)?;
+        }
+        let counted = rows
+            .aggregate(Vec::<Expr>::new(), vec![count(lit(1_i64))])?
+            .build()?;
+        let counted = Expr::ScalarSubquery(Subquery {
+            subquery: Arc::new(counted),
+            outer_ref_columns: outer,
+            spans: subquery.spans.clone(),
+        });
+        Ok::<Expr, DataFusionError>(counted.gt(lit(0_i64)))
+    };
+    let mut outer = Vec::new();
+    let from_outside = expr
+        .as_ref()
+        .clone()
+        .transform(|part| match part {
+            Expr::Column(column) => {
+                let (_, field) = schema.qualified_field_from_column(&column)?;
+                let reference = Expr::OuterReferenceColumn(Arc::clone(field), column);
+                if !outer.contains(&reference) {
+                    outer.push(reference.clone());
+                }
+                Ok(Transformed::yes(reference))
+            }
+            other => Ok(Transformed::no(other)),
+        })?
+        .data;
+    let equal = any_row(Some(value.clone().eq(from_outside)), outer)?;
+    let any = any_row(None, Vec::new())?;
+    let any_null = any_row(Some(value.is_null()), Vec::new())?;
+    // With a subject: without one DataFusion makes ANDs and ORs of it.
+    let unknown = any_null.or(expr.is_null().and(any));
+    let arms = vec![
+        (Box::new(equal), Box::new(lit(!negated))),
+        (Box::new(unknown), Box::new(lit(ScalarValue::Boolean(None)))),
+    ];
+    let subject = Some(Box::new(lit(true)));
+    Ok(Expr::Case(Case::new(
+        subject,
+        arms,
+        Some(Box::new(lit(negated))),
+    )))
+}
+
 /// Refuses `x [NOT] IN (SELECT …)` where the answer hinges on NULL and DataFusion's mark join would take NULL for false: a wrong answer.
 pub(crate) fn refuse_membership_with_nulls(plan: &LogicalPlan) -> std::result::Result<(), Error> {
     let mut wrong = false;
@@ -198,8 +340,10 @@ pub(crate) fn refuse_membership_with_nulls(plan: &LogicalPlan) -> std::result::R
     })
     .map_err(|error| super::errors::from_datafusion(&error, ""))?;
     if wrong {
-        return Err(Error::unsupported("IN (subquery) over values that may be NULL is only supported as a condition of its own in WHERE")
-            .with_hint("Use EXISTS or NOT EXISTS, or rewrite it as a join."));
+        return Err(Error::unsupported(
+            "IN (subquery) over values that may be NULL is not supported here",
+        )
+        .with_hint("Use EXISTS or NOT EXISTS, or rewrite it as a join."));
     }
     Ok(())
 }

@@ -169,11 +169,16 @@ async fn follow(
     first_epoch: &Notify,
 ) -> Result<()> {
     let none: [&(dyn ToSql + Sync); 0] = [];
-    let Ok(rows) = client.query_raw(FOLLOWED, none).await else {
-        return Ok(());
+    let rows = match client.query_raw(FOLLOWED, none).await {
+        Ok(rows) => rows,
+        Err(error) => return broken(error),
     };
     pin_mut!(rows);
-    while let Some(Ok(row)) = rows.next().await {
+    while let Some(row) = rows.next().await {
+        let row = match row {
+            Ok(row) => row,
+            Err(error) => return broken(error),
+        };
         let epoch = epoch_of(&row)?;
         if !row.get::<_, bool>("mz_progressed") {
             let followed = Followed {
@@ -218,14 +223,24 @@ async fn follow(
     Ok(())
 }
 
+/// A connection may break; an error that the node says is one.
+fn broken(error: tokio_postgres::Error) -> Result<()> {
+    match error.as_db_error() {
+        Some(said) => bail!("the node says {said:?}"),
+        None => Ok(()),
+    }
+}
+
 /// Reads the sums until the connection breaks.
 async fn read(client: Client) -> Result<u64> {
     let mut reads = 0;
-    while let Ok(row) = client.query_one("SELECT * FROM totals", &[]).await {
-        money::check(&row, 0, "SELECT")?;
+    loop {
+        match client.query_one("SELECT * FROM totals", &[]).await {
+            Ok(row) => money::check(&row, 0, "SELECT")?,
+            Err(error) => return broken(error).map(|()| reads),
+        };
         reads += 1;
     }
-    Ok(reads)
 }
 
 /// `mz_timestamp` is numeric; it is read as text through its digits.
