@@ -3,7 +3,8 @@
 //! Owns the output deltas of every stored collection by epoch. Must not know how Delta works.
 //! Called by the engine loop.
 //!
-//! Invariants. An output is in the buffer until the commit that contains it has succeeded. Batches are shared with the arrangements, not copied.
+//! Invariants. An output is in the buffer until the commit that contains it has succeeded: one that comes while a commit runs waits for the next, also if
+//! its epoch is that of the commit, as the first output of a dataflow created meanwhile is. Batches are shared with the arrangements, not copied.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,9 @@ pub struct CommitBuffer {
 struct Pending {
     deltas: Vec<DeltaBatch>,
     staged: Vec<(Epoch, StagedSnapshot)>,
+    /// What the running commit contains.
+    committing: Vec<DeltaBatch>,
+    committing_staged: Vec<StagedSnapshot>,
 }
 
 impl CommitBuffer {
@@ -48,28 +52,24 @@ impl CommitBuffer {
         self.pending.remove(&id);
     }
 
-    /// Everything up to and including `epoch`, ready to be committed; it stays in the buffer until [`CommitBuffer::committed`].
+    /// Everything up to and including `epoch`, ready to be committed; it stays in the buffer until [`CommitBuffer::committed`]. One commit runs at a time.
     #[must_use]
-    pub fn up_to(&self, epoch: Epoch) -> Vec<CollectionCommit> {
+    pub fn up_to(&mut self, epoch: Epoch) -> Vec<CollectionCommit> {
         let mut commits = Vec::new();
-        for (id, pending) in &self.pending {
-            let deltas: Vec<_> = pending
-                .deltas
-                .iter()
-                .filter(|delta| delta.epoch <= epoch)
-                .cloned()
-                .collect();
-            let staged: Vec<_> = pending
-                .staged
-                .iter()
-                .filter(|(at, _)| *at <= epoch)
-                .map(|(_, staged)| staged.clone())
-                .collect();
-            if !deltas.is_empty() || !staged.is_empty() {
+        for (id, pending) in &mut self.pending {
+            let due = |delta: &mut DeltaBatch| delta.epoch <= epoch;
+            pending
+                .committing
+                .extend(pending.deltas.extract_if(.., due));
+            let staged = pending.staged.extract_if(.., |(at, _)| *at <= epoch);
+            pending
+                .committing_staged
+                .extend(staged.map(|(_, staged)| staged));
+            if !pending.committing.is_empty() || !pending.committing_staged.is_empty() {
                 commits.push(CollectionCommit {
                     id: *id,
-                    deltas,
-                    staged,
+                    deltas: pending.committing.clone(),
+                    staged: pending.committing_staged.clone(),
                     replace: false,
                 });
             }
@@ -77,11 +77,11 @@ impl CommitBuffer {
         commits
     }
 
-    /// The commit of `epoch` succeeded.
-    pub fn committed(&mut self, epoch: Epoch) {
+    /// The commit of what [`CommitBuffer::up_to`] gave succeeded.
+    pub fn committed(&mut self) {
         self.pending.retain(|_, pending| {
-            pending.deltas.retain(|delta| delta.epoch > epoch);
-            pending.staged.retain(|(at, _)| *at > epoch);
+            pending.committing.clear();
+            pending.committing_staged.clear();
             !pending.deltas.is_empty() || !pending.staged.is_empty()
         });
     }
@@ -91,8 +91,11 @@ impl CommitBuffer {
     pub fn rows(&self) -> usize {
         self.pending
             .values()
-            .flat_map(|pending| &pending.deltas)
+            .flat_map(|pending| pending.deltas.iter().chain(&pending.committing))
             .map(DeltaBatch::len)
             .sum()
     }
 }
+
+#[cfg(test)]
+mod tests;

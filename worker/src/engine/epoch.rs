@@ -381,7 +381,7 @@ impl Engine {
 
     pub(super) async fn committed(&mut self, epoch: Epoch, versions: Vec<(ObjectId, i64)>) {
         self.committing = false;
-        self.buffer.committed(epoch);
+        self.buffer.committed();
         self.delete_dropped_tables();
         self.maintain_tables(versions.iter().map(|(id, _)| *id).collect());
         self.respond(Response::Committed { epoch, versions }).await;
