@@ -27,6 +27,9 @@ fn kills() -> u32 {
         .unwrap_or(20)
 }
 
+/// A rate, so that the history grows with the length of the test, not with the speed of the machine: every recovery reads it, and every subscriber.
+const TRANSACTIONS_PER_SECOND: u32 = 200;
+
 /// How long a subscriber may wait for the first complete epoch after a recovery.
 const FIRST_EPOCH_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -389,7 +392,7 @@ async fn nothing_is_lost_or_repeated_when_the_node_is_killed() {
     client.batch_execute(money::TOTALS).await.unwrap();
     drop(client);
 
-    let mut pgbench = money::start_pgbench(&postgres, 1200).unwrap();
+    let mut pgbench = money::start_pgbench(&postgres, 1200, Some(TRANSACTIONS_PER_SECOND)).unwrap();
     let mut seen = Seen::default();
     for kill in 0..kills() {
         let started = std::time::Instant::now();
