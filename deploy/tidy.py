@@ -19,9 +19,10 @@ ALLOWED = {
     "ingest": {"types", "proto", "storage"},
     "coordinator": {"types", "proto", "functions", "sql", "storage"},
     "worker": {"types", "proto", "functions", "dataflow", "storage", "ingest"},
-    "pgwire": {"types", "proto", "sql", "coordinator"},
-    "console": {"types", "proto", "sql", "coordinator"},
-    "node": {"types", "proto", "coordinator", "worker", "pgwire", "console", "storage", "ingest"},
+    "tls": set(),
+    "pgwire": {"types", "proto", "sql", "coordinator", "tls"},
+    "console": {"types", "proto", "sql", "coordinator", "tls"},
+    "node": {"types", "proto", "coordinator", "worker", "tls", "pgwire", "console", "storage", "ingest"},
 }
 
 
