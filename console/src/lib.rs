@@ -1,40 +1,52 @@
-//! HTTP: liveness, readiness and metrics.
+//! HTTP: liveness, readiness and metrics, over TLS where there is a certificate.
 //!
-//! Owns the routes and the shape of what they answer. Must not know anything behind the coordinator's client.
+//! Owns the routes, the shape of what they answer, and who may ask ([`auth`]). Must not know anything behind the coordinator's client.
 //! Called by `node`, which hands over a listening socket.
 //!
-//! Invariants. Nothing here changes state. `/livez` answers as long as the process can; `/readyz` only when statements would be served.
+//! Invariants. Only `/livez` and `/readyz` are answered to those who are not authenticated where a password is asked for. Nothing here changes state. `/livez` answers as long as the process can; `/readyz` only when statements would be served.
+
+pub mod auth;
+pub mod listener;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use flowstone_coordinator::Client;
+use flowstone_tls::TlsListener;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+pub use listener::PLAINTEXT_REFUSED;
 
 /// Serves until `stop` is cancelled.
 ///
 /// # Errors
 /// The listener failed.
 pub async fn serve(
-    listener: TcpListener,
+    listener: TlsListener,
     client: Client,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
+    let authenticator = client.authenticator();
+    let guarded = Router::new()
+        .route("/metrics", get(metrics))
+        .route_layer(from_fn_with_state(authenticator, auth::require));
+    // Health is for orchestrators, which have no password; it says nothing that a closed port would not.
     let routes = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .with_state(Arc::new(client));
-    axum::serve(listener, routes)
+        .merge(guarded)
+        .with_state(Arc::new(client))
+        .into_make_service_with_connect_info::<listener::Peer>();
+    axum::serve(listener::HttpListener(listener), routes)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
 }

@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering;
 use flowstone_proto::local::CoordinatorEnd;
 use flowstone_types::Clock;
 
+use crate::auth::{AuthPolicy, Authenticator, first_password};
 use crate::coordinator;
 use crate::error::Error;
-use crate::session::Session;
+use crate::session::{Session, change_roles};
 use crate::shared::Shared;
 
 /// What the coordinator is given.
@@ -21,6 +22,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where the key of secrets is kept, if not in the data directory.
     pub secret_key_file: Option<PathBuf>,
+    /// Who must say a password.
+    pub auth: AuthPolicy,
     /// The clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -91,6 +94,38 @@ impl Client {
     /// `UnknownDatabase` of [`Error::Sql`]; [`Error::Session`] for a startup parameter with a bad value; [`Error::Unavailable`] while shutting down.
     pub async fn open_session(&self, options: SessionOptions) -> Result<Session, Error> {
         Session::open(Arc::clone(&self.shared), options)
+    }
+
+    /// Checks who clients are.
+    #[must_use]
+    pub fn authenticator(&self) -> Authenticator {
+        Authenticator::new(Arc::clone(&self.shared))
+    }
+
+    /// Gives the role that exists in a new node its first password, or the one that a verifier in PostgreSQL's form was made of. Nothing happens if it has one.
+    /// Returns whether it was set.
+    ///
+    /// # Errors
+    /// [`Error::Sql`] for a verifier that is not accepted; [`Error::Unavailable`] if it cannot be made durable, or is empty.
+    pub async fn set_first_password(&self, password: &str) -> Result<bool, Error> {
+        let turn = Arc::clone(&self.shared.ddl).lock_owned().await;
+        match first_password(&self.shared, password).await? {
+            None => Ok(false),
+            Some(change) => {
+                change_roles(Arc::clone(&self.shared), turn, vec![change]).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Whether anybody can log in where passwords are asked for.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        let catalog = self.shared.catalog();
+        catalog
+            .roles
+            .values()
+            .any(|role| role.login && role.password.is_some())
     }
 
     /// Cancels what the session runs, if the secret is right. Otherwise nothing happens, and nobody is told.

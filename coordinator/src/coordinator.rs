@@ -21,6 +21,7 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::auth::AuthState;
 use crate::client::Config;
 use crate::epochs::{Effect, EpochLoop, FreezeId, Recovered, WriteId};
 use crate::error::Error;
@@ -171,6 +172,7 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
         started_ms,
         clock: config.clock,
         raft,
+        auth: AuthState::new(config.auth, &key.derive("salts of users that do not exist")),
         key,
         commands,
         results,

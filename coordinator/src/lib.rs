@@ -1,13 +1,14 @@
 //! The coordinator: decides what exists, what time it is, and what is durable; and gives client protocols their sessions.
 //!
 //! Owns the Raft group with the catalog, bindings, commit points and secrets ([`raft`]), the oracle ([`oracle`]), the epoch loop ([`epochs`]), read holds
-//! ([`holds`]), and sessions with their transactions ([`session`]). Must not know row data, operators or client protocols: rows stream from the worker to the
+//! ([`holds`]), sessions with their transactions ([`session`]), and who may open them ([`auth`]). Must not know row data, operators or client protocols: rows stream from the worker to the
 //! session that asked, never through the coordinator's loop.
 //! Called by `pgwire` and `console` through [`Client`] and [`Session`], and started by `node`. Talks to the worker only in the messages of `proto`.
 //!
 //! Invariants. A result is observable only when its binding is durable. Epochs strictly increase over the life of the deployment. The catalog that sessions see
 //! is durable, and the worker was told of it before they see it.
 
+pub mod auth;
 pub mod client;
 mod coordinator;
 pub mod epochs;
@@ -24,6 +25,7 @@ pub mod secrets;
 pub mod session;
 mod shared;
 
+pub use auth::{AuthError, AuthPolicy, Authenticator};
 pub use client::{Client, Config, Metrics, Readiness, SessionOptions, start};
 pub use error::{Error, SessionError, TransactionError};
 pub use outcome::{

@@ -8,6 +8,7 @@
 //! cost of a binding under load is a share of one fsync.
 
 pub mod command;
+pub mod format;
 pub mod log_store;
 pub mod network;
 pub mod node;

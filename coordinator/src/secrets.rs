@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hmac;
 use flowstone_types::ObjectId;
 use zeroize::Zeroizing;
 
@@ -41,7 +42,11 @@ pub enum SecretError {
 }
 
 /// The key that secrets are sealed under.
-pub struct SecretKey(RandomizedNonceKey);
+pub struct SecretKey {
+    sealing: RandomizedNonceKey,
+    /// What other keys are derived from.
+    deriving: hmac::Key,
+}
 
 impl std::fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -66,13 +71,27 @@ impl SecretKey {
             }
             Err(error) => return Err(failed(error)),
         };
-        let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| {
+        let sealing = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| {
             failed(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "it does not hold 32 bytes",
             ))
         })?;
-        Ok(Self(key))
+        Ok(Self {
+            sealing,
+            deriving: hmac::Key::new(hmac::HMAC_SHA256, &bytes),
+        })
+    }
+
+    /// A key for `purpose`: the same for the same key file, and no help in finding it.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> Zeroizing<[u8; KEY_BYTES]> {
+        let tag = hmac::sign(&self.deriving, purpose.as_bytes());
+        Zeroizing::new(
+            tag.as_ref()
+                .try_into()
+                .expect("an HMAC-SHA-256 tag has 32 bytes"),
+        )
     }
 
     /// Encrypts `value` for the secret `id`.
@@ -82,7 +101,7 @@ impl SecretKey {
     pub fn seal(&self, id: ObjectId, value: &[u8]) -> Result<Vec<u8>, SecretError> {
         let mut buffer = value.to_vec();
         let nonce = self
-            .0
+            .sealing
             .seal_in_place_append_tag(Aad::from(id.to_string()), &mut buffer)
             .map_err(|_| SecretError::Seal(id))?;
         let mut sealed = Vec::with_capacity(1 + NONCE_LEN + buffer.len());
@@ -105,7 +124,7 @@ impl SecretKey {
         }
         let mut buffer = Zeroizing::new(ciphertext.to_vec());
         let length = self
-            .0
+            .sealing
             .open_in_place(Nonce::from(nonce), Aad::from(id.to_string()), &mut buffer)
             .map_err(|_| failed())?
             .len();

@@ -18,6 +18,8 @@ mod transaction;
 pub mod variables;
 mod write;
 
+pub(crate) use ddl::change_roles;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -386,6 +388,9 @@ impl Session {
             | Kind::AlterRename(_)
             | Kind::AlterSchemaSwap(_)
             | Kind::Drop(_)
+            | Kind::CreateRole(_)
+            | Kind::AlterRole(_)
+            | Kind::DropRoles(_)
             | Kind::CommentOn(_) => self.ddl(statement).await,
         }
     }

@@ -19,6 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
+use crate::auth::AuthState;
 use crate::coordinator::Event;
 use crate::epochs::{FreezeId, WriteId};
 use crate::error::Error;
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) raft: RaftNode,
     pub(crate) key: SecretKey,
+    pub(crate) auth: AuthState,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) results: ResultStreams,
     pub(crate) events: mpsc::Sender<Event>,

@@ -34,6 +34,21 @@ pub(crate) struct Arguments {
     /// Log format: `text` or `json` [default: text]
     #[arg(long, env = "FLOWSTONE_LOG_FORMAT")]
     log_format: Option<LogFormat>,
+    /// Who must say a password: `trust-loopback` (nobody; only this machine can connect) or `scram` (everybody) [default: trust-loopback]
+    #[arg(long, env = "FLOWSTONE_AUTH")]
+    auth: Option<Auth>,
+    /// Certificate in PEM, those between it and its root after it
+    #[arg(long, env = "FLOWSTONE_TLS_CERT_FILE")]
+    tls_cert_file: Option<PathBuf>,
+    /// Private key of the certificate in PEM, not encrypted
+    #[arg(long, env = "FLOWSTONE_TLS_KEY_FILE")]
+    tls_key_file: Option<PathBuf>,
+    /// Whether clients without TLS are refused [default: true if there is a certificate]
+    #[arg(long, env = "FLOWSTONE_TLS_REQUIRED")]
+    tls_required: Option<bool>,
+    /// File with the first password of the role `materialize`; used only while that role has none. `FLOWSTONE_INITIAL_PASSWORD` may hold the password itself
+    #[arg(long, env = "FLOWSTONE_INITIAL_PASSWORD_FILE")]
+    initial_password_file: Option<PathBuf>,
     /// TOML file with any of these settings, dashes as underscores
     #[arg(long, env = "FLOWSTONE_CONFIG")]
     config: Option<PathBuf>,
@@ -50,6 +65,34 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// Who must say a password.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Auth {
+    /// Nobody: only this machine can connect.
+    #[default]
+    TrustLoopback,
+    /// Everybody.
+    Scram,
+}
+
+/// Where the certificate and the key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// A password from outside. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Password(pub(crate) String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(<redacted>)")
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -60,6 +103,11 @@ struct File {
     query_memory_mib: Option<usize>,
     log: Option<String>,
     log_format: Option<LogFormat>,
+    auth: Option<Auth>,
+    tls_cert_file: Option<PathBuf>,
+    tls_key_file: Option<PathBuf>,
+    tls_required: Option<bool>,
+    initial_password_file: Option<PathBuf>,
 }
 
 /// The settings a node runs with.
@@ -72,13 +120,17 @@ pub(crate) struct Settings {
     pub(crate) query_memory_mib: usize,
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
+    pub(crate) auth: Auth,
+    pub(crate) tls: Option<TlsFiles>,
+    pub(crate) tls_required: bool,
+    pub(crate) initial_password: Option<Password>,
 }
 
 impl Settings {
     /// Resolves the settings.
     ///
     /// # Errors
-    /// A file that cannot be read or names an unknown setting; an address beyond loopback; no shards.
+    /// A file that cannot be read or names an unknown setting; an address beyond loopback without TLS and passwords; no shards; too little memory.
     pub(crate) fn load(arguments: Arguments) -> anyhow::Result<Self> {
         let file = match &arguments.config {
             None => File::default(),
@@ -89,6 +141,10 @@ impl Settings {
                     .with_context(|| format!("{} is not a valid configuration", path.display()))?
             }
         };
+        let tls = tls_files(
+            arguments.tls_cert_file.or(file.tls_cert_file),
+            arguments.tls_key_file.or(file.tls_key_file),
+        )?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let settings = Self {
             data_dir: arguments
@@ -115,25 +171,101 @@ impl Settings {
                 "info,openraft=warn,buoyant_kernel=warn,deltalake=warn".to_owned()
             }),
             log_format: arguments.log_format.or(file.log_format).unwrap_or_default(),
+            auth: arguments.auth.or(file.auth).unwrap_or_default(),
+            tls_required: arguments
+                .tls_required
+                .or(file.tls_required)
+                .unwrap_or(tls.is_some()),
+            tls,
+            initial_password: initial_password(
+                arguments
+                    .initial_password_file
+                    .or(file.initial_password_file),
+            )?,
         };
-        for (name, address) in [
-            ("pg_listen", settings.pg_listen),
-            ("http_listen", settings.http_listen),
-        ] {
-            if !address.ip().is_loopback() {
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Every listener: the setting's name and the address.
+    const fn listeners(&self) -> [(&'static str, SocketAddr); 2] {
+        [
+            ("pg_listen", self.pg_listen),
+            ("http_listen", self.http_listen),
+        ]
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        for (name, address) in self.listeners() {
+            if address.ip().is_loopback() {
+                continue;
+            }
+            let mut missing = Vec::new();
+            if self.tls.is_none() {
+                missing.push("tls_cert_file and tls_key_file");
+            }
+            if self.auth != Auth::Scram {
+                missing.push("auth = \"scram\"");
+            }
+            if !missing.is_empty() {
                 bail!(
-                    "{name} is {address}: a node listens on loopback only, because this version has no TLS and no passwords yet"
+                    "{name} is {address}: beyond loopback a node listens only with TLS and passwords; set {}",
+                    missing.join(" and ")
+                );
+            }
+            if !self.tls_required {
+                bail!(
+                    "{name} is {address} and tls_required is false: beyond loopback a node listens only with TLS; remove tls_required"
                 );
             }
         }
-        if settings.shards == 0 {
+        if self.tls_required && self.tls.is_none() {
+            bail!("tls_required is true without a certificate: set tls_cert_file and tls_key_file");
+        }
+        if self.shards == 0 {
             bail!("shards must be at least 1");
         }
-        if settings.query_memory_mib < QUERY_MEMORY_MIB_MIN {
+        if self.query_memory_mib < QUERY_MEMORY_MIB_MIN {
             bail!("query_memory_mib must be at least {QUERY_MEMORY_MIB_MIN}");
         }
-        Ok(settings)
+        Ok(())
     }
+}
+
+/// The certificate and the key, which are set together or not at all.
+fn tls_files(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> anyhow::Result<Option<TlsFiles>> {
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => bail!("tls_cert_file is set and tls_key_file is not"),
+        (None, Some(_)) => bail!("tls_key_file is set and tls_cert_file is not"),
+    }
+}
+
+/// The first password of the default role. A line break at the end of the file is not part of it.
+fn initial_password(file: Option<PathBuf>) -> anyhow::Result<Option<Password>> {
+    let password = match file {
+        Some(path) => {
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            let text = text.strip_suffix('\n').unwrap_or(&text);
+            Some(text.strip_suffix('\r').unwrap_or(text).to_owned())
+        }
+        None => match std::env::var("FLOWSTONE_INITIAL_PASSWORD") {
+            Ok(text) => Some(text),
+            Err(std::env::VarError::NotPresent) => None,
+            Err(std::env::VarError::NotUnicode(_)) => {
+                bail!("FLOWSTONE_INITIAL_PASSWORD is not UTF-8")
+            }
+        },
+    };
+    if password.as_ref().is_some_and(String::is_empty) {
+        bail!("the initial password is empty");
+    }
+    Ok(password.map(Password))
 }
 
 /// What the machine has, or the control group allows if that is less; a guess where the system does not say.

@@ -2,7 +2,7 @@
 //!
 //! Owns the settings, the data directory's lock and format version, and the order of starting and stopping. Must not know anyone else's logic.
 //!
-//! Invariants. One process per data directory. Nothing listens beyond loopback. On SIGTERM and SIGINT: stop accepting, commit, stop the worker, exit 0.
+//! Invariants. One process per data directory. Nothing listens beyond loopback without TLS and passwords. On SIGTERM and SIGINT: stop accepting, commit, stop the worker, exit 0.
 
 use std::process::ExitCode;
 

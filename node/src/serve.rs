@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
+use flowstone_coordinator::AuthPolicy;
+use flowstone_tls::{Plaintext, Protocol, ServerTls, TlsListener};
 use flowstone_types::Clock;
 use flowstone_types::clock::SystemClock;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{LogFormat, Settings};
+use crate::config::{Auth, LogFormat, Settings, TlsFiles};
 use crate::data_dir::DataDir;
 
 /// Stack of the runtimes' threads in bytes: query planning recurses deeply, in debug builds above all.
@@ -58,14 +60,16 @@ fn init_log(settings: &Settings) -> anyhow::Result<()> {
 }
 
 async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let tls = load_tls(settings, clock.as_ref()).await?;
     // Bind first: a port in use should be said before anything is recovered.
     let pg = bind("PostgreSQL clients", settings.pg_listen).await?;
     let http = bind("HTTP", settings.http_listen).await?;
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
 
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (coordinator_end, worker_end) = flowstone_proto::local::connect();
     let worker_config = flowstone_worker::Config {
         data_dir: settings.data_dir.clone(),
@@ -79,7 +83,11 @@ async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::
     let coordinator_config = flowstone_coordinator::Config {
         data_dir: settings.data_dir.clone(),
         secret_key_file: None,
-        clock,
+        auth: match settings.auth {
+            Auth::TrustLoopback => AuthPolicy::TrustLoopback,
+            Auth::Scram => AuthPolicy::Scram,
+        },
+        clock: Arc::clone(&clock),
     };
     let client = tokio::select! {
         client = flowstone_coordinator::start(coordinator_config, coordinator_end) => client.context("the coordinator cannot start")?,
@@ -87,10 +95,16 @@ async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
+    set_first_password(settings, &client).await?;
+    let security = flowstone_pgwire::Security {
+        tls: tls.clone(),
+        tls_required: settings.tls_required,
+    };
+    let http = http_listener(http, tls.clone(), settings.tls_required);
     let serving = [
         server_task(
             "pgwire",
-            flowstone_pgwire::serve(pg, client.clone(), stop.clone()),
+            flowstone_pgwire::serve(pg, client.clone(), security, stop.clone()),
         ),
         server_task("http", {
             let (client, stop) = (client.clone(), stop.clone());
@@ -111,11 +125,14 @@ async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::
         settings.pg_listen.ip(),
         settings.pg_listen.port(),
     );
-    let outcome = tokio::select! {
-        outcome = tasks.join_next() => worker_ended(outcome),
-        reason = client.failed() => Err(anyhow::anyhow!("the node cannot go on: {reason}")),
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+    let outcome = loop {
+        tokio::select! {
+            outcome = tasks.join_next() => break worker_ended(outcome),
+            reason = client.failed() => break Err(anyhow::anyhow!("the node cannot go on: {reason}")),
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            _ = hangup.recv() => reload_tls(tls.clone(), clock.as_ref()).await,
+        }
     };
     tracing::info!("stopping");
     stop.cancel();
@@ -132,6 +149,98 @@ async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::
         tracing::info!("stopped");
     }
     outcome
+}
+
+/// Reads the certificate and the key, if there are any.
+async fn load_tls(
+    settings: &Settings,
+    clock: &dyn Clock,
+) -> anyhow::Result<Option<Arc<ServerTls>>> {
+    let Some(TlsFiles { certificate, key }) = settings.tls.clone() else {
+        return Ok(None);
+    };
+    let loaded = tokio::task::spawn_blocking(move || ServerTls::load(&certificate, &key))
+        .await
+        .context("reading the certificate panicked")??;
+    warn_of_validity(&loaded, clock);
+    Ok(Some(Arc::new(loaded)))
+}
+
+/// SIGHUP: the files have changed. What cannot be used is said in the log, and what is in use stays.
+async fn reload_tls(tls: Option<Arc<ServerTls>>, clock: &dyn Clock) {
+    let Some(tls) = tls else {
+        tracing::info!("SIGHUP: there is no certificate to read again");
+        return;
+    };
+    let reloading = Arc::clone(&tls);
+    match tokio::task::spawn_blocking(move || reloading.reload()).await {
+        Ok(Ok(())) => {
+            tracing::info!("SIGHUP: the certificate and the key were read again");
+            warn_of_validity(&tls, clock);
+        }
+        Ok(Err(error)) => {
+            let error = format!("{:#}", anyhow::Error::new(error));
+            tracing::error!(%error, "SIGHUP: the certificate and the key stay as they were");
+        }
+        Err(error) => tracing::error!(%error, "reading the certificate panicked"),
+    }
+}
+
+/// A certificate out of its time is no error: clients may not check, and an old one is better than no node.
+fn warn_of_validity(tls: &ServerTls, clock: &dyn Clock) {
+    let now_s = i64::try_from(clock.now_ms() / 1000).unwrap_or(i64::MAX);
+    let file = tls.certificate_file().display();
+    match tls.validity() {
+        Some(validity) if now_s > validity.not_after_s => {
+            tracing::warn!(%file, "the certificate has expired: clients that verify it will refuse to connect");
+        }
+        Some(validity) if now_s < validity.not_before_s => {
+            tracing::warn!(%file, "the certificate is not valid yet: clients that verify it will refuse to connect");
+        }
+        Some(_) | None => {}
+    }
+}
+
+/// Sets the initial password where it is needed, and warns if nobody could log in.
+async fn set_first_password(
+    settings: &Settings,
+    client: &flowstone_coordinator::Client,
+) -> anyhow::Result<()> {
+    if let Some(password) = &settings.initial_password {
+        let set = client
+            .set_first_password(&password.0)
+            .await
+            .context("cannot set the initial password")?;
+        if set {
+            tracing::info!("the role materialize has its first password");
+        } else {
+            tracing::info!("the initial password is not used: the role materialize has one");
+        }
+    }
+    if settings.auth == Auth::Scram && !client.has_password() {
+        tracing::warn!(
+            "nobody can log in, because no role has a password: set initial_password_file, or FLOWSTONE_INITIAL_PASSWORD"
+        );
+    }
+    Ok(())
+}
+
+fn http_listener(
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    tls_required: bool,
+) -> TlsListener {
+    match tls {
+        None => TlsListener::plain(listener),
+        Some(tls) => {
+            let plaintext = if tls_required {
+                Plaintext::Refused(flowstone_console::PLAINTEXT_REFUSED)
+            } else {
+                Plaintext::Allowed
+            };
+            TlsListener::tls(listener, tls, Protocol::Http, plaintext)
+        }
+    }
 }
 
 fn worker_ended(

@@ -1,4 +1,4 @@
-//! One connection: startup, then a loop over messages.
+//! One connection, from the open session on: a loop over messages.
 //!
 //! Owns prepared statements, portals and the rule that after an error in the extended protocol everything up to `Sync` is passed over.
 
@@ -8,8 +8,7 @@ use std::collections::VecDeque;
 use arrow_array::ArrayRef;
 use arrow_schema::SchemaRef;
 use flowstone_coordinator::{
-    Client, CopyIn, Description, Notice, Outcome, RowStream, Session, SessionOptions, Severity,
-    TransactionStatus,
+    Client, CopyIn, Description, Notice, Outcome, RowStream, Session, Severity, TransactionStatus,
 };
 use flowstone_sql::ast::{DiscardTarget, Statement, StatementKind};
 use flowstone_types::SqlType;
@@ -26,23 +25,23 @@ use pgwire::messages::response::{
     CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery,
     TransactionStatus as WireStatus,
 };
-use pgwire::messages::startup::{
-    Authentication, BackendKeyData, ParameterStatus, SecretKey, Startup,
-};
+use pgwire::messages::startup::ParameterStatus;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
-use pgwire::tokio::server::{MaybeTls, PgWireMessageServerCodec, negotiate_tls};
+use pgwire::tokio::server::{MaybeTls, PgWireMessageServerCodec};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::codec::Framed;
 
 use crate::Error;
 use crate::copy::{CopyDecoder, CopyEncoder};
 use crate::encode::{Formats, RowEncoder, decode_parameter, row_description};
-use crate::sqlstate;
+use crate::server::Security;
+use crate::{sqlstate, startup};
 
 /// Messages read ahead while a statement runs (a pipelining client sends many). Beyond that the client waits.
 const READ_AHEAD_MAX: usize = 4096;
 
-type Socket = Framed<MaybeTls, PgWireMessageServerCodec<()>>;
+pub(crate) type Socket = Framed<MaybeTls, PgWireMessageServerCodec<()>>;
 
 /// Why a connection ended before its time.
 #[derive(Debug, thiserror::Error)]
@@ -57,11 +56,14 @@ pub enum ConnectionError {
     /// The client went away in the middle of a statement.
     #[error("client went away")]
     Gone,
+    /// The client took too long to say who it is.
+    #[error("the session was not opened in time")]
+    StartupTimeout,
 }
 
 /// A statement failed (the connection goes on), or the connection did.
 #[derive(Debug)]
-enum Failure {
+pub(crate) enum Failure {
     Statement(Box<Error>),
     Connection(ConnectionError),
 }
@@ -172,41 +174,20 @@ struct Connection {
 
 /// Serves one connection until the client ends it.
 ///
+/// `handshake` is held until the session is open: it bounds how many clients are on the way there.
+///
 /// # Errors
 /// [`ConnectionError`] if the socket fails or the client breaks the protocol.
-pub async fn serve(socket: TcpStream, client: Client) -> Result<(), ConnectionError> {
-    let Some(mut socket) = negotiate_tls::<()>(socket, None).await? else {
+pub async fn serve(
+    socket: TcpStream,
+    client: Client,
+    security: Security,
+    handshake: OwnedSemaphorePermit,
+) -> Result<(), ConnectionError> {
+    let Some((socket, session)) = startup::open(socket, &client, &security).await? else {
         return Ok(());
     };
-    let startup = match socket.next().await.transpose()? {
-        Some(PgWireFrontendMessage::CancelRequest(cancel)) => {
-            client.cancel(cancel.pid, &cancel.secret_key.to_bytes());
-            return Ok(socket.close().await?);
-        }
-        Some(PgWireFrontendMessage::Startup(startup)) => startup,
-        _ => return Ok(()),
-    };
-    let session = match client.open_session(session_options(&startup)).await {
-        Ok(session) => session,
-        Err(error) => {
-            socket
-                .send(PgWireBackendMessage::ErrorResponse(ErrorResponse::new(
-                    sqlstate::fields(&error.into(), "FATAL"),
-                )))
-                .await?;
-            return Ok(socket.close().await?);
-        }
-    };
-    let (statuses, process_id, secret) = (
-        session.parameter_statuses(),
-        session.process_id(),
-        session.secret(),
-    );
-    greet(&mut socket, statuses, process_id, secret).await?;
-    pgwire::api::ClientInfo::set_state(
-        &mut socket,
-        pgwire::api::PgWireConnectionState::ReadyForQuery,
-    );
+    drop(handshake);
     let (writer, reader) = socket.split();
     let io = Io {
         reader,
@@ -222,91 +203,6 @@ pub async fn serve(socket: TcpStream, client: Client) -> Result<(), ConnectionEr
     }
     .run()
     .await
-}
-
-fn session_options(startup: &Startup) -> SessionOptions {
-    let mut options = SessionOptions {
-        user: String::new(),
-        database: None,
-        parameters: Vec::new(),
-    };
-    for (name, value) in &startup.parameters {
-        match name.as_str() {
-            "user" => options.user.clone_from(value),
-            "database" => options.database = Some(value.clone()),
-            // Command-line options: `-c name=value` pairs.
-            "options" => options.parameters.extend(command_line_options(value)),
-            _ => options.parameters.push((name.clone(), value.clone())),
-        }
-    }
-    options
-}
-
-/// Reads `-c name=value` and `--name=value` out of the `options` startup parameter.
-fn command_line_options(text: &str) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let mut words = option_words(text).into_iter();
-    while let Some(word) = words.next() {
-        let assignment = if word == "-c" {
-            words.next()
-        } else {
-            word.strip_prefix("--")
-                .or_else(|| word.strip_prefix("-c"))
-                .map(str::to_owned)
-        };
-        if let Some((name, value)) = assignment
-            .as_deref()
-            .and_then(|assignment| assignment.split_once('='))
-        {
-            found.push((name.replace('-', "_"), value.to_owned()));
-        }
-    }
-    found
-}
-
-/// Splits at white space; a backslash takes the next character as it is.
-fn option_words(text: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match (character, words.last_mut()) {
-            ('\\', Some(word)) => word.extend(characters.next()),
-            (character, Some(word)) if !character.is_whitespace() => word.push(character),
-            _ => words.push(String::new()),
-        }
-    }
-    words.retain(|word| !word.is_empty());
-    words
-}
-
-async fn greet(
-    socket: &mut Socket,
-    statuses: Vec<(String, String)>,
-    process_id: i32,
-    secret: i32,
-) -> Result<(), ConnectionError> {
-    socket
-        .feed(PgWireBackendMessage::Authentication(Authentication::Ok))
-        .await?;
-    for (name, value) in statuses {
-        socket
-            .feed(PgWireBackendMessage::ParameterStatus(ParameterStatus::new(
-                name, value,
-            )))
-            .await?;
-    }
-    let key = SecretKey::I32(secret);
-    socket
-        .feed(PgWireBackendMessage::BackendKeyData(BackendKeyData::new(
-            process_id, key,
-        )))
-        .await?;
-    socket
-        .send(PgWireBackendMessage::ReadyForQuery(ReadyForQuery::new(
-            WireStatus::Idle,
-        )))
-        .await?;
-    Ok(())
 }
 
 impl Connection {
@@ -880,6 +776,3 @@ fn notice_fields(notice: &Notice) -> Vec<(u8, String)> {
     fields.extend(notice.hint.clone().map(|hint| (b'H', hint)));
     fields
 }
-
-#[cfg(test)]
-mod tests;

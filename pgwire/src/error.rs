@@ -2,7 +2,7 @@
 
 use flowstone_types::TypeError;
 
-/// A statement failed; the connection goes on.
+/// A statement failed, and the connection goes on; or a session could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -43,6 +43,15 @@ pub enum Error {
     /// A value longer than a message can carry.
     #[error("value of {0} bytes is too long for the protocol")]
     ValueTooLong(usize),
+    /// Somebody is not who they say, or may not log in. The connection ends.
+    #[error(transparent)]
+    Auth(#[from] flowstone_coordinator::AuthError),
+    /// The connection is not encrypted, and must be. It ends.
+    #[error("connections without TLS are not accepted")]
+    TlsRequired,
+    /// There was data behind the request for TLS. The connection ends.
+    #[error("received unencrypted data after SSL request")]
+    UnencryptedData,
     /// The client broke the protocol in a way that the next `Sync` mends.
     #[error("{0}")]
     Protocol(String),

@@ -1,12 +1,12 @@
 //! The PostgreSQL protocol, version 3: simple and extended queries, text and binary formats, COPY, cancel.
 //!
-//! Owns connections ([`connection`]), the encoding of rows and parameters ([`encode`]), the COPY formats ([`copy`]) and the mapping of errors to SQLSTATE
+//! Owns how connections begin (`startup`: TLS, authentication) and go on ([`connection`]), the encoding of rows and parameters ([`encode`]), the COPY formats ([`copy`]) and the mapping of errors to SQLSTATE
 //! ([`sqlstate`]). Must not know planning, placement or storage. Message framing comes from the `pgwire` crate; the connection's state machine is our own,
 //! because results must stream and endless ones must flush as they go.
 //! Called by `node`, which hands over a listening socket and a [`flowstone_coordinator::Client`].
 //!
 //! Invariants. A result is never collected before it is sent. What has been sent is flushed before anything is waited for. While a statement runs the
-//! socket is watched, so that a client that goes away ends its statement.
+//! socket is watched, so that a client that goes away ends its statement. Where a password is asked for, no session is opened before it was right.
 
 pub mod connection;
 pub mod copy;
@@ -14,6 +14,7 @@ pub mod encode;
 pub mod error;
 pub mod server;
 pub mod sqlstate;
+mod startup;
 
 pub use error::Error;
-pub use server::serve;
+pub use server::{Security, serve};

@@ -2,7 +2,8 @@
 //!
 //! Every `match` here is exhaustive, so that a new kind of error forces a decision.
 
-use flowstone_coordinator::{Error as CoordinatorError, SessionError, TransactionError};
+use flowstone_coordinator::auth::scram::ScramError;
+use flowstone_coordinator::{AuthError, Error as CoordinatorError, SessionError, TransactionError};
 use flowstone_proto::message::RequestError;
 use flowstone_sql::error::ErrorKind;
 use flowstone_types::{EvalErrorKind, TypeError};
@@ -58,6 +59,16 @@ pub fn fields(error: &Error, severity: &str) -> Vec<(u8, String)> {
             detail = Some(format!("Expected {expected} parameters but got {actual}."));
         }
         Error::Copy { context, .. } => fields.push((b'W', context.clone())),
+        Error::Auth(AuthError::Scram(scram)) => detail = Some(scram.detail().to_owned()),
+        Error::Auth(AuthError::TooManyFailures) => {
+            hint = Some("Wait a few seconds, and check the password.".to_owned());
+        }
+        Error::TlsRequired => {
+            hint = Some(
+                "Connect with TLS: set sslmode to \"verify-full\", or at least to \"require\"."
+                    .to_owned(),
+            );
+        }
         _ => {}
     }
     fields.extend(detail.map(|detail| (b'D', detail)));
@@ -97,7 +108,9 @@ pub fn sqlstate(error: &Error) -> String {
         Error::UnknownStatement(_) => "26000",
         Error::UnknownPortal(_) => "34000",
         Error::ValueTooLong(_) => "54000",
-        Error::Protocol(_) => "08P01",
+        Error::Auth(error) => auth_error(error),
+        Error::TlsRequired => "28000",
+        Error::Protocol(_) | Error::UnencryptedData => "08P01",
     };
     code.to_owned()
 }
@@ -113,6 +126,17 @@ fn coordinator_sqlstate(error: &CoordinatorError) -> String {
         CoordinatorError::Internal(_) => "XX000",
     };
     code.to_owned()
+}
+
+const fn auth_error(error: &AuthError) -> &'static str {
+    match error {
+        AuthError::Password { .. } => "28P01",
+        AuthError::NotPermitted { .. }
+        | AuthError::TooManyFailures
+        | AuthError::Scram(ScramError::Binding(_)) => "28000",
+        AuthError::Scram(ScramError::Malformed(_)) => "08P01",
+        AuthError::Unavailable => "58000",
+    }
 }
 
 const fn sql_error(kind: ErrorKind) -> &'static str {
@@ -144,6 +168,8 @@ const fn sql_error(kind: ErrorKind) -> &'static str {
         ErrorKind::InvalidTableDefinition => "42P16",
         ErrorKind::InvalidObjectDefinition => "42P17",
         ErrorKind::InsufficientPrivilege => "42501",
+        ErrorKind::ReservedName => "42939",
+        ErrorKind::ObjectInUse => "55006",
         ErrorKind::DuplicateAlias => "42712",
         ErrorKind::NotNullViolation => "23502",
         ErrorKind::InvalidRowCount => "2201W",

@@ -6,11 +6,18 @@
 //! Invariants. Identifiers in our own nodes are folded already (unquoted ones to lower case); inside `sqlparser` trees they are not.
 //! The value of a secret never appears in `Debug` output.
 
+mod role;
+
 use std::fmt;
 use std::time::Duration;
 
 use flowstone_types::SqlType;
 use sqlparser::ast::{DataType, Expr, Query};
+
+pub use role::{
+    AlterRole, AlterRoleAction, CreateRole, DropRoles, Password, PasswordOption, RoleName,
+    RoleOptions, ValidUntil,
+};
 
 use crate::error::Error;
 
@@ -102,6 +109,12 @@ pub enum StatementKind {
     AlterSchemaSwap(AlterSchemaSwap),
     /// `DROP <type> …`
     Drop(DropStatement),
+    /// `CREATE ROLE`, `CREATE USER`
+    CreateRole(CreateRole),
+    /// `ALTER ROLE`, `ALTER USER`
+    AlterRole(AlterRole),
+    /// `DROP ROLE`, `DROP USER`
+    DropRoles(DropRoles),
     /// `COMMENT ON …`
     CommentOn(CommentOn),
     /// `VALIDATE CONNECTION`
@@ -144,11 +157,16 @@ pub enum StatementKind {
 }
 
 impl StatementKind {
-    /// Whether the statement's text holds the value of a secret.
+    /// Whether the statement's text may hold the value of a secret or a password.
     #[must_use]
     pub fn holds_secret(&self) -> bool {
         match self {
-            Self::CreateSecret(_) | Self::AlterSecret(_) => true,
+            Self::CreateSecret(_)
+            | Self::AlterSecret(_)
+            | Self::CreateRole(_)
+            | Self::AlterRole(_) => true,
+            // It was not read to its end: it may hold anything.
+            Self::Unsupported(_) => true,
             Self::Prepare(prepare) => prepare.statement.kind.holds_secret(),
             _ => false,
         }

@@ -7,6 +7,7 @@
 //! catalog gives the same catalog.
 
 pub mod names;
+pub mod roles;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind};
 
 pub use names::{ResolveContext, Resolved};
+pub use roles::{PasswordVerifier, Role, RoleId};
 
 /// The first OID given to user objects; smaller ones are built in.
 pub const FIRST_USER_OID: u32 = 20_000;
@@ -245,6 +247,8 @@ pub struct Catalog {
     pub next_oid: u32,
     /// Changes applied so far; two catalogs of one node with the same version are equal.
     pub version: u64,
+    /// Roles by id; [`RoleId::DEFAULT`] is always there.
+    pub roles: BTreeMap<RoleId, Role>,
 }
 
 /// A change to the catalog. One statement makes a list of them, applied together or not at all.
@@ -262,6 +266,10 @@ pub enum CatalogChange {
     PutItem(Box<Item>),
     /// An item goes. Nothing depends on it any more.
     DropItem(ObjectId),
+    /// A role appears or is replaced.
+    PutRole(Role),
+    /// A role goes.
+    DropRole(RoleId),
 }
 
 impl Item {
@@ -320,7 +328,7 @@ pub fn arrow_schema(columns: &[Column]) -> SchemaRef {
 }
 
 impl Catalog {
-    /// The catalog of a new node: the default database with its schema, and the system schemas.
+    /// The catalog of a new node: the default database with its schema, the system schemas, and the default role.
     #[must_use]
     pub fn initial() -> Self {
         let mut catalog = Self {
@@ -357,6 +365,8 @@ impl Catalog {
                 },
             );
         }
+        let role = Role::initial();
+        catalog.roles.insert(role.id, role);
         catalog.next_id = 1000;
         catalog
     }
@@ -419,6 +429,15 @@ impl Catalog {
                     self.items
                         .remove(id)
                         .ok_or_else(|| missing(format!("item {id}")))?;
+                }
+                CatalogChange::PutRole(role) => {
+                    self.note(role.id.0, role.oid);
+                    self.roles.insert(role.id, role.clone());
+                }
+                CatalogChange::DropRole(id) => {
+                    self.roles
+                        .remove(id)
+                        .ok_or_else(|| missing(format!("role {id}")))?;
                 }
             }
         }

@@ -5,13 +5,14 @@
 //! Called by `coordinator`.
 //!
 //! Invariants. Nothing is changed here: a [`DdlPlan`] is applied by [`Catalog::apply`] as a whole. The plan is valid for the version of the catalog it was made for.
-//! Values of secrets are never in a plan.
+//! Values of secrets and passwords are never in a plan.
 
 mod create;
 mod create_sql;
 mod drop;
 pub mod pg_types;
 mod rename;
+pub mod role;
 mod source;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use create::{
     plan_create_view,
 };
 pub use create_sql::create_sql;
+pub use role::{PasswordChange, plan_alter_role, plan_create_role, plan_drop_roles};
 pub use source::{
     plan_add_subsources, plan_create_source, plan_table_from_source, source_connection,
 };
@@ -142,7 +144,7 @@ fn at(error: Error, name: &Name) -> Error {
 }
 
 /// Plans every statement that changes the catalog, except the ones that need more than the catalog: CREATE of views, materialized views, indexes and sources,
-/// and what adds tables to a source. Those have functions of their own.
+/// what adds tables to a source, and statements about roles. Those have functions of their own.
 ///
 /// # Errors
 /// Whatever is wrong with the statement; [`ErrorKind::Internal`] for a statement that is not one of these.

@@ -59,6 +59,10 @@ pub enum ErrorKind {
     InvalidObjectDefinition,
     /// `42501`
     InsufficientPrivilege,
+    /// `42939`: a name that is the system's.
+    ReservedName,
+    /// `55006`: it is in use.
+    ObjectInUse,
     /// `42712`: two relations of one name in FROM or WITH.
     DuplicateAlias,
     /// `23502`

@@ -11,6 +11,7 @@ mod create;
 mod cursor;
 pub(crate) mod dialect;
 mod query;
+mod role;
 mod session;
 mod source;
 mod types;

@@ -34,9 +34,9 @@ pub use runtime::{
     CollectionStatistics, RuntimeState, SessionState, StatusState, SubscriptionState,
 };
 
-/// PostgreSQL's identity of the one role.
+/// PostgreSQL's identity of the role that exists in a new node.
 pub const DEFAULT_ROLE_OID: u32 = 16_650;
-/// Identity of the one role in `mz_roles`.
+/// Identity of that role in `mz_roles`.
 pub const DEFAULT_ROLE_ID: &str = "u1";
 /// Identity of the one cluster in `mz_clusters`.
 pub const DEFAULT_CLUSTER_ID: &str = "u1";

@@ -26,8 +26,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{OpenError, TypeConfig};
 
-/// Version of the file's layout and of the encoding of its values.
-pub const LOG_FORMAT: u32 = 1;
+/// Version of the file's layout and of the encoding of its values. 2: entries may change roles. Older files are read, and marked as of this version when opened.
+pub const LOG_FORMAT: u32 = 2;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -313,7 +313,14 @@ fn initialize(database: &Database) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut meta = transaction.open_table(META)?;
-        if meta.get(KEY_FORMAT)?.is_none() {
+        let older = match meta.get(KEY_FORMAT)? {
+            None => true,
+            Some(found) => found
+                .value()
+                .try_into()
+                .is_ok_and(|bytes| u32::from_le_bytes(bytes) < LOG_FORMAT),
+        };
+        if older {
             meta.insert(KEY_FORMAT, LOG_FORMAT.to_le_bytes().as_slice())?;
         }
         transaction.open_table(LOG)?;

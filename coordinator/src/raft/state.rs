@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Command, Refusal};
 
-/// Version of the meaning of [`State`]; a node refuses a newer one.
-pub const STATE_FORMAT: u32 = 1;
+/// Version of the meaning of [`State`]; a node refuses a newer one. 2: with roles.
+pub const STATE_FORMAT: u32 = 2;
 
 /// Everything the coordinator must not forget.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

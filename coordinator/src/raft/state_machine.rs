@@ -19,11 +19,9 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::command::Reply;
+use super::format::{self, SNAPSHOT_FORMAT};
 use super::state::State;
 use super::{OpenError, TypeConfig};
-
-/// Version of the snapshot file.
-pub const SNAPSHOT_FORMAT: u32 = 1;
 
 const MAGIC: &[u8; 8] = b"FLOWSNAP";
 
@@ -115,7 +113,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
             };
             (meta, core.state.clone())
         };
-        let state = postcard::to_stdvec(&state).map_err(|error| {
+        let state = format::encode(&state).map_err(|error| {
             StorageIOError::write_snapshot(Some(meta.signature()), AnyError::new(&error))
         })?;
         self.write(meta.clone(), state.clone()).await?;
@@ -177,7 +175,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &Meta,
         snapshot: Box<Vec<u8>>,
     ) -> Result<(), StorageError<u64>> {
-        let state: State = postcard::from_bytes(&snapshot).map_err(|error| {
+        let state = format::decode(SNAPSHOT_FORMAT, &snapshot).map_err(|error| {
             StorageIOError::read_snapshot(Some(meta.signature()), AnyError::new(&error))
         })?;
         self.write(meta.clone(), *snapshot).await?;
@@ -242,13 +240,14 @@ fn read_snapshot(bytes: &[u8], path: &str) -> Result<Core, OpenError> {
     }
     let file: SnapshotFile =
         postcard::from_bytes(payload).map_err(|error| damaged(&error.to_string()))?;
-    let state: State =
-        postcard::from_bytes(&file.state).map_err(|error| damaged(&error.to_string()))?;
+    let state = format::decode(found, &file.state).map_err(|error| damaged(&error.to_string()))?;
+    // What is handed out is in the newest format, whatever was read.
+    let current = format::encode(&state).map_err(|error| damaged(&error.to_string()))?;
     Ok(Core {
         applied: file.meta.last_log_id,
         membership: file.meta.last_membership.clone(),
         state,
         snapshots_built: 0,
-        current: Some((file.meta, file.state)),
+        current: Some((file.meta, current)),
     })
 }

@@ -8,17 +8,20 @@ use std::sync::Arc;
 use flowstone_proto::message::{Command, UpstreamAnswer, UpstreamQuestion, UpstreamTable};
 use flowstone_sql::Catalog;
 use flowstone_sql::ast::{
-    CreateIndex, Ident, Name, ObjectType, Statement, StatementKind, ValidateConnection,
+    AlterRoleAction, CreateIndex, Ident, Name, ObjectType, PasswordOption, RoleOptions, Statement,
+    StatementKind, ValidateConnection,
 };
 use flowstone_sql::catalog::{CatalogChange, ItemKind, ResolveContext, SourceItemKind};
 use flowstone_sql::ddl::{self, DdlPlan, ViewParts, pg_types};
 use flowstone_sql::lower::lower;
 use flowstone_sql::plan::{plan_index, plan_view};
 use flowstone_types::ObjectId;
+use flowstone_types::datetime::TimeZone;
 use tokio::sync::OwnedMutexGuard;
 
 use super::Session;
 use super::transaction::Class;
+use crate::auth::{AuthPolicy, password_change};
 use crate::coordinator::Event;
 use crate::error::Error;
 use crate::install;
@@ -240,7 +243,44 @@ impl Session {
                 upstream,
                 &pg_types::sql_type,
             )?),
+            StatementKind::CreateRole(create) => {
+                let password = create.options.password.as_ref();
+                let change = password_change(&self.shared, password).await?;
+                let zone = self.time_zone();
+                let mut plan = ddl::plan_create_role(&catalog, create, change, &zone)?;
+                self.note_unasked_password(&create.options, &mut plan);
+                Ok(plan)
+            }
+            StatementKind::AlterRole(alter) => {
+                let options = match &alter.action {
+                    AlterRoleAction::Options(options) => options.clone(),
+                    AlterRoleAction::Rename(_) => RoleOptions::default(),
+                };
+                let change = password_change(&self.shared, options.password.as_ref()).await?;
+                let zone = self.time_zone();
+                let mut plan = ddl::plan_alter_role(&catalog, &self.user, alter, change, &zone)?;
+                self.note_unasked_password(&options, &mut plan);
+                Ok(plan)
+            }
+            StatementKind::DropRoles(drop) => Ok(ddl::plan_drop_roles(&catalog, &self.user, drop)?),
             kind => Ok(ddl::plan_ddl(&catalog, &context, kind)?),
+        }
+    }
+
+    fn time_zone(&self) -> TimeZone {
+        let name = self.variables.get("TimeZone").unwrap_or_default();
+        name.parse().unwrap_or(TimeZone::UTC)
+    }
+
+    /// A notice if a password is set that nobody will be asked for.
+    fn note_unasked_password(&self, options: &RoleOptions, plan: &mut DdlPlan) {
+        let sets =
+            matches!(&options.password, Some(PasswordOption::Text(text)) if !text.0.is_empty());
+        if sets && self.shared.auth.policy() == AuthPolicy::TrustLoopback {
+            plan.notices.push(ddl::Notice {
+                hint: Some("Start the node with the setting auth = \"scram\".".to_owned()),
+                ..ddl::Notice::note("this node does not ask for passwords")
+            });
         }
     }
 
@@ -364,10 +404,26 @@ const fn words(kind: &StatementKind) -> &'static str {
         Kind::AlterConnection(_) => "ALTER CONNECTION",
         Kind::AlterSourceAddSubsource(_) | Kind::AlterSourceDropSubsource(_) => "ALTER SOURCE",
         Kind::AlterRename(_) | Kind::AlterSchemaSwap(_) => "ALTER",
+        Kind::CreateRole(_) => "CREATE ROLE",
+        Kind::AlterRole(_) => "ALTER ROLE",
+        Kind::DropRoles(_) => "DROP ROLE",
         Kind::Drop(_) => "DROP",
         Kind::CommentOn(_) => "COMMENT ON",
         _ => "this statement",
     }
+}
+
+/// Makes changes of roles durable, outside of any session.
+pub(crate) async fn change_roles(
+    shared: Arc<Shared>,
+    turn: OwnedMutexGuard<()>,
+    changes: Vec<CatalogChange>,
+) -> Result<(), Error> {
+    let change = Change {
+        changes,
+        secrets: Vec::new(),
+    };
+    carry_through(shared, turn, change).await.map(drop)
 }
 
 /// Makes a change durable and tells the worker. Returns what parts of new views are recomputed at each change.

@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::auth::{AuthError, AuthPolicy};
 use crate::client::{Client, Config, start};
 use crate::error::SessionError;
 
@@ -357,6 +358,7 @@ impl Node {
         let config = Config {
             data_dir: directory.path().to_owned(),
             secret_key_file: None,
+            auth: AuthPolicy::TrustLoopback,
             clock: Arc::new(SystemClock),
         };
         Self {
@@ -740,5 +742,70 @@ fn variables_are_set_shown_and_reported() {
             Err(Error::Sql(_))
         ));
         node.client.shutdown().await;
+    });
+}
+
+#[test]
+fn passwords_are_checked_against_the_catalog_over_restarts() {
+    run(async |directory, disk| {
+        let here = std::net::IpAddr::from([127, 0, 0, 1]);
+        let node = Node::start(&directory, &disk).await;
+        assert!(!node.client.has_password());
+        assert!(node.client.set_first_password("first").await.unwrap());
+        assert!(!node.client.set_first_password("second").await.unwrap());
+        assert!(node.client.has_password());
+        let mut session = node.session().await;
+        for statement in [
+            "CREATE ROLE ada LOGIN PASSWORD 'lovelace'",
+            "CREATE ROLE group_of_people PASSWORD 'many'",
+            "CREATE USER late PASSWORD 'x' VALID UNTIL '2020-01-01'",
+            "CREATE USER nobody",
+        ] {
+            tag(&mut session, statement).await;
+        }
+        let wrong = |user: &str| {
+            Err(AuthError::Password {
+                user: user.to_owned(),
+            })
+        };
+        let check = async |client: &Client| {
+            let auth = client.authenticator();
+            let verify = |user, password| auth.verify_password(user, password, here);
+            assert_eq!(verify("materialize", "first").await, Ok(()));
+            assert_eq!(verify("ada", "lovelace").await, Ok(()));
+            assert_eq!(verify("ada", "Lovelace").await, wrong("ada"));
+            assert_eq!(verify("late", "x").await, wrong("late"));
+            assert_eq!(verify("nobody", "").await, wrong("nobody"));
+            assert_eq!(verify("stranger", "x").await, wrong("stranger"));
+            assert_eq!(
+                verify("group_of_people", "many").await,
+                Err(AuthError::NotPermitted {
+                    role: "group_of_people".to_owned()
+                })
+            );
+            assert_eq!(auth.admit_trusted("stranger"), Ok(()));
+            assert!(auth.admit_trusted("group_of_people").is_err());
+        };
+        check(&node.client).await;
+        let salt = async |client: &Client, user: &str| {
+            let mut login = client.authenticator().login(user, here, None);
+            let first = login.begin("SCRAM-SHA-256", b"n,,n=,r=abc").unwrap();
+            let salt = first.split(',').find(|field| field.starts_with("s="));
+            salt.unwrap().to_owned()
+        };
+        let (ada, stranger) = (
+            salt(&node.client, "ada").await,
+            salt(&node.client, "stranger").await,
+        );
+        assert_eq!(ada.len(), stranger.len());
+        assert_ne!(stranger, salt(&node.client, "stranger2").await);
+        drop(session);
+        node.crash().await;
+        let node = Node::start(&directory, &disk).await;
+        check(&node.client).await;
+        // A user that does not exist looks as constant as one that does.
+        assert_eq!(salt(&node.client, "ada").await, ada);
+        assert_eq!(salt(&node.client, "stranger").await, stranger);
+        node.crash().await;
     });
 }

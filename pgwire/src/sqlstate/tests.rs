@@ -125,3 +125,43 @@ fn statements_errors_carry_position_detail_and_hint() {
         assert_eq!(field(&plain, code), None);
     }
 }
+
+#[test]
+fn who_is_not_let_in_hears_no_more_than_in_postgresql() {
+    use flowstone_coordinator::AuthError;
+    use flowstone_coordinator::auth::scram::ScramError;
+    for (error, code) in [
+        (
+            Error::Auth(AuthError::Password {
+                user: "ada".to_owned(),
+            }),
+            "28P01",
+        ),
+        (
+            Error::Auth(AuthError::NotPermitted {
+                role: "ada".to_owned(),
+            }),
+            "28000",
+        ),
+        (Error::Auth(AuthError::TooManyFailures), "28000"),
+        (Error::Auth(ScramError::Binding("It is.").into()), "28000"),
+        (Error::Auth(ScramError::Malformed("It is.").into()), "08P01"),
+        (Error::TlsRequired, "28000"),
+        (Error::UnencryptedData, "08P01"),
+    ] {
+        assert_eq!(sqlstate(&error), code, "{error}");
+    }
+    let password = fields(
+        &Error::Auth(AuthError::Password {
+            user: "ada".to_owned(),
+        }),
+        "FATAL",
+    );
+    assert!(password.contains(&(
+        b'M',
+        "password authentication failed for user \"ada\"".to_owned()
+    )));
+    assert!(!password.iter().any(|(kind, _)| matches!(kind, b'D' | b'H')));
+    let plaintext = fields(&Error::TlsRequired, "FATAL");
+    assert!(plaintext.iter().any(|(kind, _)| *kind == b'H'));
+}

@@ -4,6 +4,7 @@ use sqlparser::tokenizer::Token;
 
 use super::create::secret_value;
 use super::cursor::Cursor;
+use super::role;
 use super::source::{
     column_option, connection_option, connection_option_name, subsource, validate_option,
 };
@@ -83,6 +84,9 @@ const fn name_parts(object_type: ObjectType) -> usize {
 /// `ALTER …`
 pub(super) fn alter(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
     c.skip();
+    if c.take_one(&["ROLE", "USER"]).is_some() {
+        return role::alter(c);
+    }
     let object_type = expect_object_type(c, "ALTER")?;
     let if_exists = c.if_exists()?;
     let name = c.name_of(
@@ -221,6 +225,9 @@ fn alter_source(c: &mut Cursor<'_>, source: Name, if_exists: bool) -> Result<Sta
 /// `DROP …`
 pub(super) fn drop(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
     c.skip();
+    if c.take_one(&["ROLE", "USER"]).is_some() {
+        return role::drop(c);
+    }
     let object_type = expect_object_type(c, "DROP")?;
     let if_exists = c.if_exists()?;
     let names = c.comma_separated(|c| {

@@ -5,7 +5,7 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
-use super::source;
+use super::{role, source};
 use crate::ast::{
     ColumnDefinition, CreateDatabase, CreateIndex, CreateMaterializedView, CreateSchema,
     CreateSecret, CreateTable, CreateTableFromSource, CreateView, Ident, Name, SecretValue,
@@ -114,11 +114,12 @@ pub(super) fn create(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
         }
         "CONNECTION" => source::create_connection(c),
         "SOURCE" => source::create_source(c),
-        "SINK" | "CLUSTER" | "ROLE" | "USER" | "TYPE" | "NETWORK" | "FUNCTION" | "PROCEDURE"
-        | "TRIGGER" | "EXTENSION" | "SEQUENCE" | "AGGREGATE" | "CAST" | "COLLATION" | "DOMAIN"
-        | "LANGUAGE" | "OPERATOR" | "POLICY" | "PUBLICATION" | "SUBSCRIPTION" | "RULE"
-        | "SERVER" | "FOREIGN" | "TABLESPACE" | "STATISTICS" | "GROUP" | "UNLOGGED" | "EVENT"
-        | "ACCESS" => {
+        "ROLE" => role::create(c, role::Made::Role),
+        "USER" => role::create(c, role::Made::User),
+        "SINK" | "CLUSTER" | "TYPE" | "NETWORK" | "FUNCTION" | "PROCEDURE" | "TRIGGER"
+        | "EXTENSION" | "SEQUENCE" | "AGGREGATE" | "CAST" | "COLLATION" | "DOMAIN" | "LANGUAGE"
+        | "OPERATOR" | "POLICY" | "PUBLICATION" | "SUBSCRIPTION" | "RULE" | "SERVER"
+        | "FOREIGN" | "TABLESPACE" | "STATISTICS" | "GROUP" | "UNLOGGED" | "EVENT" | "ACCESS" => {
             let what = if word == "CLUSTER" && c.nth_is(0, "REPLICA") {
                 "CLUSTER REPLICA"
             } else if word == "NETWORK" {

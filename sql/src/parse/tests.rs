@@ -191,7 +191,19 @@ fn what_we_know_and_do_not_do_fails_alone() {
             "CREATE SINK s FROM v INTO KAFKA CONNECTION k (TOPIC 't')",
             "CREATE SINK is not supported",
         ),
-        ("CREATE ROLE r", "CREATE ROLE is not supported"),
+        (
+            "CREATE ROLE r CONNECTION LIMIT 5",
+            "CONNECTION LIMIT of a role is not supported",
+        ),
+        ("CREATE ROLE r IN ROLE s", "IN of a role is not supported"),
+        (
+            "CREATE ROLE r UNENCRYPTED PASSWORD 'x'",
+            "UNENCRYPTED PASSWORD is not supported",
+        ),
+        (
+            "ALTER ROLE r SET search_path = a",
+            "ALTER ROLE … SET is not supported",
+        ),
         (
             "CREATE CONNECTION k TO KAFKA (BROKER 'x:1', SASL MECHANISMS = 'PLAIN')",
             "connections TO KAFKA are not supported",
@@ -1210,4 +1222,100 @@ fn everything_psql_sends_parses() {
         queries += 1;
     }
     assert!(queries > 50, "{queries}");
+}
+
+#[test]
+fn statements_about_roles() {
+    use crate::ast::{
+        AlterRole, AlterRoleAction, CreateRole, DropRoles, Password, PasswordOption, RoleName,
+        RoleOptions,
+    };
+    let kind = |text: &str| parse(text).unwrap().remove(0).kind;
+    let StatementKind::CreateRole(CreateRole {
+        name,
+        if_not_exists,
+        options,
+    }) = kind(
+        "CREATE ROLE IF NOT EXISTS \"Ada\" WITH LOGIN NOSUPERUSER INHERIT NOCREATEDB CREATECLUSTER CONNECTION LIMIT -1 ENCRYPTED PASSWORD 'x''y' VALID UNTIL '2030-01-01'",
+    )
+    else {
+        panic!("CREATE ROLE")
+    };
+    assert_eq!((name.value.as_str(), if_not_exists), ("Ada", true));
+    assert_eq!(
+        (options.login, options.superuser, options.inherit),
+        (Some(true), Some(false), Some(true))
+    );
+    assert_eq!(
+        options.password,
+        Some(PasswordOption::Text(Password("x'y".to_owned())))
+    );
+    assert_eq!(options.without_effect, ["NOCREATEDB", "CREATECLUSTER"]);
+    assert_eq!(options.valid_until.unwrap().text, "2030-01-01");
+    for (text, login) in [
+        ("CREATE USER u", Some(true)),
+        ("CREATE USER u NOLOGIN", Some(false)),
+        ("CREATE ROLE u", None),
+    ] {
+        assert!(
+            matches!(kind(text), StatementKind::CreateRole(create) if create.options.login == login),
+            "{text}"
+        );
+    }
+    let alter = kind("ALTER USER CURRENT_USER PASSWORD NULL");
+    assert_eq!(
+        alter,
+        StatementKind::AlterRole(AlterRole {
+            role: RoleName::Current,
+            action: AlterRoleAction::Options(RoleOptions {
+                password: Some(PasswordOption::Null),
+                ..RoleOptions::default()
+            }),
+        })
+    );
+    assert!(matches!(
+        kind("ALTER ROLE a RENAME TO b"),
+        StatementKind::AlterRole(AlterRole { action: AlterRoleAction::Rename(to), .. }) if to.value == "b"
+    ));
+    assert!(matches!(
+        kind("DROP USER IF EXISTS a, b"),
+        StatementKind::DropRoles(DropRoles { names, if_exists: true }) if names.len() == 2
+    ));
+}
+
+#[test]
+fn a_password_is_in_no_error_and_no_debug_output() {
+    for text in [
+        "CREATE ROLE r PASSWORD hunter2",
+        "CREATE ROLE r PASSWORD 'a' 'hunter2'",
+        "CREATE ROLE r PASSWORD 'hunter2' PASSWORD 'hunter2'",
+        "CREATE ROLE r PASSWORD = 'hunter2'",
+        "CREATE ROLE r PASSWORD 'hunter2', LOGIN",
+        "CREATE ROLE r PASSWORD $$hunter2$$ 5",
+        "ALTER ROLE r PASSWORD \"hunter2\"",
+        "ALTER ROLE r 'hunter2'",
+    ] {
+        let error = parse(text).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Syntax, "{text}");
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+    for text in [
+        "CREATE ROLE r PASSWORD 'hunter2'",
+        "ALTER ROLE r PASSWORD 'hunter2'",
+        "PREPARE p AS CREATE ROLE r PASSWORD 'hunter2'",
+        "CREATE ROLE r PASSWORD 'hunter2' IN ROLE s",
+    ] {
+        match parse(text) {
+            Ok(statements) => {
+                for statement in statements {
+                    assert!(
+                        !format!("{statement:?}").contains("hunter2"),
+                        "{statement:?}"
+                    );
+                    assert!(!statement.redacted_text().contains("hunter2"), "{text}");
+                }
+            }
+            Err(error) => assert!(!format!("{error:?}").contains("hunter2"), "{error:?}"),
+        }
+    }
 }

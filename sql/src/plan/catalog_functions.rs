@@ -143,7 +143,11 @@ fn session(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Optio
         ("mz_version", []) => text(concat!("v", env!("CARGO_PKG_VERSION"), " (Flowstone)")),
         ("mz_version_num", []) => integer(100, &SqlType::Int4),
         ("mz_environment_id", []) => text("flowstone-local-00000000-0000-0000-0000-000000000000-0"),
-        ("mz_is_superuser", []) => boolean(true),
+        ("mz_is_superuser", []) => boolean(
+            ctx.catalog
+                .find_role(ctx.user)
+                .is_some_and(|role| role.superuser),
+        ),
         ("pg_backend_pid", []) => integer(
             ctx.variable("pg_backend_pid")
                 .unwrap_or_else(|| "1".to_owned()),
@@ -202,7 +206,15 @@ fn existing_schemas(ctx: &PlanContext<'_>) -> Vec<String> {
 fn catalog(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Option<Expr>, Error> {
     let items = || ctx.catalog.items.values();
     Ok(Some(match (function, args) {
-        ("pg_get_userbyid", [_]) => name(crate::catalog::DEFAULT_ROLE),
+        ("pg_get_userbyid", [role]) => {
+            let roles = ctx.catalog.roles.values();
+            let names = roles
+                .map(|role| (role.oid, role.name.clone()))
+                // The owner of what is built in, to tools that have PostgreSQL's number of it in them.
+                .chain([(10, crate::catalog::DEFAULT_ROLE.to_owned())]);
+            let names = by_oid(role, names);
+            cast(names, &SqlType::Name)
+        }
         ("pg_table_is_visible", [relation]) => {
             let hidden: Vec<Expr> = items()
                 .filter(|item| !is_visible(ctx, item))

@@ -212,8 +212,8 @@ pub(super) fn catalog_name(ctx: &SystemContext<'_>, rows: &mut Rows) {
     rows.push([("catalog_name", (&ctx.session.database).into())]);
 }
 
-pub(super) fn enabled_roles(_: &SystemContext<'_>, rows: &mut Rows) {
-    rows.push([("role_name", DEFAULT_ROLE.into())]);
+pub(super) fn enabled_roles(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    rows.push([("role_name", (&ctx.session.user).into())]);
 }
 
 pub(super) fn character_sets(ctx: &SystemContext<'_>, rows: &mut Rows) {

@@ -8,11 +8,9 @@ use flowstone_types::{ObjectId, SqlType};
 use super::information_rows::internal_name;
 use super::pg_rows::TYPES;
 use super::rows::{Rows, Value};
-use super::{
-    DEFAULT_CLUSTER_ID, DEFAULT_REPLICA_ID, DEFAULT_ROLE_ID, DEFAULT_ROLE_OID, SystemContext,
-};
+use super::{DEFAULT_CLUSTER_ID, DEFAULT_REPLICA_ID, DEFAULT_ROLE_ID, SystemContext};
 use crate::catalog::{
-    Catalog, Connection, DEFAULT_CLUSTER, DEFAULT_ROLE, Item, ItemKind, Schema, SourceItemKind,
+    Catalog, Connection, DEFAULT_CLUSTER, Item, ItemKind, Schema, SourceItemKind,
 };
 
 pub(super) fn empty(_: &SystemContext<'_>, _: &mut Rows) {}
@@ -339,15 +337,17 @@ pub(super) fn sources(ctx: &SystemContext<'_>, rows: &mut Rows) {
     }
 }
 
-pub(super) fn roles(_: &SystemContext<'_>, rows: &mut Rows) {
-    rows.push([
-        ("id", DEFAULT_ROLE_ID.into()),
-        ("oid", DEFAULT_ROLE_OID.into()),
-        ("name", DEFAULT_ROLE.into()),
-        ("inherit", true.into()),
-        ("rolcanlogin", true.into()),
-        ("rolsuper", true.into()),
-    ]);
+pub(super) fn roles(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for role in ctx.catalog.roles.values() {
+        rows.push([
+            ("id", role.id.to_string().into()),
+            ("oid", role.oid.into()),
+            ("name", (&role.name).into()),
+            ("inherit", role.inherit.into()),
+            ("rolcanlogin", role.login.into()),
+            ("rolsuper", role.superuser.into()),
+        ]);
+    }
 }
 
 pub(super) fn clusters(_: &SystemContext<'_>, rows: &mut Rows) {
@@ -743,7 +743,13 @@ pub(super) fn sessions(ctx: &SystemContext<'_>, rows: &mut Rows) {
         rows.push([
             ("id", Value::Uuid(session.id)),
             ("connection_id", session.connection_id.into()),
-            ("role_id", DEFAULT_ROLE_ID.into()),
+            (
+                "role_id",
+                ctx.catalog
+                    .find_role(&session.user)
+                    .map_or_else(|| DEFAULT_ROLE_ID.to_owned(), |role| role.id.to_string())
+                    .into(),
+            ),
             ("client_ip", session.client_address.clone().into()),
             ("connected_at", session.connected_at_ms.into()),
         ]);

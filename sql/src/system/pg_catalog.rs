@@ -26,6 +26,11 @@ declare! { "pg_catalog":
         "attislocal": Bool, "attinhcount": Int4, "attcollation": Oid, "attacl": TextArray null,
         "attoptions": TextArray null, "attfdwoptions": TextArray null, "attmissingval": Text null,
     }
+    1260 "pg_authid" pg_rows::authid {
+        "oid": Oid, "rolname": Name, "rolsuper": Bool, "rolinherit": Bool, "rolcreaterole": Bool, "rolcreatedb": Bool,
+        "rolcanlogin": Bool, "rolreplication": Bool, "rolbypassrls": Bool, "rolconnlimit": Int4,
+        "rolpassword": Text null, "rolvaliduntil": TimestampTz null,
+    }
     1261 "pg_auth_members" pg_rows::empty {
         "roleid": Oid, "member": Oid, "grantor": Oid, "admin_option": Bool,
     }

@@ -7,7 +7,7 @@ use flowstone_types::sql_type::RegKind;
 
 use super::rows::{Rows, Value};
 use super::{DEFAULT_ROLE_OID, RelationColumn, SystemContext};
-use crate::catalog::{Column, DEFAULT_ROLE, Item, ItemKind};
+use crate::catalog::{Column, DEFAULT_ROLE, Item, ItemKind, Role};
 
 /// OID of the schema `pg_catalog`.
 pub(super) const PG_CATALOG_OID: u32 = 11;
@@ -403,32 +403,65 @@ pub(super) fn databases(ctx: &SystemContext<'_>, rows: &mut Rows) {
     }
 }
 
-pub(super) fn roles(_: &SystemContext<'_>, rows: &mut Rows) {
-    rows.push([
-        ("rolname", DEFAULT_ROLE.into()),
-        ("rolsuper", true.into()),
-        ("rolinherit", true.into()),
-        ("rolcreaterole", true.into()),
-        ("rolcreatedb", true.into()),
-        ("rolcanlogin", true.into()),
-        ("rolreplication", false.into()),
-        ("rolconnlimit", (-1).into()),
-        ("rolbypassrls", true.into()),
-        ("rolpassword", "********".into()),
-        ("oid", DEFAULT_ROLE_OID.into()),
-    ]);
+/// What stands for a password that nobody is shown.
+const MASKED: &str = "********";
+
+/// When a role's password ends: milliseconds since the Unix epoch.
+fn valid_until_ms(role: &Role) -> Option<i64> {
+    role.valid_until_us.map(|micros| micros.div_euclid(1000))
 }
 
-pub(super) fn users(_: &SystemContext<'_>, rows: &mut Rows) {
-    rows.push([
-        ("usename", DEFAULT_ROLE.into()),
-        ("usesysid", DEFAULT_ROLE_OID.into()),
-        ("usecreatedb", true.into()),
-        ("usesuper", true.into()),
-        ("userepl", false.into()),
-        ("usebypassrls", true.into()),
-        ("passwd", "********".into()),
-    ]);
+pub(super) fn roles(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for role in ctx.catalog.roles.values() {
+        rows.push([
+            ("rolname", (&role.name).into()),
+            ("rolsuper", role.superuser.into()),
+            ("rolinherit", role.inherit.into()),
+            ("rolcreaterole", true.into()),
+            ("rolcreatedb", true.into()),
+            ("rolcanlogin", role.login.into()),
+            ("rolreplication", false.into()),
+            ("rolconnlimit", (-1).into()),
+            ("rolbypassrls", true.into()),
+            ("rolpassword", MASKED.into()),
+            ("rolvaliduntil", valid_until_ms(role).into()),
+            ("oid", role.oid.into()),
+        ]);
+    }
+}
+
+pub(super) fn authid(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for role in ctx.catalog.roles.values() {
+        rows.push([
+            ("oid", role.oid.into()),
+            ("rolname", (&role.name).into()),
+            ("rolsuper", role.superuser.into()),
+            ("rolinherit", role.inherit.into()),
+            ("rolcreaterole", true.into()),
+            ("rolcreatedb", true.into()),
+            ("rolcanlogin", role.login.into()),
+            ("rolreplication", false.into()),
+            ("rolbypassrls", true.into()),
+            ("rolconnlimit", (-1).into()),
+            ("rolpassword", role.password.as_ref().map(|_| MASKED).into()),
+            ("rolvaliduntil", valid_until_ms(role).into()),
+        ]);
+    }
+}
+
+pub(super) fn users(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for role in ctx.catalog.roles.values().filter(|role| role.login) {
+        rows.push([
+            ("usename", (&role.name).into()),
+            ("usesysid", role.oid.into()),
+            ("usecreatedb", true.into()),
+            ("usesuper", role.superuser.into()),
+            ("userepl", false.into()),
+            ("usebypassrls", true.into()),
+            ("passwd", MASKED.into()),
+            ("valuntil", valid_until_ms(role).into()),
+        ]);
+    }
 }
 
 pub(super) fn access_methods(_: &SystemContext<'_>, rows: &mut Rows) {
@@ -635,7 +668,13 @@ pub(super) fn activity(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ("datid", database.map(|database| database.oid).into()),
             ("datname", (&session.database).into()),
             ("pid", i32::try_from(session.connection_id).ok().into()),
-            ("usesysid", DEFAULT_ROLE_OID.into()),
+            (
+                "usesysid",
+                ctx.catalog
+                    .find_role(&session.user)
+                    .map(|role| role.oid)
+                    .into(),
+            ),
             ("usename", (&session.user).into()),
             ("application_name", (&session.application_name).into()),
             ("client_addr", session.client_address.clone().into()),

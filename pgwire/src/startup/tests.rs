@@ -60,3 +60,22 @@ fn without_a_database_there_is_the_default_one() {
         .insert("user".to_owned(), "ada".to_owned());
     assert_eq!(session_options(&startup).database, None);
 }
+
+#[test]
+fn an_initial_response_that_is_cut_short_is_none() {
+    let whole = b"SCRAM-SHA-256\0\0\0\0\x04abcd";
+    assert_eq!(
+        initial_response(whole),
+        Some(("SCRAM-SHA-256", b"abcd".as_slice()))
+    );
+    for length in 0..whole.len() {
+        assert_eq!(initial_response(&whole[..length]), None, "{length}");
+    }
+    for message in [
+        b"SCRAM\0\xff\xff\xff\xff".as_slice(),
+        b"SCRAM\0\0\0\0\x01abcd",
+        b"\xff\0\0\0\0\0",
+    ] {
+        assert_eq!(initial_response(message), None, "{message:?}");
+    }
+}
