@@ -13,6 +13,8 @@ need protoc protobuf-compiler
 need pkg-config pkg-config
 need psql postgresql-client
 need python3 python3
+need openssl openssl
+need curl curl
 [ -e /usr/include/openssl/ssl.h ] || packages+=(libssl-dev)
 [ -x /usr/lib/postgresql/15/bin/postgres ] || packages+=(postgresql postgresql-contrib)
 python3 -c 'import venv, ensurepip' >/dev/null 2>&1 || packages+=(python3-venv)

@@ -10,7 +10,7 @@ pub mod node;
 pub mod postgres;
 pub mod wait;
 
-pub use node::Node;
+pub use node::{Node, NodeOptions};
 pub use postgres::Postgres;
 
 /// A port of loopback that was free a moment ago.

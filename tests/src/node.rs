@@ -19,9 +19,29 @@ pub struct Node {
     pg_port: u16,
     http_port: u16,
     shards: usize,
-    /// Settings as environment variables.
-    settings: Vec<(String, String)>,
+    options: NodeOptions,
     child: Option<Child>,
+}
+
+/// How a node differs from the usual one, on loopback and without passwords.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// The address that it listens on.
+    pub host: String,
+    /// More arguments.
+    pub arguments: Vec<String>,
+    /// Variables of its environment.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Default for NodeOptions {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
 }
 
 impl Node {
@@ -30,27 +50,20 @@ impl Node {
     /// # Errors
     /// It exits, or does not serve in time.
     pub async fn start(data_dir: &Path, shards: usize) -> Result<Self> {
-        Self::start_with(data_dir, shards, &[]).await
+        Self::start_with(data_dir, shards, NodeOptions::default()).await
     }
 
-    /// The same with further settings, by the names of their environment variables.
+    /// Starts a node that differs from the usual one.
     ///
     /// # Errors
     /// It exits, or does not serve in time.
-    pub async fn start_with(
-        data_dir: &Path,
-        shards: usize,
-        settings: &[(&str, &str)],
-    ) -> Result<Self> {
+    pub async fn start_with(data_dir: &Path, shards: usize, options: NodeOptions) -> Result<Self> {
         let mut node = Self {
             data_dir: data_dir.to_owned(),
             pg_port: free_port()?,
             http_port: free_port()?,
             shards,
-            settings: settings
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect(),
+            options,
             child: None,
         };
         node.restart().await?;
@@ -78,7 +91,9 @@ impl Node {
     /// # Errors
     /// It exits, or does not serve in time.
     pub async fn restart(&mut self) -> Result<()> {
+        let log_before = std::fs::read_to_string(self.log_path()).unwrap_or_default();
         self.spawn()?;
+        let log_path = self.log_path();
         wait::until("the node to serve", START_DEADLINE, async || {
             if let Some(status) = self
                 .child
@@ -91,12 +106,17 @@ impl Node {
                     self.log_path().display()
                 ));
             }
-            let client = self.connect().await.map_err(|error| format!("{error:#}"))?;
-            client
-                .simple_query("SELECT 1")
-                .await
-                .map(drop)
-                .map_err(|error| format!("{error:?}"))
+            if self.options.arguments.is_empty() {
+                let client = self.connect().await.map_err(|error| format!("{error:#}"))?;
+                let answer = client.simple_query("SELECT 1").await;
+                return answer.map(drop).map_err(|error| format!("{error:?}"));
+            }
+            // It may not let everybody in: what it says of itself is all there is.
+            let log = std::fs::read_to_string(&log_path).map_err(|error| error.to_string())?;
+            match log.get(log_before.len()..) {
+                Some(new) if new.contains("is ready: psql") => Ok(()),
+                _ => Err("it is not ready".to_owned()),
+            }
         })
         .await
     }
@@ -113,19 +133,21 @@ impl Node {
             .create(true)
             .append(true)
             .open(self.log_path())?;
+        let host = &self.options.host;
         let child = Command::new(binary)
             .arg("serve")
             .arg("--data-dir")
             .arg(self.data_dir.join("data"))
-            .args(["--pg-listen", &format!("127.0.0.1:{}", self.pg_port)])
-            .args(["--http-listen", &format!("127.0.0.1:{}", self.http_port)])
+            .args(["--pg-listen", &format!("{host}:{}", self.pg_port)])
+            .args(["--http-listen", &format!("{host}:{}", self.http_port)])
             .args(["--shards", &self.shards.to_string()])
-            .envs(self.settings.iter().cloned())
+            .args(&self.options.arguments)
             .env(
                 "FLOWSTONE_LOG",
                 std::env::var("FLOWSTONE_TEST_LOG")
                     .unwrap_or_else(|_| "info,openraft=warn,buoyant_kernel=warn".to_owned()),
             )
+            .envs(self.options.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -1,6 +1,9 @@
 //! End-to-end tests: the real binary, real PostgreSQL, real clients.
 
 #[cfg(test)]
+#[path = "e2e/auth.rs"]
+mod auth;
+#[cfg(test)]
 #[path = "e2e/clients.rs"]
 mod clients;
 #[cfg(test)]

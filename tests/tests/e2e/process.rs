@@ -165,7 +165,7 @@ async fn sigterm_ends_cleanly_and_everything_is_there_afterwards() {
 }
 
 #[test]
-fn addresses_beyond_loopback_are_refused() {
+fn addresses_beyond_loopback_are_refused_without_tls_and_passwords() {
     let dir = tempfile::tempdir().unwrap();
     for (option, setting) in [
         ("--pg-listen", "pg_listen"),
@@ -174,7 +174,8 @@ fn addresses_beyond_loopback_are_refused() {
         let words =
             refusal(serve_on_free_ports(&dir.path().join("data")).args([option, "0.0.0.0:0"]));
         assert!(
-            words.contains(&format!("{setting} is 0.0.0.0:0")) && words.contains("loopback only"),
+            words.contains(&format!("{setting} is 0.0.0.0:0"))
+                && words.contains("only with TLS and passwords; set tls_cert_file and tls_key_file and auth = \"scram\""),
             "{words}"
         );
     }
@@ -222,7 +223,32 @@ fn a_configuration_that_is_wrong_is_refused() {
         ("shards = \"three\"\n", "shards"),
         ("pg_listen = \"localhost\"\n", "pg_listen"),
         ("shards = 0\n", "shards must be at least 1"),
-        ("pg_listen = \"192.0.2.1:6875\"\n", "loopback only"),
+        (
+            "pg_listen = \"192.0.2.1:6875\"\n",
+            "only with TLS and passwords",
+        ),
+        (
+            "http_listen = \"[2001:db8::1]:6876\"\nauth = \"scram\"\n",
+            "set tls_cert_file and tls_key_file",
+        ),
+        (
+            "pg_listen = \"192.0.2.1:6875\"\ntls_cert_file = \"a\"\ntls_key_file = \"b\"\n",
+            "set auth = \"scram\"",
+        ),
+        (
+            "pg_listen = \"192.0.2.1:6875\"\nauth = \"scram\"\ntls_required = false\ntls_cert_file = \"a\"\ntls_key_file = \"b\"\n",
+            "remove tls_required",
+        ),
+        (
+            "tls_required = true\n",
+            "set tls_cert_file and tls_key_file",
+        ),
+        ("tls_cert_file = \"a\"\n", "tls_key_file is not"),
+        ("auth = \"md5\"\n", "auth"),
+        (
+            "initial_password_file = \"/nonexistent/password\"\n",
+            "cannot read /nonexistent/password",
+        ),
         ("log = \"info,,=\"\n", "is not a log filter"),
     ] {
         std::fs::write(&file, content).unwrap();

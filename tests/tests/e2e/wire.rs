@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use flowstone_tests::{Node, Postgres, wait};
+use flowstone_tests::{Node, NodeOptions, Postgres, wait};
 use futures::{SinkExt, StreamExt, TryStreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -717,8 +717,11 @@ async fn queries_that_take_long_let_others_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_beyond_its_memory_fails_and_nothing_else_does() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = [("FLOWSTONE_QUERY_MEMORY_MIB", "64")];
-    let node = Node::start_with(dir.path(), 1, &settings).await.unwrap();
+    let options = NodeOptions {
+        environment: vec![("FLOWSTONE_QUERY_MEMORY_MIB".to_owned(), "64".to_owned())],
+        ..NodeOptions::default()
+    };
+    let node = Node::start_with(dir.path(), 1, options).await.unwrap();
     let client = node.connect().await.unwrap();
     client.batch_execute(NUMBERS).await.unwrap();
     // Two inputs of 25 million rows, one of which a hash join holds.
