@@ -723,6 +723,7 @@ fn a_node_does_not_start_with_half_of_the_protection() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new(&dir.path().join("tls"));
     authority.certificate("good", 10);
+    authority.certificate("other", 10);
     authority.install("good", "good");
     std::fs::write(
         authority.path("encrypted.key"),
