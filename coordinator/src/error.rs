@@ -1,4 +1,4 @@
-//! What can go wrong with a session or a statement, sorted by what a client protocol tells its client. No SQLSTATE is known here.
+//! What can go wrong with a session or a statement, sorted by what a client protocol tells its client: [`crate::report`] does.
 
 use flowstone_proto::message::RequestError;
 

@@ -1,8 +1,8 @@
 //! The coordinator: decides what exists, what time it is, and what is durable; and gives client protocols their sessions.
 //!
 //! Owns the Raft group with the catalog, bindings, commit points and secrets ([`raft`]), the oracle ([`oracle`]), the epoch loop ([`epochs`]), read holds
-//! ([`holds`]), sessions with their transactions ([`session`]), and who may open them ([`auth`]). Must not know row data, operators or client protocols: rows stream from the worker to the
-//! session that asked, never through the coordinator's loop.
+//! ([`holds`]), sessions with their transactions ([`session`]), who may open them ([`auth`]), and what errors are to a client ([`report`]). Must not know row
+//! data, operators or client protocols: rows stream from the worker to the session that asked, never through the coordinator's loop.
 //! Called by `pgwire` and `console` through [`Client`] and [`Session`], and started by `node`. Talks to the worker only in the messages of `proto`.
 //!
 //! Invariants. A result is observable only when its binding is durable. Epochs strictly increase over the life of the deployment. The catalog that sessions see
@@ -21,6 +21,7 @@ pub mod outcome;
 mod planning;
 pub mod raft;
 mod registry;
+pub mod report;
 pub mod secrets;
 pub mod session;
 mod shared;
@@ -31,4 +32,5 @@ pub use error::{Error, SessionError, TransactionError};
 pub use outcome::{
     CopyIn, CopyOptions, Description, Notice, Outcome, RowStream, Severity, TransactionStatus,
 };
+pub use report::Report;
 pub use session::Session;

@@ -9,6 +9,7 @@ use arrow_array::ArrayRef;
 use arrow_schema::SchemaRef;
 use flowstone_coordinator::{
     Client, CopyIn, Description, Notice, Outcome, RowStream, Session, Severity, TransactionStatus,
+    report,
 };
 use flowstone_sql::ast::{DiscardTarget, Statement, StatementKind};
 use flowstone_types::SqlType;
@@ -761,15 +762,7 @@ fn notice_fields(notice: &Notice) -> Vec<(u8, String)> {
     let mut fields = vec![
         (b'S', severity.to_owned()),
         (b'V', severity.to_owned()),
-        (
-            b'C',
-            if notice.severity == Severity::Warning {
-                "01000"
-            } else {
-                "00000"
-            }
-            .to_owned(),
-        ),
+        (b'C', report::notice_code(notice.severity).to_owned()),
         (b'M', notice.message.clone()),
     ];
     fields.extend(notice.detail.clone().map(|detail| (b'D', detail)));

@@ -1,8 +1,8 @@
-//! What can be wrong with a statement. The client protocol maps each kind to one SQLSTATE.
+//! What can be wrong with a statement. `coordinator::report` maps each kind to one SQLSTATE.
 
 use flowstone_types::EvalErrorKind;
 
-/// The class of a statement error; `pgwire` maps each to its SQLSTATE.
+/// The class of a statement error; `coordinator::report` maps each to its SQLSTATE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// `42601`

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
-/// Why a value could not be read, written or computed. `sqlstate` of each is chosen by the client protocol.
+/// Why a value could not be read, written or computed. The SQLSTATE of each is chosen by `coordinator::report`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TypeError {

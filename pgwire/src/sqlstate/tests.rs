@@ -1,4 +1,5 @@
-use flowstone_types::{Epoch, EvalError};
+use flowstone_coordinator::{Error as CoordinatorError, SessionError};
+use flowstone_types::TypeError;
 
 use super::*;
 
@@ -9,38 +10,17 @@ fn field(error: &Error, code: u8) -> Option<String> {
         .map(|(_, text)| text)
 }
 
-fn request(error: RequestError) -> Error {
-    Error::Coordinator(CoordinatorError::Request(error))
-}
-
 #[test]
 fn what_drivers_look_at_has_postgresqls_codes() {
-    let eval = |kind| request(RequestError::Eval(EvalError::new(kind, "x")));
-    let sql = |kind| Error::from(flowstone_sql::Error::new(kind, "x"));
     for (error, code) in [
-        (sql(ErrorKind::Syntax), "42601"),
-        (sql(ErrorKind::UndefinedTable), "42P01"),
-        (sql(ErrorKind::UndefinedColumn), "42703"),
-        (sql(ErrorKind::DuplicateTable), "42P07"),
-        (eval(EvalErrorKind::DivisionByZero), "22012"),
-        (eval(EvalErrorKind::Internal), "XX000"),
-        (
-            request(RequestError::NotNull {
-                column: "a".to_owned(),
-                relation: "t".to_owned(),
-            }),
-            "23502",
-        ),
-        (request(RequestError::Cancelled), "57014"),
         (Error::Coordinator(CoordinatorError::Cancelled), "57014"),
-        (Error::Coordinator(CoordinatorError::Timeout), "57014"),
-        (
-            Error::Coordinator(TransactionError::Aborted.into()),
-            "25P02",
-        ),
         (
             Error::Coordinator(SessionError::UnknownCursor("c".to_owned()).into()),
             "34000",
+        ),
+        (
+            Error::Coordinator(CoordinatorError::Internal("x".to_owned())),
+            "XX000",
         ),
         (Error::UnknownPortal("p".to_owned()), "34000"),
         (Error::UnknownStatement("s".to_owned()), "26000"),
@@ -50,7 +30,8 @@ fn what_drivers_look_at_has_postgresqls_codes() {
         (Error::Encoding("0x00".to_owned()), "22021"),
         (Error::Protocol("what".to_owned()), "08P01"),
     ] {
-        assert_eq!(sqlstate(&error), code, "{error}");
+        assert_eq!(field(&error, b'C').as_deref(), Some(code), "{error}");
+        assert_eq!(field(&error, b'M'), Some(error.to_string()));
         assert_eq!(is_bug(&error), code == "XX000", "{error}");
     }
 }
@@ -79,28 +60,15 @@ fn a_bad_line_of_copy_says_where_and_what() {
 }
 
 #[test]
-fn an_upstreams_code_is_passed_on() {
-    let upstream = |sqlstate: Option<&str>| {
-        request(RequestError::Upstream {
-            message: "no".to_owned(),
-            sqlstate: sqlstate.map(str::to_owned),
-            detail: Some("More.".to_owned()),
-            hint: Some("Do.".to_owned()),
-        })
-    };
-    assert_eq!(sqlstate(&upstream(Some("28P01"))), "28P01");
-    assert_eq!(sqlstate(&upstream(None)), "08006");
-    assert_eq!(field(&upstream(None), b'D').as_deref(), Some("More."));
-    assert_eq!(field(&upstream(None), b'H').as_deref(), Some("Do."));
-}
-
-#[test]
-fn statements_errors_carry_position_detail_and_hint() {
+fn a_report_becomes_fields_and_what_it_lacks_none() {
     let error = Error::from(
-        flowstone_sql::Error::new(ErrorKind::UndefinedColumn, "column \"x\" does not exist")
-            .at(8)
-            .with_detail("More.")
-            .with_hint("Do."),
+        flowstone_sql::Error::new(
+            flowstone_sql::error::ErrorKind::UndefinedColumn,
+            "column \"x\" does not exist",
+        )
+        .at(8)
+        .with_detail("More.")
+        .with_hint("Do."),
     );
     let all = fields(&error, "ERROR");
     for expected in [
@@ -117,10 +85,7 @@ fn statements_errors_carry_position_detail_and_hint() {
             "{expected:?} is not in {all:?}"
         );
     }
-    let plain = request(RequestError::SinceAdvanced {
-        asked: Epoch(1),
-        since: Epoch(2),
-    });
+    let plain = Error::UnknownPortal("p".to_owned());
     for code in [b'D', b'H', b'P', b'W'] {
         assert_eq!(field(&plain, code), None);
     }
@@ -149,7 +114,7 @@ fn who_is_not_let_in_hears_no_more_than_in_postgresql() {
         (Error::TlsRequired, "28000"),
         (Error::UnencryptedData, "08P01"),
     ] {
-        assert_eq!(sqlstate(&error), code, "{error}");
+        assert_eq!(field(&error, b'C').as_deref(), Some(code), "{error}");
     }
     let password = fields(
         &Error::Auth(AuthError::Password {
