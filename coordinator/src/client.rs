@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use flowstone_proto::local::CoordinatorEnd;
+use flowstone_sql::system::{self, ObjectState, SessionInfo, SystemContext};
 use flowstone_types::Clock;
 
 use crate::auth::{AuthPolicy, Authenticator, first_password};
@@ -64,6 +65,23 @@ pub struct Readiness {
     pub ready: bool,
     /// Why not, or `ready`.
     pub reason: String,
+}
+
+/// What a node is doing, object by object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overview {
+    /// The version of the software.
+    pub version: String,
+    /// What time it is, in milliseconds since the Unix epoch.
+    pub now_ms: u64,
+    /// When the process started, in milliseconds since the Unix epoch.
+    pub started_ms: u64,
+    /// Newest observable epoch: milliseconds since the Unix epoch.
+    pub epoch: u64,
+    /// Whether reads are served.
+    pub readiness: Readiness,
+    /// Sources, tables, materialized views and indexes, by identity.
+    pub objects: Vec<ObjectState>,
 }
 
 /// Counters for the metrics endpoint.
@@ -145,6 +163,26 @@ impl Client {
                 ready: false,
                 reason,
             },
+        }
+    }
+
+    /// What the node is doing, object by object. Asks nobody: it answers whatever state the node is in.
+    #[must_use]
+    pub fn overview(&self) -> Overview {
+        let catalog = self.shared.catalog();
+        let runtime = self.shared.runtime_state(Vec::new());
+        let objects = system::overview(&SystemContext {
+            catalog: &catalog,
+            session: &SessionInfo::default(),
+            runtime: &runtime,
+        });
+        Overview {
+            version: runtime.version,
+            now_ms: runtime.now_ms,
+            started_ms: runtime.boot_time_ms,
+            epoch: self.shared.published.borrow().observable.0,
+            readiness: self.readiness(),
+            objects,
         }
     }
 

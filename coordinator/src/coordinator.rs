@@ -546,8 +546,12 @@ impl Loop {
                     let _ = waiter.send(answer);
                 }
             }
-            Response::CollectionStatistics { id, rows, bytes } => {
-                self.shared.runtime.lock().sizes.insert(id, (rows, bytes));
+            Response::CollectionStatistics { id, statistics } => {
+                self.shared
+                    .runtime
+                    .lock()
+                    .collections
+                    .insert(id, statistics);
             }
             Response::Stopped => self.stopped("the worker has stopped"),
             Response::Fatal { message } => self.fail(message),

@@ -27,7 +27,7 @@ pub mod session;
 mod shared;
 
 pub use auth::{AuthError, AuthPolicy, Authenticator};
-pub use client::{Client, Config, Metrics, Readiness, SessionOptions, start};
+pub use client::{Client, Config, Metrics, Overview, Readiness, SessionOptions, start};
 pub use error::{Error, SessionError, TransactionError};
 pub use outcome::{
     CopyIn, CopyOptions, Description, Notice, Outcome, RowStream, Severity, TransactionStatus,

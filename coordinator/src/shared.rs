@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use flowstone_proto::local::ResultStreams;
 use flowstone_proto::message::{
-    Command, RequestError, RequestId, SourceStatistics, SourceStatus, UpstreamAnswer,
-    UpstreamQuestion,
+    CollectionStatistics, Command, RequestError, RequestId, SourceStatistics, SourceStatus,
+    UpstreamAnswer, UpstreamQuestion,
 };
 use flowstone_sql::Catalog;
 use flowstone_types::{Clock, Epoch, ObjectId};
@@ -93,8 +93,8 @@ pub(crate) struct Runtime {
     /// Status and since when: milliseconds since the Unix epoch.
     pub(crate) statuses: BTreeMap<ObjectId, (SourceStatus, u64)>,
     pub(crate) statistics: BTreeMap<ObjectId, SourceStatistics>,
-    /// Rows and bytes in memory.
-    pub(crate) sizes: BTreeMap<ObjectId, (u64, u64)>,
+    /// What collections and indexes hold in memory.
+    pub(crate) collections: BTreeMap<ObjectId, CollectionStatistics>,
 }
 
 impl Runtime {
@@ -106,7 +106,7 @@ impl Runtime {
         self.hydration_ms.remove(&id);
         self.statuses.remove(&id);
         self.statistics.remove(&id);
-        self.sizes.remove(&id);
+        self.collections.remove(&id);
     }
 }
 

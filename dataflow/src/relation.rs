@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow_schema::SchemaRef;
+use flowstone_proto::message::CollectionStatistics;
 use flowstone_types::hash::{rows_equal, values_equal};
 use flowstone_types::{DeltaBatch, Epoch, EvalError};
 use hashbrown::HashMap;
@@ -37,6 +38,8 @@ use crate::snapshot::{Part, Snapshot};
 
 /// A tail of this many rows is sealed; a batch of this many becomes segments of its own.
 const SEAL_ROWS: usize = 8192;
+/// How much of an error's text is reported: errors quote the data, which may be long.
+const ERROR_CHARACTERS_MAX: usize = 1000;
 /// Largest segment: the unit of compaction.
 const SEGMENT_ROWS: usize = 65_536;
 
@@ -122,6 +125,25 @@ impl Relation {
     /// Number of rows, counting multiplicities.
     pub(crate) fn rows(&self) -> u64 {
         u64::try_from(self.total).unwrap_or(0)
+    }
+
+    /// What is held, for those who ask how much and whether it can be read.
+    pub(crate) fn statistics(&self) -> CollectionStatistics {
+        let errors = self.errors.values().copied();
+        CollectionStatistics {
+            rows: self.rows(),
+            bytes: self.bytes(),
+            errors: errors
+                .filter_map(|weight| u64::try_from(weight).ok())
+                .fold(0, u64::saturating_add),
+            // By text, not by the order of the map: the shards' minima make one minimum.
+            error: self
+                .errors
+                .keys()
+                .map(|error| error.message.as_str())
+                .min()
+                .map(|message| message.chars().take(ERROR_CHARACTERS_MAX).collect()),
+        }
     }
 
     /// Number of rows, each counted once.

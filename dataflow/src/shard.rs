@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
-use flowstone_proto::message::{DataflowDescription, Export};
+use flowstone_proto::message::{CollectionStatistics, DataflowDescription, Export};
 use flowstone_proto::plan::Plan;
 use flowstone_types::hash::hash_rows;
 use flowstone_types::normalize::normalize_batch;
@@ -662,11 +662,11 @@ impl Shard {
         Ok((rows, weights_of(weights)))
     }
 
-    /// Rows (with multiplicity) and bytes of this shard's part of a collection or index.
+    /// What this shard holds of a collection or index.
     #[must_use]
-    pub fn statistics(&self, id: ObjectId) -> Option<(u64, u64)> {
+    pub fn statistics(&self, id: ObjectId) -> Option<CollectionStatistics> {
         let relation = self.relations.0.get(&self.collections.get(&id)?.relation)?;
-        Some((relation.rows(), relation.bytes()))
+        Some(relation.statistics())
     }
 
     /// How many rows and groups a dataflow keeps for itself on this shard: distinct rows of its own arrangements, groups, the last recomputed result.

@@ -624,14 +624,12 @@ pub enum Response {
         /// The answer.
         answer: Result<UpstreamAnswer, RequestError>,
     },
-    /// Rows and bytes held in memory; sent every second while they move.
+    /// What a collection or index holds in memory; sent every second while it moves.
     CollectionStatistics {
         /// The collection or dataflow.
         id: ObjectId,
-        /// Rows, counting multiplicities.
-        rows: u64,
-        /// Bytes of memory.
-        bytes: u64,
+        /// What it holds.
+        statistics: CollectionStatistics,
     },
     /// Answer to `Shutdown`.
     Stopped,
@@ -686,4 +684,33 @@ pub struct SourceStatistics {
     pub offset_known: Option<u64>,
     /// Newest position in a complete epoch.
     pub offset_committed: Option<u64>,
+}
+
+/// What a collection or index holds in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectionStatistics {
+    /// Rows, counting multiplicities.
+    pub rows: u64,
+    /// Bytes of memory.
+    pub bytes: u64,
+    /// Errors in the data, counting multiplicities: while there is one, reads fail.
+    pub errors: u64,
+    /// The text of the first of them, in an order that does not depend on the number of shards; shortened if it is long.
+    pub error: Option<String>,
+}
+
+impl CollectionStatistics {
+    /// Adds what another shard holds of the same collection.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            rows: self.rows.saturating_add(other.rows),
+            bytes: self.bytes.saturating_add(other.bytes),
+            errors: self.errors.saturating_add(other.errors),
+            error: match (self.error, other.error) {
+                (Some(left), Some(right)) => Some(left.min(right)),
+                (left, right) => left.or(right),
+            },
+        }
+    }
 }

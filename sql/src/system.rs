@@ -2,7 +2,7 @@
 //!
 //! Owns one definition per relation ([`Relation`]): its name, its columns and the function that makes its rows from a [`SystemContext`].
 //! Must not know how the rows reach a query, nor where the runtime state comes from: the coordinator fills a [`RuntimeState`] and calls [`rows()`].
-//! Planning looks relations up by [`relation`].
+//! Planning looks relations up by [`relation`]; [`overview()`] tells the same per object to callers that do not query.
 //!
 //! Invariants. Ids and OIDs of relations never change and are below [`crate::catalog::FIRST_USER_OID`]; the id of a relation is its OID.
 //! Rows have exactly the declared columns. Rows come in a fixed order. Secrets are never in them.
@@ -11,6 +11,7 @@ mod information_rows;
 mod information_schema;
 mod mz;
 mod mz_rows;
+mod overview;
 mod pg_catalog;
 mod pg_rows;
 mod rows;
@@ -29,10 +30,9 @@ use flowstone_types::{ObjectId, SqlType};
 
 use crate::catalog::{Catalog, Database, Item, Schema};
 use crate::error::{Error, ErrorKind};
+pub use overview::{Ingestion, ObjectKind, ObjectState, Status, overview};
 pub use rows::Rows;
-pub use runtime::{
-    CollectionStatistics, RuntimeState, SessionState, StatusState, SubscriptionState,
-};
+pub use runtime::{RuntimeState, SessionState, StatusState, SubscriptionState};
 
 /// PostgreSQL's identity of the role that exists in a new node.
 pub const DEFAULT_ROLE_OID: u32 = 16_650;

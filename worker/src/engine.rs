@@ -16,8 +16,8 @@ use flowstone_ingest::{SourceContext, SourceEvent, SourceHandle};
 use flowstone_proto::PROTOCOL_VERSION;
 use flowstone_proto::local::{ResultStreams, WorkerEnd};
 use flowstone_proto::message::{
-    CollectionDescription, Command, RequestError, RequestId, Response, ResultMessage,
-    SourceDescription,
+    CollectionDescription, CollectionStatistics, Command, RequestError, RequestId, Response,
+    ResultMessage, SourceDescription,
 };
 use flowstone_storage::{DeltaTables, LogRecord, LogStore};
 use flowstone_types::{Clock, Epoch, ObjectId};
@@ -141,7 +141,7 @@ struct Engine {
     /// The newest epoch that may be observed.
     durable: Epoch,
     /// Counters as last sent, by collection.
-    sent_statistics: BTreeMap<ObjectId, (u64, u64)>,
+    sent_statistics: BTreeMap<ObjectId, CollectionStatistics>,
 }
 
 /// Opens storage, starts the shard threads and runs the engine until `Shutdown` or the transport closes.
@@ -441,18 +441,14 @@ impl Engine {
             })
             .await?;
         for (index, id) in ids.into_iter().enumerate() {
-            let sum = shards
+            let statistics = shards
                 .iter()
-                .filter_map(|shard| shard.get(index))
-                .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-            if self.sent_statistics.get(&id) != Some(&sum) {
-                self.sent_statistics.insert(id, sum);
-                self.respond(Response::CollectionStatistics {
-                    id,
-                    rows: sum.0,
-                    bytes: sum.1,
-                })
-                .await;
+                .filter_map(|shard| shard.get(index).cloned())
+                .fold(CollectionStatistics::default(), CollectionStatistics::and);
+            if self.sent_statistics.get(&id) != Some(&statistics) {
+                self.sent_statistics.insert(id, statistics.clone());
+                self.respond(Response::CollectionStatistics { id, statistics })
+                    .await;
             }
         }
         Ok(())

@@ -6,13 +6,13 @@ use flowstone_proto::ipc::encode_batches;
 use flowstone_proto::message::SystemRelation;
 use flowstone_sql::catalog::ItemKind;
 use flowstone_sql::system::{
-    self, CollectionStatistics, RuntimeState, SessionInfo, SessionState, SessionVariable,
-    StatusState, SystemContext,
+    self, RuntimeState, SessionInfo, SessionState, SessionVariable, StatusState, SystemContext,
 };
 use flowstone_types::ObjectId;
 
 use super::Session;
 use crate::error::Error;
+use crate::shared::Shared;
 
 impl Session {
     /// The rows of system relations, as they are now.
@@ -25,7 +25,7 @@ impl Session {
         }
         let catalog = self.shared.catalog();
         let session = self.session_info();
-        let runtime = self.runtime_state();
+        let runtime = self.shared.runtime_state(self.session_states());
         let context = SystemContext {
             catalog: &catalog,
             session: &session,
@@ -62,70 +62,6 @@ impl Session {
         }
     }
 
-    /// What the system relations know of the node.
-    pub(super) fn runtime_state(&self) -> RuntimeState {
-        let shared = &self.shared;
-        let catalog = shared.catalog();
-        let published = shared.published.borrow().clone();
-        let frontier = (shared.holds.since(), published.observable.next());
-        let runtime = shared.runtime.lock();
-        let maintained = catalog
-            .items
-            .values()
-            .filter(|item| {
-                matches!(
-                    item.kind,
-                    ItemKind::MaterializedView { .. } | ItemKind::Index { .. }
-                )
-            })
-            .map(|item| (item.id, runtime.hydrated.contains(&item.id)));
-        let collections = catalog
-            .items
-            .values()
-            .filter(|item| item.is_collection())
-            .map(|item| item.id);
-        RuntimeState {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            boot_time_ms: shared.started_ms,
-            now_ms: shared.clock.now_ms(),
-            source_statuses: runtime
-                .statuses
-                .iter()
-                .map(|(id, (status, changed_at_ms))| {
-                    (
-                        *id,
-                        StatusState {
-                            status: status.clone(),
-                            changed_at_ms: *changed_at_ms,
-                        },
-                    )
-                })
-                .collect(),
-            source_statistics: runtime.statistics.clone(),
-            snapshot_committed: runtime.visible.clone(),
-            hydration_ms: runtime.hydration_ms.clone(),
-            hydrated: maintained.collect(),
-            collections: runtime
-                .sizes
-                .iter()
-                .map(|(id, (rows, bytes))| {
-                    (
-                        *id,
-                        CollectionStatistics {
-                            rows: *rows,
-                            bytes: *bytes,
-                        },
-                    )
-                })
-                .collect(),
-            frontiers: collections
-                .map(|id| (id, frontier))
-                .collect::<BTreeMap<_, _>>(),
-            sessions: self.session_states(),
-            subscriptions: Vec::new(),
-        }
-    }
-
     fn session_states(&self) -> Vec<SessionState> {
         let entries = self.shared.sessions.entries().into_iter();
         let states = entries.map(|(process_id, entry)| {
@@ -153,5 +89,58 @@ impl Session {
             }
         });
         states.collect()
+    }
+}
+
+impl Shared {
+    /// What the system relations know of the node.
+    pub(crate) fn runtime_state(&self, sessions: Vec<SessionState>) -> RuntimeState {
+        let catalog = self.catalog();
+        let published = self.published.borrow().clone();
+        let frontier = (self.holds.since(), published.observable.next());
+        let runtime = self.runtime.lock();
+        let maintained = catalog
+            .items
+            .values()
+            .filter(|item| {
+                matches!(
+                    item.kind,
+                    ItemKind::MaterializedView { .. } | ItemKind::Index { .. }
+                )
+            })
+            .map(|item| (item.id, runtime.hydrated.contains(&item.id)));
+        let collections = catalog
+            .items
+            .values()
+            .filter(|item| item.is_collection() || matches!(item.kind, ItemKind::Index { .. }))
+            .map(|item| item.id);
+        RuntimeState {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            boot_time_ms: self.started_ms,
+            now_ms: self.clock.now_ms(),
+            source_statuses: runtime
+                .statuses
+                .iter()
+                .map(|(id, (status, changed_at_ms))| {
+                    (
+                        *id,
+                        StatusState {
+                            status: status.clone(),
+                            changed_at_ms: *changed_at_ms,
+                        },
+                    )
+                })
+                .collect(),
+            source_statistics: runtime.statistics.clone(),
+            snapshot_committed: runtime.visible.clone(),
+            hydration_ms: runtime.hydration_ms.clone(),
+            hydrated: maintained.collect(),
+            collections: runtime.collections.clone(),
+            frontiers: collections
+                .map(|id| (id, frontier))
+                .collect::<BTreeMap<_, _>>(),
+            sessions,
+            subscriptions: Vec::new(),
+        }
     }
 }

@@ -703,7 +703,7 @@ fn a_view_whose_rows_were_loaded_yields_only_the_difference() {
         cluster.snapshot(VIEW, 5).unwrap(),
         rows(&[(ints(&[1]), 1), (ints(&[2]), 1)])
     );
-    assert_eq!(cluster.shards[0].statistics(TABLE).unwrap().0, 3);
+    assert_eq!(cluster.shards[0].statistics(TABLE).unwrap().rows, 3);
 }
 
 #[test]
@@ -765,7 +765,7 @@ fn churn_does_not_grow_a_collection_that_is_maintained() {
             shard.maintain(100_000);
             Ok(())
         });
-        bytes.push(cluster.shards[0].statistics(TABLE).unwrap().1);
+        bytes.push(cluster.shards[0].statistics(TABLE).unwrap().bytes);
     }
     assert_eq!(cluster.folded(VIEW), rows(&[(ints(&[1000]), 1)]));
     let half = bytes[..30].iter().max().unwrap();

@@ -132,7 +132,9 @@ pub(super) mod internal {
         16_814 "mz_compute_hydration_statuses" mz_rows::compute_hydration_statuses {
             "object_id": Text, "replica_id": Text, "hydrated": Bool, "hydration_time": Interval null,
         }
-        16_815 "mz_collection_statistics" mz_rows::collection_statistics { "object_id": Text, "records": UInt8, "bytes": UInt8 }
+        16_815 "mz_collection_statistics" mz_rows::collection_statistics {
+            "object_id": Text, "records": UInt8, "bytes": UInt8, "errors": UInt8, "error": Text null,
+        }
         16_816 "mz_wallclock_global_lag" mz_rows::lag { "object_id": Text, "lag": Interval null }
         16_817 "mz_sink_statuses" mz_rows::empty {
             "id": Text, "name": Text, "type": Text, "last_status_change_at": TimestampTz null, "status": Text, "error": Text null,

@@ -296,7 +296,7 @@ pub(super) fn connections(ctx: &SystemContext<'_>, rows: &mut Rows) {
 }
 
 /// What `mz_sources.type` calls an item; `None` if the relation does not list it.
-fn source_type(item: &Item) -> Option<&'static str> {
+pub(super) fn source_type(item: &Item) -> Option<&'static str> {
     match &item.kind {
         ItemKind::Source(source) => Some(match source.kind {
             SourceItemKind::Postgres { .. } => "postgres",
@@ -435,25 +435,57 @@ fn tables_of<'a>(
     items(ctx).filter(move |item| matches!(&item.kind, ItemKind::Table { source: Some(found), .. } if found.source == source))
 }
 
+/// What was counted for a source, or for a table that one feeds.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) statistics: SourceStatistics,
+    /// Rows and bytes that its tables hold.
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    /// Whether the snapshots of all of its tables are visible.
+    pub(super) snapshot_committed: bool,
+}
+
+/// What was counted for `item`; `None` if it is neither a source nor fed by one.
+pub(super) fn counted(ctx: &SystemContext<'_>, item: &Item) -> Option<Counted> {
+    let tables: Vec<ObjectId> = match &item.kind {
+        ItemKind::Source(_) => tables_of(ctx, item.id).map(|table| table.id).collect(),
+        ItemKind::Table {
+            source: Some(_), ..
+        } => vec![item.id],
+        _ => return None,
+    };
+    let statistics = match ctx.runtime.source_statistics.get(&item.id) {
+        Some(found) => found.clone(),
+        None => sum(tables
+            .iter()
+            .filter_map(|table| ctx.runtime.source_statistics.get(table))),
+    };
+    let held: Vec<_> = tables
+        .iter()
+        .filter_map(|table| ctx.runtime.collections.get(table))
+        .collect();
+    Some(Counted {
+        statistics,
+        rows: held.iter().map(|held| held.rows).sum(),
+        bytes: held.iter().map(|held| held.bytes).sum(),
+        snapshot_committed: tables
+            .iter()
+            .all(|table| ctx.runtime.snapshot_committed.contains(table)),
+    })
+}
+
 pub(super) fn source_statistics(ctx: &SystemContext<'_>, rows: &mut Rows) {
     for item in items(ctx) {
-        let tables: Vec<ObjectId> = match &item.kind {
-            ItemKind::Source(_) => tables_of(ctx, item.id).map(|table| table.id).collect(),
-            ItemKind::Table {
-                source: Some(_), ..
-            } => vec![item.id],
-            _ => continue,
+        let Some(Counted {
+            statistics,
+            rows: records,
+            bytes,
+            snapshot_committed,
+        }) = counted(ctx, item)
+        else {
+            continue;
         };
-        let statistics = match ctx.runtime.source_statistics.get(&item.id) {
-            Some(found) => found.clone(),
-            None => sum(tables
-                .iter()
-                .filter_map(|table| ctx.runtime.source_statistics.get(table))),
-        };
-        let held: Vec<_> = tables
-            .iter()
-            .filter_map(|table| ctx.runtime.collections.get(table))
-            .collect();
         rows.push([
             ("id", item.id.into()),
             ("replica_id", DEFAULT_REPLICA_ID.into()),
@@ -461,14 +493,8 @@ pub(super) fn source_statistics(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ("bytes_received", statistics.bytes_received.into()),
             ("updates_staged", statistics.updates_staged.into()),
             ("updates_committed", statistics.updates_committed.into()),
-            (
-                "records_indexed",
-                held.iter().map(|held| held.rows).sum::<u64>().into(),
-            ),
-            (
-                "bytes_indexed",
-                held.iter().map(|held| held.bytes).sum::<u64>().into(),
-            ),
+            ("records_indexed", records.into()),
+            ("bytes_indexed", bytes.into()),
             (
                 "rehydration_latency",
                 ctx.runtime.hydration_ms.get(&item.id).copied().into(),
@@ -481,13 +507,7 @@ pub(super) fn source_statistics(ctx: &SystemContext<'_>, rows: &mut Rows) {
                 "snapshot_records_staged",
                 statistics.snapshot_records_staged.into(),
             ),
-            (
-                "snapshot_committed",
-                tables
-                    .iter()
-                    .all(|table| ctx.runtime.snapshot_committed.contains(table))
-                    .into(),
-            ),
+            ("snapshot_committed", snapshot_committed.into()),
             ("offset_known", statistics.offset_known.into()),
             ("offset_committed", statistics.offset_committed.into()),
         ]);
@@ -520,6 +540,37 @@ fn sum<'a>(all: impl Iterator<Item = &'a SourceStatistics>) -> SourceStatistics 
     })
 }
 
+/// The state of a source, of a table that one feeds, or of a source's progress relation, as the relations name it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) status: &'static str,
+    pub(super) error: Option<String>,
+    pub(super) hint: Option<String>,
+    pub(super) changed_at_ms: Option<u64>,
+}
+
+pub(super) fn standing(ctx: &SystemContext<'_>, item: &Item) -> Standing {
+    // The progress relation is in the state of its source.
+    let subject = match item.kind {
+        ItemKind::Progress { source, .. } => source,
+        _ => item.id,
+    };
+    let state = ctx.runtime.source_statuses.get(&subject);
+    let (status, error, hint) = match state.map(|state| &state.status) {
+        None => ("created", None, None),
+        Some(SourceStatus::Starting) => ("starting", None, None),
+        Some(SourceStatus::Running) => ("running", None, None),
+        Some(SourceStatus::Stalled { error, hint }) => ("stalled", Some(error), hint.as_ref()),
+        Some(SourceStatus::Failed { error, hint }) => ("failed", Some(error), hint.as_ref()),
+    };
+    Standing {
+        status,
+        error: error.cloned(),
+        hint: hint.cloned(),
+        changed_at_ms: state.map(|state| state.changed_at_ms),
+    }
+}
+
 pub(super) fn source_statuses(ctx: &SystemContext<'_>, rows: &mut Rows) {
     for item in items(ctx) {
         let kind = match &item.kind {
@@ -531,31 +582,17 @@ pub(super) fn source_statuses(ctx: &SystemContext<'_>, rows: &mut Rows) {
                 None => continue,
             },
         };
-        // The progress relation is in the state of its source.
-        let subject = match item.kind {
-            ItemKind::Progress { source, .. } => source,
-            _ => item.id,
-        };
-        let state = ctx.runtime.source_statuses.get(&subject);
-        let (status, error, hint) = match state.map(|state| &state.status) {
-            None => ("created", None, None),
-            Some(SourceStatus::Starting) => ("starting", None, None),
-            Some(SourceStatus::Running) => ("running", None, None),
-            Some(SourceStatus::Stalled { error, hint }) => {
-                ("stalled", Some(error.clone()), hint.clone())
-            }
-            Some(SourceStatus::Failed { error, hint }) => {
-                ("failed", Some(error.clone()), hint.clone())
-            }
-        };
+        let Standing {
+            status,
+            error,
+            hint,
+            changed_at_ms,
+        } = standing(ctx, item);
         rows.push([
             ("id", item.id.into()),
             ("name", (&item.name).into()),
             ("type", kind.into()),
-            (
-                "last_status_change_at",
-                state.map(|state| state.changed_at_ms).into(),
-            ),
+            ("last_status_change_at", changed_at_ms.into()),
             ("status", status.into()),
             ("error", error.into()),
             (
@@ -582,7 +619,7 @@ fn hydrates(item: &Item) -> bool {
     )
 }
 
-fn is_hydrated(ctx: &SystemContext<'_>, item: &Item) -> Option<bool> {
+pub(super) fn is_hydrated(ctx: &SystemContext<'_>, item: &Item) -> Option<bool> {
     if let Some(known) = ctx.runtime.hydrated.get(&item.id) {
         return Some(*known);
     }
@@ -820,6 +857,8 @@ pub(super) fn collection_statistics(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ("object_id", (*id).into()),
             ("records", held.rows.into()),
             ("bytes", held.bytes.into()),
+            ("errors", held.errors.into()),
+            ("error", held.error.clone().into()),
         ]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flowstone_proto::message::{SourceStatistics, SourceStatus};
+use flowstone_proto::message::{CollectionStatistics, SourceStatistics, SourceStatus};
 use flowstone_types::{Epoch, ObjectId};
 
 /// The state of the running node. Times are milliseconds since the Unix epoch.
@@ -41,15 +41,6 @@ pub struct StatusState {
     pub status: SourceStatus,
     /// Since when.
     pub changed_at_ms: u64,
-}
-
-/// What a collection holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CollectionStatistics {
-    /// Rows, counting multiplicities.
-    pub rows: u64,
-    /// Bytes of memory.
-    pub bytes: u64,
 }
 
 /// A session.

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
-use flowstone_proto::message::SourceStatus;
+use flowstone_proto::message::{CollectionStatistics, SourceStatus};
 use flowstone_types::{Epoch, ObjectId, SqlType};
 
 use super::{
-    CollectionStatistics, RuntimeState, SessionInfo, SessionState, SessionVariable, StatusState,
-    SubscriptionState, SystemContext, relation, relations, rows,
+    RuntimeState, SessionInfo, SessionState, SessionVariable, StatusState, SubscriptionState,
+    SystemContext, relation, relations, rows,
 };
 use crate::catalog::{
     Catalog, CatalogChange, Column, FIRST_USER_OID, IndexKey, Item, ItemKind, SchemaId,
@@ -114,7 +114,15 @@ fn runtime() -> RuntimeState {
         )]),
         hydration_ms: BTreeMap::from([(id, 7)]),
         hydrated: BTreeMap::from([(id, true)]),
-        collections: BTreeMap::from([(id, CollectionStatistics { rows: 3, bytes: 90 })]),
+        collections: BTreeMap::from([(
+            id,
+            CollectionStatistics {
+                rows: 3,
+                bytes: 90,
+                errors: 2,
+                error: Some("division by zero".to_owned()),
+            },
+        )]),
         frontiers: BTreeMap::from([(id, (Epoch(1), Epoch(4_000)))]),
         sessions: vec![SessionState {
             connection_id: 9,

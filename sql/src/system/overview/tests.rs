@@ -1,0 +1,243 @@
+use flowstone_proto::message::{
+    CollectionStatistics, LoadGenerator, SourceStatistics, SourceStatus, SourceTable,
+};
+use flowstone_types::Epoch;
+
+use super::*;
+use crate::catalog::{CatalogChange, SchemaId, Source, SourceItemKind, TableSource};
+use crate::system::{RuntimeState, SessionInfo, StatusState};
+
+const SOURCE: ObjectId = ObjectId::User(2000);
+const FED: ObjectId = ObjectId::User(2001);
+const TABLE: ObjectId = ObjectId::User(2002);
+const VIEW: ObjectId = ObjectId::User(2003);
+const MATERIALIZED: ObjectId = ObjectId::User(2004);
+const INDEX: ObjectId = ObjectId::User(2005);
+const OF_TABLE: ObjectId = ObjectId::User(2006);
+
+/// A source that feeds a table, a table, a view over the fed table, a materialized view and an index over the view, and a materialized view of the table.
+fn catalog() -> Catalog {
+    let mut catalog = Catalog::initial();
+    let fed = TableSource {
+        source: SOURCE,
+        table: SourceTable {
+            id: FED,
+            upstream_schema: "public".to_owned(),
+            upstream_name: "fed".to_owned(),
+            upstream_oid: 1,
+            columns: Vec::new(),
+            key: Vec::new(),
+        },
+        owned: true,
+    };
+    let table = |source| ItemKind::Table {
+        columns: Vec::new(),
+        key: None,
+        source,
+    };
+    let materialized = || ItemKind::MaterializedView {
+        columns: Vec::new(),
+        query: "SELECT".to_owned(),
+        key: None,
+    };
+    let source = Source {
+        kind: SourceItemKind::LoadGenerator {
+            generator: LoadGenerator::Auction,
+            tick_interval_ms: 1000,
+        },
+        progress: None,
+    };
+    let view = ItemKind::View {
+        columns: Vec::new(),
+        query: "SELECT".to_owned(),
+    };
+    let index = ItemKind::Index {
+        on: VIEW,
+        key: Vec::new(),
+    };
+    for (id, name, kind, depends_on) in [
+        (SOURCE, "source", ItemKind::Source(source), vec![]),
+        (FED, "fed", table(Some(fed)), vec![SOURCE]),
+        (TABLE, "table", table(None), vec![]),
+        (VIEW, "view", view, vec![FED]),
+        (MATERIALIZED, "materialized", materialized(), vec![VIEW]),
+        (INDEX, "index", index, vec![VIEW]),
+        (OF_TABLE, "of_table", materialized(), vec![TABLE]),
+        (ObjectId::User(2007), "secret", ItemKind::Secret, vec![]),
+    ] {
+        let item = Item {
+            id,
+            oid: 30_000,
+            schema: SchemaId(1),
+            name: name.to_owned(),
+            create_sql: String::new(),
+            depends_on,
+            comment: None,
+            column_comments: BTreeMap::new(),
+            kind,
+        };
+        catalog
+            .apply(&[CatalogChange::PutItem(Box::new(item))])
+            .unwrap();
+    }
+    catalog
+}
+
+fn state(status: SourceStatus) -> StatusState {
+    StatusState {
+        status,
+        changed_at_ms: 3,
+    }
+}
+
+fn held(rows: u64, errors: u64) -> CollectionStatistics {
+    CollectionStatistics {
+        rows,
+        bytes: rows * 10,
+        errors,
+        error: (errors > 0).then(|| "division by zero".to_owned()),
+    }
+}
+
+/// Everything is well.
+fn runtime() -> RuntimeState {
+    let all = [FED, TABLE, MATERIALIZED, INDEX, OF_TABLE];
+    RuntimeState {
+        now_ms: 5_000,
+        source_statuses: [SOURCE, FED]
+            .map(|id| (id, state(SourceStatus::Running)))
+            .into(),
+        snapshot_committed: [FED].into(),
+        hydrated: [MATERIALIZED, INDEX, OF_TABLE].map(|id| (id, true)).into(),
+        collections: all.map(|id| (id, held(7, 0))).into(),
+        frontiers: all.map(|id| (id, (Epoch(1), Epoch(4_000)))).into(),
+        source_statistics: [(
+            SOURCE,
+            SourceStatistics {
+                messages_received: 9,
+                snapshot_records_known: Some(10),
+                snapshot_records_staged: Some(4),
+                offset_known: Some(30),
+                offset_committed: Some(10),
+                ..SourceStatistics::default()
+            },
+        )]
+        .into(),
+        ..RuntimeState::default()
+    }
+}
+
+fn states(runtime: &RuntimeState) -> BTreeMap<ObjectId, ObjectState> {
+    let catalog = catalog();
+    let context = SystemContext {
+        catalog: &catalog,
+        session: &SessionInfo::default(),
+        runtime,
+    };
+    overview(&context)
+        .into_iter()
+        .map(|state| (state.id, state))
+        .collect()
+}
+
+#[test]
+fn what_is_well_runs_and_says_how_much_it_holds() {
+    let states = states(&runtime());
+    assert_eq!(
+        states.keys().copied().collect::<Vec<_>>(),
+        [SOURCE, FED, TABLE, MATERIALIZED, INDEX, OF_TABLE]
+    );
+    for state in states.values() {
+        assert_eq!(state.status, Status::Running, "{}", state.name);
+        assert_eq!((&state.error, &state.hint), (&None, &None));
+        assert_eq!((state.rows, state.bytes), (Some(7), Some(70)));
+        assert_eq!(
+            (state.database.as_str(), state.schema.as_str()),
+            ("materialize", "public")
+        );
+        let lag = (state.id != SOURCE).then_some(1_000);
+        assert_eq!(state.lag_ms, lag, "{}", state.name);
+    }
+    assert_eq!(states[&SOURCE].kind, ObjectKind::Source("load-generator"));
+    assert_eq!(states[&FED].parent, Some(SOURCE));
+    assert_eq!(states[&INDEX].parent, Some(VIEW));
+    assert_eq!(
+        states[&INDEX].parent_name,
+        Some(("public".to_owned(), "view".to_owned()))
+    );
+    let ingestion = states[&SOURCE].ingestion.unwrap();
+    assert_eq!(
+        (ingestion.offset_lag(), ingestion.offset_unit),
+        (Some(20), "ticks")
+    );
+    assert_eq!(ingestion.messages_received, 9);
+    assert_eq!(states[&TABLE].ingestion, None);
+}
+
+#[test]
+fn a_snapshot_that_is_not_visible_is_being_read() {
+    let mut runtime = runtime();
+    runtime.snapshot_committed.clear();
+    runtime.hydrated.insert(MATERIALIZED, false);
+    runtime
+        .source_statuses
+        .insert(SOURCE, state(SourceStatus::Starting));
+    let found = states(&runtime);
+    assert_eq!(found[&SOURCE].status, Status::Snapshotting);
+    let ingestion = found[&SOURCE].ingestion.unwrap();
+    assert_eq!(
+        (ingestion.snapshot_staged, ingestion.snapshot_known),
+        (Some(4), Some(10))
+    );
+    // Read to the end, but not in an observable epoch yet.
+    assert_eq!(found[&FED].status, Status::Snapshotting);
+    assert_eq!(found[&FED].lag_ms, None);
+    assert_eq!(found[&MATERIALIZED].status, Status::Hydrating);
+    runtime.source_statuses.clear();
+    assert_eq!(states(&runtime)[&SOURCE].status, Status::Snapshotting);
+    runtime
+        .source_statuses
+        .insert(SOURCE, state(SourceStatus::Starting));
+    runtime.source_statistics.clear();
+    assert_eq!(states(&runtime)[&SOURCE].status, Status::Starting);
+    runtime.source_statuses.clear();
+    assert_eq!(states(&runtime)[&SOURCE].status, Status::Created);
+}
+
+#[test]
+fn what_is_made_from_a_stalled_source_is_stalled_and_says_why() {
+    let mut runtime = runtime();
+    runtime.source_statuses.insert(
+        SOURCE,
+        state(SourceStatus::Stalled {
+            error: "connection refused".to_owned(),
+            hint: Some("Start it.".to_owned()),
+        }),
+    );
+    let states = states(&runtime);
+    let source = &states[&SOURCE];
+    assert_eq!(source.status, Status::Stalled);
+    assert_eq!(source.error.as_deref(), Some("connection refused"));
+    assert_eq!(source.hint.as_deref(), Some("Start it."));
+    assert_eq!(source.status_since_ms, Some(3));
+    for id in [MATERIALIZED, INDEX] {
+        assert_eq!(states[&id].status, Status::Stalled);
+        assert_eq!(
+            states[&id].error.as_deref(),
+            Some("source \"source\" has stalled")
+        );
+        assert_eq!(states[&id].lag_ms, Some(1_000), "it can be read");
+    }
+    assert_eq!(states[&OF_TABLE].status, Status::Running);
+}
+
+#[test]
+fn errors_in_the_data_are_failures_with_their_text() {
+    let mut runtime = runtime();
+    runtime.collections.insert(OF_TABLE, held(7, 2));
+    let states = states(&runtime);
+    assert_eq!(states[&OF_TABLE].status, Status::Failed);
+    assert_eq!(states[&OF_TABLE].data_errors, 2);
+    assert_eq!(states[&OF_TABLE].error.as_deref(), Some("division by zero"));
+    assert_eq!(states[&TABLE].status, Status::Running);
+}
