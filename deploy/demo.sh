@@ -47,6 +47,8 @@ cat <<TEXT
       SELECT * FROM top_auctions;
       SUBSCRIBE (SELECT * FROM auction_totals);
 
+  A browser shows what it does at http://127.0.0.1:$http/
+
   Ctrl-C stops it; \`make demo\` again goes on from where it stood.
 
 TEXT

@@ -15,8 +15,12 @@ need psql postgresql-client
 need python3 python3
 need openssl openssl
 need curl curl
+need jq jq
+need chromium chromium
 [ -e /usr/include/openssl/ssl.h ] || packages+=(libssl-dev)
 [ -x /usr/lib/postgresql/15/bin/postgres ] || packages+=(postgresql postgresql-contrib)
+# Without a font a browser shows boxes.
+[ -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf ] || packages+=(fonts-dejavu-core)
 python3 -c 'import venv, ensurepip' >/dev/null 2>&1 || packages+=(python3-venv)
 
 if [ "${#packages[@]}" -gt 0 ]; then

@@ -1,30 +1,51 @@
-//! HTTP: liveness, readiness and metrics, over TLS where there is a certificate.
+//! HTTP: liveness, readiness and metrics; SQL; and the page that shows what the node is doing. Over TLS where there is a certificate.
 //!
-//! Owns the routes, the shape of what they answer, and who may ask ([`auth`]). Must not know anything behind the coordinator's client.
+//! Owns the routes and the shape of what they answer: [`health`], SQL over HTTP ([`sql`]), the state of each object ([`objects`]) and the page that shows it
+//! ([`page`]); who asks ([`auth`]), and from where one may ([`guard`]). Must not know anything behind the coordinator's client, nor the PostgreSQL protocol.
 //! Called by `node`, which hands over a listening socket.
 //!
-//! Invariants. Only `/livez` and `/readyz` are answered to those who are not authenticated where a password is asked for. Nothing here changes state. `/livez` answers as long as the process can; `/readyz` only when statements would be served.
-
-pub mod auth;
-pub mod listener;
+//! Invariants. Only `/livez` and `/readyz` are answered to those who are not authenticated where a password is asked for. Only `POST /api/sql` changes state,
+//! and it is answered only to programs and to pages that this process served. `/livez` answers as long as the process can; `/readyz` only when statements
+//! would be served. A request that the client gave up ends, and so does its statement. Nothing is sent from anywhere else: the page works without a network.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use flowstone_coordinator::Client;
 use flowstone_tls::TlsListener;
-use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub mod auth;
+pub mod guard;
+pub mod health;
+pub mod listener;
+pub mod objects;
+pub mod page;
+mod refusal;
+pub mod sql;
+
 pub use listener::PLAINTEXT_REFUSED;
+
+/// SQL requests that run at once; more are refused. Each holds a session and may hold a result of [`sql::RESULT_BYTES_MAX`].
+const SQL_REQUESTS_MAX: usize = 64;
+
+/// How long connections get to end by themselves at shutdown. Statements are ended at once; this is for clients that read their answer slowly or do not
+/// finish their request.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What handlers share.
+#[derive(Debug)]
+pub(crate) struct App {
+    client: Client,
+    /// Ends statements at shutdown.
+    stop: CancellationToken,
+    /// One permit for each SQL request that may run.
+    sql_requests: Semaphore,
+}
 
 /// Serves until `stop` is cancelled.
 ///
@@ -35,91 +56,45 @@ pub async fn serve(
     client: Client,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let authenticator = client.authenticator();
+    let app = Arc::new(App {
+        client,
+        stop: stop.clone(),
+        sql_requests: Semaphore::new(SQL_REQUESTS_MAX),
+    });
+    let routes = routes(app).into_make_service_with_connect_info::<listener::Peer>();
+    let serving = axum::serve(listener::HttpListener(listener), routes)
+        .with_graceful_shutdown(stop.clone().cancelled_owned())
+        .into_future();
+    let patience = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = serving => served,
+        () = patience => Ok(()),
+    }
+}
+
+fn routes(app: Arc<App>) -> Router {
+    let authenticator = app.client.authenticator();
+    let authenticated = from_fn_with_state(authenticator.clone(), auth::require);
+    // What browsers ask for, and what they must not be made to ask for: looked at before any password is.
+    let browsed = Router::new()
+        .route("/", get(page::html))
+        .route("/console.css", get(page::css))
+        .route("/console.js", get(page::js))
+        .route("/api/objects", get(objects::get))
+        .route("/api/sql", post(sql::post))
+        .route_layer(authenticated.clone())
+        .route_layer(from_fn_with_state(authenticator, guard::protect));
     let guarded = Router::new()
-        .route("/metrics", get(metrics))
-        .route_layer(from_fn_with_state(authenticator, auth::require));
+        .route("/metrics", get(health::metrics))
+        .route_layer(authenticated)
+        .merge(browsed);
     // Health is for orchestrators, which have no password; it says nothing that a closed port would not.
-    let routes = Router::new()
+    Router::new()
         .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
+        .route("/readyz", get(health::readyz))
         .merge(guarded)
-        .with_state(Arc::new(client))
-        .into_make_service_with_connect_info::<listener::Peer>();
-    axum::serve(listener::HttpListener(listener), routes)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
-}
-
-async fn readyz(State(client): State<Arc<Client>>) -> Response {
-    let readiness = client.readiness();
-    if readiness.ready {
-        return "ready\n".into_response();
-    }
-    (
-        StatusCode::SERVICE_UNAVAILABLE,
-        format!("{}\n", readiness.reason),
-    )
-        .into_response()
-}
-
-async fn metrics(State(client): State<Arc<Client>>) -> Response {
-    let mut registry = Registry::with_prefix("flowstone");
-    let snapshot = client.metrics_snapshot();
-    for (name, help, value) in [
-        ("sessions", "Open sessions", snapshot.sessions),
-        (
-            "epoch",
-            "Newest epoch that can be read, in milliseconds since the Unix epoch",
-            snapshot.epoch,
-        ),
-        (
-            "commit_epoch",
-            "Epoch of the newest commit point",
-            snapshot.commit_epoch,
-        ),
-        ("since", "Earliest epoch that can be read", snapshot.since),
-        (
-            "catalog_items",
-            "Items in the catalog",
-            snapshot.catalog_items,
-        ),
-    ] {
-        let gauge = Gauge::<i64>::default();
-        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        registry.register(name, help, gauge);
-    }
-    for (name, help, value) in [
-        (
-            "statements",
-            "Statements executed since the process started",
-            snapshot.statements_total,
-        ),
-        (
-            "statement_errors",
-            "Statements that failed since the process started",
-            snapshot.statement_errors_total,
-        ),
-        (
-            "epochs",
-            "Epochs that have become readable since the process started",
-            snapshot.epochs_total,
-        ),
-    ] {
-        let counter = Counter::<u64>::default();
-        counter.inc_by(value);
-        registry.register(name, help, counter);
-    }
-    let mut text = String::new();
-    if encode(&mut text, &registry).is_err() {
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    }
-    (
-        [(
-            header::CONTENT_TYPE,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        )],
-        text,
-    )
-        .into_response()
+        .with_state(app)
 }

@@ -1,4 +1,4 @@
-//! Real servers for tests: a Flowstone node as a process of its own, and a scratch PostgreSQL.
+//! Real servers and clients for tests: a Flowstone node as a process of its own, a scratch PostgreSQL, a gate before it, HTTP and a browser.
 //!
 //! Owns starting, killing and waiting for them. Must not know any private item of another crate: everything goes through the binary and its ports.
 //! Called by the end-to-end tests of this crate.
@@ -6,10 +6,15 @@
 //! Invariants. Every server listens on a free port of loopback and dies with its value. Waiting is for a condition, with a deadline whose failure says
 //! what was seen.
 
+pub mod browser;
+pub mod gate;
+pub mod http;
 pub mod node;
 pub mod postgres;
 pub mod wait;
 
+pub use browser::Browser;
+pub use gate::Gate;
 pub use node::{Node, NodeOptions};
 pub use postgres::Postgres;
 

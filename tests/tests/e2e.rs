@@ -7,6 +7,9 @@ mod auth;
 #[path = "e2e/clients.rs"]
 mod clients;
 #[cfg(test)]
+#[path = "e2e/console.rs"]
+mod console;
+#[cfg(test)]
 #[path = "e2e/crash.rs"]
 mod crash;
 #[cfg(test)]

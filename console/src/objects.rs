@@ -1,0 +1,150 @@
+//! `GET /api/objects`: every source, table, materialized view and index, with its state.
+//!
+//! Positions are text, as wide numbers are in `/api/sql`; counts of rows and bytes are numbers. What is not known is `null`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use flowstone_coordinator::Overview;
+use flowstone_sql::system::{Ingestion, ObjectKind, ObjectState, Status};
+use serde::Serialize;
+
+use crate::App;
+
+pub(crate) async fn get(State(app): State<Arc<App>>) -> Json<OverviewJson> {
+    Json(OverviewJson::from(app.client.overview()))
+}
+
+/// The whole answer.
+#[derive(Debug, Serialize)]
+pub(crate) struct OverviewJson {
+    node: NodeJson,
+    objects: Vec<ObjectJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeJson {
+    version: String,
+    ready: bool,
+    reason: String,
+    now_ms: u64,
+    started_ms: u64,
+    epoch: String,
+    /// How old the newest readable epoch is.
+    lag_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ObjectJson {
+    id: String,
+    database: String,
+    schema: String,
+    name: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    source_type: Option<&'static str>,
+    parent: Option<String>,
+    /// With its schema.
+    parent_name: Option<String>,
+    status: &'static str,
+    status_since_ms: Option<u64>,
+    error: Option<String>,
+    hint: Option<String>,
+    data_errors: u64,
+    rows: Option<u64>,
+    bytes: Option<u64>,
+    lag_ms: Option<u64>,
+    ingestion: Option<IngestionJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct IngestionJson {
+    snapshot_known: Option<u64>,
+    snapshot_staged: Option<u64>,
+    snapshot_committed: bool,
+    messages_received: u64,
+    bytes_received: u64,
+    offset_known: Option<String>,
+    offset_committed: Option<String>,
+    offset_lag: Option<u64>,
+    offset_unit: &'static str,
+}
+
+impl From<Overview> for OverviewJson {
+    fn from(overview: Overview) -> Self {
+        Self {
+            node: NodeJson {
+                version: overview.version,
+                ready: overview.readiness.ready,
+                reason: overview.readiness.reason,
+                now_ms: overview.now_ms,
+                started_ms: overview.started_ms,
+                epoch: overview.epoch.to_string(),
+                lag_ms: overview.now_ms.saturating_sub(overview.epoch),
+            },
+            objects: overview.objects.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<ObjectState> for ObjectJson {
+    fn from(object: ObjectState) -> Self {
+        let (kind, source_type) = match object.kind {
+            ObjectKind::Source(reads) => ("source", Some(reads)),
+            ObjectKind::SourceTable => ("source-table", None),
+            ObjectKind::Table => ("table", None),
+            ObjectKind::MaterializedView => ("materialized-view", None),
+            ObjectKind::Index => ("index", None),
+        };
+        Self {
+            id: object.id.to_string(),
+            database: object.database,
+            schema: object.schema,
+            name: object.name,
+            kind,
+            source_type,
+            parent: object.parent.map(|id| id.to_string()),
+            parent_name: object
+                .parent_name
+                .map(|(schema, name)| format!("{schema}.{name}")),
+            status: status_name(object.status),
+            status_since_ms: object.status_since_ms,
+            error: object.error,
+            hint: object.hint,
+            data_errors: object.data_errors,
+            rows: object.rows,
+            bytes: object.bytes,
+            lag_ms: object.lag_ms,
+            ingestion: object.ingestion.map(Into::into),
+        }
+    }
+}
+
+impl From<Ingestion> for IngestionJson {
+    fn from(ingestion: Ingestion) -> Self {
+        Self {
+            snapshot_known: ingestion.snapshot_known,
+            snapshot_staged: ingestion.snapshot_staged,
+            snapshot_committed: ingestion.snapshot_committed,
+            messages_received: ingestion.messages_received,
+            bytes_received: ingestion.bytes_received,
+            offset_known: ingestion.offset_known.map(|offset| offset.to_string()),
+            offset_committed: ingestion.offset_committed.map(|offset| offset.to_string()),
+            offset_lag: ingestion.offset_lag(),
+            offset_unit: ingestion.offset_unit,
+        }
+    }
+}
+
+const fn status_name(status: Status) -> &'static str {
+    match status {
+        Status::Running => "running",
+        Status::Created => "created",
+        Status::Starting => "starting",
+        Status::Snapshotting => "snapshotting",
+        Status::Hydrating => "hydrating",
+        Status::Stalled => "stalled",
+        Status::Failed => "failed",
+    }
+}
