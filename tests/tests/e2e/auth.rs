@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use flowstone_tests::{Node, NodeOptions, Postgres, free_port, wait};
+use flowstone_tests::{Browser, Node, NodeOptions, Postgres, free_port, wait};
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_postgres::error::SqlState;
@@ -171,6 +172,29 @@ fn curl(arguments: &[&str], url: &str) -> (String, String) {
     (status, text)
 }
 
+/// Arguments of curl, and an authority that it trusts.
+fn with_authority<'a>(ca: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut all = vec!["--cacert", ca];
+    all.extend(more);
+    all
+}
+
+/// Runs a query over HTTP; the status, the headers and the body as JSON.
+fn post_sql(arguments: &[&str], base: &str, query: &str) -> (String, String, Value) {
+    let body = json!({ "query": query }).to_string();
+    let mut all = vec![
+        "--header",
+        "Content-Type: application/json",
+        "--data",
+        &body,
+    ];
+    all.extend(arguments);
+    let (status, answer) = curl(&all, &format!("{base}/api/sql"));
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let body = serde_json::from_str(body).unwrap_or(Value::Null);
+    (status, head.to_lowercase(), body)
+}
+
 async fn wait_for_log(node: &Node, text: &str, times: usize) {
     wait::until(&format!("the log to say {text}"), DEADLINE, async || {
         let log = std::fs::read_to_string(node.log_path()).unwrap();
@@ -335,6 +359,100 @@ async fn with_tls_and_passwords_a_node_serves_everybody_who_proves_who_they_are(
     assert!(answer.contains("this port accepts HTTPS only"), "{answer}");
     let ca = other.path("ca.crt");
     assert_eq!(curl(&["--cacert", &ca], &url("/livez")).0, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sql_over_http_runs_as_the_user_whose_password_was_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new(&dir.path().join("tls"));
+    authority.certificate("good", 10);
+    authority.install("good", "good");
+    let options = NodeOptions {
+        arguments: [scram(), authority.arguments()].concat(),
+        environment: first_password(),
+        ..NodeOptions::default()
+    };
+    let node = Node::start_with(dir.path(), 1, options).await.unwrap();
+    let ca = authority.path("ca.crt");
+    let base = format!("https://localhost:{}", node.http_port());
+    let admin = format!("materialize:{PASSWORD}");
+    let sql = |more: &[&str], query: &str| post_sql(&with_authority(&ca, more), &base, query);
+    let (status, _, answer) = sql(
+        &["--user", &admin],
+        "CREATE ROLE ada LOGIN PASSWORD 'lovelace'; CREATE ROLE readers PASSWORD 'many'",
+    );
+    assert_eq!(status, "200", "{answer}");
+    for (user, name) in [(admin.as_str(), "materialize"), ("ada:lovelace", "ada")] {
+        let (status, _, answer) = sql(&["--user", user], "SELECT current_user");
+        assert_eq!(status, "200", "{answer}");
+        assert_eq!(answer["results"][0]["rows"], json!([[name]]));
+    }
+    for (credentials, expected, code) in [
+        (vec![], "401", "28000"),
+        (vec!["--user", "ada:byron"], "401", "28P01"),
+        (vec!["--user", "nobody:lovelace"], "401", "28P01"),
+        (vec!["--header", "Authorization: Bearer x"], "401", "28000"),
+        (vec!["--user", "readers:many"], "403", "28000"),
+    ] {
+        let (status, head, answer) = sql(&credentials, "CREATE TABLE refused (a int)");
+        assert_eq!(status, expected, "{credentials:?}: {answer}");
+        assert_eq!(answer["error"]["code"], code, "{credentials:?}: {answer}");
+        assert_eq!(
+            head.contains("www-authenticate: basic realm="),
+            expected == "401",
+            "{head}"
+        );
+    }
+    // A browser knows the password, and shows a page of somebody else.
+    let foreign = ["--user", &admin, "--header", "Origin: https://example.com"];
+    let (status, _, answer) = sql(&foreign, "CREATE TABLE refused (a int)");
+    assert_eq!(status, "403", "{answer}");
+    // In the clear nothing is looked at, not even the password.
+    let plain = format!("http://localhost:{}", node.http_port());
+    let (status, _, _) = post_sql(&["--user", &admin], &plain, "CREATE TABLE refused (a int)");
+    assert_eq!(status, "400");
+    // Whoever says a password may know the node by any name.
+    let named = ["--user", &admin, "--header", "Host: db.example.com"];
+    let (status, _, answer) = sql(&named, "SHOW TABLES");
+    assert_eq!(status, "200", "{answer}");
+    assert_eq!(answer["results"][0]["rows"], json!([]));
+
+    for path in [
+        "/",
+        "/console.css",
+        "/console.js",
+        "/api/objects",
+        "/metrics",
+    ] {
+        let url = format!("{base}{path}");
+        let get = |more: &[&str]| curl(&with_authority(&ca, more), &url).0;
+        assert_eq!(get(&[]), "401", "{path}");
+        assert_eq!(get(&["--user", "ada:byron"]), "401", "{path}");
+        assert_eq!(get(&["--user", "ada:lovelace"]), "200", "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_console_works_in_a_browser_that_says_a_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = scram_node(dir.path()).await;
+    let url = format!(
+        "http://materialize:{}@127.0.0.1:{}/",
+        PASSWORD.replace(' ', "%20"),
+        node.http_port()
+    );
+    let mut browser = Browser::open(&url, 1200, 1000).await.unwrap();
+    let running = "document.getElementById('node')?.textContent === 'Running'";
+    wait::until(running, DEADLINE, async || {
+        match browser.evaluate(running).await {
+            Ok(Value::Bool(true)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+    .unwrap();
+    let complaints = browser.complaints();
+    assert!(complaints.is_empty(), "{complaints:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
