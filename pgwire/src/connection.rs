@@ -42,6 +42,10 @@ use crate::{sqlstate, startup};
 /// Messages read ahead while a statement runs (a pipelining client sends many). Beyond that the client waits.
 const READ_AHEAD_MAX: usize = 4096;
 
+/// Encoded bytes that are written to the socket at once. With the codec's 8 KiB, a result is a conversation of a hundred rows at a time: on a busy machine
+/// each turn of it waits for both sides to be scheduled.
+const WRITE_BYTES: usize = 64 << 10;
+
 pub(crate) type Socket = Framed<MaybeTls, PgWireMessageServerCodec<()>>;
 
 /// Why a connection ended before its time.
@@ -185,10 +189,11 @@ pub async fn serve(
     security: Security,
     handshake: OwnedSemaphorePermit,
 ) -> Result<(), ConnectionError> {
-    let Some((socket, session)) = startup::open(socket, &client, &security).await? else {
+    let Some((mut socket, session)) = startup::open(socket, &client, &security).await? else {
         return Ok(());
     };
     drop(handshake);
+    socket.set_backpressure_boundary(WRITE_BYTES);
     let (writer, reader) = socket.split();
     let io = Io {
         reader,
