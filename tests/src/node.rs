@@ -70,19 +70,22 @@ impl Node {
         Ok(node)
     }
 
-    /// The binary under test: `FLOWSTONE_BIN`, or the one beside the tests.
+    /// The binary under test: `FLOWSTONE_BIN`, or the one beside the tests or benchmarks.
     ///
     /// # Errors
-    /// The tests run from nowhere.
+    /// They run from nowhere.
     pub fn binary() -> Result<PathBuf> {
         if let Some(path) = std::env::var_os("FLOWSTONE_BIN") {
             return Ok(path.into());
         }
-        let test = std::env::current_exe()?;
-        let profile_dir = test
-            .parent()
-            .and_then(Path::parent)
-            .context("the test binary has no target directory")?;
+        let this = std::env::current_exe()?;
+        let dir = this.parent().context("this program has no directory")?;
+        // Tests are one level below the programs.
+        let profile_dir = if dir.ends_with("deps") {
+            dir.parent().context("no target directory")?
+        } else {
+            dir
+        };
         Ok(profile_dir.join("flowstone"))
     }
 
