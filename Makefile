@@ -7,6 +7,8 @@ VENV ?= $(HOME)/.cache/flowstone/venv
 export FLOWSTONE_PYTHON ?= $(VENV)/bin/python
 DATA_DIR ?= ./flowstone-data
 CARGO ?= cargo
+# The peers of benchmarks are a workspace of their own.
+PEERS_TARGET_DIR ?= $(HOME)/.cache/flowstone/target-peers
 
 .PHONY: help setup demo build test unit check fmt-check clippy docs tidy fix slt bench
 
@@ -16,7 +18,7 @@ help:
 	@echo "make check  formatting, lints, documentation, tidiness"
 	@echo "make fix    format and apply lint suggestions"
 	@echo "make slt    only the SQL golden files; SLT_UPDATE=1 rewrites them"
-	@echo "make bench  benchmarks with their peers"
+	@echo "make bench  benchmarks with their peers; BENCH=nexmark only that one, SMOKE=1 only whether they work"
 
 setup:
 	@deploy/setup.sh
@@ -54,4 +56,6 @@ fix: setup
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 
 bench: setup
-	$(CARGO) run --release -p flowstone-benches
+	CARGO_TARGET_DIR=$(PEERS_TARGET_DIR) $(CARGO) build --release --manifest-path benches/peers/Cargo.toml
+	$(CARGO) build --release -p flowstone-node -p flowstone-benches
+	FLOWSTONE_BENCH_PEER=$(PEERS_TARGET_DIR)/release/flowstone-bench-dbsp $(CARGO_TARGET_DIR)/release/flowstone-benches $(BENCH) $(if $(SMOKE),--smoke)
