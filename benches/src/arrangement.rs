@@ -234,14 +234,14 @@ impl Workload {
             }
             probe_ns.push(seconds * 1e9 / float(count * rounds));
         }
-        let (rows, bytes) = shard
+        let held = shard
             .statistics(ROWS)
             .context("the collection has statistics")?;
-        if rows != u64::try_from(self.rows)? {
-            bail!("{rows} rows instead of {}", self.rows);
+        if held.rows != u64::try_from(self.rows)? {
+            bail!("{} rows instead of {}", held.rows, self.rows);
         }
         Ok(Measured {
-            bytes_per_row: float(usize::try_from(bytes / rows)?),
+            bytes_per_row: float(usize::try_from(held.bytes / held.rows)?),
             probe_ns,
             answers,
             ..self.built(&times)
