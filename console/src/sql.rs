@@ -1,6 +1,6 @@
 //! `POST /api/sql`: SQL over HTTP.
 //!
-//! Owns the form of the request (this module), running its statements in a session of their own ([`run`]) and the form of the answer ([`answer`]). Must not
+//! Owns the form of the request (this module), running its statements in a session of their own (`run`) and the form of the answer (`answer`). Must not
 //! know planning or transactions: those are the session's.
 //!
 //! Invariants. One request is one session: what it leaves open is rolled back. A request that is dropped, because its client hung up or the node stops,
