@@ -65,6 +65,7 @@ async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::
     // Bind first: a port in use should be said before anything is recovered.
     let pg = bind("PostgreSQL clients", settings.pg_listen).await?;
     let http = bind("HTTP", settings.http_listen).await?;
+    let flight = bind("Arrow Flight clients", settings.flight_listen).await?;
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -106,6 +107,10 @@ async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::
             "pgwire",
             flowstone_pgwire::serve(pg, client.clone(), security, stop.clone()),
         ),
+        server_task(
+            "flight",
+            flowstone_flight::serve(flight, client.clone(), stop.clone()),
+        ),
         server_task("http", {
             let (client, stop) = (client.clone(), stop.clone());
             async move {
@@ -118,6 +123,7 @@ async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::
     tracing::info!(
         pg = %settings.pg_listen,
         http = %settings.http_listen,
+        flight = %settings.flight_listen,
         data_dir = %settings.data_dir.display(),
         shards = settings.shards,
         "flowstone {} is ready: psql -h {} -p {} -U materialize materialize",
