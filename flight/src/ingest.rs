@@ -85,6 +85,7 @@ pub(crate) async fn ingest(
     prepare_table(lease, &table, modes, &schema).await?;
     let copy = copy_statement(&table, &schema);
     let committed_alone = command.transaction_id.is_none();
+    tracing::debug!(table, committed_alone, ?modes, "bulk ingest");
     let mut rows = 0_i64;
     let mut chunk = Chunk::default();
     let outcome = async {

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use arrow_array::ArrayRef;
 use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use flowstone_coordinator::{Client, Outcome, Session, SessionOptions};
 use flowstone_sql::ast::{DiscardTarget, ResetVariable, Statement, StatementKind};
 use futures::FutureExt;
@@ -40,6 +41,12 @@ const STATEMENTS_MAX: usize = 10_000;
 
 /// The user of a client that does not say who it is.
 const DEFAULT_USER: &str = "materialize";
+
+/// Base64 as it is in headers: some clients leave the padding out.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// A coordinator's session and who may use it.
 #[derive(Debug)]
@@ -629,7 +636,7 @@ fn authorization(metadata: &MetadataMap) -> Result<Option<Authorization>, Error>
     if !scheme.eq_ignore_ascii_case("basic") {
         return Err(bad("the authorization header is neither Basic nor Bearer"));
     }
-    let decoded = BASE64_STANDARD
+    let decoded = BASE64
         .decode(credentials.trim())
         .ok()
         .and_then(|bytes| String::from_utf8(bytes).ok())
@@ -660,11 +667,14 @@ mod tests {
 
     #[test]
     fn users_come_from_basic_headers() {
-        let basic = |text: &str| user(&format!("Basic {}", BASE64_STANDARD.encode(text)));
+        let basic = |text: &str| user(&format!("Basic {}", BASE64.encode(text)));
         assert_eq!(
             basic("ann:secret:with:colons").unwrap(),
             Some("ann".to_owned())
         );
+        assert_eq!(user("Basic YW5uOnB3").unwrap(), Some("ann".to_owned()));
+        assert_eq!(user("Basic YToxMg").unwrap(), Some("a".to_owned()));
+        assert_eq!(user("Basic YToxMg==").unwrap(), Some("a".to_owned()));
         assert_eq!(basic(":").unwrap(), Some(DEFAULT_USER.to_owned()));
         assert!(matches!(basic("ann"), Err(Error::BadCredentials(_))));
         assert!(matches!(user("Basic ***"), Err(Error::BadCredentials(_))));
