@@ -42,9 +42,12 @@ pub enum Error {
     /// The bearer token stands for no session.
     #[error("session does not exist")]
     UnknownSession,
-    /// The header is none that we understand.
+    /// The header is none that we understand, or is missing.
     #[error("{0}")]
     BadCredentials(String),
+    /// Somebody is not who they say, or may not log in.
+    #[error(transparent)]
+    Auth(#[from] flowstone_coordinator::AuthError),
     /// The handle stands for no prepared statement of this client.
     #[error("prepared statement does not exist")]
     UnknownStatement,

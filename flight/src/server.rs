@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use flowstone_coordinator::Client;
-use tokio::net::TcpListener;
+use flowstone_tls::TlsListener;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
+use crate::auth::Guarded;
+use crate::listener::connections;
 use crate::service::Service;
 use crate::sessions::Sessions;
 
@@ -30,9 +31,7 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Serves calls until `stop` is cancelled, then waits for the running ones to notice.
-///
-/// Connections are not encrypted and passwords are not checked: the caller listens on loopback only.
-pub async fn serve(listener: TcpListener, client: Client, stop: CancellationToken) {
+pub async fn serve(listener: TlsListener, client: Client, stop: CancellationToken) {
     let sessions = Arc::new(Sessions::new(client, stop.clone()));
     let service = FlightServiceServer::new(Service::new(Arc::clone(&sessions)))
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
@@ -42,11 +41,8 @@ pub async fn serve(listener: TcpListener, client: Client, stop: CancellationToke
         .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_service(service)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stop.cancelled(),
-        );
+        .add_service(Guarded::new(service, Arc::clone(&sessions)))
+        .serve_with_incoming_shutdown(connections(listener), stop.cancelled());
     tokio::select! {
         outcome = serving => if let Err(error) = outcome {
             tracing::error!(%error, "Arrow Flight stopped");

@@ -27,10 +27,11 @@ use bytes::Bytes;
 use flowstone_coordinator::Outcome;
 use futures::{Stream, stream};
 use prost::Message;
-use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
+use crate::auth::caller_of;
 use crate::ingest::ingest;
 use crate::prepared::{Bound, Prepared, parameters, row_of};
 use crate::query::{Messages, Query, affected_by, empty, no_columns, rows_of, single};
@@ -87,14 +88,13 @@ impl Service {
     /// What a command would give: its schema, and the tickets to fetch it with.
     async fn info(
         &self,
-        metadata: &MetadataMap,
+        caller: &Caller,
         descriptor: FlightDescriptor,
     ) -> Result<FlightInfo, Error> {
-        let caller = self.sessions.caller(metadata)?;
         let info = match ticket::command(&descriptor.cmd)? {
-            Command::CommandStatementQuery(query) => self.statement_info(&caller, query).await?,
+            Command::CommandStatementQuery(query) => self.statement_info(caller, query).await?,
             Command::CommandPreparedStatementQuery(query) => {
-                self.prepared_info(&caller, &query).await?
+                self.prepared_info(caller, &query).await?
             }
             command => {
                 let schema = metadata_schema(&command)?;
@@ -156,16 +156,11 @@ impl Service {
     }
 
     /// The schema of what a command would give. Runs nothing.
-    async fn schema(
-        &self,
-        metadata: &MetadataMap,
-        descriptor: &FlightDescriptor,
-    ) -> Result<Bytes, Error> {
-        let caller = self.sessions.caller(metadata)?;
+    async fn schema(&self, caller: &Caller, descriptor: &FlightDescriptor) -> Result<Bytes, Error> {
         let columns = match ticket::command(&descriptor.cmd)? {
             Command::CommandStatementQuery(query) => {
                 let transaction = query.transaction_id.as_deref();
-                let lease = self.sessions.seat(&caller, transaction).await?;
+                let lease = self.sessions.seat(caller, transaction).await?;
                 let mut turn = lease.turn().await;
                 let columns = match single(&turn, &query.query)? {
                     Some(statement) => turn.describe(&statement, &[]).await?.columns,
@@ -176,7 +171,7 @@ impl Service {
             }
             Command::CommandPreparedStatementQuery(query) => {
                 let handle = &query.prepared_statement_handle;
-                let (prepared, _) = self.sessions.prepared(&caller, handle)?;
+                let (prepared, _) = self.sessions.prepared(caller, handle)?;
                 prepared.description.columns.clone()
             }
             command => return schema_bytes(metadata_schema(&command)?.as_ref()),
@@ -185,8 +180,7 @@ impl Service {
     }
 
     /// What a ticket stands for.
-    async fn fetch(&self, metadata: &MetadataMap, ticket: &Ticket) -> Result<Messages, Error> {
-        let caller = self.sessions.caller(metadata)?;
+    async fn fetch(&self, caller: &Caller, ticket: &Ticket) -> Result<Messages, Error> {
         let (id, target) = match ticket::command(&ticket.ticket)? {
             Command::TicketStatementQuery(statement) => QueryTicket::read(&statement)?,
             Command::CommandStatementQuery(query) => {
@@ -198,19 +192,19 @@ impl Service {
             }
             Command::CommandPreparedStatementQuery(query) => {
                 let handle = query.prepared_statement_handle.to_vec();
-                let (binding, _) = self.sessions.prepared(&caller, &handle)?.0.newest()?;
+                let (binding, _) = self.sessions.prepared(caller, &handle)?.0.newest()?;
                 let target = PreparedTarget { handle, binding };
                 (Uuid::new_v4(), Target::Prepared(target))
             }
             command => {
-                let batch = self.metadata_rows(&caller, command).await?;
+                let batch = self.metadata_rows(caller, command).await?;
                 return Ok(rows_of(&batch.schema(), vec![batch]));
             }
         };
         let query = match target {
             Target::Done(tag) => return Ok(empty(&tag)),
-            Target::Text(text) => self.text_query(&caller, id, text).await?,
-            Target::Prepared(prepared) => self.prepared_query(&caller, id, &prepared)?,
+            Target::Text(text) => self.text_query(caller, id, text).await?,
+            Target::Prepared(prepared) => self.prepared_query(caller, id, &prepared)?,
         };
         match query {
             Some(query) => query.start().await,
@@ -283,32 +277,27 @@ impl Service {
     }
 
     /// Takes data: updates, parameters, bulk ingest.
-    async fn put(
-        &self,
-        metadata: &MetadataMap,
-        messages: Streaming<FlightData>,
-    ) -> Result<Bytes, Error> {
-        let caller = self.sessions.caller(metadata)?;
+    async fn put(&self, caller: &Caller, messages: Streaming<FlightData>) -> Result<Bytes, Error> {
         let (command, upload) = Upload::open(messages).await?;
         let rows = match command {
-            Command::CommandStatementUpdate(update) => self.update(&caller, update).await?,
+            Command::CommandStatementUpdate(update) => self.update(caller, update).await?,
             // As a convenience, what is plain text.
             Command::CommandStatementQuery(query) => {
                 let update = CommandStatementUpdate {
                     query: query.query,
                     transaction_id: query.transaction_id,
                 };
-                self.update(&caller, update).await?
+                self.update(caller, update).await?
             }
             Command::CommandPreparedStatementUpdate(update) => {
                 let (prepared, lease) = self
                     .sessions
-                    .prepared(&caller, &update.prepared_statement_handle)?;
+                    .prepared(caller, &update.prepared_statement_handle)?;
                 update_prepared(&lease, &prepared, upload).await?
             }
             Command::CommandPreparedStatementQuery(query) => {
                 let handle = query.prepared_statement_handle;
-                let (prepared, _lease) = self.sessions.prepared(&caller, &handle)?;
+                let (prepared, _lease) = self.sessions.prepared(caller, &handle)?;
                 bind(&prepared, upload).await?;
                 let result = DoPutPreparedStatementResult {
                     prepared_statement_handle: Some(handle),
@@ -318,7 +307,7 @@ impl Service {
             Command::CommandStatementIngest(command) => {
                 let lease = self
                     .sessions
-                    .seat(&caller, command.transaction_id.as_deref())
+                    .seat(caller, command.transaction_id.as_deref())
                     .await?;
                 ingest(&lease, &command, upload).await?
             }
@@ -349,22 +338,21 @@ impl Service {
         Ok(rows)
     }
 
-    async fn action(&self, metadata: &MetadataMap, action: Action) -> Result<Option<Bytes>, Error> {
-        let caller = self.sessions.caller(metadata)?;
+    async fn action(&self, caller: &Caller, action: Action) -> Result<Option<Bytes>, Error> {
         let sessions = &self.sessions;
         let body = match action.r#type.as_str() {
             "CreatePreparedStatement" => {
-                let prepared = self.prepare(&caller, unpack(&action.body)?).await?;
+                let prepared = self.prepare(caller, unpack(&action.body)?).await?;
                 prepared.as_any().encode_to_vec()
             }
             "ClosePreparedStatement" => {
                 let request: ActionClosePreparedStatementRequest = unpack(&action.body)?;
-                sessions.forget(&caller, &request.prepared_statement_handle);
+                sessions.forget(caller, &request.prepared_statement_handle);
                 return Ok(None);
             }
             "BeginTransaction" => {
                 let ActionBeginTransactionRequest {} = unpack(&action.body)?;
-                let id = sessions.begin(&caller).await?;
+                let id = sessions.begin(caller).await?;
                 let result = ActionBeginTransactionResult {
                     transaction_id: Bytes::copy_from_slice(id.as_bytes()),
                 };
@@ -382,7 +370,7 @@ impl Service {
                     }
                 };
                 sessions
-                    .end(&caller, &request.transaction_id, commit)
+                    .end(caller, &request.transaction_id, commit)
                     .await?;
                 return Ok(None);
             }
@@ -399,7 +387,7 @@ impl Service {
                 CancelFlightInfoResult::new(status).encode_to_vec()
             }
             "CloseSession" => {
-                sessions.sign_out(&caller);
+                sessions.sign_out(caller);
                 CloseSessionResult { status: 1 }.encode_to_vec()
             }
             other => return Err(Error::Unsupported(format!("action {other}"))),
@@ -609,7 +597,8 @@ impl FlightService for Service {
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
-        let token = self.call(self.sessions.sign_in(request.metadata())).await?;
+        let caller = caller_of(&request)?;
+        let token = self.call(self.sessions.sign_in(&caller)).await?;
         let payload = Bytes::from(token.to_string());
         let mut response = Response::new(one(HandshakeResponse {
             protocol_version: 0,
@@ -633,8 +622,9 @@ impl FlightService for Service {
         &self,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        let (metadata, _, descriptor) = request.into_parts();
-        let info = self.call(self.info(&metadata, descriptor)).await?;
+        let caller = caller_of(&request)?;
+        let descriptor = request.into_inner();
+        let info = self.call(self.info(&caller, descriptor)).await?;
         Ok(Response::new(info))
     }
 
@@ -642,8 +632,9 @@ impl FlightService for Service {
         &self,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<PollInfo>, Status> {
-        let (metadata, _, descriptor) = request.into_parts();
-        let info = self.call(self.info(&metadata, descriptor)).await?;
+        let caller = caller_of(&request)?;
+        let descriptor = request.into_inner();
+        let info = self.call(self.info(&caller, descriptor)).await?;
         // Results stream: there is nothing to wait for.
         let poll = PollInfo::new().with_info(info).try_with_progress(1.0);
         Ok(Response::new(poll.map_err(Error::from)?))
@@ -653,14 +644,16 @@ impl FlightService for Service {
         &self,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<SchemaResult>, Status> {
-        let (metadata, _, descriptor) = request.into_parts();
-        let schema = self.call(self.schema(&metadata, &descriptor)).await?;
+        let caller = caller_of(&request)?;
+        let descriptor = request.into_inner();
+        let schema = self.call(self.schema(&caller, &descriptor)).await?;
         Ok(Response::new(SchemaResult { schema }))
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Messages>, Status> {
-        let (metadata, _, ticket) = request.into_parts();
-        let messages = self.call(self.fetch(&metadata, &ticket)).await?;
+        let caller = caller_of(&request)?;
+        let ticket = request.into_inner();
+        let messages = self.call(self.fetch(&caller, &ticket)).await?;
         Ok(Response::new(messages))
     }
 
@@ -668,8 +661,9 @@ impl FlightService for Service {
         &self,
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoPutStream>, Status> {
-        let (metadata, _, messages) = request.into_parts();
-        let app_metadata = self.call(self.put(&metadata, messages)).await?;
+        let caller = caller_of(&request)?;
+        let messages = request.into_inner();
+        let app_metadata = self.call(self.put(&caller, messages)).await?;
         Ok(Response::new(one(PutResult { app_metadata })))
     }
 
@@ -684,8 +678,9 @@ impl FlightService for Service {
         &self,
         request: Request<Action>,
     ) -> Result<Response<Self::DoActionStream>, Status> {
-        let (metadata, _, action) = request.into_parts();
-        let body = self.call(self.action(&metadata, action)).await?;
+        let caller = caller_of(&request)?;
+        let action = request.into_inner();
+        let body = self.call(self.action(&caller, action)).await?;
         let answers = body.map(|body| Ok(arrow_flight::Result { body }));
         Ok(Response::new(Box::pin(stream::iter(answers))))
     }

@@ -4,7 +4,7 @@
 //!
 //! Invariants. A client without a token has a session per call, so that two clients which share a connection do not share settings; what it prepares keeps a
 //! session of its own. A transaction is a session of its own, with the settings of the one it was begun in. Identifiers are random, and are only good for the
-//! session that was given them. Nothing ends while it is in use.
+//! session, or without one the user, that was given them. Nothing ends while it is in use.
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
@@ -12,17 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::ArrayRef;
-use base64::Engine;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use flowstone_coordinator::{Client, Outcome, Session, SessionOptions};
+use flowstone_coordinator::{Authenticator, Client, Outcome, Session, SessionOptions};
 use flowstone_sql::ast::{DiscardTarget, ResetVariable, Statement, StatementKind};
 use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::MetadataMap;
 use uuid::Uuid;
 
 use crate::Error;
@@ -38,15 +34,6 @@ const SESSIONS_MAX: usize = 1000;
 const TRANSACTIONS_MAX: usize = 1000;
 /// Prepared statements of all sessions. One costs its text and schema, and the values bound to it.
 const STATEMENTS_MAX: usize = 10_000;
-
-/// The user of a client that does not say who it is.
-const DEFAULT_USER: &str = "materialize";
-
-/// Base64 as it is in headers: some clients leave the padding out.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// A coordinator's session and who may use it.
 #[derive(Debug)]
@@ -171,6 +158,11 @@ impl Seat {
         })
     }
 
+    /// Whether it was made for this caller: for its session, or for its user if neither has one.
+    fn belongs_to(&self, caller: &Caller) -> bool {
+        self.owner == caller.owner() && self.options.user == caller.user
+    }
+
     /// The session, once no other call of the client uses it.
     pub(crate) async fn turn(&self) -> Turn {
         Turn {
@@ -275,6 +267,14 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Someone who has no token.
+    pub(crate) const fn new(user: String) -> Self {
+        Self {
+            user,
+            signed_in: None,
+        }
+    }
+
     fn owner(&self) -> Option<Uuid> {
         self.signed_in.as_ref().and_then(|lease| lease.owner)
     }
@@ -312,21 +312,26 @@ impl Sessions {
         &self.stop
     }
 
-    /// Opens a session for the user of a `Basic` header; returns the token.
-    ///
-    /// Any password will do: the node listens on loopback only.
+    /// Checks who clients are.
+    pub(crate) fn authenticator(&self) -> Authenticator {
+        self.client.authenticator()
+    }
+
+    /// Opens a session for the caller; returns the token.
     ///
     /// # Errors
-    /// [`Error::BadCredentials`], [`Error::TooMany`]
-    pub(crate) async fn sign_in(&self, metadata: &MetadataMap) -> Result<Uuid, Error> {
-        let user = match authorization(metadata)? {
-            Some(Authorization::Basic(user)) => user,
-            Some(Authorization::Bearer(_)) | None => DEFAULT_USER.to_owned(),
-        };
+    /// [`Error::BadCredentials`] if the caller has one already: a token is not good for more of them. [`Error::TooMany`]
+    pub(crate) async fn sign_in(&self, caller: &Caller) -> Result<Uuid, Error> {
+        if caller.signed_in.is_some() {
+            return Err(Error::BadCredentials(
+                "a handshake takes a user and a password, not a token".to_owned(),
+            ));
+        }
         if self.state.lock().signed_in.len() >= SESSIONS_MAX {
             return Err(Error::TooMany("sessions"));
         }
         let token = Uuid::new_v4();
+        let user = caller.user.clone();
         let seat = self.open(user, Some(token), SeatKind::SignedIn).await?;
         self.state.lock().signed_in.insert(token, Arc::new(seat));
         Ok(token)
@@ -345,29 +350,17 @@ impl Sessions {
             .retain(|_, prepared| prepared.seat.owner != Some(owner));
     }
 
-    /// Who makes a call.
+    /// Who makes a call with this token.
     ///
     /// # Errors
-    /// [`Error::UnknownSession`] for a token that is none, [`Error::BadCredentials`] for a header that is none.
-    pub(crate) fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Error> {
-        match authorization(metadata)? {
-            None => Ok(Caller {
-                user: DEFAULT_USER.to_owned(),
-                signed_in: None,
-            }),
-            Some(Authorization::Basic(user)) => Ok(Caller {
-                user,
-                signed_in: None,
-            }),
-            Some(Authorization::Bearer(token)) => {
-                let state = self.state.lock();
-                let seat = state.signed_in.get(&token).ok_or(Error::UnknownSession)?;
-                Ok(Caller {
-                    user: seat.options.user.clone(),
-                    signed_in: Some(Lease::new(seat)),
-                })
-            }
-        }
+    /// [`Error::UnknownSession`] for a token that is none.
+    pub(crate) fn signed_in(&self, token: Uuid) -> Result<Caller, Error> {
+        let state = self.state.lock();
+        let seat = state.signed_in.get(&token).ok_or(Error::UnknownSession)?;
+        Ok(Caller {
+            user: seat.options.user.clone(),
+            signed_in: Some(Lease::new(seat)),
+        })
     }
 
     async fn open(&self, user: String, owner: Option<Uuid>, kind: SeatKind) -> Result<Seat, Error> {
@@ -415,7 +408,7 @@ impl Sessions {
         let id = Uuid::from_slice(id).map_err(|_| Error::UnknownTransaction)?;
         let state = self.state.lock();
         let seat = state.transactions.get(&id);
-        seat.filter(|seat| seat.owner == caller.owner())
+        seat.filter(|seat| seat.belongs_to(caller))
             .map(Lease::new)
             .ok_or(Error::UnknownTransaction)
     }
@@ -492,7 +485,7 @@ impl Sessions {
         let state = self.state.lock();
         let found = state.statements.get(&handle);
         let prepared = found
-            .filter(|prepared| prepared.seat.owner == caller.owner())
+            .filter(|prepared| prepared.seat.belongs_to(caller))
             .ok_or(Error::UnknownStatement)?;
         Ok((Arc::clone(prepared), Lease::new(&prepared.seat)))
     }
@@ -609,87 +602,5 @@ impl Seat {
         turn.execute(statement, &[]).await?;
         self.note_setting(statement);
         Ok(())
-    }
-}
-
-enum Authorization {
-    Basic(String),
-    Bearer(Uuid),
-}
-
-fn authorization(metadata: &MetadataMap) -> Result<Option<Authorization>, Error> {
-    let bad = |message: &str| Error::BadCredentials(message.to_owned());
-    let Some(value) = metadata.get("authorization") else {
-        return Ok(None);
-    };
-    let value = value
-        .to_str()
-        .map_err(|_| bad("the authorization header is no text"))?;
-    let (scheme, credentials) = value.split_once(' ').unwrap_or((value, ""));
-    if scheme.eq_ignore_ascii_case("bearer") {
-        let token = credentials
-            .trim()
-            .parse()
-            .map_err(|_| Error::UnknownSession)?;
-        return Ok(Some(Authorization::Bearer(token)));
-    }
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return Err(bad("the authorization header is neither Basic nor Bearer"));
-    }
-    let decoded = BASE64
-        .decode(credentials.trim())
-        .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .ok_or_else(|| bad("the Basic authorization header cannot be decoded"))?;
-    let (user, _password) = decoded
-        .split_once(':')
-        .ok_or_else(|| bad("the Basic authorization header has no user and password"))?;
-    let user = if user.is_empty() { DEFAULT_USER } else { user };
-    Ok(Some(Authorization::Basic(user.to_owned())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn header(value: &str) -> MetadataMap {
-        let mut metadata = MetadataMap::new();
-        metadata.insert("authorization", value.parse().unwrap());
-        metadata
-    }
-
-    fn user(value: &str) -> Result<Option<String>, Error> {
-        Ok(match authorization(&header(value))? {
-            Some(Authorization::Basic(user)) => Some(user),
-            Some(Authorization::Bearer(_)) | None => None,
-        })
-    }
-
-    #[test]
-    fn users_come_from_basic_headers() {
-        let basic = |text: &str| user(&format!("Basic {}", BASE64.encode(text)));
-        assert_eq!(
-            basic("ann:secret:with:colons").unwrap(),
-            Some("ann".to_owned())
-        );
-        assert_eq!(user("Basic YW5uOnB3").unwrap(), Some("ann".to_owned()));
-        assert_eq!(user("Basic YToxMg").unwrap(), Some("a".to_owned()));
-        assert_eq!(user("Basic YToxMg==").unwrap(), Some("a".to_owned()));
-        assert_eq!(basic(":").unwrap(), Some(DEFAULT_USER.to_owned()));
-        assert!(matches!(basic("ann"), Err(Error::BadCredentials(_))));
-        assert!(matches!(user("Basic ***"), Err(Error::BadCredentials(_))));
-        assert!(matches!(user("Digest x"), Err(Error::BadCredentials(_))));
-        assert!(authorization(&MetadataMap::new()).unwrap().is_none());
-    }
-
-    #[test]
-    fn tokens_come_from_bearer_headers() {
-        let token = Uuid::new_v4();
-        let found = authorization(&header(&format!("bearer {token}"))).unwrap();
-        assert!(matches!(found, Some(Authorization::Bearer(found)) if found == token));
-        assert!(matches!(
-            user("Bearer nonsense"),
-            Err(Error::UnknownSession)
-        ));
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
     /// Where PostgreSQL clients connect [default: 127.0.0.1:6875]
     #[arg(long, env = "FLOWSTONE_PG_LISTEN")]
     pg_listen: Option<SocketAddr>,
-    /// Where health and metrics are served over HTTP [default: 127.0.0.1:6876]
+    /// Where the console, SQL over HTTP, health and metrics are served [default: 127.0.0.1:6876]
     #[arg(long, env = "FLOWSTONE_HTTP_LISTEN")]
     http_listen: Option<SocketAddr>,
     /// Where Arrow Flight SQL clients connect [default: 127.0.0.1:6877]

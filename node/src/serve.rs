@@ -101,7 +101,17 @@ async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::
         tls: tls.clone(),
         tls_required: settings.tls_required,
     };
-    let http = http_listener(http, tls.clone(), settings.tls_required);
+    let listener = |socket, protocol, refusal| {
+        tls_listener(
+            socket,
+            tls.clone(),
+            settings.tls_required,
+            protocol,
+            refusal,
+        )
+    };
+    let http = listener(http, Protocol::Http, flowstone_console::PLAINTEXT_REFUSED);
+    let flight = listener(flight, Protocol::Grpc, flowstone_flight::PLAINTEXT_REFUSED);
     let serving = [
         server_task(
             "pgwire",
@@ -231,20 +241,23 @@ async fn set_first_password(
     Ok(())
 }
 
-fn http_listener(
+/// `refusal` is what clients hear that begin without TLS where it is required.
+fn tls_listener(
     listener: TcpListener,
     tls: Option<Arc<ServerTls>>,
     tls_required: bool,
+    protocol: Protocol,
+    refusal: &'static [u8],
 ) -> TlsListener {
     match tls {
         None => TlsListener::plain(listener),
         Some(tls) => {
             let plaintext = if tls_required {
-                Plaintext::Refused(flowstone_console::PLAINTEXT_REFUSED)
+                Plaintext::Refused(refusal)
             } else {
                 Plaintext::Allowed
             };
-            TlsListener::tls(listener, tls, Protocol::Http, plaintext)
+            TlsListener::tls(listener, tls, protocol, plaintext)
         }
     }
 }
