@@ -5,8 +5,9 @@ flowstone="${FLOWSTONE_BIN:-${CARGO_TARGET_DIR:-target}/debug/flowstone}"
 data_dir="${DATA_DIR:-./flowstone-data}"
 port="${PG_PORT:-6875}"
 http="${HTTP_PORT:-6876}"
+flight="${FLIGHT_PORT:-6877}"
 
-"$flowstone" serve --data-dir "$data_dir" --pg-listen "127.0.0.1:$port" --http-listen "127.0.0.1:$http" &
+"$flowstone" serve --data-dir "$data_dir" --pg-listen "127.0.0.1:$port" --http-listen "127.0.0.1:$http" --flight-listen "127.0.0.1:$flight" &
 node=$!
 
 # Lets the node commit and stop, and ends with its status; a second Ctrl-C does not cut that short.

@@ -41,7 +41,7 @@ cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 
 # Python clients for the tests. The stamp names what is installed, so that a change of the list is noticed.
 venv="${VENV:-$HOME/.cache/flowstone/venv}"
-clients=("psycopg[binary]==3.3.*" "deltalake==1.*" "pyarrow" "pandas")
+clients=("psycopg[binary]==3.3.*" "deltalake==1.*" "pyarrow" "pandas" "adbc_driver_flightsql==1.*" "adbc_driver_manager==1.*")
 stamp="$venv/.flowstone-clients"
 if [ ! -x "$venv/bin/python" ] || [ "$(cat "$stamp" 2>/dev/null)" != "${clients[*]}" ]; then
     echo "setup: installing Python clients into $venv"

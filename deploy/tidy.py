@@ -21,8 +21,9 @@ ALLOWED = {
     "worker": {"types", "proto", "functions", "dataflow", "storage", "ingest"},
     "tls": set(),
     "pgwire": {"types", "proto", "sql", "coordinator", "tls"},
+    "flight": {"types", "proto", "sql", "coordinator", "tls"},
     "console": {"types", "proto", "sql", "coordinator", "tls"},
-    "node": {"types", "proto", "coordinator", "worker", "tls", "pgwire", "console", "storage", "ingest"},
+    "node": {"types", "proto", "coordinator", "worker", "tls", "pgwire", "flight", "console", "storage", "ingest"},
 }
 
 

@@ -9,7 +9,7 @@ import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MANIFEST = ROOT / "workspace-hack" / "Cargo.toml"
-CRATES = ["types", "proto", "functions", "dataflow", "sql", "storage", "ingest", "coordinator", "worker", "pgwire", "console", "node"]
+CRATES = ["types", "proto", "functions", "dataflow", "sql", "storage", "ingest", "coordinator", "worker", "pgwire", "flight", "console", "node"]
 
 
 def features(arguments):

@@ -1,7 +1,7 @@
 //! What an error is to a client, whatever protocol it speaks: SQLSTATE, message, detail, hint, position.
 //!
 //! Owns the mapping of every error that a session or its opening gives, and of those of values, to a [`Report`]. Must not know how a protocol writes one down.
-//! Called by `pgwire` and `console`, which add the errors that only they have: so the same failure has the same code wherever it is met.
+//! Called by `pgwire`, `flight` and `console`, which add the errors that only they have: so the same failure has the same code wherever it is met.
 //!
 //! Invariants. Every `match` here is exhaustive, so that a new kind of error forces a decision. `XX000` means a bug of ours and nothing else.
 
@@ -258,6 +258,7 @@ const fn type_error(error: &TypeError) -> &'static str {
         TypeError::InvalidBinary { .. } => "22P03",
         TypeError::OutOfRange { .. } => "22003",
         TypeError::TooLong { .. } => "22001",
+        TypeError::InvalidParameter(_) => "22023",
         TypeError::Unsupported(_) => "0A000",
         // `TypeError` is open for extension; what it may grow is not the client's fault.
         _ => "XX000",

@@ -18,9 +18,12 @@ pub(crate) struct Arguments {
     /// Where PostgreSQL clients connect [default: 127.0.0.1:6875]
     #[arg(long, env = "FLOWSTONE_PG_LISTEN")]
     pg_listen: Option<SocketAddr>,
-    /// Where health and metrics are served over HTTP [default: 127.0.0.1:6876]
+    /// Where the console, SQL over HTTP, health and metrics are served [default: 127.0.0.1:6876]
     #[arg(long, env = "FLOWSTONE_HTTP_LISTEN")]
     http_listen: Option<SocketAddr>,
+    /// Where Arrow Flight SQL clients connect [default: 127.0.0.1:6877]
+    #[arg(long, env = "FLOWSTONE_FLIGHT_LISTEN")]
+    flight_listen: Option<SocketAddr>,
     /// Threads that maintain views [default: half the cores, at least 1]
     #[arg(long, env = "FLOWSTONE_SHARDS")]
     shards: Option<usize>,
@@ -99,6 +102,7 @@ struct File {
     data_dir: Option<PathBuf>,
     pg_listen: Option<SocketAddr>,
     http_listen: Option<SocketAddr>,
+    flight_listen: Option<SocketAddr>,
     shards: Option<usize>,
     query_memory_mib: Option<usize>,
     log: Option<String>,
@@ -116,6 +120,7 @@ pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     pub(crate) pg_listen: SocketAddr,
     pub(crate) http_listen: SocketAddr,
+    pub(crate) flight_listen: SocketAddr,
     pub(crate) shards: usize,
     pub(crate) query_memory_mib: usize,
     pub(crate) log: String,
@@ -159,6 +164,10 @@ impl Settings {
                 .http_listen
                 .or(file.http_listen)
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 6876))),
+            flight_listen: arguments
+                .flight_listen
+                .or(file.flight_listen)
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 6877))),
             shards: arguments
                 .shards
                 .or(file.shards)
@@ -188,10 +197,11 @@ impl Settings {
     }
 
     /// Every listener: the setting's name and the address.
-    const fn listeners(&self) -> [(&'static str, SocketAddr); 2] {
+    const fn listeners(&self) -> [(&'static str, SocketAddr); 3] {
         [
             ("pg_listen", self.pg_listen),
             ("http_listen", self.http_listen),
+            ("flight_listen", self.flight_listen),
         ]
     }
 

@@ -65,6 +65,7 @@ async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::
     // Bind first: a port in use should be said before anything is recovered.
     let pg = bind("PostgreSQL clients", settings.pg_listen).await?;
     let http = bind("HTTP", settings.http_listen).await?;
+    let flight = bind("Arrow Flight clients", settings.flight_listen).await?;
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -100,11 +101,25 @@ async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::
         tls: tls.clone(),
         tls_required: settings.tls_required,
     };
-    let http = http_listener(http, tls.clone(), settings.tls_required);
+    let listener = |socket, protocol, refusal| {
+        tls_listener(
+            socket,
+            tls.clone(),
+            settings.tls_required,
+            protocol,
+            refusal,
+        )
+    };
+    let http = listener(http, Protocol::Http, flowstone_console::PLAINTEXT_REFUSED);
+    let flight = listener(flight, Protocol::Grpc, flowstone_flight::PLAINTEXT_REFUSED);
     let serving = [
         server_task(
             "pgwire",
             flowstone_pgwire::serve(pg, client.clone(), security, stop.clone()),
+        ),
+        server_task(
+            "flight",
+            flowstone_flight::serve(flight, client.clone(), stop.clone()),
         ),
         server_task("http", {
             let (client, stop) = (client.clone(), stop.clone());
@@ -118,6 +133,7 @@ async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::
     tracing::info!(
         pg = %settings.pg_listen,
         http = %settings.http_listen,
+        flight = %settings.flight_listen,
         data_dir = %settings.data_dir.display(),
         shards = settings.shards,
         "flowstone {} is ready: psql -h {} -p {} -U materialize materialize",
@@ -225,20 +241,23 @@ async fn set_first_password(
     Ok(())
 }
 
-fn http_listener(
+/// `refusal` is what clients hear that begin without TLS where it is required.
+fn tls_listener(
     listener: TcpListener,
     tls: Option<Arc<ServerTls>>,
     tls_required: bool,
+    protocol: Protocol,
+    refusal: &'static [u8],
 ) -> TlsListener {
     match tls {
         None => TlsListener::plain(listener),
         Some(tls) => {
             let plaintext = if tls_required {
-                Plaintext::Refused(flowstone_console::PLAINTEXT_REFUSED)
+                Plaintext::Refused(refusal)
             } else {
                 Plaintext::Allowed
             };
-            TlsListener::tls(listener, tls, Protocol::Http, plaintext)
+            TlsListener::tls(listener, tls, protocol, plaintext)
         }
     }
 }

@@ -18,6 +18,7 @@ pub struct Node {
     data_dir: PathBuf,
     pg_port: u16,
     http_port: u16,
+    flight_port: u16,
     shards: usize,
     options: NodeOptions,
     child: Option<Child>,
@@ -62,6 +63,7 @@ impl Node {
             data_dir: data_dir.to_owned(),
             pg_port: free_port()?,
             http_port: free_port()?,
+            flight_port: free_port()?,
             shards,
             options,
             child: None,
@@ -143,6 +145,7 @@ impl Node {
             .arg(self.data_dir.join("data"))
             .args(["--pg-listen", &format!("{host}:{}", self.pg_port)])
             .args(["--http-listen", &format!("{host}:{}", self.http_port)])
+            .args(["--flight-listen", &format!("{host}:{}", self.flight_port)])
             .args(["--shards", &self.shards.to_string()])
             .args(&self.options.arguments)
             .env(
@@ -175,6 +178,12 @@ impl Node {
     #[must_use]
     pub const fn http_port(&self) -> u16 {
         self.http_port
+    }
+
+    /// The port of Arrow Flight.
+    #[must_use]
+    pub const fn flight_port(&self) -> u16 {
+        self.flight_port
     }
 
     /// The process.

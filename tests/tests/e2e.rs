@@ -19,6 +19,9 @@ mod demo;
 #[path = "e2e/differential.rs"]
 mod differential;
 #[cfg(test)]
+#[path = "e2e/flight.rs"]
+mod flight;
+#[cfg(test)]
 #[path = "e2e/money.rs"]
 mod money;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Who may connect: TLS, passwords and roles, with psql, psycopg and curl against a real node.
+//! Who may connect: TLS, passwords and roles, with psql, psycopg, curl, pyarrow and ADBC against a real node.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -193,6 +193,26 @@ fn post_sql(arguments: &[&str], base: &str, query: &str) -> (String, String, Val
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     let body = serde_json::from_str(body).unwrap_or(Value::Null);
     (status, head.to_lowercase(), body)
+}
+
+/// Asks for a token over Arrow Flight and runs a query with it; `ok`, or what pyarrow calls the failure. `ca` is empty for a connection in the clear.
+fn flight_sign_in(node: &Node, scheme: &str, ca: &str, user: &str, password: &str) -> String {
+    let script = "import sys, pyarrow.flight as f\n\
+         scheme, port, ca, user, password = sys.argv[1:]\n\
+         roots = {'tls_root_certs': open(ca, 'rb').read()} if ca else {}\n\
+         client = f.FlightClient(f'{scheme}://localhost:{port}', **roots)\n\
+         try:\n    \
+             options = f.FlightCallOptions(headers=[client.authenticate_basic_token(user, password)])\n    \
+             assert client.do_get(f.Ticket(b'SELECT 1 AS a'), options).read_all().to_pylist() == [{'a': 1}]\n    \
+             print('ok')\n\
+         except f.FlightError as error:\n    \
+             print(type(error).__name__)\n";
+    let output = Command::new(python())
+        .args(["-c", script, scheme, &node.flight_port().to_string()])
+        .args([ca, user, password])
+        .output()
+        .unwrap();
+    out(&output)
 }
 
 async fn wait_for_log(node: &Node, text: &str, times: usize) {
@@ -433,6 +453,61 @@ async fn sql_over_http_runs_as_the_user_whose_password_was_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn arrow_flight_is_for_those_who_say_their_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new(&dir.path().join("tls"));
+    authority.certificate("good", 10);
+    authority.install("good", "good");
+    let other = Authority::new(&dir.path().join("other"));
+    let options = NodeOptions {
+        arguments: [scram(), authority.arguments()].concat(),
+        environment: first_password(),
+        ..NodeOptions::default()
+    };
+    let node = Node::start_with(dir.path(), 1, options).await.unwrap();
+    let verify = format!(
+        "sslmode=verify-full sslrootcert={}",
+        authority.path("ca.crt")
+    );
+    let sql = |sql: &str| psql(&node, "materialize", Some(PASSWORD), &verify, sql);
+    out(&sql("CREATE ROLE ada LOGIN PASSWORD 'lovelace'"));
+    out(&sql("CREATE ROLE readers PASSWORD 'many'"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/flight_auth.py");
+    let output = Command::new("timeout")
+        .args(["--signal=KILL", "300"])
+        .arg(python())
+        .arg(script)
+        .arg(node.flight_port().to_string())
+        .args([
+            authority.path("ca.crt"),
+            other.path("ca.crt"),
+            PASSWORD.to_owned(),
+        ])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(out(&sql("SHOW TABLES LIKE 'refused'")), "");
+
+    // The words of the refusal, for clients that show them.
+    let mut socket = TcpStream::connect(("127.0.0.1", node.flight_port()))
+        .await
+        .unwrap();
+    socket
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).await.unwrap();
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.ends_with("this port accepts TLS only"), "{text:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_console_works_in_a_browser_that_says_a_password() {
     let dir = tempfile::tempdir().unwrap();
     let node = scram_node(dir.path()).await;
@@ -588,7 +663,7 @@ async fn passwords_are_nowhere_in_the_clear() {
             scram(),
             vec![
                 "--log".to_owned(),
-                "info,flowstone=trace,flowstone_coordinator=trace,flowstone_pgwire=trace,flowstone_sql=trace,flowstone_console=trace,pgwire=trace".to_owned(),
+                "info,flowstone=trace,flowstone_coordinator=trace,flowstone_pgwire=trace,flowstone_sql=trace,flowstone_console=trace,flowstone_flight=trace,pgwire=trace".to_owned(),
             ],
         ]
         .concat(),
@@ -635,6 +710,17 @@ async fn passwords_are_nowhere_in_the_clear() {
     }
     refused(&node, "ada", "xyzzythree").await;
     log_in(&node, "ada", "xyzzytwo").await.unwrap();
+    let url = format!("http://localhost:{}/metrics", node.http_port());
+    for (password, status, flight) in [
+        ("xyzzythree", "401", "FlightUnauthenticatedError"),
+        ("xyzzytwo", "200", "ok"),
+    ] {
+        assert_eq!(
+            curl(&["--user", &format!("ada:{password}")], &url).0,
+            status
+        );
+        assert_eq!(flight_sign_in(&node, "grpc", "", "ada", password), flight);
+    }
     node.stop().await.unwrap();
     let data = dir.path().join("data");
     assert!(holds(&data, b"SCRAM-SHA-256$4096:").is_some());
@@ -738,6 +824,17 @@ async fn where_nobody_is_asked_for_a_password_tls_is_a_choice_and_nologin_still_
     for scheme in ["http", "https"] {
         let url = format!("{scheme}://localhost:{}/metrics", node.http_port());
         assert_eq!(curl(&["--cacert", &ca], &url).0, "200", "{scheme}");
+        assert_eq!(
+            curl(&["--cacert", &ca, "--user", "readers:x"], &url).0,
+            "403"
+        );
+    }
+    for (scheme, ca) in [("grpc", ""), ("grpc+tls", ca.as_str())] {
+        assert_eq!(flight_sign_in(&node, scheme, ca, "anybody", ""), "ok");
+        assert_eq!(
+            flight_sign_in(&node, scheme, ca, "readers", "x"),
+            "FlightUnauthorizedError"
+        );
     }
 }
 
@@ -756,7 +853,7 @@ async fn clients_that_stall_or_smuggle_before_tls_get_nowhere() {
     // Fifty connections to each port that never say a word.
     let mut silent = Vec::new();
     for _ in 0..50 {
-        for port in [node.pg_port(), node.http_port()] {
+        for port in [node.pg_port(), node.http_port(), node.flight_port()] {
             silent.push(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
         }
     }
@@ -770,6 +867,11 @@ async fn clients_that_stall_or_smuggle_before_tls_get_nowhere() {
     assert_eq!(
         curl(&["--cacert", &authority.path("ca.crt")], &url).0,
         "200"
+    );
+    let ca = authority.path("ca.crt");
+    assert_eq!(
+        flight_sign_in(&node, "grpc+tls", &ca, "materialize", PASSWORD),
+        "ok"
     );
     drop(silent);
 

@@ -29,6 +29,7 @@ impl Demo {
             .env("DATA_DIR", dir.join("data"))
             .env("PG_PORT", pg_port.to_string())
             .env("HTTP_PORT", http_port.to_string())
+            .env("FLIGHT_PORT", free_port().unwrap().to_string())
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)

@@ -26,7 +26,11 @@ fn serve(data_dir: &Path) -> Command {
 /// On free ports, so that only what is tested goes wrong.
 fn serve_on_free_ports(data_dir: &Path) -> Command {
     let mut command = serve(data_dir);
-    for name in ["FLOWSTONE_PG_LISTEN", "FLOWSTONE_HTTP_LISTEN"] {
+    for name in [
+        "FLOWSTONE_PG_LISTEN",
+        "FLOWSTONE_HTTP_LISTEN",
+        "FLOWSTONE_FLIGHT_LISTEN",
+    ] {
         command.env(name, format!("127.0.0.1:{}", free_port().unwrap()));
     }
     command
@@ -170,6 +174,7 @@ fn addresses_beyond_loopback_are_refused_without_tls_and_passwords() {
     for (option, setting) in [
         ("--pg-listen", "pg_listen"),
         ("--http-listen", "http_listen"),
+        ("--flight-listen", "flight_listen"),
     ] {
         let words =
             refusal(serve_on_free_ports(&dir.path().join("data")).args([option, "0.0.0.0:0"]));
@@ -269,11 +274,12 @@ fn a_configuration_that_is_wrong_is_refused() {
 async fn settings_come_from_arguments_then_variables_then_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let (pg, http) = (free_port().unwrap(), free_port().unwrap());
+    let flight = free_port().unwrap();
     let file = dir.path().join("flowstone.toml");
     let of_file = dir.path().join("of_file");
     // The port of HTTP in the file is not even valid to listen on: the variable goes before it, and the argument before a bad variable.
     let content = format!(
-        "data_dir = \"{}\"\npg_listen = \"127.0.0.1:{pg}\"\nhttp_listen = \"192.0.2.1:1\"\nshards = 1\nlog_format = \"json\"\n",
+        "data_dir = \"{}\"\npg_listen = \"127.0.0.1:{pg}\"\nhttp_listen = \"192.0.2.1:1\"\nflight_listen = \"127.0.0.1:{flight}\"\nshards = 1\nlog_format = \"json\"\n",
         of_file.display()
     );
     std::fs::write(&file, content).unwrap();
@@ -299,12 +305,13 @@ async fn settings_come_from_arguments_then_variables_then_the_file() {
         tokio_postgres::connect(&format!("host=127.0.0.1 port={pg} user=materialize"), NoTls)
             .await
             .map(drop);
+    let flight = TcpStream::connect(("127.0.0.1", flight)).await.map(drop);
     child.kill().unwrap();
     child.wait().unwrap();
     let log = std::fs::read_to_string(&log_path).unwrap();
     assert!(
-        ready.is_ok() && connected.is_ok(),
-        "{ready:?} {connected:?}: {log}"
+        ready.is_ok() && connected.is_ok() && flight.is_ok(),
+        "{ready:?} {connected:?} {flight:?}: {log}"
     );
     let line = log.lines().find(|line| line.contains("is ready")).unwrap();
     assert!(
