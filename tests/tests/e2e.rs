@@ -13,6 +13,9 @@ mod demo;
 #[path = "e2e/differential.rs"]
 mod differential;
 #[cfg(test)]
+#[path = "e2e/drivers.rs"]
+mod drivers;
+#[cfg(test)]
 #[path = "e2e/money.rs"]
 mod money;
 #[cfg(test)]
