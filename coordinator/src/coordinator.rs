@@ -189,6 +189,7 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
             ..Runtime::default()
         }),
         sessions: SessionRegistry::new(seed),
+        subscriptions: Mutex::default(),
         counters: Counters::default(),
         catalog: RwLock::new(Arc::new(state.catalog.clone())),
         next_number: AtomicU64::new(1),

@@ -133,6 +133,9 @@ pub enum SessionError {
     /// A cursor of that name exists.
     #[error("cursor \"{0}\" already exists")]
     DuplicateCursor(String),
+    /// No savepoint of that name.
+    #[error("savepoint \"{0}\" does not exist")]
+    UnknownSavepoint(String),
     /// Too few or too many parameters.
     #[error("wrong number of parameters for prepared statement \"{name}\"")]
     ParameterCount {

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use flowstone_sql::Catalog;
 use flowstone_sql::catalog::{DEFAULT_DATABASE, DEFAULT_ROLE};
 use flowstone_sql::plan::PlanContext;
-use flowstone_types::Epoch;
+use flowstone_types::{Epoch, ObjectId};
 
 use crate::error::Error;
 use crate::session::variables::Variables;
+use crate::shared::Shared;
 
 /// Everything planning asks about.
 #[derive(Clone, Debug)]
@@ -30,8 +31,12 @@ pub(crate) struct Planner {
     pub(crate) started_ms: u64,
     /// What `now()` is.
     pub(crate) now_ms: u64,
+    /// What the rows of objects take in memory; `None` where that does not matter.
+    pub(crate) shared: Option<Arc<Shared>>,
     /// What `mz_now()` is, if that is fixed.
     pub(crate) transaction_epoch: Option<Epoch>,
+    /// Whether what a query assigns with `set_config` is carried out.
+    pub(crate) assigns: bool,
     /// Whether what is planned is to be maintained.
     pub(crate) maintained: bool,
     /// The whole query string; empty if positions refer to nothing.
@@ -48,7 +53,9 @@ impl Planner {
             process_id: 0,
             started_ms: 0,
             now_ms: 0,
+            shared: None,
             transaction_epoch: None,
+            assigns: false,
             maintained: true,
             text: Arc::from(""),
         }
@@ -73,6 +80,14 @@ impl Planner {
             "session_authorization" => Some(self.user.clone()),
             other => self.variables.get(&other.to_ascii_lowercase()),
         };
+        let settings = || {
+            let all = self.variables.all().into_iter();
+            all.map(|(name, value, _)| (name, value)).collect()
+        };
+        let bytes = |id: ObjectId| {
+            let runtime = self.shared.as_ref()?.runtime.lock();
+            runtime.sizes.get(&id).map(|(_, bytes)| *bytes)
+        };
         plan(&PlanContext {
             catalog: &self.catalog,
             database: &database,
@@ -81,6 +96,9 @@ impl Planner {
             now_ms: self.now_ms,
             transaction_epoch: self.transaction_epoch,
             variables: &lookup,
+            settings: &settings,
+            bytes: &bytes,
+            assigns: self.assigns,
             maintained: self.maintained,
             text: &self.text,
         })

@@ -15,8 +15,25 @@ pub(crate) struct SessionEntry {
     pub(crate) user: String,
     /// When it was opened: milliseconds since the Unix epoch.
     pub(crate) opened_at_ms: u64,
+    /// What it does.
+    pub(crate) activity: Activity,
     secret: i32,
     cancel: Arc<watch::Sender<u64>>,
+}
+
+/// What a session does.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Activity {
+    /// Its database.
+    pub(crate) database: String,
+    /// What the client calls itself.
+    pub(crate) application_name: String,
+    /// When that statement began: milliseconds since the Unix epoch.
+    pub(crate) statement_began_ms: Option<u64>,
+    /// Whether it still runs.
+    pub(crate) active: bool,
+    /// Whether it is inside a transaction block.
+    pub(crate) in_transaction: bool,
 }
 
 /// All open sessions.
@@ -63,6 +80,7 @@ impl SessionRegistry {
             SessionEntry {
                 user,
                 opened_at_ms,
+                activity: Activity::default(),
                 secret,
                 cancel: Arc::new(cancel),
             },
@@ -71,6 +89,13 @@ impl SessionRegistry {
             process_id,
             secret,
             cancelled,
+        }
+    }
+
+    /// Notes what a session does.
+    pub(crate) fn note(&self, process_id: i32, change: impl FnOnce(&mut Activity)) {
+        if let Some(entry) = self.0.lock().entries.get_mut(&process_id) {
+            change(&mut entry.activity);
         }
     }
 

@@ -244,6 +244,7 @@ const fn session_error(error: &SessionError) -> &'static str {
         SessionError::ReadOnlyVariable(_) => "55P02",
         SessionError::InvalidVariable { .. } => "22023",
         SessionError::UnknownPrepared(_) => "26000",
+        SessionError::UnknownSavepoint(_) => "3B001",
         SessionError::DuplicatePrepared(_) => "42P05",
         SessionError::UnknownCursor(_) => "34000",
         SessionError::DuplicateCursor(_) => "42P03",

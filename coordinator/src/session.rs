@@ -10,6 +10,7 @@ mod ddl;
 mod describe;
 mod explain;
 mod read;
+mod savepoint;
 mod settings;
 mod stream;
 mod subscribe;
@@ -37,6 +38,7 @@ use crate::outcome::{CopyIn, Description, Notice, Outcome, TransactionStatus};
 use crate::planning::Planner;
 use crate::shared::Shared;
 use cursor::{Cursor, Prepared};
+use savepoint::Savepoints;
 use stream::Limits;
 use transaction::{Class, Mode, Transaction};
 use variables::Variables;
@@ -55,6 +57,7 @@ pub struct Session {
     /// Values of reported variables as the client knows them.
     told: BTreeMap<String, String>,
     transaction: Transaction,
+    savepoints: Savepoints,
     /// What `now()` is in the transaction: milliseconds since the Unix epoch.
     now_ms: u64,
     prepared: BTreeMap<String, Prepared>,
@@ -100,7 +103,7 @@ impl Session {
         let now_ms = shared.clock.now_ms();
         let registered = shared.sessions.register(options.user.clone(), now_ms);
         let told = variables.reported().into_iter().collect();
-        Ok(Self {
+        let session = Self {
             shared,
             process_id: registered.process_id,
             secret: registered.secret,
@@ -108,6 +111,7 @@ impl Session {
             variables,
             told,
             transaction: Transaction::Idle,
+            savepoints: Savepoints::default(),
             now_ms,
             prepared: BTreeMap::new(),
             cursors: BTreeMap::new(),
@@ -119,7 +123,9 @@ impl Session {
             text: Mutex::new(Arc::from("")),
             described: BTreeMap::new(),
             lookups: BTreeMap::new(),
-        })
+        };
+        session.note_idle();
+        Ok(session)
     }
 
     /// The session's number, for cancel requests.
@@ -236,17 +242,21 @@ impl Session {
 
     /// An error after the outcome: the transaction block, if there is one, has failed; an implicit transaction is forgotten.
     pub fn fail_transaction(&mut self) {
-        match &self.transaction {
-            Transaction::Explicit(_) => {
-                self.transaction = Transaction::Failed;
+        self.transaction = match std::mem::take(&mut self.transaction) {
+            Transaction::Explicit(_) if self.savepoints.is_empty() => {
                 self.cursors.clear();
+                Transaction::Failed
+            }
+            Transaction::Explicit(mode) => {
+                self.savepoints.keep(mode);
+                Transaction::Failed
             }
             Transaction::Implicit(_) => {
-                self.transaction = Transaction::Implicit(Mode::Undecided);
                 self.cursors.clear();
+                Transaction::Implicit(Mode::Undecided)
             }
-            Transaction::Idle | Transaction::Failed => {}
-        }
+            other => other,
+        };
     }
 
     /// Notices since the last call, those below `client_min_messages` left out.
@@ -309,6 +319,26 @@ impl Session {
         if matches!(self.transaction, Transaction::Idle) {
             self.now_ms = self.shared.clock.now_ms();
         }
+        let began_ms = self.shared.clock.now_ms();
+        self.shared.sessions.note(self.process_id, |activity| {
+            activity.active = true;
+            activity.statement_began_ms = Some(began_ms);
+        });
+    }
+
+    /// Between statements: for others to see.
+    fn note_idle(&self) {
+        let (database, application_name) = (
+            self.variables.database(),
+            self.variables.get("application_name").unwrap_or_default(),
+        );
+        let in_transaction = self.transaction.in_block();
+        self.shared.sessions.note(self.process_id, |activity| {
+            activity.active = false;
+            activity.database = database;
+            activity.application_name = application_name;
+            activity.in_transaction = in_transaction;
+        });
     }
 
     fn finish_statement<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
@@ -316,6 +346,7 @@ impl Session {
             self.shared.counters.errors.fetch_add(1, Ordering::Relaxed);
             self.fail_transaction();
         }
+        self.note_idle();
         result
     }
 
@@ -326,7 +357,10 @@ impl Session {
     ) -> Result<Outcome, Error> {
         use StatementKind as Kind;
         if matches!(self.transaction, Transaction::Failed)
-            && !matches!(statement.kind, Kind::Commit | Kind::Rollback)
+            && !matches!(
+                statement.kind,
+                Kind::Commit | Kind::Rollback | Kind::RollbackTo(_)
+            )
         {
             return Err(TransactionError::Aborted.into());
         }
@@ -360,12 +394,18 @@ impl Session {
             Kind::Begin { modes } => self.begin(modes).await,
             Kind::Commit => self.commit().await,
             Kind::Rollback => Ok(self.rollback()),
+            Kind::Savepoint(name) => self.savepoint(&name.value),
+            Kind::ReleaseSavepoint(name) => self.release_savepoint(&name.value),
+            Kind::RollbackTo(name) => self.rollback_to_savepoint(&name.value),
             Kind::Prepare(prepare) => self.prepare(prepare).await,
             Kind::Execute(execute) => self.execute_prepared(execute).await,
             Kind::Deallocate(name) => self.deallocate(name.as_ref()),
             Kind::Declare(declare) => self.declare(declare, parameters).await,
             Kind::Fetch(fetch) => self.fetch(fetch).await,
             Kind::Close(name) => self.close(name.as_ref()),
+            Kind::Unlisten => Ok(Outcome::Command {
+                tag: "UNLISTEN".to_owned(),
+            }),
             Kind::Discard(target) => self.discard(*target),
             Kind::ValidateConnection(validate) => {
                 self.validate_connection(statement, validate).await
@@ -425,7 +465,9 @@ impl Session {
             process_id: self.process_id,
             started_ms: self.shared.started_ms,
             now_ms: self.now_ms,
+            shared: Some(Arc::clone(&self.shared)),
             transaction_epoch: None,
+            assigns: false,
             maintained: false,
             text: Arc::from(""),
         }

@@ -51,12 +51,25 @@ pub(crate) struct Shared {
     pub(crate) waiters: Mutex<Waiters>,
     pub(crate) runtime: Mutex<Runtime>,
     pub(crate) sessions: SessionRegistry,
+    /// The subscriptions that go on, by the requests that feed them.
+    pub(crate) subscriptions: Mutex<BTreeMap<RequestId, Subscription>>,
     pub(crate) counters: Counters,
     pub(crate) catalog: RwLock<Arc<Catalog>>,
     pub(crate) next_number: AtomicU64,
     pub(crate) stopping: AtomicBool,
     /// Milliseconds since the Unix epoch.
     pub(crate) started_ms: u64,
+}
+
+/// A subscription.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    /// The session that reads it.
+    pub(crate) process_id: i32,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) created_at_ms: u64,
+    /// What it reads.
+    pub(crate) reads: Vec<ObjectId>,
 }
 
 /// What the loop tells everybody.

@@ -250,6 +250,7 @@ const fn session_error(error: &SessionError) -> Code {
         SessionError::ReadOnlyVariable(_) => Code::InvalidArgument,
         SessionError::InvalidVariable { .. } => Code::InvalidArgument,
         SessionError::UnknownPrepared(_) => Code::NotFound,
+        SessionError::UnknownSavepoint(_) => Code::NotFound,
         SessionError::DuplicatePrepared(_) => Code::AlreadyExists,
         SessionError::UnknownCursor(_) => Code::NotFound,
         SessionError::DuplicateCursor(_) => Code::AlreadyExists,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::builder::UInt32Builder;
 use arrow_array::types::{Int32Type, Int64Type};
-use arrow_array::{Array, ArrayRef, ListArray};
+use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, ListArray, StructArray};
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::{DataType, Field, SortOptions};
 use arrow_select::take::take;
@@ -13,7 +13,7 @@ use datafusion::common::Result;
 use datafusion::logical_expr::ScalarUDF;
 use flowstone_types::SqlType;
 
-use crate::cast::{any_to_text, convert};
+use crate::cast::{any_to_text, convert, vector_to_list};
 use crate::errors::{EvalResult, from_type_error, internal, out_of_range, raise};
 use crate::udf::{Call, P, R, function, lists, map_rows, overload, primitive, texts};
 
@@ -36,15 +36,29 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
         ),
         function(
             "array_upper",
-            vec![overload(&[P::List, P::Int4], int4(), |call| {
-                dimension(call, |length| (length > 0).then_some(length))
-            })],
+            vec![
+                overload(&[P::List, P::Int4], int4(), |call| {
+                    dimension(call, |length| (length > 0).then_some(length))
+                }),
+                overload(&[P::Vector, P::Int4], int4(), |call| {
+                    of_vector(call, |call| {
+                        dimension(call, |length| (length > 0).then_some(length - 1))
+                    })
+                }),
+            ],
         ),
         function(
             "array_lower",
-            vec![overload(&[P::List, P::Int4], int4(), |call| {
-                dimension(call, |length| (length > 0).then_some(1))
-            })],
+            vec![
+                overload(&[P::List, P::Int4], int4(), |call| {
+                    dimension(call, |length| (length > 0).then_some(1))
+                }),
+                overload(&[P::Vector, P::Int4], int4(), |call| {
+                    of_vector(call, |call| {
+                        dimension(call, |length| (length > 0).then_some(0))
+                    })
+                }),
+            ],
         ),
         function(
             "cardinality",
@@ -91,24 +105,81 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
         ),
         function(
             "array_subscript",
-            vec![overload(&[P::List, P::Int8], R::Fn(item_type), subscript)],
+            vec![
+                overload(&[P::List, P::Int8], R::Item(0), |call| subscript(call, 1)),
+                overload(&[P::Vector, P::Int8], R::Item(0), |call| {
+                    of_vector(call, |call| subscript(call, 0))
+                }),
+            ],
         ),
         function(
             "array_slice_range",
             vec![overload(&[P::List, P::Int8, P::Int8], R::Same(0), slice)],
         ),
         function(
+            "generate_subscripts",
+            vec![
+                overload(&[P::List, P::Int4], R::Fn(int4_list), |call| {
+                    subscripts(call, false, 1)
+                }),
+                overload(&[P::Vector, P::Int4], R::Fn(int4_list), |call| {
+                    of_vector(call, |call| subscripts(call, false, 0))
+                }),
+                overload(&[P::List, P::Int4, P::Any], R::Fn(int4_list), |call| {
+                    let reverse = crate::cast::booleans(call.arg(2)?)?;
+                    subscripts(call, reverse.iter().next().flatten().unwrap_or(false), 1)
+                }),
+            ],
+        ),
+        // The numbers of the items of an array, whatever its subscripts are.
+        function(
+            "array_ordinals",
+            vec![
+                overload(&[P::List], R::Fn(int8_list), ordinals),
+                overload(&[P::Vector], R::Fn(int8_list), |call| {
+                    of_vector(call, ordinals)
+                }),
+            ],
+        ),
+        // The items of an array with their subscripts, as records of `x` and `n`.
+        function(
+            "_pg_expandarray",
+            vec![overload(&[P::List], R::Fn(numbered_items), |call| {
+                let list = lists(call.arg(0)?)?;
+                let numbers: Vec<i32> = (0..list.len())
+                    .flat_map(|row| 1..=list.value_length(row))
+                    .collect();
+                let DataType::List(record) = call.returns else {
+                    return Err(raise(internal("numbered items are a list")));
+                };
+                let DataType::Struct(fields) = record.data_type() else {
+                    return Err(raise(internal("numbered items are records")));
+                };
+                let first = list.value_offsets().first().copied().unwrap_or(0);
+                let items = usize::try_from(first)
+                    .map(|first| list.values().slice(first, numbers.len()))
+                    .map_err(|_| raise(internal("a negative offset")))?;
+                let records = StructArray::try_new(
+                    fields.clone(),
+                    vec![items, Arc::new(Int32Array::from(numbers))],
+                    None,
+                )?;
+                let lengths =
+                    (0..list.len()).map(|row| usize::try_from(list.value_length(row)).unwrap_or(0));
+                let present = (0..list.len()).map(|row| list.is_valid(row));
+                list_of(
+                    call.returns,
+                    Arc::new(records),
+                    lengths.collect(),
+                    present.collect(),
+                )
+            })],
+        ),
+        function(
             "array_fill",
             vec![overload(&[P::Any, P::List], R::Fn(list_of_first), fill)],
         ),
     ]
-}
-
-fn item_type(types: &[DataType]) -> Result<DataType> {
-    match types.first() {
-        Some(DataType::List(item)) => Ok(item.data_type().clone()),
-        _ => Err(raise(internal("a subscripted value is not a list"))),
-    }
 }
 
 fn list_of_first(types: &[DataType]) -> Result<DataType> {
@@ -120,6 +191,70 @@ fn list_of_first(types: &[DataType]) -> Result<DataType> {
         )))),
         None => Err(raise(internal("array_fill takes two arguments"))),
     }
+}
+
+fn int4_list(_: &[DataType]) -> Result<DataType> {
+    Ok(SqlType::Array(Box::new(SqlType::Int4)).to_arrow())
+}
+
+fn int8_list(_: &[DataType]) -> Result<DataType> {
+    Ok(SqlType::Array(Box::new(SqlType::Int8)).to_arrow())
+}
+
+fn ordinals(call: &Call<'_>) -> Result<ArrayRef> {
+    let list = lists(call.arg(0)?)?;
+    let length = |row: usize| i64::from(list.value_length(row));
+    let numbers = (0..list.len()).flat_map(|row| 1..=length(row));
+    list_of(
+        call.returns,
+        Arc::new(Int64Array::from_iter_values(numbers)),
+        (0..list.len())
+            .map(|row| usize::try_from(length(row)).unwrap_or(0))
+            .collect(),
+        (0..list.len()).map(|row| list.is_valid(row)).collect(),
+    )
+}
+
+fn numbered_items(types: &[DataType]) -> Result<DataType> {
+    let Some(DataType::List(item)) = types.first() else {
+        return Err(raise(internal("an expanded value is not a list")));
+    };
+    let fields = vec![
+        item.as_ref().clone().with_name("x").with_nullable(true),
+        SqlType::Int4.to_field("n", true),
+    ];
+    let record = DataType::Struct(fields.into());
+    Ok(DataType::List(Arc::new(Field::new("item", record, true))))
+}
+
+/// The subscripts of arrays in one dimension, from `first` on or from the last one down.
+fn subscripts(call: &Call<'_>, reverse: bool, first: i32) -> Result<ArrayRef> {
+    let list = lists(call.arg(0)?)?;
+    let dimensions = primitive::<Int32Type>(call.arg(1)?)?;
+    let mut numbers = Vec::new();
+    let (mut lengths, mut present) = (Vec::with_capacity(call.rows), Vec::with_capacity(call.rows));
+    for row in 0..call.rows {
+        let valid = list.is_valid(row) && dimensions.is_valid(row);
+        let length = if valid {
+            length_in(&list.value(row), dimensions.value(row)).map_err(raise)?
+        } else {
+            None
+        };
+        let length = length.unwrap_or(0);
+        if reverse {
+            numbers.extend((first..first + length).rev());
+        } else {
+            numbers.extend(first..first + length);
+        }
+        lengths.push(usize::try_from(length).unwrap_or(0));
+        present.push(valid);
+    }
+    list_of(
+        call.returns,
+        Arc::new(Int32Array::from(numbers)),
+        lengths,
+        present,
+    )
 }
 
 fn to_int4(length: usize) -> EvalResult<i32> {
@@ -258,7 +393,21 @@ fn join<'a>(call: &Call<'a>, null: impl Fn(usize) -> Option<&'a str>) -> Result<
     })
 }
 
-fn subscript(call: &Call<'_>) -> Result<ArrayRef> {
+/// Runs a kernel of arrays on a call whose first argument is a vector.
+fn of_vector(call: &Call<'_>, kernel: impl Fn(&Call<'_>) -> Result<ArrayRef>) -> Result<ArrayRef> {
+    let mut args = call.args.to_vec();
+    if let Some(first) = args.first_mut() {
+        *first = vector_to_list(first)?;
+    }
+    kernel(&Call {
+        args: &args,
+        rows: call.rows,
+        returns: call.returns,
+    })
+}
+
+/// `list[subscript]`, where the first item has the number `first`.
+fn subscript(call: &Call<'_>, first: i64) -> Result<ArrayRef> {
     let list = lists(call.arg(0)?)?;
     let subscripts = primitive::<Int64Type>(call.arg(1)?)?;
     let offsets = list.value_offsets();
@@ -269,7 +418,7 @@ fn subscript(call: &Call<'_>) -> Result<ArrayRef> {
             offsets.get(row + 1).copied().map_or(0, i64::from),
         );
         let index = if list.is_valid(row) && subscripts.is_valid(row) {
-            subscripts.value(row)
+            subscripts.value(row).saturating_add(1 - first)
         } else {
             0
         };

@@ -79,6 +79,9 @@ pub fn can_cast(from: &SqlType, to: &SqlType) -> bool {
         (Date | Timestamp | TimestampTz, Date | Timestamp | TimestampTz) => true,
         (Timestamp | TimestampTz | Interval, Time) | (Time, Interval) => true,
         (Array(from), Array(to)) => can_cast(from, to),
+        (SqlType::Int2Vector | SqlType::OidVector, Array(to)) => {
+            from.element().is_some_and(|element| can_cast(&element, to))
+        }
         _ => false,
     }
 }
@@ -244,6 +247,12 @@ pub(crate) fn cast_array(array: &ArrayRef, from: &SqlType, to: &SqlType) -> Resu
             })
         }),
         (SqlType::Array(from), SqlType::Array(to)) => list_to_list(array, from, to),
+        (SqlType::Int2Vector, SqlType::Array(to)) => {
+            list_to_list(&vector_to_list(array)?, &SqlType::Int2, to)
+        }
+        (SqlType::OidVector, SqlType::Array(to)) => {
+            list_to_list(&vector_to_list(array)?, &SqlType::Oid, to)
+        }
         _ => arrow_cast(array, &target),
     }
 }
@@ -255,6 +264,14 @@ fn arrow_cast(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
         ..CastOptions::default()
     };
     cast_with_options(array, target, &options).map_err(|error| raise(from_arrow(&error)))
+}
+
+/// A vector as a list of the same items.
+pub(crate) fn vector_to_list(array: &ArrayRef) -> Result<ArrayRef> {
+    match array.data_type() {
+        DataType::LargeList(item) => arrow_cast(array, &DataType::List(Arc::clone(item))),
+        _ => Err(crate::udf::broken("a vector is not a large list")),
+    }
 }
 
 fn list_to_list(array: &ArrayRef, from: &SqlType, to: &SqlType) -> Result<ArrayRef> {

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use crate::errors::{EvalResult, eval_error, from_type_error, invalid_parameter, raise};
 use crate::numeric::Numeric;
 use crate::udf::{
-    Call, Json, JsonBuf, P, R, function, lists, map_rows, map1, map2, opt1, opt2, overload, texts,
-    variadic,
+    Call, Json, JsonBuf, P, R, aliased, function, lists, map_rows, map1, map2, opt1, opt2,
+    overload, texts, variadic,
 };
 
 fn jsonb() -> R {
@@ -421,8 +421,9 @@ fn construction() -> Vec<ScalarUDF> {
                 })
             })],
         ),
-        function(
+        aliased(
             "jsonb_build_array",
+            &["json_build_array"],
             vec![variadic(&[P::Any], jsonb(), |call| {
                 let columns = call
                     .args
@@ -442,8 +443,9 @@ fn construction() -> Vec<ScalarUDF> {
                 })
             })],
         ),
-        function(
+        aliased(
             "jsonb_build_object",
+            &["json_build_object"],
             vec![variadic(&[P::Any], jsonb(), build_objects)],
         ),
         // The keys and values that jsonb_object_agg collected.

@@ -24,6 +24,7 @@ mod json;
 mod math;
 mod numeric;
 mod operators;
+mod signatures;
 mod system;
 mod text;
 mod to_char;
@@ -32,7 +33,9 @@ mod udf;
 pub use registry::{
     Registry, expr_planners, registry, session_config, session_state, task_context,
 };
+pub use signatures::{FunctionKind, FunctionSignature, signatures, stable_oid};
 pub use tables::{CollectionTable, InputTable, ScanTarget};
+pub use udf::scalar_at;
 
 /// Every scalar function of ours.
 fn scalar_functions() -> Vec<datafusion::logical_expr::ScalarUDF> {

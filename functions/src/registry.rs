@@ -163,6 +163,18 @@ impl Registry {
         self.window.get(name).cloned()
     }
 
+    /// The overloads of the functions that are ours, without OIDs.
+    pub(crate) fn overloads(&self) -> Vec<crate::FunctionSignature> {
+        self.ours
+            .iter()
+            .filter_map(|function| {
+                let any: &dyn std::any::Any = function.inner().as_ref();
+                any.downcast_ref::<crate::udf::PgFunction>()
+            })
+            .flat_map(crate::udf::PgFunction::signatures)
+            .collect()
+    }
+
     /// Names of the scalar functions, sorted.
     #[must_use]
     pub fn scalar_names(&self) -> Vec<String> {

@@ -1,17 +1,26 @@
 //! Functions of PostgreSQL's catalog that need no catalog.
 
-use arrow_array::types::Int64Type;
-use arrow_array::{Array, StringArray};
+use arrow_array::types::{Int64Type, UInt32Type};
+use arrow_array::{Array, ArrayRef, StringArray, UInt32Array};
+use datafusion::common::Result;
 use datafusion::logical_expr::ScalarUDF;
 use flowstone_types::SqlType;
 use flowstone_types::sql_type::RegKind;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::udf::{P, R, function, map_rows, map1, overload, primitive};
+use crate::errors::{EvalResult, data_error, raise};
+use crate::signatures::{DESCRIBED, FunctionSignature};
+use crate::udf::{
+    Call, P, R, function, lists, map_rows, map1, map2, opt1, overload, primitive, texts,
+};
 
 fn text() -> R {
     R::Sql(SqlType::Text)
 }
+
+/// The first transaction id that PostgreSQL gives to a transaction.
+const FIRST_TRANSACTION: i64 = 3;
 
 /// The functions of this module.
 pub(crate) fn functions() -> Vec<ScalarUDF> {
@@ -40,6 +49,87 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
             })],
         ),
         function(
+            "pg_char_to_encoding",
+            vec![overload(&[P::Text], R::Sql(SqlType::Int4), |call| {
+                map1(call, |name: &str| {
+                    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+                    Ok(if name.eq_ignore_ascii_case("utf8") {
+                        6
+                    } else {
+                        -1
+                    })
+                })
+            })],
+        ),
+        function(
+            "pg_get_function_arguments",
+            vec![overload(&[P::Int8], text(), |call| {
+                opt1(call, function_arguments)
+            })],
+        ),
+        function(
+            "pg_get_function_identity_arguments",
+            vec![overload(&[P::Int8], text(), |call| {
+                opt1(call, function_arguments)
+            })],
+        ),
+        function(
+            "pg_get_function_result",
+            vec![overload(&[P::Int8], text(), |call| {
+                opt1(call, |oid: i64| {
+                    Ok(signature(oid).map(FunctionSignature::result_text))
+                })
+            })],
+        ),
+        // How many transactions ago one was: the older ones that have no number are as old as can be.
+        function(
+            "age_of_transaction",
+            vec![overload(
+                &[P::Int8, P::Int8],
+                R::Sql(SqlType::Int4),
+                |call| {
+                    map2(call, |transaction: i64, now: i64| {
+                        Ok(if transaction < FIRST_TRANSACTION {
+                            i32::MAX
+                        } else {
+                            i32::try_from(now - transaction).unwrap_or(i32::MAX)
+                        })
+                    })
+                },
+            )],
+        ),
+        // The OID of what has a name, given the names and the OIDs of all that have one.
+        function(
+            "lookup_oid",
+            vec![overload(
+                &[P::Text, P::TextList, P::List],
+                R::Sql(SqlType::Oid),
+                |call| {
+                    lookup_oids(call, |name| {
+                        Err(data_error(format!("relation \"{name}\" does not exist")))
+                    })
+                },
+            )],
+        ),
+        function(
+            "lookup_oid_or_null",
+            vec![overload(
+                &[P::Text, P::TextList, P::List],
+                R::Sql(SqlType::Oid),
+                |call| lookup_oids(call, |_| Ok(None)),
+            )],
+        ),
+        // What a function's OID prints as.
+        function(
+            "regproc_name",
+            vec![overload(&[P::Int8], text(), |call| {
+                map1(call, |oid: i64| {
+                    Ok(u32::try_from(oid)
+                        .map_or_else(|_| oid.to_string(), crate::signatures::name_of))
+                })
+            })],
+        ),
+        function(
             "pg_typeof",
             vec![overload(&[P::Any], text(), |call| {
                 let name = SqlType::from_arrow(call.arg(0)?.data_type())
@@ -54,6 +144,47 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
             })],
         ),
     ]
+}
+
+/// `missing`: what a name stands for that is no name of theirs and no number.
+fn lookup_oids(
+    call: &Call<'_>,
+    missing: impl Fn(&str) -> EvalResult<Option<u32>>,
+) -> Result<ArrayRef> {
+    let names = texts(call.arg(0)?)?;
+    let (known, oids) = (lists(call.arg(1)?)?, lists(call.arg(2)?)?);
+    // Names and OIDs are the same in every row: the first one that is there will do.
+    let mut by_name = HashMap::new();
+    if let Some(row) = (0..call.rows).find(|row| known.is_valid(*row) && oids.is_valid(*row)) {
+        let (known, oids) = (known.value(row), oids.value(row));
+        let (known, oids) = (
+            texts(&known)?.clone(),
+            primitive::<UInt32Type>(&oids)?.clone(),
+        );
+        for index in 0..known.len().min(oids.len()) {
+            by_name.insert(known.value(index).to_owned(), oids.value(index));
+        }
+    }
+    let found = (0..call.rows).map(|row| {
+        if names.is_null(row) {
+            return Ok(None);
+        }
+        let name = names.value(row);
+        let found = by_name.get(name).copied();
+        match found.or_else(|| name.parse().ok()) {
+            Some(oid) => Ok(Some(oid)),
+            None => missing(name).map_err(raise),
+        }
+    });
+    Ok(Arc::new(found.collect::<Result<UInt32Array>>()?))
+}
+
+fn signature(oid: i64) -> Option<&'static FunctionSignature> {
+    u32::try_from(oid).ok().and_then(crate::signatures::by_oid)
+}
+
+fn function_arguments(oid: i64) -> EvalResult<Option<String>> {
+    Ok(signature(oid).map(FunctionSignature::arguments_text))
 }
 
 /// Every type without a modifier or array.
@@ -86,6 +217,8 @@ const SCALARS: &[SqlType] = &[
     SqlType::Reg(RegKind::Namespace),
     SqlType::MzTimestamp,
     SqlType::QuotedChar,
+    SqlType::Int2Vector,
+    SqlType::OidVector,
 ];
 
 /// The name of the type with an oid, and of its arrays; `???` for an unknown one.
@@ -126,7 +259,15 @@ fn format_type(oid: i64, modifier: Option<i64>) -> String {
             };
         }
     }
-    "???".to_owned()
+    DESCRIBED
+        .iter()
+        .find(|(known, _)| *known == oid)
+        .map_or_else(|| "???".to_owned(), |(_, name)| (*name).to_owned())
+}
+
+/// The name of the type with this OID.
+pub(crate) fn type_name(oid: u32) -> String {
+    format_type(i64::from(oid), None)
 }
 
 /// A number of bytes in the largest unit of which there are at least ten.

@@ -560,6 +560,30 @@ fn composing() -> Vec<ScalarUDF> {
             })],
         ),
         function(
+            "format",
+            vec![variadic(&[P::Text, P::Any], text(), |call| {
+                let formats = texts(call.arg(0)?)?;
+                let values = text_columns(call, 1)?;
+                map_rows(call, |row| {
+                    if formats.is_null(row) {
+                        return Ok(None);
+                    }
+                    let value = |index: usize| {
+                        let column = values.get(index)?;
+                        Some((!column.is_null(row)).then(|| column.value(row)))
+                    };
+                    format(formats.value(row), value).map(Some)
+                })
+            })],
+        ),
+        // A pattern of LIKE … ESCAPE with backslashes for its escapes.
+        function(
+            "like_escape",
+            vec![overload(&[P::Text, P::Text], text(), |call| {
+                map2(call, like_escape)
+            })],
+        ),
+        function(
             "quote_nullable",
             vec![overload(&[P::Any], text(), |call| {
                 let values = text_columns(call, 0)?;
@@ -610,6 +634,102 @@ fn text_columns(call: &Call<'_>, first: usize) -> Result<Vec<StringArray>> {
             Ok(texts(&any_to_text(array, &sql_type)?)?.clone())
         })
         .collect()
+}
+
+/// `format`: `%s`, `%I`, `%L` and `%%`, with an argument's number (`%1$s`), a width and `-` for left. `value`: an argument, counted from 0;
+/// `Some(None)` is NULL.
+fn format<'a>(
+    format: &str,
+    value: impl Fn(usize) -> Option<Option<&'a str>>,
+) -> EvalResult<String> {
+    let mut result = String::new();
+    let mut letters = format.chars().peekable();
+    let mut next = 0;
+    while let Some(letter) = letters.next() {
+        if letter != '%' {
+            result.push(letter);
+            continue;
+        }
+        let number = |letters: &mut std::iter::Peekable<std::str::Chars<'_>>| {
+            let mut digits = String::new();
+            while let Some(digit) = letters.next_if(char::is_ascii_digit) {
+                digits.push(digit);
+            }
+            digits.parse::<usize>().ok()
+        };
+        let mut width = number(&mut letters);
+        if letters.next_if_eq(&'$').is_some() {
+            next = match width.and_then(|position| position.checked_sub(1)) {
+                Some(position) => position,
+                None => {
+                    return Err(invalid_parameter(
+                        "format specifies argument 0, but arguments are numbered from 1",
+                    ));
+                }
+            };
+            width = None;
+        }
+        let left = letters.next_if_eq(&'-').is_some();
+        let width = number(&mut letters).or(width).unwrap_or(0);
+        let conversion = letters
+            .next()
+            .ok_or_else(|| invalid_parameter("unterminated format() type specifier"))?;
+        if conversion == '%' {
+            result.push('%');
+            continue;
+        }
+        let argument =
+            value(next).ok_or_else(|| invalid_parameter("too few arguments for format()"))?;
+        next += 1;
+        let shown = match (conversion, argument) {
+            ('s', argument) => argument.unwrap_or_default().to_owned(),
+            ('I', Some(name)) => quote_ident(name),
+            ('I', None) => {
+                return Err(invalid_parameter(
+                    "null values cannot be formatted as an SQL identifier",
+                ));
+            }
+            ('L', Some(literal)) => quote_literal(literal),
+            ('L', None) => "NULL".to_owned(),
+            (other, _) => {
+                return Err(invalid_parameter(format!(
+                    "unrecognized format() type specifier \"{other}\""
+                )));
+            }
+        };
+        let padding = " ".repeat(width.saturating_sub(shown.chars().count()));
+        if left {
+            result.push_str(&shown);
+        }
+        result.push_str(&padding);
+        if !left {
+            result.push_str(&shown);
+        }
+    }
+    Ok(result)
+}
+
+/// The pattern of `LIKE pattern ESCAPE escape`, as LIKE without ESCAPE has it.
+fn like_escape(pattern: &str, escape: &str) -> EvalResult<String> {
+    let mut letters = escape.chars();
+    let (escape, more) = (letters.next(), letters.next());
+    if more.is_some() {
+        return Err(EvalError::new(EvalErrorKind::Data, "invalid escape string"));
+    }
+    let mut result = String::with_capacity(pattern.len());
+    let mut pattern = pattern.chars();
+    while let Some(letter) = pattern.next() {
+        if Some(letter) == escape {
+            result.push('\\');
+            result.extend(pattern.next());
+        } else {
+            if letter == '\\' {
+                result.push('\\');
+            }
+            result.push(letter);
+        }
+    }
+    Ok(result)
 }
 
 fn translate(text: &str, from: &str, to: &str) -> String {

@@ -32,6 +32,7 @@ use crate::cast::convert;
 use crate::errors::{EvalResult, internal, numeric_overflow, raise};
 use crate::interval::Interval;
 use crate::numeric::Numeric;
+use crate::signatures::{FunctionKind, FunctionSignature, pseudo};
 
 /// The type of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub(crate) enum P {
     Uuid,
     /// An array of any type
     List,
+    /// An array in catalogs, whose subscripts count from 0
+    Vector,
     /// An array of text
     TextList,
     /// Anything, not converted
@@ -79,6 +82,8 @@ pub(crate) enum R {
     Sql(SqlType),
     /// The type of the argument at this position after conversion.
     Same(usize),
+    /// The type of the items of the argument at this position, an array.
+    Item(usize),
     /// Computed from the types of the arguments after conversion.
     Fn(fn(&[DataType]) -> Result<DataType>),
     /// Computed from the types after conversion and from those arguments that are literals.
@@ -199,6 +204,20 @@ impl PgFunction {
     }
 }
 
+impl PgFunction {
+    /// What it takes and gives, under each of its names.
+    pub(crate) fn signatures(&self) -> Vec<FunctionSignature> {
+        let names = std::iter::once(self.name).chain(self.aliases.iter().map(String::as_str));
+        names
+            .flat_map(|name| {
+                self.overloads
+                    .iter()
+                    .map(move |overload| overload.signature(name))
+            })
+            .collect()
+    }
+}
+
 fn type_names(types: &[DataType]) -> String {
     let name = |data_type: &DataType| match data_type {
         DataType::Null => "unknown".to_owned(),
@@ -210,6 +229,27 @@ fn type_names(types: &[DataType]) -> String {
 }
 
 impl Overload {
+    fn signature(&self, name: &str) -> FunctionSignature {
+        let arguments: Vec<u32> = self.params.iter().map(|param| param.type_oid()).collect();
+        let result = match &self.returns {
+            R::Sql(sql_type) => sql_type.oid(),
+            R::Same(index) => arguments
+                .get(*index)
+                .copied()
+                .unwrap_or(pseudo::ANY_ELEMENT),
+            R::Item(_) | R::Fn(_) | R::Literals(_) => pseudo::ANY_ELEMENT,
+        };
+        FunctionSignature {
+            oid: 0,
+            name: name.to_owned(),
+            kind: FunctionKind::Scalar,
+            arguments,
+            variadic: self.variadic,
+            result,
+            returns_set: false,
+        }
+    }
+
     fn param(&self, index: usize) -> Option<P> {
         let last = self.params.len().checked_sub(1)?;
         if self.variadic && index >= last {
@@ -260,9 +300,22 @@ impl Overload {
                 .get(*index)
                 .cloned()
                 .ok_or_else(|| raise(internal("no such argument"))),
+            R::Item(index) => converted
+                .get(*index)
+                .and_then(item_field)
+                .map(|item| item.data_type().clone())
+                .ok_or_else(|| raise(internal("an argument is not an array"))),
             R::Fn(compute) => compute(converted),
             R::Literals(compute) => compute(converted, literals),
         }
+    }
+}
+
+/// The field of the items of an array.
+fn item_field(data_type: &DataType) -> Option<&FieldRef> {
+    match data_type {
+        DataType::List(item) | DataType::LargeList(item) => Some(item),
+        _ => None,
     }
 }
 
@@ -281,6 +334,29 @@ fn numeric_rank(data_type: &DataType) -> Option<u32> {
 }
 
 impl P {
+    /// The OID of the type that describes it.
+    fn type_oid(self) -> u32 {
+        match self {
+            Self::Integer | Self::Int8 => SqlType::Int8.oid(),
+            Self::Int4 => SqlType::Int4.oid(),
+            Self::Float4 => SqlType::Float4.oid(),
+            Self::Float8 => SqlType::Float8.oid(),
+            Self::Numeric => SqlType::Numeric(None).oid(),
+            Self::Text => SqlType::Text.oid(),
+            Self::Bytea => SqlType::Bytea.oid(),
+            Self::Jsonb => SqlType::Jsonb.oid(),
+            Self::Time => SqlType::Time.oid(),
+            Self::Timestamp => SqlType::Timestamp.oid(),
+            Self::TimestampTz => SqlType::TimestampTz.oid(),
+            Self::Interval => SqlType::Interval.oid(),
+            Self::Uuid => SqlType::Uuid.oid(),
+            Self::TextList => SqlType::Text.array_oid(),
+            Self::List => pseudo::ANY_ARRAY,
+            Self::Vector => SqlType::Int2Vector.oid(),
+            Self::Any => pseudo::ANY,
+        }
+    }
+
     /// How much converting an argument of `data_type` to this parameter costs; `None` if that is not implicit.
     fn cost(self, data_type: &DataType) -> Option<u32> {
         if self == Self::Any {
@@ -297,7 +373,7 @@ impl P {
             // A literal of unknown type takes any type, text first.
             return match self {
                 Self::Text => Some(0),
-                Self::List | Self::TextList => None,
+                Self::List | Self::Vector | Self::TextList => None,
                 _ => Some(20),
             };
         }
@@ -328,7 +404,8 @@ impl P {
             (Self::Timestamp, DataType::Date32) => Some(3),
             (Self::TimestampTz, DataType::Date32 | DataType::Timestamp(..)) => Some(2),
             (Self::Interval, DataType::Time64(_)) => Some(2),
-            (Self::List, DataType::List(_)) => Some(0),
+            (Self::List, DataType::List(_)) | (Self::Vector, DataType::LargeList(_)) => Some(0),
+            (Self::List, DataType::LargeList(_)) => Some(1),
             (Self::TextList, DataType::List(item)) => match item.data_type() {
                 DataType::Utf8 => Some(0),
                 DataType::Null => Some(1),
@@ -361,12 +438,26 @@ impl P {
             Self::Uuid => DataType::FixedSizeBinary(16),
             Self::TextList => SqlType::Array(Box::new(SqlType::Text)).to_arrow(),
             Self::List => match data_type {
+                DataType::LargeList(item) => DataType::List(Arc::clone(item)),
                 DataType::Null => SqlType::Array(Box::new(SqlType::Text)).to_arrow(),
                 other => other.clone(),
             },
-            Self::Any => data_type.clone(),
+            Self::Vector | Self::Any => data_type.clone(),
         }
     }
+}
+
+/// The value of a row. A list keeps the field of its items, which says what SQL type they have; DataFusion's own conversion forgets it.
+///
+/// # Errors
+/// If the type has no scalar.
+pub fn scalar_at(array: &ArrayRef, row: usize) -> Result<ScalarValue> {
+    let cell = || array.slice(row, 1);
+    Ok(match array.data_type() {
+        DataType::List(_) => ScalarValue::List(Arc::new(cell().as_list().clone())),
+        DataType::LargeList(_) => ScalarValue::LargeList(Arc::new(cell().as_list().clone())),
+        _ => ScalarValue::try_from_array(array, row)?,
+    })
 }
 
 /// Evaluates a call on constants once, and any other call on arrays.
@@ -385,9 +476,7 @@ pub(crate) fn evaluate(
         .collect::<Result<Vec<_>>>()?;
     let result = compute(&arrays, rows)?;
     if constant {
-        Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(
-            &result, 0,
-        )?))
+        Ok(ColumnarValue::Scalar(scalar_at(&result, 0)?))
     } else {
         Ok(ColumnarValue::Array(result))
     }
@@ -420,6 +509,17 @@ impl ScalarUDFImpl for PgFunction {
         let overload = self.resolve(&types)?;
         Ok(Arc::new(match &overload.returns {
             R::Sql(sql) => sql.to_field(self.name, true),
+            R::Item(index) => overload
+                .converted_types(&types)
+                .get(*index)
+                .and_then(item_field)
+                .map(|item| {
+                    item.as_ref()
+                        .clone()
+                        .with_name(self.name)
+                        .with_nullable(true)
+                })
+                .ok_or_else(|| raise(internal("an argument is not an array")))?,
             _ => Field::new(
                 self.name,
                 overload.return_type(&overload.converted_types(&types), args.scalar_arguments)?,

@@ -137,6 +137,12 @@ pub enum StatementKind {
     Commit,
     /// `ROLLBACK`, `ABORT`
     Rollback,
+    /// `SAVEPOINT`
+    Savepoint(Ident),
+    /// `RELEASE [SAVEPOINT]`
+    ReleaseSavepoint(Ident),
+    /// `ROLLBACK TO [SAVEPOINT]`
+    RollbackTo(Ident),
     /// `PREPARE`
     Prepare(Prepare),
     /// `EXECUTE`
@@ -149,6 +155,8 @@ pub enum StatementKind {
     Fetch(Fetch),
     /// `CLOSE`; `None` is ALL
     Close(Option<Ident>),
+    /// `UNLISTEN`: of channels, to which nobody can listen
+    Unlisten,
     /// `DISCARD`
     Discard(DiscardTarget),
 
@@ -359,6 +367,11 @@ const RESERVED: &[&str] = &[
     "window",
     "with",
 ];
+
+/// The words that are no bare identifiers, in their order.
+pub(crate) const fn reserved_words() -> &'static [&'static str] {
+    RESERVED
+}
 
 /// The identifier as SQL: bare where PostgreSQL would read the same name back, else in double quotes.
 #[must_use]

@@ -716,7 +716,11 @@ fn supported_call<'e>(expr: &'e Expr, input: &LogicalPlan) -> Option<Call<'e>> {
 const fn has_plain_order(sql_type: &SqlType) -> bool {
     !matches!(
         sql_type,
-        SqlType::Interval | SqlType::Jsonb | SqlType::Array(_)
+        SqlType::Interval
+            | SqlType::Jsonb
+            | SqlType::Array(_)
+            | SqlType::Int2Vector
+            | SqlType::OidVector
     )
 }
 

@@ -138,9 +138,11 @@ fn kind(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
         "SET" => session::set(c),
         "RESET" => session::reset(c),
         "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" => session::transaction(c),
+        "SAVEPOINT" | "RELEASE" => session::savepoint(c),
         "PREPARE" | "EXECUTE" | "DEALLOCATE" => session::prepared(c),
         "DECLARE" | "FETCH" | "CLOSE" => session::cursor(c),
         "DISCARD" => session::discard(c),
+        "UNLISTEN" => session::unlisten(c),
         "CREATE" => create::create(c),
         "ALTER" => alter::alter(c),
         "DROP" => alter::drop(c),
@@ -149,10 +151,9 @@ fn kind(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
         "TRUNCATE" => Err(Error::unsupported("TRUNCATE is not supported")
             .with_hint("Use \"DELETE FROM\" without a WHERE clause.")
             .at(position)),
-        "SAVEPOINT" | "RELEASE" | "GRANT" | "REVOKE" | "REASSIGN" | "ANALYZE" | "ANALYSE"
-        | "VACUUM" | "LOCK" | "LISTEN" | "UNLISTEN" | "NOTIFY" | "CALL" | "DO" | "MERGE"
-        | "REINDEX" | "CHECKPOINT" | "CLUSTER" | "REFRESH" | "MOVE" | "LOAD" | "SECURITY"
-        | "IMPORT" | "INSPECT" => {
+        "GRANT" | "REVOKE" | "REASSIGN" | "ANALYZE" | "ANALYSE" | "VACUUM" | "LOCK" | "LISTEN"
+        | "NOTIFY" | "CALL" | "DO" | "MERGE" | "REINDEX" | "CHECKPOINT" | "CLUSTER" | "REFRESH"
+        | "MOVE" | "LOAD" | "SECURITY" | "IMPORT" | "INSPECT" => {
             Err(Error::unsupported(format!("{word} is not supported")).at(position))
         }
         _ => Err(c.error("a statement")),

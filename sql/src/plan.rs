@@ -2,7 +2,8 @@
 //!
 //! Owns binding of names, typing, output names, parameters, and the plans of row-changing statements. What is done, in order: names are resolved
 //! (`names`); the tree is rewritten to constructs whose meaning DataFusion shares (`rewrite`); DataFusion's `SqlToRel` makes a plan, asking
-//! us for relations, functions, types and operators (`provider`, `exprs`); types are coerced; safe rules optimise (`optimize`).
+//! us for relations, functions, types and operators (`provider`, `exprs`); lateral calls are moved to where they can run (`lateral`); types are coerced;
+//! safe rules optimise (`optimize`).
 //! Must not know where plans run. Called by the coordinator for statements, and by [`crate::lower`]'s callers before lowering.
 //!
 //! Invariants. Planning is deterministic: the clock and the session come with [`PlanContext`]. Scans name collections by id
@@ -12,11 +13,14 @@ pub(crate) mod errors;
 pub(crate) mod names;
 pub(crate) mod optimize;
 
+mod assignments;
 mod catalog_functions;
 mod exprs;
+mod lateral;
 mod lookup;
 mod provider;
 mod rewrite;
+mod subqueries;
 mod writes;
 
 use std::collections::BTreeMap;
@@ -36,6 +40,8 @@ use flowstone_proto::plan::QueryPlan;
 use flowstone_types::{Epoch, ObjectId, SqlType};
 use sqlparser::ast::{Query, Statement, Value, Visit, Visitor};
 
+pub use assignments::assignments;
+pub use catalog_functions::MATERIALIZE_VERSION;
 pub use lookup::{LookupPlan, recognise_lookup};
 pub use writes::{
     PlannedCopy, PlannedWrite, WriteKind, plan_copy_from, plan_delete, plan_insert, plan_update,
@@ -64,6 +70,12 @@ pub struct PlanContext<'a> {
     pub transaction_epoch: Option<Epoch>,
     /// What `current_setting` answers; also asked for `pg_backend_pid` and `pg_postmaster_start_ms`.
     pub variables: &'a dyn Fn(&str) -> Option<String>,
+    /// Every session variable with its value, for `current_setting` of a name that comes from a row.
+    pub settings: &'a dyn Fn() -> Vec<(String, String)>,
+    /// What the rows of an object take in memory, in bytes; `None` if that is not known.
+    pub bytes: &'a dyn Fn(ObjectId) -> Option<u64>,
+    /// Whether what the query assigns with `set_config` is carried out; see [`assignments`].
+    pub assigns: bool,
     /// Whether the query is to be maintained: functions of the clock, of chance and of the session are refused.
     pub maintained: bool,
     /// The whole query string, to which the positions in the tree refer; empty if they refer to nothing.
@@ -137,7 +149,7 @@ impl PlannedQuery {
         }
         let mut values = Vec::new();
         for array in self.check_parameters(parameters)? {
-            let value = ScalarValue::try_from_array(array, 0)
+            let value = flowstone_functions::scalar_at(array, 0)
                 .map_err(|error| errors::from_datafusion(&error, ""))?;
             values.push(ScalarAndMetadata::new(value, None));
         }
@@ -461,6 +473,7 @@ fn bind_tree<'a>(
     let mut context = PlannerContext::new().with_prepare_param_data_types(fields);
     SqlToRel::new_with_options(&provider, options)
         .sql_statement_to_plan_with_context(Statement::Query(Box::new(query)), &mut context)
+        .and_then(lateral::inline_calls)
         .map_err(|error| errors::from_datafusion(&error, ctx.text))
 }
 

@@ -7,12 +7,16 @@
 //! Invariants. Ids and OIDs of relations never change and are below [`crate::catalog::FIRST_USER_OID`]; the id of a relation is its OID.
 //! Rows have exactly the declared columns. Rows come in a fixed order. Secrets are never in them.
 
+mod information_absent;
 mod information_rows;
 mod information_schema;
+pub(crate) mod keys;
 mod mz;
 mod mz_rows;
 mod overview;
+mod pg_absent;
 mod pg_catalog;
+mod pg_operators;
 mod pg_rows;
 mod rows;
 mod runtime;
@@ -28,8 +32,10 @@ use arrow_schema::SchemaRef;
 use flowstone_types::sql_type::RegKind;
 use flowstone_types::{ObjectId, SqlType};
 
-use crate::catalog::{Catalog, Database, Item, Schema};
+use crate::catalog::{Catalog, Database, Item, ItemKind, Schema};
 use crate::error::{Error, ErrorKind};
+use keys::Key;
+pub(crate) use pg_rows::{ARRANGEMENT, TYPES};
 pub use overview::{Ingestion, ObjectKind, ObjectState, Status, overview};
 pub use rows::Rows;
 pub use runtime::{RuntimeState, SessionState, StatusState, SubscriptionState};
@@ -90,6 +96,8 @@ enum Kind {
     UInt4,
     UInt8,
     Float4,
+    Float8,
+    Numeric,
     Text,
     Name,
     QuotedChar,
@@ -105,6 +113,9 @@ enum Kind {
     TextArray,
     Int2Array,
     OidArray,
+    Float4Array,
+    Int2Vector,
+    OidVector,
 }
 
 impl Kind {
@@ -118,6 +129,8 @@ impl Kind {
             Self::UInt4 => SqlType::UInt4,
             Self::UInt8 => SqlType::UInt8,
             Self::Float4 => SqlType::Float4,
+            Self::Float8 => SqlType::Float8,
+            Self::Numeric => SqlType::Numeric(None),
             Self::Text => SqlType::Text,
             Self::Name => SqlType::Name,
             Self::QuotedChar => SqlType::QuotedChar,
@@ -133,6 +146,9 @@ impl Kind {
             Self::TextArray => array(SqlType::Text),
             Self::Int2Array => array(SqlType::Int2),
             Self::OidArray => array(SqlType::Oid),
+            Self::Float4Array => array(SqlType::Float4),
+            Self::Int2Vector => SqlType::Int2Vector,
+            Self::OidVector => SqlType::OidVector,
         }
     }
 }
@@ -236,6 +252,22 @@ impl<'a> SystemContext<'a> {
         })
     }
 
+    /// The primary keys of tables in [`SystemContext::items`].
+    fn keys(&self) -> impl Iterator<Item = Key<'a>> + use<'a> {
+        let database = self.database().map(|database| database.id);
+        keys::keys(self.catalog).filter(move |key| key.schema.database == database)
+    }
+
+    /// Whether a relation has an index, that of its key included.
+    fn has_index(&self, item: &Item) -> bool {
+        keys::key_of(self.catalog, item).is_some()
+            || self
+                .catalog
+                .items
+                .values()
+                .any(|other| matches!(other.kind, ItemKind::Index { on, .. } if on == item.id))
+    }
+
     /// The OID of a system schema.
     fn system_schema(&self, name: &str) -> Option<&'a Schema> {
         self.catalog
@@ -261,7 +293,9 @@ static BY_ID: LazyLock<BTreeMap<ObjectId, &'static Relation>> = LazyLock::new(||
 pub fn relations() -> impl Iterator<Item = &'static Relation> {
     [
         pg_catalog::RELATIONS,
+        pg_absent::RELATIONS,
         information_schema::RELATIONS,
+        information_absent::RELATIONS,
         mz::catalog::RELATIONS,
         mz::internal::RELATIONS,
     ]

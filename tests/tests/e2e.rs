@@ -19,6 +19,9 @@ mod demo;
 #[path = "e2e/differential.rs"]
 mod differential;
 #[cfg(test)]
+#[path = "e2e/drivers.rs"]
+mod drivers;
+#[cfg(test)]
 #[path = "e2e/flight.rs"]
 mod flight;
 #[cfg(test)]

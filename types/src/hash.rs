@@ -134,14 +134,13 @@ fn each_value(
         DataType::Binary => bytes!(array.as_binary::<i32>()),
         DataType::LargeBinary => bytes!(array.as_binary::<i64>()),
         DataType::FixedSizeBinary(_) => bytes!(array.as_fixed_size_binary()),
-        DataType::List(_) => {
-            let lists = array.as_list::<i32>();
-            for row in 0..lists.len() {
-                if lists.is_null(row) {
+        DataType::List(_) | DataType::LargeList(_) => {
+            for row in 0..array.len() {
+                if array.is_null(row) {
                     visit(row, None);
                     continue;
                 }
-                let items = lists.value(row);
+                let items = items_of(array, row);
                 let mut encoded = Vec::new();
                 each_value(&items, &mut |_, value| encode_value(value, &mut encoded))?;
                 visit(row, Some(&encoded));
@@ -305,11 +304,8 @@ pub fn values_equal(
             left.as_fixed_size_binary().value(left_row)
                 == right.as_fixed_size_binary().value(right_row)
         }
-        DataType::List(_) => {
-            let (left, right) = (
-                left.as_list::<i32>().value(left_row),
-                right.as_list::<i32>().value(right_row),
-            );
+        DataType::List(_) | DataType::LargeList(_) => {
+            let (left, right) = (items_of(left, left_row), items_of(right, right_row));
             if left.len() != right.len() {
                 return Ok(false);
             }
@@ -322,6 +318,14 @@ pub fn values_equal(
         }
         other => return Err(TypeError::Unsupported(other.to_string())),
     })
+}
+
+/// The items of a list.
+fn items_of(array: &ArrayRef, row: usize) -> ArrayRef {
+    match array.data_type() {
+        DataType::LargeList(_) => array.as_list::<i64>().value(row),
+        _ => array.as_list::<i32>().value(row),
+    }
 }
 
 fn value_eq<T: ArrowPrimitiveType>(

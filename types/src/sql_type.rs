@@ -19,6 +19,7 @@
 //! | `uuid` | `FixedSizeBinary(16)` |
 //! | `oid`, `mz_timestamp` | `UInt32`, `UInt64` with metadata |
 //! | `T[]` | `List(item: T)` |
+//! | `int2vector`, `oidvector` | `LargeList(item: int2)`, `LargeList(item: oid)` |
 
 use std::collections::HashMap;
 use std::fmt;
@@ -92,6 +93,10 @@ pub enum SqlType {
     QuotedChar,
     /// An array of the element type, any number of dimensions up to one (nested arrays are arrays of arrays)
     Array(Box<SqlType>),
+    /// `int2vector`: an array in catalogs, whose subscripts count from 0
+    Int2Vector,
+    /// `oidvector`: likewise
+    OidVector,
 }
 
 /// Which catalog a [`SqlType::Reg`] points into.
@@ -137,6 +142,8 @@ impl SqlType {
             Self::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
             Self::Uuid => DataType::FixedSizeBinary(16),
             Self::Array(element) => DataType::List(Arc::new(element.to_field("item", true))),
+            Self::Int2Vector => DataType::LargeList(Arc::new(Self::Int2.to_field("item", true))),
+            Self::OidVector => DataType::LargeList(Arc::new(Self::Oid.to_field("item", true))),
         }
     }
 
@@ -154,6 +161,8 @@ impl SqlType {
     fn is_stored_as(&self, physical: &DataType) -> bool {
         match (self, physical) {
             (Self::Array(element), DataType::List(item)) => element.is_stored_as(item.data_type()),
+            (Self::Int2Vector, DataType::LargeList(item)) => *item.data_type() == DataType::Int16,
+            (Self::OidVector, DataType::LargeList(item)) => *item.data_type() == DataType::UInt32,
             _ => self.to_arrow() == *physical,
         }
     }
@@ -171,7 +180,7 @@ impl SqlType {
         {
             return Ok(tagged);
         }
-        if let DataType::List(item) | DataType::LargeList(item) = field.data_type() {
+        if let DataType::List(item) = field.data_type() {
             return Ok(Self::Array(Box::new(Self::from_field(item)?)));
         }
         Self::from_arrow(field.data_type())
@@ -209,6 +218,8 @@ impl SqlType {
             DataType::Timestamp(_, Some(_)) => Self::TimestampTz,
             DataType::Interval(_) | DataType::Duration(_) => Self::Interval,
             DataType::FixedSizeBinary(16) => Self::Uuid,
+            DataType::LargeList(item) if *item.data_type() == DataType::Int16 => Self::Int2Vector,
+            DataType::LargeList(item) if *item.data_type() == DataType::UInt32 => Self::OidVector,
             DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
                 Self::Array(Box::new(Self::from_field(item)?))
             }
@@ -251,7 +262,26 @@ impl SqlType {
             Self::MzTimestamp => 16_552,
             Self::QuotedChar => 18,
             Self::Array(element) => element.array_oid(),
+            Self::Int2Vector => 22,
+            Self::OidVector => 30,
         }
+    }
+
+    /// The type of the elements, if it is an array or a vector.
+    #[must_use]
+    pub fn element(&self) -> Option<Self> {
+        match self {
+            Self::Array(element) => Some((**element).clone()),
+            Self::Int2Vector => Some(Self::Int2),
+            Self::OidVector => Some(Self::Oid),
+            _ => None,
+        }
+    }
+
+    /// Whether it is an array in catalogs, whose subscripts count from 0.
+    #[must_use]
+    pub const fn is_vector(&self) -> bool {
+        matches!(self, Self::Int2Vector | Self::OidVector)
     }
 
     /// PostgreSQL's OID of the array of this type. An array of arrays has the OID of the innermost element's array, as in PostgreSQL.
@@ -288,6 +318,8 @@ impl SqlType {
             Self::MzTimestamp => 16_553,
             Self::QuotedChar => 1002,
             Self::Array(inner) => inner.array_oid(),
+            Self::Int2Vector => 1006,
+            Self::OidVector => 1013,
         }
     }
 
@@ -313,7 +345,9 @@ impl SqlType {
             | Self::Char(_)
             | Self::Bytea
             | Self::Jsonb
-            | Self::Array(_) => -1,
+            | Self::Array(_)
+            | Self::Int2Vector
+            | Self::OidVector => -1,
         }
     }
 
@@ -387,6 +421,8 @@ impl std::str::FromStr for SqlType {
             "regnamespace" => Self::Reg(RegKind::Namespace),
             "mz_timestamp" => Self::MzTimestamp,
             "\"char\"" => Self::QuotedChar,
+            "int2vector" => Self::Int2Vector,
+            "oidvector" => Self::OidVector,
             _ => return Err(unsupported()),
         })
     }
@@ -430,6 +466,8 @@ impl fmt::Display for SqlType {
             Self::MzTimestamp => "mz_timestamp",
             Self::QuotedChar => "\"char\"",
             Self::Array(element) => return write!(f, "{element}[]"),
+            Self::Int2Vector => "int2vector",
+            Self::OidVector => "oidvector",
         })
     }
 }

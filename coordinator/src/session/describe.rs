@@ -29,6 +29,7 @@ impl Session {
             Kind::Query(query) => {
                 let mut planner = self.planner(statement);
                 planner.transaction_epoch = Some(self.shared.read_epoch());
+                planner.assigns = true;
                 let tree = query.query.clone();
                 let planned = planner
                     .run(move |ctx| plan_query(ctx, &tree, &known))
@@ -112,9 +113,13 @@ impl Session {
             | Kind::Begin { .. }
             | Kind::Commit
             | Kind::Rollback
+            | Kind::Savepoint(_)
+            | Kind::ReleaseSavepoint(_)
+            | Kind::RollbackTo(_)
             | Kind::Prepare(_)
             | Kind::Deallocate(_)
             | Kind::Close(_)
+            | Kind::Unlisten
             | Kind::Discard(_)
             | Kind::Unsupported(_) => Ok(Description {
                 parameters: Vec::new(),

@@ -12,7 +12,7 @@ use flowstone_sql::Catalog;
 use flowstone_sql::ast::{AsOf, QueryStatement, Statement};
 use flowstone_sql::catalog::{ItemKind, SchemaId};
 use flowstone_sql::error::ErrorKind;
-use flowstone_sql::plan::{LookupPlan, PlannedQuery, plan_query, recognise_lookup};
+use flowstone_sql::plan::{LookupPlan, PlannedQuery, assignments, plan_query, recognise_lookup};
 use flowstone_types::{Epoch, ObjectId, SqlType};
 use sqlparser::ast::{Expr, ObjectNamePart, Query, Visit, Visitor};
 
@@ -77,7 +77,9 @@ impl Session {
             return self.look_up(&known, parameters).await;
         }
         let as_of = self.resolve_as_of(query.as_of.as_ref()).await?;
+        let assigned = assignments(&query.query)?;
         let mut planner = self.planner(statement);
+        planner.assigns = true;
         let epoch = self
             .transaction_epoch()
             .unwrap_or_else(|| self.shared.read_epoch());
@@ -98,6 +100,9 @@ impl Session {
             }
         });
         let (planned, lookup) = self.limits.run(planning).await?;
+        for assignment in &assigned {
+            self.set_variable(assignment)?;
+        }
         if let Some(lookup) = lookup {
             let known = self.remember_lookup(statement, types, catalog, planned, lookup);
             return self.look_up(&known, parameters).await;

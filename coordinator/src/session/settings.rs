@@ -85,6 +85,13 @@ impl Session {
 
     /// A notice where the session now points at something that does not exist.
     fn note_missing(&mut self, name: &str, values: &[String]) {
+        if self
+            .variables
+            .get("current_object_missing_warnings")
+            .is_some_and(|value| value == "off")
+        {
+            return;
+        }
         let catalog = self.shared.catalog();
         for value in values {
             match name {
@@ -240,6 +247,7 @@ impl Session {
         match std::mem::take(&mut self.transaction) {
             Transaction::Explicit(mode) => {
                 self.cursors.clear();
+                self.savepoints.clear();
                 let result = self.commit_mode(mode).await;
                 self.variables.end(result.is_ok());
                 result.map(|()| command("COMMIT"))
@@ -274,6 +282,7 @@ impl Session {
 
     fn end_block(&mut self) {
         self.cursors.clear();
+        self.savepoints.clear();
         self.variables.end(false);
     }
 

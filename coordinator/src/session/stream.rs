@@ -73,6 +73,7 @@ impl Drop for Request {
             tracing::debug!("a request could not be cancelled: the worker is not listening");
         }
         drop(self.shared.results.take(self.id));
+        self.shared.subscriptions.lock().remove(&self.id);
     }
 }
 

@@ -15,6 +15,7 @@ use super::stream::{Request, SubscribeShape};
 use super::transaction::Class;
 use crate::error::Error;
 use crate::outcome::{Notice, Outcome, RowStream};
+use crate::shared::Subscription;
 
 impl Session {
     pub(super) async fn subscribe(
@@ -76,6 +77,16 @@ impl Session {
         self.limits.run(self.wait_visible(&planned.reads)).await?;
         let request = self.shared.next_request();
         let stream = Request::open(&self.shared, request, hold);
+        // The stream takes it out again when it ends.
+        let subscription = Subscription {
+            process_id: self.process_id,
+            created_at_ms: self.shared.clock.now_ms(),
+            reads: planned.reads.clone(),
+        };
+        self.shared
+            .subscriptions
+            .lock()
+            .insert(request, subscription);
         let command = Subscribe {
             request,
             plan: lowered.plan,

@@ -1,12 +1,13 @@
 //! The relations of the system catalog, made from the catalog and what the node reports, and sent along with the query that reads them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flowstone_proto::ipc::encode_batches;
 use flowstone_proto::message::SystemRelation;
 use flowstone_sql::catalog::ItemKind;
 use flowstone_sql::system::{
-    self, RuntimeState, SessionInfo, SessionState, SessionVariable, StatusState, SystemContext,
+    self, RuntimeState, SessionInfo, SessionState, SessionVariable, StatusState, SubscriptionState,
+    SystemContext,
 };
 use flowstone_types::ObjectId;
 
@@ -63,28 +64,38 @@ impl Session {
     }
 
     fn session_states(&self) -> Vec<SessionState> {
+        let subscribed: BTreeSet<i32> = self
+            .shared
+            .subscriptions
+            .lock()
+            .values()
+            .map(|subscription| subscription.process_id)
+            .collect();
         let entries = self.shared.sessions.entries().into_iter();
         let states = entries.map(|(process_id, entry)| {
             let own = process_id == self.process_id;
-            let mut id = [0; 16];
-            id[12..].copy_from_slice(&process_id.to_be_bytes());
             SessionState {
-                id,
+                id: session_id(process_id),
                 connection_id: u32::try_from(process_id).unwrap_or_default(),
                 user: entry.user,
                 database: if own {
                     self.variables.database()
                 } else {
-                    String::new()
+                    entry.activity.database
                 },
                 application_name: if own {
                     self.variables.get("application_name").unwrap_or_default()
                 } else {
-                    String::new()
+                    entry.activity.application_name
                 },
                 connected_at_ms: entry.opened_at_ms,
-                active: own,
-                in_transaction: own && self.transaction.in_block(),
+                query_started_at_ms: entry.activity.statement_began_ms,
+                active: own || entry.activity.active || subscribed.contains(&process_id),
+                in_transaction: if own {
+                    self.transaction.in_block()
+                } else {
+                    entry.activity.in_transaction
+                },
                 ..SessionState::default()
             }
         });
@@ -140,7 +151,27 @@ impl Shared {
                 .map(|id| (id, frontier))
                 .collect::<BTreeMap<_, _>>(),
             sessions,
-            subscriptions: Vec::new(),
+            subscriptions: self.subscription_states(),
         }
     }
+
+    fn subscription_states(&self) -> Vec<SubscriptionState> {
+        let subscriptions = self.subscriptions.lock();
+        let states = subscriptions
+            .iter()
+            .map(|(request, subscription)| SubscriptionState {
+                id: request.0.to_string(),
+                session: session_id(subscription.process_id),
+                created_at_ms: subscription.created_at_ms,
+                objects: subscription.reads.clone(),
+            });
+        states.collect()
+    }
+}
+
+/// The identity of a session: its number, as a UUID.
+fn session_id(process_id: i32) -> [u8; 16] {
+    let mut id = [0; 16];
+    id[12..].copy_from_slice(&process_id.to_be_bytes());
+    id
 }

@@ -127,6 +127,12 @@ const DEFINITIONS: &[Definition] = &[
         "The cluster that statements run in.",
     ),
     variable(
+        "current_object_missing_warnings",
+        "on",
+        Kind::Bool,
+        "Whether a session is told that its database or cluster does not exist.",
+    ),
+    variable(
         "database",
         DEFAULT_DATABASE,
         Kind::Text,
@@ -228,10 +234,22 @@ const DEFINITIONS: &[Definition] = &[
         "The longest identifier.",
     ),
     variable(
+        "max_index_keys",
+        "32",
+        Kind::ReadOnly,
+        "The number of columns of an index that clients reckon with.",
+    ),
+    variable(
         "max_query_result_size",
         "1GB",
         Kind::Text,
         "Without effect.",
+    ),
+    reported(
+        "mz_version",
+        flowstone_sql::plan::MATERIALIZE_VERSION,
+        Kind::ReadOnly,
+        "The version of Materialize that the server behaves like.",
     ),
     variable(
         "password_encryption",
@@ -598,12 +616,19 @@ fn check(definition: &Definition, values: &[String]) -> Result<String, SessionEr
                 .ok_or_else(|| invalid(Some(format!("Available values: {}.", choices.join(", ")))))
         }
         Kind::TimeZone => parse_time_zone(&value).ok_or_else(|| invalid(None)),
-        Kind::Encoding => match value.to_ascii_lowercase().replace('-', "").as_str() {
-            "utf8" | "unicode" => Ok("UTF8".to_owned()),
-            // What older clients ask for; everything they send in it is UTF-8 as well.
-            "sql_ascii" | "sqlascii" => Ok("UTF8".to_owned()),
-            _ => Err(invalid(Some("Available values: UTF8.".to_owned()))),
-        },
+        Kind::Encoding => {
+            // As PostgreSQL reads names of encodings: nothing but letters and digits counts, quotes included.
+            let name: String = value
+                .chars()
+                .filter(char::is_ascii_alphanumeric)
+                .collect::<String>()
+                .to_ascii_lowercase();
+            match name.as_str() {
+                // `SQL_ASCII` is what older clients ask for; everything they send in it is UTF-8 as well.
+                "utf8" | "unicode" | "sqlascii" => Ok("UTF8".to_owned()),
+                _ => Err(invalid(Some("Available values: UTF8.".to_owned()))),
+            }
+        }
     }
 }
 
@@ -696,6 +721,9 @@ mod tests {
             set(&mut variables, "jit", "maybe"),
             Err(SessionError::InvalidVariable { .. })
         ));
+        set(&mut variables, "client_encoding", "'utf-8'").unwrap();
+        assert_eq!(variables.get("client_encoding").unwrap(), "UTF8");
+        set(&mut variables, "client_encoding", "latin1").unwrap_err();
         set(&mut variables, "my.own", "1").unwrap();
         assert_eq!(variables.get("my.own").unwrap(), "1");
     }

@@ -157,7 +157,9 @@ const fn filler(sql_type: &SqlType) -> &'static str {
         | SqlType::Char(_)
         | SqlType::Name
         | SqlType::Bytea
-        | SqlType::QuotedChar => "",
+        | SqlType::QuotedChar
+        | SqlType::Int2Vector
+        | SqlType::OidVector => "",
         SqlType::Jsonb => "null",
         SqlType::Date => "2000-01-01",
         SqlType::Time => "00:00:00",

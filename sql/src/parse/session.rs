@@ -5,9 +5,9 @@ use sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
 use crate::ast::{
-    Declare, DiscardTarget, Execute, Fetch, IsolationLevel, ObjectType, Prepare, ResetVariable,
-    SetTransaction, SetValue, SetVariable, ShowFilter, ShowKind, ShowOf, ShowStatement,
-    ShowVariable, StatementKind, TransactionMode,
+    Declare, DiscardTarget, Execute, Fetch, Ident, IsolationLevel, ObjectType, Prepare,
+    ResetVariable, SetTransaction, SetValue, SetVariable, ShowFilter, ShowKind, ShowOf,
+    ShowStatement, ShowVariable, StatementKind, TransactionMode,
 };
 use crate::error::{Error, ErrorKind};
 
@@ -389,14 +389,14 @@ pub(super) fn transaction(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
             })
         }
         _ => {
-            let prepared = c.nth_is(0, "PREPARED");
+            if c.nth_is(0, "PREPARED") {
+                return Err(
+                    Error::unsupported(format!("{word} PREPARED is not supported")).at(position),
+                );
+            }
             let _ = c.take(&["TRANSACTION"]) || c.take(&["WORK"]);
-            if prepared || c.nth_is(0, "TO") {
-                return Err(Error::unsupported(format!(
-                    "{word} {} is not supported",
-                    if prepared { "PREPARED" } else { "TO SAVEPOINT" }
-                ))
-                .at(position));
+            if word == "ROLLBACK" && c.take(&["TO"]) {
+                return savepoint_name(c).map(StatementKind::RollbackTo);
             }
             if c.take(&["AND"]) {
                 let no = c.take(&["NO"]);
@@ -415,6 +415,21 @@ pub(super) fn transaction(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
             })
         }
     }
+}
+
+/// `[SAVEPOINT] name`
+fn savepoint_name(c: &mut Cursor<'_>) -> Result<Ident, Error> {
+    let _ = c.take(&["SAVEPOINT"]);
+    c.ident("a savepoint")
+}
+
+/// SAVEPOINT and RELEASE.
+pub(super) fn savepoint(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
+    if c.take(&["RELEASE"]) {
+        return savepoint_name(c).map(StatementKind::ReleaseSavepoint);
+    }
+    c.expect(&["SAVEPOINT"])?;
+    c.ident("a savepoint").map(StatementKind::Savepoint)
 }
 
 /// PREPARE, EXECUTE, DEALLOCATE.
@@ -566,6 +581,15 @@ fn fetch(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
         count,
         timeout,
     }))
+}
+
+/// `UNLISTEN`
+pub(super) fn unlisten(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
+    c.skip();
+    if !c.take_token(&Token::Mul) {
+        c.ident("a channel or *")?;
+    }
+    Ok(StatementKind::Unlisten)
 }
 
 /// `DISCARD`

@@ -239,7 +239,6 @@ fn what_we_know_and_do_not_do_fails_alone() {
         ("DROP CLUSTER c", "DROP CLUSTER is not supported"),
         ("GRANT SELECT ON t TO r", "GRANT is not supported"),
         ("TRUNCATE t", "TRUNCATE is not supported"),
-        ("SAVEPOINT s", "SAVEPOINT is not supported"),
         (
             "EXPLAIN ANALYZE SELECT 1",
             "EXPLAIN ANALYZE is not supported",
@@ -259,10 +258,6 @@ fn what_we_know_and_do_not_do_fails_alone() {
         (
             "COPY t FROM '/tmp/x'",
             "COPY from a file or an object store is not supported",
-        ),
-        (
-            "ROLLBACK TO SAVEPOINT s",
-            "ROLLBACK TO SAVEPOINT is not supported",
         ),
         (
             "CREATE TABLE t (a serial)",

@@ -252,7 +252,8 @@ fn custom(name: &sqlparser::ast::ObjectName, modifiers: &[String]) -> Result<Sql
         }
         "interval" => SqlType::Interval,
         "uuid" => SqlType::Uuid,
-        "oid" => SqlType::Oid,
+        // Transaction ids are numbers of the same kind; of operators there are none to print.
+        "oid" | "xid" | "regoper" | "regoperator" => SqlType::Oid,
         "regclass" => SqlType::Reg(RegKind::Class),
         "regtype" => SqlType::Reg(RegKind::Type),
         "regproc" => SqlType::Reg(RegKind::Proc),
@@ -268,8 +269,7 @@ fn custom(name: &sqlparser::ast::ObjectName, modifiers: &[String]) -> Result<Sql
         "timetz" | "money" | "hstore" | "citext" | "xml" | "cidr" | "inet" | "macaddr"
         | "int4range" | "int8range" | "numrange" | "daterange" | "tsrange" | "tstzrange"
         | "point" | "line" | "lseg" | "box" | "path" | "polygon" | "circle" | "bit" | "varbit"
-        | "tsvector" | "tsquery" | "xid" | "cid" | "tid" | "regrole" | "regconfig"
-        | "regoperator" | "regprocedure" => {
+        | "tsvector" | "tsquery" | "cid" | "tid" | "regrole" | "regconfig" | "regprocedure" => {
             return Err(Error::unsupported(format!(
                 "type \"{base}\" is not supported"
             )));

@@ -7,11 +7,18 @@ use flowstone_types::SqlType;
 use flowstone_types::sql_type::RegKind;
 use sqlparser::ast::{BinaryOperator, CaseWhen, Expr, FunctionArg, Value};
 
-use super::PlanContext;
 use super::names::{self, Relation};
-use super::rewrite::{argument_expr, binary, cast, constant, literal_text, marker, null};
+use super::rewrite::{argument_expr, binary, call, cast, constant, literal_text, marker, null};
+use super::{PlanContext, assignments};
 use crate::catalog::{Item, ItemKind};
 use crate::error::{Error, ErrorKind};
+use crate::system::keys::keys;
+
+/// The version of Materialize whose SQL and catalog these are, and ours: what `mz_version()` answers and clients are told. Tools parse it.
+pub const MATERIALIZE_VERSION: &str =
+    concat!("v0.164.0 (Flowstone ", env!("CARGO_PKG_VERSION"), ")");
+/// The same as a number.
+const MATERIALIZE_VERSION_NUM: u32 = 16_400;
 
 /// What `version()` answers: tools parse it.
 const SERVER_VERSION: &str = "PostgreSQL 15.0 (Flowstone)";
@@ -140,8 +147,10 @@ fn session(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Optio
         }
         ("current_user" | "session_user" | "user" | "current_role", []) => name(ctx.user),
         ("version", []) => text(SERVER_VERSION),
-        ("mz_version", []) => text(concat!("v", env!("CARGO_PKG_VERSION"), " (Flowstone)")),
-        ("mz_version_num", []) => integer(100, &SqlType::Int4),
+        ("mz_version", []) => text(MATERIALIZE_VERSION),
+        ("mz_version_num", []) => integer(MATERIALIZE_VERSION_NUM, &SqlType::Int4),
+        ("getdatabaseencoding", []) => name("UTF8"),
+        ("pg_client_encoding", []) => name("UTF8"),
         ("mz_environment_id", []) => text("flowstone-local-00000000-0000-0000-0000-000000000000-0"),
         ("mz_is_superuser", []) => boolean(
             ctx.catalog
@@ -153,8 +162,24 @@ fn session(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Optio
                 .unwrap_or_else(|| "1".to_owned()),
             &SqlType::Int4,
         ),
-        ("txid_current", []) => integer(1, &SqlType::Int8),
+        ("txid_current", []) => integer(names::transaction_id(ctx), &SqlType::Int8),
+        ("age", [value]) => {
+            let today = cast(
+                cast(timestamp(ctx.now_ms), &SqlType::Timestamp),
+                &SqlType::Date,
+            );
+            marker(
+                "age",
+                vec![
+                    value.clone(),
+                    integer(names::transaction_id(ctx), &SqlType::Int8),
+                    cast(today, &SqlType::Timestamp),
+                ],
+            )
+        }
         ("pg_is_in_recovery", []) => boolean(false),
+        // There are no such locks: none is held.
+        ("pg_advisory_unlock_all", []) => null(&SqlType::Text),
         ("pg_postmaster_start_time", []) => timestamp(
             ctx.variable("pg_postmaster_start_ms")
                 .and_then(|text| text.parse().ok())
@@ -162,9 +187,13 @@ fn session(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Optio
         ),
         ("inet_server_addr" | "inet_client_addr", []) => null(&SqlType::Text),
         ("inet_server_port" | "inet_client_port", []) => null(&SqlType::Int4),
+        ("set_config", [_, value, _]) => match literal_text(value) {
+            Some(value) if ctx.assigns => text(value),
+            _ => return Err(assignments::misplaced()),
+        },
         ("current_setting", [setting, rest @ ..]) => {
             let Some(setting) = literal_text(setting) else {
-                return Err(Error::unsupported("current_setting needs a constant name"));
+                return Ok(Some(settings_by_name(ctx, setting)));
             };
             let missing_ok =
                 matches!(rest, [Expr::Value(value)] if value.value == Value::Boolean(true));
@@ -185,6 +214,23 @@ fn session(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Optio
         refuse_if_maintained(ctx, function)?;
     }
     Ok(Some(value))
+}
+
+/// `current_setting` of a name that is not known before the rows are.
+fn settings_by_name(ctx: &PlanContext<'_>, name: &Expr) -> Expr {
+    let name = call("lower", vec![cast(name.clone(), &SqlType::Text)]);
+    let cases = (ctx.settings)()
+        .into_iter()
+        .map(|(setting, value)| CaseWhen {
+            condition: binary(
+                name.clone(),
+                BinaryOperator::Eq,
+                text(setting.to_lowercase()),
+            ),
+            result: text(value),
+        })
+        .collect();
+    searched_case(cases, &SqlType::Text)
 }
 
 /// The schemas of the search path that exist.
@@ -242,6 +288,9 @@ fn catalog(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Optio
             | "pg_conversion_is_visible"
             | "pg_ts_config_is_visible"
             | "pg_ts_dict_is_visible"
+            | "pg_ts_parser_is_visible"
+            | "pg_ts_template_is_visible"
+            | "pg_opfamily_is_visible"
             | "pg_statistics_obj_is_visible",
             [_],
         ) => boolean(true),
@@ -271,47 +320,146 @@ fn catalog(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Optio
         }
         ("pg_get_indexdef", [index]) => by_oid(index, index_definitions(ctx)),
         ("pg_get_indexdef", [index, column, _]) => index_columns(ctx, index, column),
+        ("pg_get_constraintdef", [constraint, ..]) => by_oid(
+            constraint,
+            keys(ctx.catalog).map(|key| (key.oid(), key.constraint_definition())),
+        ),
         (
-            "pg_get_constraintdef"
-            | "pg_get_ruledef"
+            "pg_get_ruledef"
             | "pg_get_triggerdef"
             | "pg_get_statisticsobjdef_columns"
             | "pg_get_partkeydef"
-            | "pg_get_functiondef",
-            [_, ..],
-        )
-        | (
-            "pg_get_function_result"
-            | "pg_get_function_arguments"
-            | "pg_get_function_identity_arguments"
-            | "pg_tablespace_location",
+            | "pg_get_functiondef"
+            | "pg_get_function_sqlbody"
+            | "pg_get_function_arg_default"
+            | "pg_get_partition_constraintdef",
             [_, ..],
         )
         | ("pg_get_serial_sequence", [_, _]) => null(&SqlType::Text),
+        ("pg_indexam_has_property", [method, property]) => method_property(method, property),
+        // All that is stored is in the data directory.
+        ("pg_tablespace_location", [_]) => text(""),
         ("pg_get_expr", [expression, _, ..]) => cast(expression.clone(), &SqlType::Text),
-        ("pg_encoding_to_char", [_]) => name("UTF8"),
         ("pg_relation_is_publishable", [_]) => boolean(false),
+        ("pg_stat_get_numscans", [_]) => integer(0, &SqlType::Int8),
         (
-            "pg_stat_get_numscans"
-            | "pg_relation_size"
-            | "pg_table_size"
-            | "pg_total_relation_size"
-            | "pg_database_size",
-            [_, ..],
-        ) => integer(0, &SqlType::Int8),
+            "pg_relation_size" | "pg_table_size" | "pg_total_relation_size" | "pg_indexes_size",
+            [relation, ..],
+        ) => relation_size(ctx, relation)?,
+        ("pg_database_size" | "pg_tablespace_size", [_]) => {
+            let total: u64 = items().map(|item| (ctx.bytes)(item.id).unwrap_or(0)).sum();
+            integer(total, &SqlType::Int8)
+        }
+        ("pg_relation_filenode" | "pg_my_temp_schema", [..]) => oid(0),
+        ("pg_is_other_temp_schema", [_]) => boolean(false),
         ("pg_cancel_backend" | "pg_terminate_backend", [_]) => {
             return Err(Error::unsupported(format!("{function} is not supported")));
         }
-        ("to_regclass", [relation]) => match literal_text(relation) {
-            Some(text) => match class_oid(ctx, &text) {
-                Ok(found) => integer(found, &SqlType::Reg(RegKind::Class)),
-                Err(_) => null(&SqlType::Reg(RegKind::Class)),
-            },
-            None => return Err(Error::unsupported("to_regclass needs a constant name")),
-        },
+        ("to_regclass", [text]) => reg_or_null(ctx, RegKind::Class, text)?,
+        ("to_regtype", [text]) => reg_or_null(ctx, RegKind::Type, text)?,
+        ("to_regproc", [text]) => reg_or_null(ctx, RegKind::Proc, text)?,
+        ("to_regnamespace", [text]) => reg_or_null(ctx, RegKind::Namespace, text)?,
         ("pg_typeof", [value]) => marker("typeof", vec![value.clone()]),
         _ => return Ok(None),
     }))
+}
+
+/// `to_reg…(text)`: NULL if nothing has the name.
+fn reg_or_null(ctx: &PlanContext<'_>, kind: RegKind, text: &Expr) -> Result<Expr, Error> {
+    if let Some(text) = literal_text(text) {
+        return Ok(reg_constant(ctx, kind, &text).unwrap_or_else(|_| null(&SqlType::Reg(kind))));
+    }
+    let known = match kind {
+        RegKind::Class => known_classes(ctx),
+        RegKind::Type => known_types(),
+        RegKind::Proc => known_functions(),
+        RegKind::Namespace => known_schemas(ctx),
+    };
+    let found = lookup("lookup_oid_or_null", text, &known);
+    Ok(cast(found, &SqlType::Reg(kind)))
+}
+
+/// The types by the names that their OIDs print as and those that they have in the catalog.
+fn known_types() -> Vec<(String, u32)> {
+    let mut known = Vec::new();
+    for (sql_type, name, _) in crate::system::TYPES {
+        let arrays = sql_type.array_oid();
+        known.push(((*name).to_owned(), sql_type.oid()));
+        known.push((sql_type.to_string(), sql_type.oid()));
+        known.push((format!("_{name}"), arrays));
+        known.push((format!("{name}[]"), arrays));
+        known.push((format!("{sql_type}[]"), arrays));
+    }
+    known
+}
+
+fn known_functions() -> Vec<(String, u32)> {
+    flowstone_functions::signatures()
+        .iter()
+        .map(|signature| (signature.name.clone(), signature.oid))
+        .collect()
+}
+
+fn known_schemas(ctx: &PlanContext<'_>) -> Vec<(String, u32)> {
+    ctx.catalog
+        .schemas
+        .values()
+        .map(|schema| (crate::ast::quote_ident(&schema.name), schema.oid))
+        .collect()
+}
+
+/// What indexes can do, by the names that PostgreSQL has for it.
+const INDEX_PROPERTIES: [(&str, bool); 5] = [
+    ("can_order", false),
+    ("can_unique", true),
+    ("can_multi_col", true),
+    ("can_exclude", false),
+    ("can_include", false),
+];
+
+fn method_property(method: &Expr, property: &Expr) -> Expr {
+    let is_arrangement = binary(
+        cast(method.clone(), &SqlType::Oid),
+        BinaryOperator::Eq,
+        oid(crate::system::ARRANGEMENT),
+    );
+    let cases = INDEX_PROPERTIES.map(|(name, can)| CaseWhen {
+        condition: binary(
+            is_arrangement.clone(),
+            BinaryOperator::And,
+            binary(
+                call("lower", vec![cast(property.clone(), &SqlType::Text)]),
+                BinaryOperator::Eq,
+                text(name),
+            ),
+        ),
+        result: boolean(can),
+    });
+    searched_case(cases.into(), &SqlType::Bool)
+}
+
+/// What the rows of a relation take in memory.
+fn relation_size(ctx: &PlanContext<'_>, relation: &Expr) -> Result<Expr, Error> {
+    let relation = match literal_text(relation) {
+        Some(text) => reg_constant(ctx, RegKind::Class, &text)?,
+        None => relation.clone(),
+    };
+    let relation = cast(relation, &SqlType::Oid);
+    let mut cases: Vec<CaseWhen> = ctx
+        .catalog
+        .items
+        .values()
+        .filter_map(|item| Some((item.oid, (ctx.bytes)(item.id)?)))
+        .map(|(number, bytes)| CaseWhen {
+            condition: binary(relation.clone(), BinaryOperator::Eq, oid(number)),
+            result: integer(bytes, &SqlType::Int8),
+        })
+        .collect();
+    cases.push(CaseWhen {
+        condition: Expr::IsNotNull(Box::new(relation)),
+        result: integer(0, &SqlType::Int8),
+    });
+    Ok(searched_case(cases, &SqlType::Int8))
 }
 
 /// Whether an unqualified name finds the item.
@@ -368,7 +516,8 @@ fn column_comments(ctx: &PlanContext<'_>, relation: &Expr, number: &Expr) -> Exp
 
 fn index_definitions<'a>(ctx: &PlanContext<'a>) -> impl Iterator<Item = (u32, String)> + use<'a> {
     let catalog = ctx.catalog;
-    catalog.items.values().filter_map(move |item| {
+    let of_keys = keys(catalog).map(|key| (key.oid(), key.index_definition()));
+    of_keys.chain(catalog.items.values().filter_map(move |item| {
         let ItemKind::Index { on, key } = &item.kind else {
             return None;
         };
@@ -377,7 +526,7 @@ fn index_definitions<'a>(ctx: &PlanContext<'a>) -> impl Iterator<Item = (u32, St
         let relation = qualified
             .iter()
             .skip(qualified.len().saturating_sub(2))
-            .map(String::as_str)
+            .map(|part| crate::ast::quote_ident(part))
             .collect::<Vec<_>>()
             .join(".");
         let key: Vec<&str> = key.iter().map(|key| key.expression.as_str()).collect();
@@ -385,11 +534,11 @@ fn index_definitions<'a>(ctx: &PlanContext<'a>) -> impl Iterator<Item = (u32, St
             item.oid,
             format!(
                 "CREATE INDEX {} ON {relation} USING arrangement ({})",
-                item.name,
+                crate::ast::quote_ident(&item.name),
                 key.join(", ")
             ),
         ))
-    })
+    }))
 }
 
 /// `pg_get_indexdef(index, column, pretty)`: column 0 is the whole definition.
@@ -419,6 +568,15 @@ fn index_columns(ctx: &PlanContext<'_>, index: &Expr, column: &Expr) -> Expr {
             }
         }
     }
+    for key in keys(ctx.catalog) {
+        for (position, column) in key.columns().enumerate() {
+            add(
+                key.oid(),
+                position + 1,
+                crate::ast::quote_ident(&column.name),
+            );
+        }
+    }
     searched_case(conditions, &SqlType::Text)
 }
 
@@ -441,10 +599,23 @@ fn parse_name(text: &str) -> Vec<String> {
 
 /// The OID of the relation that `text` names.
 fn class_oid(ctx: &PlanContext<'_>, text: &str) -> Result<u32, Error> {
-    Ok(match names::resolve(ctx, &parse_name(text))? {
-        Relation::Item(item) => item.oid,
-        Relation::System(relation) => relation.oid,
-    })
+    let parts = parse_name(text);
+    match names::resolve(ctx, &parts) {
+        Ok(Relation::Item(item)) => Ok(item.oid),
+        Ok(Relation::System(relation)) => Ok(relation.oid),
+        // The index of a key is no relation that can be read.
+        Err(error) => keys(ctx.catalog)
+            .find(|key| {
+                let visible = match parts.as_slice() {
+                    [_] => ctx.search_path.contains(&key.schema.name),
+                    [.., schema, _] => *schema == key.schema.name,
+                    [] => false,
+                };
+                visible && parts.last().is_some_and(|name| *name == key.name())
+            })
+            .map(|key| key.oid())
+            .ok_or(error),
+    }
 }
 
 /// The constant `'text'::regclass` and its kin.
@@ -492,30 +663,122 @@ pub(super) fn reg_constant(
             })?
         }
         RegKind::Proc => {
-            let function = parse_name(text).pop().unwrap_or_default();
-            if flowstone_functions::registry().scalar(&function).is_none() {
-                return Err(Error::new(
-                    ErrorKind::UndefinedFunction,
-                    format!("function \"{text}\" does not exist"),
-                ));
-            }
-            0
+            let parts = parse_name(text.split_once('(').map_or(text, |(name, _)| name));
+            let function = parts.last().cloned().unwrap_or_default();
+            flowstone_functions::signatures()
+                .iter()
+                .find(|signature| signature.name == function)
+                .map(|signature| signature.oid)
+                .ok_or_else(|| {
+                    Error::new(
+                        ErrorKind::UndefinedFunction,
+                        format!("function \"{text}\" does not exist"),
+                    )
+                })?
         }
     };
     Ok(integer(found, &sql_type))
 }
 
+/// The OID of the relation that a text names which is not known before the rows are.
+pub(super) fn class_lookup(ctx: &PlanContext<'_>, name: &Expr) -> Expr {
+    lookup("lookup_oid", name, &known_classes(ctx))
+}
+
+/// The OID of what is called `name`, found by `function` among those `known`.
+fn lookup(function: &str, name: &Expr, known: &[(String, u32)]) -> Expr {
+    let names = known
+        .iter()
+        .map(|(name, _)| Value::SingleQuotedString(name.clone()));
+    let oids = known
+        .iter()
+        .map(|(_, number)| Value::Number(number.to_string(), true));
+    let list = |items: Vec<Value>, element: SqlType| {
+        let array = Expr::Array(sqlparser::ast::Array {
+            elem: items.into_iter().map(Expr::value).collect(),
+            named: true,
+        });
+        cast(array, &SqlType::Array(Box::new(element)))
+    };
+    call(
+        function,
+        vec![
+            cast(name.clone(), &SqlType::Text),
+            list(names.collect(), SqlType::Text),
+            list(oids.collect(), SqlType::Oid),
+        ],
+    )
+}
+
+/// Every relation by its name with its schema's, and by its name alone if that finds it.
+fn known_classes(ctx: &PlanContext<'_>) -> Vec<(String, u32)> {
+    let catalog = ctx.catalog;
+    let mut known: Vec<(String, u32)> = Vec::new();
+    let mut add = |schema: &str, relation: &str, number: u32, visible: bool| {
+        let relation = crate::ast::quote_ident(relation);
+        known.push((
+            format!("{}.{relation}", crate::ast::quote_ident(schema)),
+            number,
+        ));
+        if visible {
+            known.push((relation, number));
+        }
+    };
+    for item in catalog.items.values().filter(|item| {
+        !matches!(
+            item.kind,
+            ItemKind::Secret | ItemKind::Connection(_) | ItemKind::Source(_)
+        )
+    }) {
+        if let Some(schema) = catalog.schemas.get(&item.schema) {
+            add(&schema.name, &item.name, item.oid, is_visible(ctx, item));
+        }
+    }
+    for key in keys(catalog) {
+        add(
+            &key.schema.name,
+            &key.name(),
+            key.oid(),
+            is_visible(ctx, key.table),
+        );
+    }
+    for relation in crate::system::relations() {
+        let visible = matches!(relation.schema, "pg_catalog" | "mz_catalog");
+        add(relation.schema, relation.name, relation.oid, visible);
+    }
+    known
+}
+
+/// What `reg`, an OID, prints as in a `reg…` type.
+pub(super) fn reg_name(ctx: &PlanContext<'_>, kind: RegKind, reg: Expr) -> Expr {
+    match kind {
+        RegKind::Class => class_name(ctx, reg),
+        RegKind::Type => call("format_type", vec![reg, null(&SqlType::Int4)]),
+        RegKind::Proc => call("regproc_name", vec![reg]),
+        RegKind::Namespace => {
+            let schemas = ctx.catalog.schemas.values();
+            let known = by_oid(
+                &reg,
+                schemas.map(|schema| (schema.oid, crate::ast::quote_ident(&schema.name))),
+            );
+            let number = cast(cast(reg, &SqlType::Oid), &SqlType::Text);
+            marker("unify:coalesce", vec![known, number])
+        }
+    }
+}
+
 /// The name of the relation with the OID `relation`, as `oid::regclass::text` has it: qualified unless visible.
-pub(super) fn class_name(ctx: &PlanContext<'_>, relation: Expr) -> Expr {
+fn class_name(ctx: &PlanContext<'_>, relation: Expr) -> Expr {
     let entries = ctx.catalog.items.values().map(|item| {
         let shown = if is_visible(ctx, item) {
-            item.name.clone()
+            crate::ast::quote_ident(&item.name)
         } else {
             let qualified = names::qualified_name(ctx.catalog, Relation::Item(item));
             qualified
                 .into_iter()
                 .rev()
                 .take(2)
+                .map(|part| crate::ast::quote_ident(&part))
                 .collect::<Vec<_>>()
                 .into_iter()
                 .rev()
@@ -526,7 +789,16 @@ pub(super) fn class_name(ctx: &PlanContext<'_>, relation: Expr) -> Expr {
     });
     let system =
         crate::system::relations().map(|relation| (relation.oid, relation.name.to_owned()));
-    let known = by_oid(&relation, entries.chain(system));
+    let indexes = keys(ctx.catalog).map(|key| {
+        let name = crate::ast::quote_ident(&key.name());
+        let shown = if is_visible(ctx, key.table) {
+            name
+        } else {
+            format!("{}.{name}", crate::ast::quote_ident(&key.schema.name))
+        };
+        (key.oid(), shown)
+    });
+    let known = by_oid(&relation, entries.chain(system).chain(indexes));
     let number = cast(cast(relation, &SqlType::Oid), &SqlType::Text);
     marker("unify:coalesce", vec![known, number])
 }

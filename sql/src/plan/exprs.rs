@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use arrow_schema::{DataType, Field};
 use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
@@ -352,13 +353,17 @@ impl PostgresTyping {
 
     fn marker(&self, key: &str, values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
         if let Some(name) = key.strip_prefix("cast:") {
-            return self.explicit_cast(only(values)?, &parse(name)?, schema);
+            return self.cast_or_lookup(values, &parse(name)?, schema);
         }
         if let Some(name) = key.strip_prefix("assign:") {
             return self.assignment_cast(only(values)?, &parse(name)?, schema);
         }
         if let Some(function) = key.strip_prefix("set:") {
             return set_returning(function, values, schema);
+        }
+        if let Some(field) = key.strip_prefix("field:") {
+            let name = Expr::Literal(ScalarValue::Utf8(Some(field.to_owned())), None);
+            return call("get_field", vec![only(values)?, name]);
         }
         if let Some(function) = key.strip_prefix("unify:") {
             return self.unified_call(function, values, schema);
@@ -399,10 +404,31 @@ impl PostgresTyping {
                 );
                 Ok(typed_literal(ScalarValue::Utf8(Some(name)), &SqlType::Text))
             }
+            "age" => self.age(values, schema),
+            "array" => told_array(only(values)?, schema),
             "unknown function" => Err(raise(unknown_function(values, schema)?)),
             _ => Err(DataFusionError::NotImplemented(
                 "dictionary literals are not supported".to_owned(),
             )),
+        }
+    }
+
+    /// `values`: what is cast and, for a cast that looks texts up in the catalog, what they are then.
+    fn cast_or_lookup(
+        &self,
+        mut values: Vec<Expr>,
+        to: &SqlType,
+        schema: &DFSchema,
+    ) -> Result<Expr> {
+        let lookup = if values.len() > 1 { values.pop() } else { None };
+        let value = only(values)?;
+        let may_be_name = match type_of(&value, schema)? {
+            Some(sql_type) => is_text(&sql_type),
+            None => matches!(value, Expr::Placeholder(_)),
+        };
+        match lookup {
+            Some(lookup) if may_be_name => self.explicit_cast(lookup, to, schema),
+            _ => self.explicit_cast(value, to, schema),
         }
     }
 
@@ -432,7 +458,7 @@ impl PostgresTyping {
     }
 
     fn unified_call(&self, function: &str, values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
-        let values = self.unify(function, values, schema)?;
+        let (values, common) = self.unify(function, values, schema)?;
         let scalar = flowstone_functions::registry()
             .scalar(function)
             .ok_or_else(|| {
@@ -441,13 +467,17 @@ impl PostgresTyping {
                     format!("function {function} does not exist"),
                 ))
             })?;
-        Ok(Expr::ScalarFunction(ScalarFunction::new_udf(
-            scalar, values,
-        )))
+        let call = Expr::ScalarFunction(ScalarFunction::new_udf(scalar, values));
+        told(call, &common)
     }
 
     /// Brings values to their common type.
-    fn unify(&self, construct: &str, values: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
+    fn unify(
+        &self,
+        construct: &str,
+        values: Vec<Expr>,
+        schema: &DFSchema,
+    ) -> Result<(Vec<Expr>, SqlType)> {
         let types = values
             .iter()
             .map(|value| type_of(value, schema))
@@ -462,7 +492,7 @@ impl PostgresTyping {
             ))
         })?;
         let common = common.unwrap_or(SqlType::Text);
-        values
+        let values = values
             .into_iter()
             .zip(types)
             .map(|(value, from)| match from {
@@ -470,7 +500,8 @@ impl PostgresTyping {
                 Some(from) if from.to_arrow() == common.to_arrow() => Ok(value),
                 Some(from) => cast_expr(value, &from, &common),
             })
-            .collect()
+            .collect::<Result<Vec<_>>>()?;
+        Ok((values, common))
     }
 
     fn in_list(&self, mut values: Vec<Expr>, negated: bool, schema: &DFSchema) -> Result<Expr> {
@@ -485,7 +516,7 @@ impl PostgresTyping {
                 }
             }
         }
-        values = self.unify("in", values, schema)?;
+        values = self.unify("in", values, schema)?.0;
         let subject = values.remove(0);
         // DataFusion's simplifier computes with lists as if they were sets of known values.
         let known = |value: &Expr| {
@@ -527,7 +558,7 @@ impl PostgresTyping {
                 results.push(value)
             }
         }
-        let mut results = self.unify("case", results, schema)?;
+        let (mut results, common) = self.unify("case", results, schema)?;
         // DataFusion makes ANDs and ORs of a CASE of booleans, and evaluates results that no condition asks for. `CASE true WHEN …` it leaves alone.
         let boolean = match results.first() {
             Some(result) => type_of(result, schema)? == Some(SqlType::Bool),
@@ -545,7 +576,24 @@ impl PostgresTyping {
             .zip(results)
             .map(|(condition, result)| (Box::new(condition), Box::new(result)))
             .collect();
-        Ok(Expr::Case(Case::new(subject, arms, otherwise)))
+        told(Expr::Case(Case::new(subject, arms, otherwise)), &common)
+    }
+
+    /// `age(x)`: of a transaction, or up to the midnight before now. `values`: x, the id of a transaction that began now, that midnight.
+    fn age(&self, mut values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
+        let (midnight, now) = (values.pop(), values.pop());
+        let (Some(midnight), Some(now)) = (midnight, now) else {
+            return Err(DataFusionError::Internal("age lacks operands".to_owned()));
+        };
+        let value = only(values)?;
+        match type_of(&value, schema)? {
+            Some(sql_type) if is_number(&sql_type) => call("age_of_transaction", vec![value, now]),
+            Some(_) => call("age", vec![midnight, value]),
+            None => call(
+                "age",
+                vec![midnight, self.adapt(value, &SqlType::TimestampTz)?],
+            ),
+        }
     }
 
     fn distinct_from(
@@ -573,7 +621,11 @@ impl PostgresTyping {
             .pop()
             .unwrap_or_else(|| Expr::Literal(ScalarValue::Null, None));
         let left = only(values)?;
-        let (left, array) = match (type_of(&left, schema)?, type_of(&array, schema)?) {
+        let of_array = type_of(&array, schema)?.map(|sql_type| match sql_type.element() {
+            Some(element) => SqlType::Array(Box::new(element)),
+            None => sql_type,
+        });
+        let (left, array) = match (type_of(&left, schema)?, of_array) {
             (Some(element), None) => {
                 let array = self.adapt(array, &SqlType::Array(Box::new(element)))?;
                 (left, array)
@@ -599,13 +651,7 @@ impl PostgresTyping {
                 )));
             }
         };
-        let function = flowstone_functions::registry()
-            .scalar("array_eq_any")
-            .ok_or_else(|| DataFusionError::Internal("no function array_eq_any".to_owned()))?;
-        Ok(Expr::ScalarFunction(ScalarFunction::new_udf(
-            function,
-            vec![array, left],
-        )))
+        call("array_eq_any", vec![array, left])
     }
 }
 
@@ -753,13 +799,7 @@ fn fit(text: Expr, to: &SqlType) -> Result<Expr> {
             complaint,
         )));
     }
-    let function = |name: &str, args: Vec<Expr>| {
-        let scalar = flowstone_functions::registry()
-            .scalar(name)
-            .ok_or_else(|| DataFusionError::Internal(format!("no function {name}")))?;
-        Ok::<Expr, DataFusionError>(Expr::ScalarFunction(ScalarFunction::new_udf(scalar, args)))
-    };
-    let letters = function("char_length", vec![function("rtrim", vec![text.clone()])?])?;
+    let letters = call("char_length", vec![call("rtrim", vec![text.clone()])?])?;
     let too_long = Expr::BinaryExpr(BinaryExpr::new(
         Box::new(letters),
         Operator::Gt,
@@ -768,7 +808,7 @@ fn fit(text: Expr, to: &SqlType) -> Result<Expr> {
             None,
         )),
     ));
-    let failure = function(
+    let failure = call(
         "raise_error",
         vec![
             Expr::Literal(ScalarValue::Utf8(Some("too long".to_owned())), None),
@@ -783,6 +823,62 @@ fn fit(text: Expr, to: &SqlType) -> Result<Expr> {
         vec![(Box::new(too_long), Box::new(failure))],
         Some(Box::new(fitting)),
     )))
+}
+
+/// Whether values of a type are only told from those of another one by what fields say beside their Arrow type.
+fn is_only_told(sql_type: &SqlType) -> bool {
+    match sql_type {
+        SqlType::Oid
+        | SqlType::Reg(_)
+        | SqlType::MzTimestamp
+        | SqlType::Name
+        | SqlType::QuotedChar => true,
+        SqlType::Array(element) => is_only_told(element),
+        _ => false,
+    }
+}
+
+/// An expression of type `sql_type`, of which DataFusion knows the Arrow type only.
+fn told(expr: Expr, sql_type: &SqlType) -> Result<Expr> {
+    if !is_only_told(sql_type) {
+        return Ok(expr);
+    }
+    let seen = SqlType::from_arrow(&untold(sql_type))
+        .map_err(|error| DataFusionError::External(Box::new(error)))?;
+    cast_expr(expr, &seen, sql_type)
+}
+
+/// The Arrow type without what fields say beside it.
+fn untold(sql_type: &SqlType) -> DataType {
+    match sql_type {
+        SqlType::Array(element) => {
+            DataType::List(Arc::new(Field::new("item", untold(element), true)))
+        }
+        other => other.to_arrow(),
+    }
+}
+
+/// `array_agg(x)`, which DataFusion takes for an array of x's Arrow type.
+fn told_array(array: Expr, schema: &DFSchema) -> Result<Expr> {
+    let item = match &array {
+        Expr::AggregateFunction(function) => match function.params.args.as_slice() {
+            [item, ..] => type_of(item, schema)?,
+            [] => None,
+        },
+        _ => None,
+    };
+    match item {
+        Some(item) => told(array, &SqlType::Array(Box::new(item))),
+        None => Ok(array),
+    }
+}
+
+/// The call of a scalar function that exists.
+fn call(name: &str, args: Vec<Expr>) -> Result<Expr> {
+    let scalar = flowstone_functions::registry()
+        .scalar(name)
+        .ok_or_else(|| DataFusionError::Internal(format!("no function {name}")))?;
+    Ok(Expr::ScalarFunction(ScalarFunction::new_udf(scalar, args)))
 }
 
 fn numeric_literal(digits: &str) -> Result<Expr> {
@@ -879,7 +975,11 @@ impl ExprPlanner for PostgresTyping {
         exprs: Vec<Expr>,
         schema: &DFSchema,
     ) -> Result<PlannerResult<Vec<Expr>>> {
-        self.unify("array", exprs, schema)
-            .map(PlannerResult::Original)
+        let (items, common) = self.unify("array", exprs, schema)?;
+        if !is_only_told(&common) {
+            return Ok(PlannerResult::Original(items));
+        }
+        let array = call("make_array", items)?;
+        told(array, &SqlType::Array(Box::new(common))).map(PlannerResult::Planned)
     }
 }

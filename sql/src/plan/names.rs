@@ -27,6 +27,10 @@ pub(crate) const INTERNAL: char = '\u{1}';
 /// Schemas that are searched before the search path.
 const IMPLICIT_SCHEMAS: [&str; 2] = ["pg_catalog", "mz_catalog"];
 
+/// Functions of PostgreSQL that yield what a relation of the same name holds.
+const RELATION_FUNCTIONS: [&str; 2] =
+    ["pg_available_extension_versions", "pg_available_extensions"];
+
 /// What a name stands for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Relation<'a> {
@@ -252,9 +256,22 @@ enum Mode {
     Qualify,
 }
 
+/// Columns that every relation has and no `*` shows.
+const SYSTEM_COLUMNS: [&str; 5] = ["tableoid", "xmin", "xmax", "cmin", "cmax"];
+
+/// The id of a transaction that begins now. Transactions have no ids here; what is numbered is the changes of the catalog, from the first id that
+/// PostgreSQL gives: tools that ask what has changed since some id hear of everything as soon as anything has.
+pub(super) fn transaction_id(ctx: &PlanContext<'_>) -> u32 {
+    u32::try_from(ctx.catalog.version)
+        .unwrap_or(u32::MAX)
+        .saturating_add(3)
+}
+
 struct Resolver<'c, 'a, 'f> {
     ctx: &'c PlanContext<'a>,
     mode: Mode,
+    /// What the names of tables stand for, one entry per enclosing SELECT; `None` for what is no relation of the catalog.
+    tables: Vec<Vec<(String, Option<Relation<'a>>)>>,
     found: &'f mut Found<'a>,
     /// Names of common table expressions in scope, one entry per enclosing query.
     scopes: Vec<Vec<String>>,
@@ -270,6 +287,7 @@ fn run<'a>(
     let mut resolver = Resolver {
         ctx,
         mode,
+        tables: Vec::new(),
         found,
         scopes,
     };
@@ -357,8 +375,133 @@ impl<'a> Resolver<'_, 'a, '_> {
     }
 }
 
+impl<'a> Resolver<'_, 'a, '_> {
+    /// The tables of a FROM by the names that expressions have for them.
+    fn named_tables(&self, from: &[TableWithJoins]) -> Vec<(String, Option<Relation<'a>>)> {
+        let mut tables = Vec::new();
+        for table in from {
+            for factor in std::iter::once(&table.relation)
+                .chain(table.joins.iter().map(|join| &join.relation))
+            {
+                match factor {
+                    TableFactor::Table {
+                        name,
+                        alias,
+                        args: None,
+                        ..
+                    } => {
+                        let parts = fold_name(name);
+                        let is_cte = matches!(parts.as_slice(), [only] if self.scopes.iter().flatten().any(|cte| cte == only));
+                        let relation = if is_cte {
+                            None
+                        } else {
+                            resolve(self.ctx, &parts).ok()
+                        };
+                        let known_as = alias.as_ref().map_or_else(
+                            || parts.last().cloned().unwrap_or_default(),
+                            |alias| fold(&alias.name),
+                        );
+                        tables.push((known_as, relation));
+                    }
+                    TableFactor::NestedJoin {
+                        table_with_joins,
+                        alias: None,
+                    } => tables.extend(self.named_tables(std::slice::from_ref(table_with_joins))),
+                    TableFactor::Table { alias, .. }
+                    | TableFactor::Derived { alias, .. }
+                    | TableFactor::Function { alias, .. }
+                    | TableFactor::UNNEST { alias, .. } => {
+                        let known_as = alias.as_ref().map(|alias| fold(&alias.name));
+                        tables.push((known_as.unwrap_or_default(), None));
+                    }
+                    _ => tables.push((String::new(), None)),
+                }
+            }
+        }
+        tables
+    }
+
+    /// The value of a column that every relation has, if `expr` is one.
+    fn system_column(&self, expr: &Expr) -> Option<Expr> {
+        let (table, column) = match expr {
+            Expr::Identifier(column) => (None, fold(column)),
+            Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+                [.., table, column] => (Some(fold(table)), fold(column)),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        if !SYSTEM_COLUMNS.contains(&column.as_str()) {
+            return None;
+        }
+        let relation = match &table {
+            Some(table) => self
+                .tables
+                .iter()
+                .rev()
+                .flatten()
+                .find(|(known_as, _)| known_as == table)
+                .and_then(|(_, relation)| *relation)?,
+            None => match self.tables.last()?.as_slice() {
+                [(_, Some(relation))] => *relation,
+                _ => return None,
+            },
+        };
+        let (oid, has_its_own) = match relation {
+            Relation::Item(item) => (
+                item.oid,
+                item.columns()
+                    .unwrap_or_default()
+                    .iter()
+                    .any(|known| known.name == column),
+            ),
+            Relation::System(relation) => (
+                relation.oid,
+                relation.columns.iter().any(|known| known.name == column),
+            ),
+        };
+        if has_its_own {
+            return None;
+        }
+        let value = match column.as_str() {
+            "tableoid" => oid,
+            "xmin" => transaction_id(self.ctx),
+            _ => 0,
+        };
+        Some(super::rewrite::constant(
+            value.to_string(),
+            &flowstone_types::SqlType::Oid,
+        ))
+    }
+}
+
 impl VisitorMut for Resolver<'_, '_, '_> {
     type Break = Error;
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        let tables = self.named_tables(&select.from);
+        self.tables.push(tables);
+        if self.mode == Mode::Plan {
+            for item in &mut select.projection {
+                if let SelectItem::UnnamedExpr(expr) = item
+                    && self.system_column(expr).is_some()
+                {
+                    let name = super::rewrite::column_name(expr);
+                    let expr = std::mem::replace(expr, Expr::value(Value::Null));
+                    *item = SelectItem::ExprWithAlias {
+                        expr,
+                        alias: quoted(&name),
+                    };
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, _select: &mut Select) -> ControlFlow<Error> {
+        self.tables.pop();
+        ControlFlow::Continue(())
+    }
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
         to_flow(self.enter(query))
@@ -370,6 +513,16 @@ impl VisitorMut for Resolver<'_, '_, '_> {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        if let TableFactor::Table {
+            name,
+            args: args @ Some(_),
+            ..
+        } = factor
+            && args.as_ref().is_some_and(|list| list.args.is_empty())
+            && matches!(fold_name(name).as_slice(), [.., function] if RELATION_FUNCTIONS.contains(&function.as_str()))
+        {
+            *args = None;
+        }
         match factor {
             TableFactor::Table {
                 name,
@@ -382,6 +535,11 @@ impl VisitorMut for Resolver<'_, '_, '_> {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        if self.mode == Mode::Plan
+            && let Some(value) = self.system_column(expr)
+        {
+            *expr = value;
+        }
         // `schema.table.column`: the table is known by its last name once its own name is internal.
         if self.mode == Mode::Plan
             && let Expr::CompoundIdentifier(parts) = expr

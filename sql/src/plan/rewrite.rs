@@ -8,6 +8,7 @@
 use std::ops::ControlFlow;
 
 use flowstone_types::SqlType;
+use flowstone_types::sql_type::RegKind;
 use sqlparser::ast::{
     AccessExpr, BinaryOperator, CaseWhen, DateTimeField, DictionaryField, Distinct, Expr, Fetch,
     Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList,
@@ -19,6 +20,7 @@ use sqlparser::ast::{
 };
 
 use super::names::{self, INTERNAL, fold, quoted, table_alias};
+use super::subqueries::{CountExists, array_subquery, scalar_subquery};
 use super::{PlanContext, catalog_functions};
 use crate::error::{Error, ErrorKind};
 
@@ -28,7 +30,8 @@ pub(super) const EXCEPT_ALL: &str = "\u{1}except all";
 pub(super) const INTERSECT_ALL: &str = "\u{1}intersect all";
 
 /// Functions that yield a set of rows and are planned as `unnest` of the scalar function of that name, which yields an array.
-const SET_RETURNING: [&str; 12] = [
+const SET_RETURNING: [&str; 13] = [
+    "_pg_expandarray",
     "generate_series",
     "generate_subscripts",
     "jsonb_array_elements",
@@ -426,38 +429,93 @@ fn prepare_factor(factor: &mut TableFactor, number: usize) -> Result<(), Error> 
             let arguments = std::mem::take(args);
             *factor = table_function(name, arguments, alias.take(), *with_ordinality)?;
         }
-        TableFactor::UNNEST { alias, .. } => name_single_column(alias, "unnest"),
+        TableFactor::UNNEST {
+            alias,
+            array_exprs,
+            with_ordinality,
+            ..
+        } => {
+            let arrays = std::mem::take(array_exprs);
+            let ordinality = if *with_ordinality {
+                Some(ordinals(&arrays)?)
+            } else {
+                None
+            };
+            *factor = unnest(arrays, ordinality, "unnest", alias.take());
+        }
         _ => {}
     }
     Ok(())
 }
 
-/// `FROM f(x) AS t` names the one column `t` too.
-fn name_single_column(alias: &mut Option<sqlparser::ast::TableAlias>, function: &str) {
-    let alias = alias.get_or_insert_with(|| table_alias(function));
-    if alias.columns.is_empty() {
-        let name = quoted(&fold(&alias.name));
+/// `FROM f(x) AS t` names the one column `t` too; further columns of `unnest` are called that.
+fn name_columns(
+    alias: Option<sqlparser::ast::TableAlias>,
+    function: &str,
+    count: usize,
+    with_ordinality: bool,
+) -> sqlparser::ast::TableAlias {
+    let mut alias = alias.unwrap_or_else(|| table_alias(function));
+    let single = fold(&alias.name);
+    for number in alias.columns.len()..count + usize::from(with_ordinality) {
+        let name = match count {
+            _ if number >= count => "ordinality",
+            1 => single.as_str(),
+            _ => function,
+        };
         alias.columns.push(sqlparser::ast::TableAliasColumnDef {
-            name,
+            name: quoted(name),
             data_type: None,
         });
+    }
+    alias
+}
+
+/// `unnest` of arrays, side by side, their numbers with them if they are given.
+fn unnest(
+    mut arrays: Vec<Expr>,
+    ordinals: Option<Expr>,
+    function: &str,
+    alias: Option<sqlparser::ast::TableAlias>,
+) -> TableFactor {
+    let alias = name_columns(alias, function, arrays.len(), ordinals.is_some());
+    arrays.extend(ordinals);
+    TableFactor::UNNEST {
+        alias: Some(alias),
+        array_exprs: arrays,
+        with_offset: false,
+        with_offset_alias: None,
+        with_ordinality: false,
+    }
+}
+
+/// The numbers of an array's items, from 1 on.
+fn ordinals(arrays: &[Expr]) -> Result<Expr, Error> {
+    match arrays {
+        [array] => Ok(call("array_ordinals", vec![array.clone()])),
+        _ => Err(Error::unsupported(
+            "WITH ORDINALITY of several arrays is not supported",
+        )),
     }
 }
 
 fn table_function(
     name: &ObjectName,
     arguments: Vec<FunctionArg>,
-    mut alias: Option<sqlparser::ast::TableAlias>,
+    alias: Option<sqlparser::ast::TableAlias>,
     with_ordinality: bool,
 ) -> Result<TableFactor, Error> {
     let function = names::fold_name(name).pop().unwrap_or_default();
-    if with_ordinality {
-        return Err(Error::unsupported("WITH ORDINALITY is not supported"));
-    }
     if !SET_RETURNING.contains(&function.as_str()) {
-        return Err(Error::unsupported(format!(
-            "function {function} cannot be used in FROM"
-        )));
+        if with_ordinality {
+            return Err(Error::unsupported(format!(
+                "WITH ORDINALITY of {function} is not supported"
+            )));
+        }
+        if function == "pg_get_keywords" && arguments.is_empty() {
+            return Ok(keywords(alias));
+        }
+        return Ok(single_row(name, &function, arguments, alias));
     }
     let mut values = Vec::new();
     for argument in arguments {
@@ -470,8 +528,7 @@ fn table_function(
             }
         }
     }
-    name_single_column(&mut alias, &function);
-    let array_exprs = if function == "unnest" {
+    let arrays = if function == "unnest" {
         values
     } else {
         vec![marker(
@@ -479,13 +536,97 @@ fn table_function(
             values,
         )]
     };
-    Ok(TableFactor::UNNEST {
-        alias,
-        array_exprs,
+    let ordinality = if with_ordinality {
+        Some(ordinals(&arrays)?)
+    } else {
+        None
+    };
+    Ok(unnest(arrays, ordinality, &function, alias))
+}
+
+/// `FROM f(x)` of a function that yields one value is that value as a row.
+fn single_row(
+    name: &ObjectName,
+    function: &str,
+    arguments: Vec<FunctionArg>,
+    alias: Option<sqlparser::ast::TableAlias>,
+) -> TableFactor {
+    let alias = name_columns(alias, function, 1, false);
+    let mut value = call(function, Vec::new());
+    if let Expr::Function(Function {
+        name: called,
+        args: FunctionArguments::List(list),
+        ..
+    }) = &mut value
+    {
+        *called = name.clone();
+        list.args = arguments;
+    }
+    let select = names::select(vec![SelectItem::UnnamedExpr(value)], Vec::new());
+    TableFactor::Derived {
+        lateral: true,
+        subquery: Box::new(names::query(SetExpr::Select(Box::new(select)))),
+        alias: Some(alias),
+        sample: None,
+    }
+}
+
+/// `pg_get_keywords()`: the words that the parser knows, and which of them are reserved.
+fn keywords(alias: Option<sqlparser::ast::TableAlias>) -> TableFactor {
+    let reserved = crate::ast::reserved_words();
+    let mut words: Vec<String> = sqlparser::keywords::ALL_KEYWORDS
+        .iter()
+        .map(|word| word.to_lowercase())
+        .chain(reserved.iter().map(|word| (*word).to_owned()))
+        .collect();
+    words.sort_unstable();
+    words.dedup();
+    let column = |value: &dyn Fn(bool) -> &'static str| {
+        let values: Vec<&str> = words
+            .iter()
+            .map(|word| value(reserved.contains(&word.as_str())))
+            .collect();
+        array_of_words(&values)
+    };
+    let all: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut alias = alias.unwrap_or_else(|| table_alias("pg_get_keywords"));
+    for name in ["word", "catcode", "barelabel", "catdesc", "baredesc"]
+        .iter()
+        .skip(alias.columns.len())
+    {
+        alias.columns.push(sqlparser::ast::TableAliasColumnDef {
+            name: quoted(name),
+            data_type: None,
+        });
+    }
+    TableFactor::UNNEST {
+        alias: Some(alias),
+        array_exprs: vec![
+            array_of_words(&all),
+            column(&|reserved| if reserved { "R" } else { "U" }),
+            column(&|reserved| if reserved { "f" } else { "t" }),
+            column(&|reserved| if reserved { "reserved" } else { "unreserved" }),
+            column(&|reserved| {
+                if reserved {
+                    "requires AS"
+                } else {
+                    "can be bare label"
+                }
+            }),
+        ],
         with_offset: false,
         with_offset_alias: None,
         with_ordinality: false,
-    })
+    }
+}
+
+/// An array of texts that need no quotes but blanks'.
+fn array_of_words(words: &[&str]) -> Expr {
+    let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    constant(
+        format!("{{{}}}", quoted.join(",")),
+        &SqlType::Array(Box::new(SqlType::Text)),
+    )
 }
 
 /// The scalar function that yields, as an array, the rows of a set-returning one.
@@ -557,373 +698,12 @@ fn hide_cast_names(query: &mut Query) {
     }
 }
 
-/// EXISTS in a select list is a count: DataFusion unnests EXISTS only in conditions.
-struct CountExists {
-    depth: usize,
-}
-
-impl VisitorMut for CountExists {
-    type Break = Error;
-
-    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        if self.depth == 0
-            && let Expr::Exists { subquery, negated } = expr
-        {
-            let zero = Expr::value(Value::Number("0".to_owned(), false));
-            let op = if *negated {
-                BinaryOperator::Eq
-            } else {
-                BinaryOperator::Gt
-            };
-            let test = binary(count_rows(), op, zero);
-            let taken = std::mem::replace(
-                &mut **subquery,
-                names::query(SetExpr::Select(Box::new(names::select(
-                    Vec::new(),
-                    Vec::new(),
-                )))),
-            );
-            *expr = Expr::Subquery(Box::new(over_rows(taken, vec![test])));
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-/// `count(*)`
-fn count_rows() -> Expr {
-    let mut count = call("count", Vec::new());
-    if let Expr::Function(Function {
-        args: FunctionArguments::List(list),
-        ..
-    }) = &mut count
-    {
-        list.args
-            .push(FunctionArg::Unnamed(FunctionArgExpr::Wildcard));
-    }
-    count
-}
-
-/// Whether a query is `SELECT … FROM … WHERE …` and nothing else that bears on its rows.
-fn is_plain(query: &Query) -> bool {
-    query.with.is_none()
-        && query.limit_clause.is_none()
-        && query.fetch.is_none()
-        && matches!(&*query.body, SetExpr::Select(select)
-            if select.distinct.is_none()
-                && select.having.is_none()
-                && !select.projection.iter().any(|item| item_expr(item).is_some_and(has_aggregate))
-                && matches!(&select.group_by, GroupByExpr::Expressions(exprs, _) if exprs.is_empty()))
-}
-
-const fn item_expr(item: &SelectItem) -> Option<&Expr> {
+/// The expression of an item of a SELECT list.
+pub(super) const fn item_expr(item: &SelectItem) -> Option<&Expr> {
     match item {
         SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(expr),
         _ => None,
     }
-}
-
-/// Aggregates `items` over the rows of `query`.
-fn over_rows(mut query: Query, items: Vec<Expr>) -> Query {
-    let items = items
-        .into_iter()
-        .map(|expr| SelectItem::ExprWithAlias {
-            alias: quoted(&column_name(&expr)),
-            expr,
-        })
-        .collect();
-    if is_plain(&query)
-        && let SetExpr::Select(select) = &mut *query.body
-    {
-        select.projection = items;
-        query.order_by = None;
-        return query;
-    }
-    let relation = TableFactor::Derived {
-        lateral: false,
-        subquery: Box::new(query),
-        alias: Some(table_alias("\u{1}rows")),
-        sample: None,
-    };
-    names::query(SetExpr::Select(Box::new(names::select(
-        items,
-        vec![TableWithJoins {
-            relation,
-            joins: Vec::new(),
-        }],
-    ))))
-}
-
-/// Whether an expression calls an aggregate function outside of its subqueries.
-fn has_aggregate(expr: &Expr) -> bool {
-    struct Finder {
-        depth: usize,
-    }
-    impl sqlparser::ast::Visitor for Finder {
-        type Break = ();
-        fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
-            self.depth += 1;
-            ControlFlow::Continue(())
-        }
-        fn post_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
-            self.depth -= 1;
-            ControlFlow::Continue(())
-        }
-        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-            if self.depth == 0
-                && let Expr::Function(function) = expr
-                && function.over.is_none()
-                && names::fold_name(&function.name)
-                    .pop()
-                    .is_some_and(|name| flowstone_functions::registry().aggregate(&name).is_some())
-            {
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        }
-    }
-    sqlparser::ast::Visit::visit(expr, &mut Finder { depth: 0 }).is_break()
-}
-
-/// A subquery in place of a value yields one row at most, or an error at run time. One that aggregates without groups, or reads no table, does; any
-/// other is made to: its first value, if it counts no more than one row.
-fn scalar_subquery(mut query: Query) -> Result<Expr, Error> {
-    let condition = if is_plain(&query) {
-        unnest_correlation(&mut query)
-    } else {
-        None
-    };
-    let value = Expr::Subquery(Box::new(at_most_one_row(query)?));
-    Ok(match condition {
-        None => value,
-        Some(condition) => marker("case", vec![condition, value]),
-    })
-}
-
-/// Helps DataFusion, which unnests only equalities between an inner and an outer column: conditions on outer columns alone are taken out and returned,
-/// and where an outer column equals an inner one, the inner one stands for it in the other conditions.
-fn unnest_correlation(query: &mut Query) -> Option<Expr> {
-    let SetExpr::Select(select) = &mut *query.body else {
-        return None;
-    };
-    let mut inner = Vec::new();
-    for table in &select.from {
-        for factor in
-            std::iter::once(&table.relation).chain(table.joins.iter().map(|join| &join.relation))
-        {
-            match factor {
-                TableFactor::Table {
-                    alias: Some(alias), ..
-                }
-                | TableFactor::Derived {
-                    alias: Some(alias), ..
-                } => inner.push(fold(&alias.name)),
-                _ => return None,
-            }
-        }
-    }
-    let mut conjuncts = Vec::new();
-    split_and(select.selection.take()?, &mut conjuncts);
-    let equal: Vec<(Expr, Expr)> = conjuncts
-        .iter()
-        .filter_map(|conjunct| outer_and_inner(conjunct, &inner))
-        .collect();
-    let mut outside = Vec::new();
-    let mut kept = Vec::new();
-    for mut conjunct in conjuncts {
-        match sides(&conjunct, &inner) {
-            Some((true, false)) => {
-                outside.push(conjunct);
-                continue;
-            }
-            Some((true, true)) if outer_and_inner(&conjunct, &inner).is_none() => {
-                substitute(&mut conjunct, &equal)
-            }
-            _ => {}
-        }
-        kept.push(conjunct);
-    }
-    let all = |conjuncts: Vec<Expr>| {
-        conjuncts
-            .into_iter()
-            .reduce(|left, right| binary(left, BinaryOperator::And, right))
-    };
-    select.selection = all(kept);
-    all(outside)
-}
-
-fn split_and(expr: Expr, into: &mut Vec<Expr>) {
-    match expr {
-        Expr::BinaryOp {
-            left,
-            op: BinaryOperator::And,
-            right,
-        } => {
-            split_and(*left, into);
-            split_and(*right, into);
-        }
-        Expr::Nested(inner)
-            if matches!(
-                &*inner,
-                Expr::BinaryOp {
-                    op: BinaryOperator::And,
-                    ..
-                }
-            ) =>
-        {
-            split_and(*inner, into)
-        }
-        other => into.push(other),
-    }
-}
-
-/// `outer.column = inner.column`, in this order.
-fn outer_and_inner(expr: &Expr, inner: &[String]) -> Option<(Expr, Expr)> {
-    let Expr::BinaryOp {
-        left,
-        op: BinaryOperator::Eq,
-        right,
-    } = expr
-    else {
-        return None;
-    };
-    let is_column = |expr: &Expr| matches!(expr, Expr::CompoundIdentifier(_));
-    if !is_column(left) || !is_column(right) {
-        return None;
-    }
-    match (sides(left, inner)?, sides(right, inner)?) {
-        ((true, false), (false, true)) => Some(((**left).clone(), (**right).clone())),
-        ((false, true), (true, false)) => Some(((**right).clone(), (**left).clone())),
-        _ => None,
-    }
-}
-
-/// Whether an expression has outer columns and whether it has inner ones; `None` if that cannot be told.
-fn sides(expr: &Expr, inner: &[String]) -> Option<(bool, bool)> {
-    struct Sides<'i> {
-        inner: &'i [String],
-        found: (bool, bool),
-    }
-    impl sqlparser::ast::Visitor for Sides<'_> {
-        type Break = ();
-        fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
-            ControlFlow::Break(())
-        }
-        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-            match expr {
-                Expr::Identifier(_) => ControlFlow::Break(()),
-                Expr::CompoundIdentifier(parts) => {
-                    let is_inner = parts
-                        .iter()
-                        .rev()
-                        .nth(1)
-                        .is_some_and(|table| self.inner.contains(&fold(table)));
-                    if is_inner {
-                        self.found.1 = true
-                    } else {
-                        self.found.0 = true
-                    }
-                    ControlFlow::Continue(())
-                }
-                _ => ControlFlow::Continue(()),
-            }
-        }
-    }
-    let mut sides = Sides {
-        inner,
-        found: (false, false),
-    };
-    match sqlparser::ast::Visit::visit(expr, &mut sides) {
-        ControlFlow::Break(()) => None,
-        ControlFlow::Continue(()) => Some(sides.found),
-    }
-}
-
-fn substitute(expr: &mut Expr, equal: &[(Expr, Expr)]) {
-    let outcome = sqlparser::ast::visit_expressions_mut(expr, |part| {
-        if let Some((_, inner)) = equal.iter().find(|(outer, _)| outer == part) {
-            *part = inner.clone();
-        }
-        ControlFlow::<()>::Continue(())
-    });
-    debug_assert!(outcome.is_continue(), "the visitor never breaks");
-}
-
-/// See [`scalar_subquery`].
-fn at_most_one_row(query: Query) -> Result<Query, Error> {
-    let SetExpr::Select(select) = &*query.body else {
-        return Ok(query);
-    };
-    let single = select.from.is_empty()
-        || (select
-            .projection
-            .iter()
-            .filter_map(item_expr)
-            .any(has_aggregate)
-            && matches!(&select.group_by, GroupByExpr::Expressions(exprs, _) if exprs.is_empty()))
-        || matches!(&query.limit_clause, Some(LimitClause::LimitOffset { limit: Some(Expr::Value(value)), .. })
-            if matches!(&value.value, Value::Number(digits, _) if digits == "1" || digits == "0"));
-    if single {
-        return Ok(query);
-    }
-    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] =
-        select.projection.as_slice()
-    else {
-        if matches!(select.projection.as_slice(), [_, _, ..]) {
-            return Err(Error::syntax("subquery must return only one column"));
-        }
-        return Ok(query);
-    };
-    let plain = is_plain(&query);
-    let value = if plain {
-        item.clone()
-    } else {
-        Expr::CompoundIdentifier(vec![quoted("\u{1}rows"), quoted("value")])
-    };
-    let one = marker(
-        "int8",
-        vec![Expr::value(Value::Number("1".to_owned(), true))],
-    );
-    let at_most_one = binary(count_rows(), BinaryOperator::LtEq, one);
-    let failure = call(
-        "raise_error",
-        vec![
-            string("cardinality"),
-            string("more than one row returned by a subquery used as an expression"),
-            count_rows(),
-        ],
-    );
-    let checked = marker(
-        "case",
-        vec![
-            at_most_one,
-            call("first_value", vec![value]),
-            failure,
-            Expr::value(Value::Null),
-        ],
-    );
-    let mut query = query;
-    if !plain
-        && let SetExpr::Select(select) = &mut *query.body
-        && let Some(item) = select.projection.first_mut()
-        && let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
-    {
-        let expr = std::mem::replace(expr, Expr::value(Value::Null));
-        *item = SelectItem::ExprWithAlias {
-            expr,
-            alias: quoted("value"),
-        };
-    }
-    Ok(over_rows(query, vec![checked]))
 }
 
 /// Gives each item of a select list the name PostgreSQL gives it, and names that occur again a suffix that is taken off at the edge.
@@ -1178,10 +958,28 @@ fn rewrite_expr(ctx: &PlanContext<'_>, expr: Expr) -> Result<Expr, Error> {
             }
             *inner
         }
-        Expr::BinaryOp { left, op, right } => Expr::BinaryOp {
-            left,
-            op: operator(op)?,
-            right,
+        Expr::BinaryOp { left, op, right } => match (*left, operator(op)?, *right) {
+            // Rows are equal if their fields are.
+            (
+                Expr::Tuple(left),
+                op @ (BinaryOperator::Eq | BinaryOperator::NotEq),
+                Expr::Tuple(right),
+            ) if left.len() == right.len() && !left.is_empty() => {
+                let combine = if op == BinaryOperator::Eq {
+                    BinaryOperator::And
+                } else {
+                    BinaryOperator::Or
+                };
+                let fields = left
+                    .into_iter()
+                    .zip(right)
+                    .map(|(left, right)| binary(left, op.clone(), right));
+                let all = fields
+                    .reduce(|left, right| binary(left, combine.clone(), right))
+                    .unwrap_or_else(|| Expr::value(Value::Null));
+                Expr::Nested(Box::new(all))
+            }
+            (left, op, right) => binary(left, op, right),
         },
         Expr::Cast {
             expr: inner,
@@ -1230,6 +1028,47 @@ fn rewrite_expr(ctx: &PlanContext<'_>, expr: Expr) -> Result<Expr, Error> {
             time_zone,
         } => call("timezone", vec![*time_zone, *timestamp]),
         Expr::Function(function) => rewrite_function(ctx, function)?,
+        // `(record).field`
+        Expr::CompoundFieldAccess { root, access_chain }
+            if access_chain
+                .iter()
+                .all(|access| matches!(access, AccessExpr::Dot(Expr::Identifier(_)))) =>
+        {
+            access_chain
+                .iter()
+                .fold(*root, |record, access| match access {
+                    AccessExpr::Dot(Expr::Identifier(field)) => {
+                        marker(&format!("field:{}", fold(field)), vec![record])
+                    }
+                    _ => record,
+                })
+        }
+        Expr::Like {
+            negated,
+            any,
+            expr,
+            pattern,
+            escape_char: Some(escape),
+        } => Expr::Like {
+            negated,
+            any,
+            expr,
+            pattern: Box::new(escaped_pattern(*pattern, escape)),
+            escape_char: None,
+        },
+        Expr::ILike {
+            negated,
+            any,
+            expr,
+            pattern,
+            escape_char: Some(escape),
+        } => Expr::ILike {
+            negated,
+            any,
+            expr,
+            pattern: Box::new(escaped_pattern(*pattern, escape)),
+            escape_char: None,
+        },
         Expr::Subquery(query) => scalar_subquery(*query)?,
         Expr::SimilarTo {
             negated,
@@ -1271,6 +1110,11 @@ fn rewrite_expr(ctx: &PlanContext<'_>, expr: Expr) -> Result<Expr, Error> {
         }
         other => other,
     })
+}
+
+/// The pattern of `LIKE pattern ESCAPE escape`, as LIKE without ESCAPE has it.
+fn escaped_pattern(pattern: Expr, escape: sqlparser::ast::ValueWithSpan) -> Expr {
+    call("like_escape", vec![pattern, Expr::Value(escape)])
 }
 
 /// The regular expression that a pattern of SIMILAR TO is.
@@ -1424,9 +1268,15 @@ fn rewrite_cast(
             return catalog_functions::reg_constant(ctx, kind, &text);
         }
     } else if matches!(to, SqlType::Text | SqlType::VarChar(_) | SqlType::Name)
-        && let Some(reg) = as_reg_class(&inner)
+        && let Some((kind, reg)) = as_reg(&inner)
     {
-        return Ok(catalog_functions::class_name(ctx, reg));
+        return Ok(catalog_functions::reg_name(ctx, kind, reg));
+    }
+    let is_constant =
+        matches!(&inner, Expr::Value(value) if !matches!(value.value, Value::Placeholder(_)));
+    if to == SqlType::Reg(RegKind::Class) && !is_constant {
+        let lookup = catalog_functions::class_lookup(ctx, &inner);
+        return Ok(marker(&format!("cast:{to}"), vec![inner, lookup]));
     }
     Ok(cast(inner, &to))
 }
@@ -1455,15 +1305,20 @@ pub(super) fn literal_text(expr: &Expr) -> Option<String> {
     }
 }
 
-/// The operand of a cast to regclass.
-fn as_reg_class(expr: &Expr) -> Option<Expr> {
+/// The operand of a cast to a `reg…` type, and which type that is.
+fn as_reg(expr: &Expr) -> Option<(RegKind, Expr)> {
     match expr {
-        Expr::Nested(inner) => as_reg_class(inner),
+        Expr::Nested(inner) => as_reg(inner),
         Expr::Dictionary(fields) => match fields.as_slice() {
-            [DictionaryField { key, value }]
-                if key.value.strip_prefix(INTERNAL) == Some("cast:regclass") =>
-            {
-                Some((**value).clone())
+            [DictionaryField { key, value }, ..] => {
+                let kind = match key.value.strip_prefix(INTERNAL)? {
+                    "cast:regclass" => RegKind::Class,
+                    "cast:regtype" => RegKind::Type,
+                    "cast:regproc" => RegKind::Proc,
+                    "cast:regnamespace" => RegKind::Namespace,
+                    _ => return None,
+                };
+                Some((kind, (**value).clone()))
             }
             _ => None,
         },
@@ -1562,6 +1417,9 @@ fn rewrite_function(ctx: &PlanContext<'_>, mut function: Function) -> Result<Exp
     if matches!(name.as_str(), "string_agg" | "array_agg") && function.over.is_none() {
         order_distinct(&mut function);
         protect_order(&mut function);
+        if name == "array_agg" {
+            return Ok(marker("array", vec![Expr::Function(function)]));
+        }
     }
     Ok(Expr::Function(function))
 }
@@ -1669,70 +1527,4 @@ fn special_form(name: &str, arguments: &[FunctionArg]) -> Result<Option<Expr>, E
         )));
     }
     Ok(Some(marker(&format!("unify:{name}"), values)))
-}
-
-/// psql asks for the storage options of TOAST tables as `ARRAY(SELECT 'toast.' || x FROM unnest(tc.reloptions) x)`. There are none.
-fn is_storage_options(select: &Select) -> bool {
-    matches!(select.from.as_slice(), [TableWithJoins { relation: TableFactor::UNNEST { array_exprs, .. }, joins }] if joins.is_empty()
-        && matches!(array_exprs.as_slice(), [Expr::CompoundIdentifier(parts)] if parts.last().is_some_and(|part| fold(part) == "reloptions")))
-        && matches!(select.projection.as_slice(), [item] if item_expr(item).is_some_and(|expr| matches!(expr, Expr::BinaryOp { left, op: BinaryOperator::StringConcat, .. }
-            if literal_text(left).as_deref() == Some("toast."))))
-}
-
-/// `ARRAY(SELECT x FROM … ORDER BY …)` is `(SELECT array_agg(x ORDER BY …) FROM …)`, an empty array if there are no rows.
-fn array_subquery(mut query: Query) -> Result<Expr, Error> {
-    let unsupported = || Error::unsupported("ARRAY(…) over this kind of subquery is not supported");
-    if query.limit_clause.is_some() || query.with.is_some() {
-        return Err(unsupported());
-    }
-    let order = match query.order_by.take() {
-        None => Vec::new(),
-        Some(OrderBy {
-            kind: OrderByKind::Expressions(exprs),
-            ..
-        }) => exprs,
-        Some(_) => return Err(unsupported()),
-    };
-    let SetExpr::Select(select) = &mut *query.body else {
-        return Err(unsupported());
-    };
-    let grouped =
-        !matches!(&select.group_by, GroupByExpr::Expressions(exprs, _) if exprs.is_empty());
-    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] =
-        select.projection.as_slice()
-    else {
-        return Err(Error::syntax("subquery must return only one column"));
-    };
-    if is_storage_options(select) {
-        return Ok(constant("{}", &SqlType::Array(Box::new(SqlType::Text))));
-    }
-    if grouped || select.having.is_some() || select.distinct.is_some() {
-        return Err(unsupported());
-    }
-    let item = item.clone();
-    let order = order
-        .into_iter()
-        .map(|mut order| {
-            if let Expr::Value(value) = &order.expr
-                && matches!(value.value, Value::Number(..))
-            {
-                order.expr = item.clone();
-            }
-            order
-        })
-        .collect::<Vec<_>>();
-    let mut aggregate = call("array_agg", vec![item]);
-    if let Expr::Function(Function {
-        args: FunctionArguments::List(list),
-        ..
-    }) = &mut aggregate
-        && !order.is_empty()
-    {
-        list.clauses.push(FunctionArgumentClause::OrderBy(order));
-    }
-    select.projection = vec![SelectItem::ExprWithAlias {
-        expr: aggregate,
-        alias: quoted("array"),
-    }];
-    Ok(Expr::Subquery(Box::new(query)))
 }

@@ -49,7 +49,7 @@ pub(super) fn tables(ctx: &SystemContext<'_>, rows: &mut Rows) {
 
 fn type_name(sql_type: &SqlType) -> String {
     match sql_type {
-        SqlType::Array(_) => "ARRAY".to_owned(),
+        SqlType::Array(_) | SqlType::Int2Vector | SqlType::OidVector => "ARRAY".to_owned(),
         // Without the modifier, which has columns of its own.
         SqlType::VarChar(_) => "character varying".to_owned(),
         SqlType::Char(_) => "character".to_owned(),
@@ -225,4 +225,103 @@ pub(super) fn character_sets(ctx: &SystemContext<'_>, rows: &mut Rows) {
         ("default_collate_schema", "pg_catalog".into()),
         ("default_collate_name", "C.UTF-8".into()),
     ]);
+}
+
+pub(super) fn collations(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for name in ["default", "C"] {
+        rows.push([
+            ("collation_catalog", (&ctx.session.database).into()),
+            ("collation_schema", "pg_catalog".into()),
+            ("collation_name", name.into()),
+            ("pad_attribute", "NO PAD".into()),
+        ]);
+    }
+}
+
+pub(super) fn table_constraints(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for key in ctx.keys() {
+        rows.push([
+            ("constraint_catalog", (&ctx.session.database).into()),
+            ("constraint_schema", (&key.schema.name).into()),
+            ("constraint_name", key.name().into()),
+            ("table_catalog", (&ctx.session.database).into()),
+            ("table_schema", (&key.schema.name).into()),
+            ("table_name", (&key.table.name).into()),
+            ("constraint_type", "PRIMARY KEY".into()),
+            ("is_deferrable", yes_or_no(false)),
+            ("initially_deferred", yes_or_no(false)),
+            ("enforced", yes_or_no(true)),
+        ]);
+    }
+}
+
+pub(super) fn key_columns(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for key in ctx.keys() {
+        for (position, column) in key.columns().enumerate() {
+            rows.push([
+                ("constraint_catalog", (&ctx.session.database).into()),
+                ("constraint_schema", (&key.schema.name).into()),
+                ("constraint_name", key.name().into()),
+                ("table_catalog", (&ctx.session.database).into()),
+                ("table_schema", (&key.schema.name).into()),
+                ("table_name", (&key.table.name).into()),
+                ("column_name", (&column.name).into()),
+                ("ordinal_position", (position + 1).into()),
+            ]);
+        }
+    }
+}
+
+pub(super) fn constraint_columns(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for key in ctx.keys() {
+        for column in key.columns() {
+            rows.push([
+                ("table_catalog", (&ctx.session.database).into()),
+                ("table_schema", (&key.schema.name).into()),
+                ("table_name", (&key.table.name).into()),
+                ("column_name", (&column.name).into()),
+                ("constraint_catalog", (&ctx.session.database).into()),
+                ("constraint_schema", (&key.schema.name).into()),
+                ("constraint_name", key.name().into()),
+            ]);
+        }
+    }
+}
+
+pub(super) fn constraint_tables(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for key in ctx.keys() {
+        rows.push([
+            ("table_catalog", (&ctx.session.database).into()),
+            ("table_schema", (&key.schema.name).into()),
+            ("table_name", (&key.table.name).into()),
+            ("constraint_catalog", (&ctx.session.database).into()),
+            ("constraint_schema", (&key.schema.name).into()),
+            ("constraint_name", key.name().into()),
+        ]);
+    }
+}
+
+/// The relations that views read.
+pub(super) fn view_tables(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for (schema, item) in ctx.items() {
+        if !matches!(item.kind, ItemKind::View { .. }) {
+            continue;
+        }
+        for referenced in item
+            .depends_on
+            .iter()
+            .filter_map(|id| ctx.catalog.items.get(id))
+            .filter(|referenced| table_type(referenced).is_some())
+        {
+            let of = ctx.catalog.schemas.get(&referenced.schema);
+            rows.push([
+                ("view_catalog", (&ctx.session.database).into()),
+                ("view_schema", (&schema.name).into()),
+                ("view_name", (&item.name).into()),
+                ("table_catalog", (&ctx.session.database).into()),
+                ("table_schema", of.map(|schema| schema.name.clone()).into()),
+                ("table_name", (&referenced.name).into()),
+            ]);
+        }
+    }
 }

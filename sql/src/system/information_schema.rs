@@ -32,7 +32,7 @@ declare! { "information_schema":
         "identity_cycle": Text null, "is_generated": Text null, "generation_expression": Text null,
         "is_updatable": Text null,
     }
-    17004 "constraint_column_usage" information_rows::empty {
+    17004 "constraint_column_usage" information_rows::constraint_columns {
         "table_catalog": Text null, "table_schema": Text null, "table_name": Text null, "column_name": Text null,
         "constraint_catalog": Text null, "constraint_schema": Text null, "constraint_name": Text null,
     }
@@ -42,7 +42,7 @@ declare! { "information_schema":
     17006 "information_schema_catalog_name" information_rows::catalog_name {
         "catalog_name": Text null,
     }
-    17007 "key_column_usage" information_rows::empty {
+    17007 "key_column_usage" information_rows::key_columns {
         "constraint_catalog": Text null, "constraint_schema": Text null, "constraint_name": Text null,
         "table_catalog": Text null, "table_schema": Text null, "table_name": Text null, "column_name": Text null,
         "ordinal_position": Int4 null, "position_in_unique_constraint": Int4 null,
@@ -113,7 +113,7 @@ declare! { "information_schema":
         "numeric_scale": Int4 null, "start_value": Text null, "minimum_value": Text null, "maximum_value": Text null,
         "increment": Text null, "cycle_option": Text null,
     }
-    17014 "table_constraints" information_rows::empty {
+    17014 "table_constraints" information_rows::table_constraints {
         "constraint_catalog": Text null, "constraint_schema": Text null, "constraint_name": Text null,
         "table_catalog": Text null, "table_schema": Text null, "table_name": Text null, "constraint_type": Text null,
         "is_deferrable": Text null, "initially_deferred": Text null, "enforced": Text null,
@@ -143,5 +143,17 @@ declare! { "information_schema":
         "check_option": Text null, "is_updatable": Text null, "is_insertable_into": Text null,
         "is_trigger_updatable": Text null, "is_trigger_deletable": Text null,
         "is_trigger_insertable_into": Text null,
+    }
+    17104 "collations" information_rows::collations {
+        "collation_catalog": Text null, "collation_schema": Text null, "collation_name": Text null,
+        "pad_attribute": Text null,
+    }
+    17110 "constraint_table_usage" information_rows::constraint_tables {
+        "table_catalog": Text null, "table_schema": Text null, "table_name": Text null,
+        "constraint_catalog": Text null, "constraint_schema": Text null, "constraint_name": Text null,
+    }
+    17144 "view_table_usage" information_rows::view_tables {
+        "view_catalog": Text null, "view_schema": Text null, "view_name": Text null, "table_catalog": Text null,
+        "table_schema": Text null, "table_name": Text null,
     }
 }

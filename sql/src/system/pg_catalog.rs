@@ -1,10 +1,10 @@
 //! The relations of `pg_catalog`, with the columns and OIDs they have in PostgreSQL 15. Those that we have nothing for are empty.
 
-use super::pg_rows;
 use super::{Kind, Relation, column, declare, nullable};
+use super::{pg_operators, pg_rows};
 
 declare! { "pg_catalog":
-    2600 "pg_aggregate" pg_rows::empty {
+    2600 "pg_aggregate" pg_rows::aggregates {
         "aggfnoid": RegProc, "aggkind": QuotedChar, "aggnumdirectargs": Int2, "aggtransfn": RegProc,
         "aggfinalfn": RegProc, "aggcombinefn": RegProc, "aggserialfn": RegProc, "aggdeserialfn": RegProc,
         "aggmtransfn": RegProc, "aggminvtransfn": RegProc, "aggmfinalfn": RegProc, "aggfinalextra": Bool,
@@ -34,7 +34,7 @@ declare! { "pg_catalog":
     1261 "pg_auth_members" pg_rows::empty {
         "roleid": Oid, "member": Oid, "grantor": Oid, "admin_option": Bool,
     }
-    2605 "pg_cast" pg_rows::empty {
+    2605 "pg_cast" pg_operators::cast_rows {
         "oid": Oid, "castsource": Oid, "casttarget": Oid, "castfunc": Oid, "castcontext": QuotedChar,
         "castmethod": QuotedChar,
     }
@@ -53,7 +53,7 @@ declare! { "pg_catalog":
         "collisdeterministic": Bool, "collencoding": Int4, "collcollate": Text null, "collctype": Text null,
         "colliculocale": Text null, "collversion": Text null,
     }
-    2606 "pg_constraint" pg_rows::empty {
+    2606 "pg_constraint" pg_rows::constraints {
         "oid": Oid, "conname": Name, "connamespace": Oid, "contype": QuotedChar, "condeferrable": Bool,
         "condeferred": Bool, "convalidated": Bool, "conrelid": Oid, "contypid": Oid, "conindid": Oid,
         "conparentid": Oid, "confrelid": Oid, "confupdtype": QuotedChar, "confdeltype": QuotedChar,
@@ -82,7 +82,7 @@ declare! { "pg_catalog":
     826 "pg_default_acl" pg_rows::empty {
         "oid": Oid, "defaclrole": Oid, "defaclnamespace": Oid, "defaclobjtype": QuotedChar, "defaclacl": TextArray,
     }
-    2608 "pg_depend" pg_rows::empty {
+    2608 "pg_depend" pg_rows::dependencies {
         "classid": Oid, "objid": Oid, "objsubid": Int4, "refclassid": Oid, "refobjid": Oid, "refobjsubid": Int4,
         "deptype": QuotedChar,
     }
@@ -118,8 +118,8 @@ declare! { "pg_catalog":
         "indexrelid": Oid, "indrelid": Oid, "indnatts": Int2, "indnkeyatts": Int2, "indisunique": Bool,
         "indnullsnotdistinct": Bool, "indisprimary": Bool, "indisexclusion": Bool, "indimmediate": Bool,
         "indisclustered": Bool, "indisvalid": Bool, "indcheckxmin": Bool, "indisready": Bool, "indislive": Bool,
-        "indisreplident": Bool, "indkey": Int2Array, "indcollation": OidArray, "indclass": OidArray,
-        "indoption": Int2Array, "indexprs": Text null, "indpred": Text null,
+        "indisreplident": Bool, "indkey": Int2Vector, "indcollation": OidVector, "indclass": OidVector,
+        "indoption": Int2Vector, "indexprs": Text null, "indpred": Text null,
     }
     12043 "pg_indexes" pg_rows::index_texts {
         "schemaname": Name null, "tablename": Name null, "indexname": Name null, "tablespace": Name null,
@@ -149,7 +149,7 @@ declare! { "pg_catalog":
         "oid": Oid, "opcmethod": Oid, "opcname": Name, "opcnamespace": Oid, "opcowner": Oid, "opcfamily": Oid,
         "opcintype": Oid, "opcdefault": Bool, "opckeytype": Oid,
     }
-    2617 "pg_operator" pg_rows::empty {
+    2617 "pg_operator" pg_operators::operator_rows {
         "oid": Oid, "oprname": Name, "oprnamespace": Oid, "oprowner": Oid, "oprkind": QuotedChar,
         "oprcanmerge": Bool, "oprcanhash": Bool, "oprleft": Oid, "oprright": Oid, "oprresult": Oid, "oprcom": Oid,
         "oprnegate": Oid, "oprcode": RegProc, "oprrest": RegProc, "oprjoin": RegProc,
@@ -158,8 +158,8 @@ declare! { "pg_catalog":
         "oid": Oid, "opfmethod": Oid, "opfname": Name, "opfnamespace": Oid, "opfowner": Oid,
     }
     3350 "pg_partitioned_table" pg_rows::empty {
-        "partrelid": Oid, "partstrat": QuotedChar, "partnatts": Int2, "partdefid": Oid, "partattrs": Int2Array,
-        "partclass": OidArray, "partcollation": OidArray, "partexprs": Text null,
+        "partrelid": Oid, "partstrat": QuotedChar, "partnatts": Int2, "partdefid": Oid, "partattrs": Int2Vector,
+        "partclass": OidVector, "partcollation": OidVector, "partexprs": Text null,
     }
     3256 "pg_policy" pg_rows::empty {
         "oid": Oid, "polname": Name, "polrelid": Oid, "polcmd": QuotedChar, "polpermissive": Bool,
@@ -175,7 +175,7 @@ declare! { "pg_catalog":
         "prorows": Float4, "provariadic": Oid, "prosupport": RegProc, "prokind": QuotedChar, "prosecdef": Bool,
         "proleakproof": Bool, "proisstrict": Bool, "proretset": Bool, "provolatile": QuotedChar,
         "proparallel": QuotedChar, "pronargs": Int2, "pronargdefaults": Int2, "prorettype": Oid,
-        "proargtypes": OidArray, "proallargtypes": OidArray null, "proargmodes": TextArray null,
+        "proargtypes": OidVector, "proallargtypes": OidArray null, "proargmodes": TextArray null,
         "proargnames": TextArray null, "proargdefaults": Text null, "protrftypes": OidArray null, "prosrc": Text,
         "probin": Text null, "prosqlbody": Text null, "proconfig": TextArray null, "proacl": TextArray null,
     }
@@ -193,7 +193,7 @@ declare! { "pg_catalog":
         "rngtypid": Oid, "rngsubtype": Oid, "rngmultitypid": Oid, "rngcollation": Oid, "rngsubopc": Oid,
         "rngcanonical": RegProc, "rngsubdiff": RegProc,
     }
-    2618 "pg_rewrite" pg_rows::empty {
+    2618 "pg_rewrite" pg_rows::rules {
         "oid": Oid, "rulename": Name, "ev_class": Oid, "ev_type": QuotedChar, "ev_enabled": QuotedChar,
         "is_instead": Bool, "ev_qual": Text, "ev_action": Text,
     }
@@ -232,7 +232,7 @@ declare! { "pg_catalog":
         "wait_event": Text null, "state": Text null, "backend_xid": Oid null, "backend_xmin": Oid null,
         "query_id": Int8 null, "query": Text null, "backend_type": Text null,
     }
-    12161 "pg_stat_user_tables" pg_rows::empty {
+    12161 "pg_stat_user_tables" pg_rows::table_statistics {
         "relid": Oid null, "schemaname": Name null, "relname": Name null, "seq_scan": Int8 null,
         "seq_tup_read": Int8 null, "idx_scan": Int8 null, "idx_tup_fetch": Int8 null, "n_tup_ins": Int8 null,
         "n_tup_upd": Int8 null, "n_tup_del": Int8 null, "n_tup_hot_upd": Int8 null, "n_live_tup": Int8 null,
@@ -243,7 +243,7 @@ declare! { "pg_catalog":
     }
     3381 "pg_statistic_ext" pg_rows::empty {
         "oid": Oid, "stxrelid": Oid, "stxname": Name, "stxnamespace": Oid, "stxowner": Oid, "stxstattarget": Int4,
-        "stxkeys": Int2Array, "stxkind": TextArray, "stxexprs": Text null,
+        "stxkeys": Int2Vector, "stxkind": TextArray, "stxexprs": Text null,
     }
     3429 "pg_statistic_ext_data" pg_rows::empty {
         "stxoid": Oid, "stxdinherit": Bool, "stxdndistinct": Text null, "stxddependencies": Text null,
@@ -273,7 +273,7 @@ declare! { "pg_catalog":
     2620 "pg_trigger" pg_rows::empty {
         "oid": Oid, "tgrelid": Oid, "tgparentid": Oid, "tgname": Name, "tgfoid": Oid, "tgtype": Int2,
         "tgenabled": QuotedChar, "tgisinternal": Bool, "tgconstrrelid": Oid, "tgconstrindid": Oid,
-        "tgconstraint": Oid, "tgdeferrable": Bool, "tginitdeferred": Bool, "tgnargs": Int2, "tgattr": Int2Array,
+        "tgconstraint": Oid, "tgdeferrable": Bool, "tginitdeferred": Bool, "tgnargs": Int2, "tgattr": Int2Vector,
         "tgargs": Bytea, "tgqual": Text null, "tgoldtable": Name null, "tgnewtable": Name null,
     }
     3602 "pg_ts_config" pg_rows::empty {
@@ -295,5 +295,35 @@ declare! { "pg_catalog":
     }
     12028 "pg_views" pg_rows::views {
         "schemaname": Name null, "viewname": Name null, "viewowner": Name null, "definition": Text null,
+    }
+    12023 "pg_rules" pg_rows::empty {
+        "schemaname": Name null, "tablename": Name null, "rulename": Name null, "definition": Text null,
+    }
+    12183 "pg_stat_all_indexes" pg_rows::index_statistics {
+        "relid": Oid null, "indexrelid": Oid null, "schemaname": Name null, "relname": Name null,
+        "indexrelname": Name null, "idx_scan": Int8 null, "idx_tup_read": Int8 null, "idx_tup_fetch": Int8 null,
+    }
+    12142 "pg_stat_all_tables" pg_rows::table_statistics {
+        "relid": Oid null, "schemaname": Name null, "relname": Name null, "seq_scan": Int8 null,
+        "seq_tup_read": Int8 null, "idx_scan": Int8 null, "idx_tup_fetch": Int8 null, "n_tup_ins": Int8 null,
+        "n_tup_upd": Int8 null, "n_tup_del": Int8 null, "n_tup_hot_upd": Int8 null, "n_live_tup": Int8 null,
+        "n_dead_tup": Int8 null, "n_mod_since_analyze": Int8 null, "n_ins_since_vacuum": Int8 null,
+        "last_vacuum": TimestampTz null, "last_autovacuum": TimestampTz null, "last_analyze": TimestampTz null,
+        "last_autoanalyze": TimestampTz null, "vacuum_count": Int8 null, "autovacuum_count": Int8 null,
+        "analyze_count": Int8 null, "autoanalyze_count": Int8 null,
+    }
+    12266 "pg_stat_database" pg_rows::database_statistics {
+        "datid": Oid null, "datname": Name null, "numbackends": Int4 null, "xact_commit": Int8 null,
+        "xact_rollback": Int8 null, "blks_read": Int8 null, "blks_hit": Int8 null, "tup_returned": Int8 null,
+        "tup_fetched": Int8 null, "tup_inserted": Int8 null, "tup_updated": Int8 null, "tup_deleted": Int8 null,
+        "conflicts": Int8 null, "temp_files": Int8 null, "temp_bytes": Int8 null, "deadlocks": Int8 null,
+        "checksum_failures": Int8 null, "checksum_last_failure": TimestampTz null, "blk_read_time": Float8 null,
+        "blk_write_time": Float8 null, "session_time": Float8 null, "active_time": Float8 null,
+        "idle_in_transaction_time": Float8 null, "sessions": Int8 null, "sessions_abandoned": Int8 null,
+        "sessions_fatal": Int8 null, "sessions_killed": Int8 null, "stats_reset": TimestampTz null,
+    }
+    12192 "pg_stat_user_indexes" pg_rows::index_statistics {
+        "relid": Oid null, "indexrelid": Oid null, "schemaname": Name null, "relname": Name null,
+        "indexrelname": Name null, "idx_scan": Int8 null, "idx_tup_read": Int8 null, "idx_tup_fetch": Int8 null,
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! They are about the session's database and the system schemas, as in PostgreSQL. A source without columns is no relation and not among them.
 
+use flowstone_functions::FunctionKind;
 use flowstone_types::SqlType;
 use flowstone_types::sql_type::RegKind;
 
+use super::keys::Key;
 use super::rows::{Rows, Value};
 use super::{DEFAULT_ROLE_OID, RelationColumn, SystemContext};
 use crate::catalog::{Column, DEFAULT_ROLE, Item, ItemKind, Role};
@@ -20,15 +22,21 @@ const C_COLLATION: u32 = 950;
 /// OID of the access method of tables.
 const HEAP: u32 = 2;
 /// OID of the access method of indexes: they find rows by hash.
-const HASH: u32 = 405;
+pub(crate) const ARRANGEMENT: u32 = 16_603;
 /// OID of the one tablespace.
 const DEFAULT_TABLESPACE: u32 = 1663;
 /// Number of the encoding UTF8.
 const UTF8: i32 = 6;
 /// OID of `array_in`, by which drivers recognise arrays.
 const ARRAY_IN: u32 = 750;
+/// OID of the language of functions that are built in.
+const INTERNAL_LANGUAGE: u32 = 12;
 /// OID of the catalog `pg_class`.
 const PG_CLASS: u32 = 1259;
+/// OID of the catalog `pg_constraint`.
+const PG_CONSTRAINT: u32 = 2606;
+/// OID of the catalog `pg_rewrite`.
+const PG_REWRITE: u32 = 2618;
 
 pub(super) fn empty(_: &SystemContext<'_>, _: &mut Rows) {}
 
@@ -52,14 +60,9 @@ pub(super) fn classes(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ItemKind::Index { key, .. } => key.len(),
             _ => item.columns().map_or(0, <[Column]>::len),
         };
-        let has_index = ctx
-            .catalog
-            .items
-            .values()
-            .any(|other| matches!(other.kind, ItemKind::Index { on, .. } if on == item.id));
         let access = match kind {
             "v" => 0,
-            "i" => HASH,
+            "i" => ARRANGEMENT,
             _ => HEAP,
         };
         rows.push([
@@ -68,20 +71,29 @@ pub(super) fn classes(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ("relnamespace", schema.oid.into()),
             ("relowner", DEFAULT_ROLE_OID.into()),
             ("relam", access.into()),
-            (
-                "reltuples",
-                ctx.runtime
-                    .collections
-                    .get(&item.id)
-                    .map_or(Value::Int(-1), |found| found.rows.into()),
-            ),
-            ("relhasindex", has_index.into()),
+            ("reltuples", tuples(ctx, item)),
+            ("relhasindex", ctx.has_index(item).into()),
             ("relpersistence", "p".into()),
             ("relkind", kind.into()),
             ("relnatts", columns.into()),
-            ("relhasrules", (kind == "v").into()),
+            ("relhasrules", matches!(kind, "v" | "m").into()),
             ("relispopulated", true.into()),
             ("relreplident", "d".into()),
+        ]);
+    }
+    for key in ctx.keys() {
+        rows.push([
+            ("oid", key.oid().into()),
+            ("relname", key.name().into()),
+            ("relnamespace", key.schema.oid.into()),
+            ("relowner", DEFAULT_ROLE_OID.into()),
+            ("relam", ARRANGEMENT.into()),
+            ("reltuples", tuples(ctx, key.table)),
+            ("relpersistence", "p".into()),
+            ("relkind", "i".into()),
+            ("relnatts", key.positions.len().into()),
+            ("relispopulated", true.into()),
+            ("relreplident", "n".into()),
         ]);
     }
     for relation in super::relations() {
@@ -102,6 +114,14 @@ pub(super) fn classes(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ("relreplident", "n".into()),
         ]);
     }
+}
+
+/// Rows of a relation, -1 if that is not known.
+fn tuples(ctx: &SystemContext<'_>, item: &Item) -> Value {
+    ctx.runtime
+        .collections
+        .get(&item.id)
+        .map_or(Value::Int(-1), |found| found.rows.into())
 }
 
 pub(super) fn namespaces(ctx: &SystemContext<'_>, rows: &mut Rows) {
@@ -140,10 +160,7 @@ fn attribute(
         ("attstattarget", (-1).into()),
         ("attlen", sql_type.type_length().into()),
         ("attnum", (position + 1).into()),
-        (
-            "attndims",
-            i32::from(matches!(sql_type, SqlType::Array(_))).into(),
-        ),
+        ("attndims", i32::from(sql_type.element().is_some()).into()),
         ("attcacheoff", (-1).into()),
         ("atttypmod", sql_type.type_modifier().into()),
         ("attbyval", by_value.into()),
@@ -204,6 +221,19 @@ pub(super) fn attributes(ctx: &SystemContext<'_>, rows: &mut Rows) {
             );
         }
     }
+    for key in ctx.keys() {
+        for (position, column) in key.columns().enumerate() {
+            attribute(
+                rows,
+                key.oid(),
+                position,
+                &column.name,
+                &column.sql_type,
+                column.nullable,
+                false,
+            );
+        }
+    }
     for relation in super::relations() {
         for (position, column) in relation.columns.iter().enumerate() {
             let RelationColumn { name, nullable, .. } = *column;
@@ -221,7 +251,7 @@ pub(super) fn attributes(ctx: &SystemContext<'_>, rows: &mut Rows) {
 }
 
 /// All types but arrays, with their names in `pg_type` and their categories.
-pub(super) const TYPES: &[(SqlType, &str, &str)] = &[
+pub(crate) const TYPES: &[(SqlType, &str, &str)] = &[
     (SqlType::Bool, "bool", "B"),
     (SqlType::Bytea, "bytea", "U"),
     (SqlType::QuotedChar, "char", "Z"),
@@ -251,6 +281,8 @@ pub(super) const TYPES: &[(SqlType, &str, &str)] = &[
     (SqlType::UInt4, "uint4", "N"),
     (SqlType::UInt8, "uint8", "N"),
     (SqlType::MzTimestamp, "mz_timestamp", "N"),
+    (SqlType::Int2Vector, "int2vector", "A"),
+    (SqlType::OidVector, "oidvector", "A"),
 ];
 
 /// Types that only stand in signatures and in results of nothing.
@@ -261,6 +293,8 @@ const PSEUDO_TYPES: &[(u32, &str)] = &[
     (2276, "any"),
     (2277, "anyarray"),
     (2283, "anyelement"),
+    (2275, "cstring"),
+    (2281, "internal"),
 ];
 
 pub(super) fn types(_: &SystemContext<'_>, rows: &mut Rows) {
@@ -308,7 +342,10 @@ pub(super) fn types(_: &SystemContext<'_>, rows: &mut Rows) {
                 ),
                 ("typisdefined", true.into()),
                 ("typdelim", ",".into()),
-                ("typelem", if array { sql_type.oid() } else { 0 }.into()),
+                (
+                    "typelem",
+                    this.element().map_or(0, |element| element.oid()).into(),
+                ),
                 (
                     "typarray",
                     if array { 0 } else { sql_type.array_oid() }.into(),
@@ -382,6 +419,58 @@ pub(super) fn indexes(ctx: &SystemContext<'_>, rows: &mut Rows) {
                     expressions.join(", ").into()
                 },
             ),
+        ]);
+    }
+    key_indexes(ctx, rows);
+}
+
+fn key_indexes(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for key in ctx.keys() {
+        let count = key.positions.len();
+        rows.push([
+            ("indexrelid", key.oid().into()),
+            ("indrelid", key.table.oid.into()),
+            ("indnatts", count.into()),
+            ("indnkeyatts", count.into()),
+            ("indisunique", true.into()),
+            ("indisprimary", true.into()),
+            ("indimmediate", true.into()),
+            ("indisvalid", true.into()),
+            ("indisready", true.into()),
+            ("indislive", true.into()),
+            ("indkey", column_numbers(&key)),
+            ("indcollation", Value::Ints(vec![0; count])),
+            ("indclass", Value::Ints(vec![0; count])),
+            ("indoption", Value::Ints(vec![0; count])),
+        ]);
+    }
+}
+
+/// The columns of a key, counted from 1.
+fn column_numbers(key: &Key<'_>) -> Value {
+    let numbers = key
+        .positions
+        .iter()
+        .map(|position| i128::try_from(position + 1).unwrap_or(0));
+    Value::Ints(numbers.collect())
+}
+
+pub(super) fn constraints(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for key in ctx.keys() {
+        rows.push([
+            ("oid", key.oid().into()),
+            ("conname", key.name().into()),
+            ("connamespace", key.schema.oid.into()),
+            ("contype", "p".into()),
+            ("convalidated", true.into()),
+            ("conrelid", key.table.oid.into()),
+            ("conindid", key.oid().into()),
+            ("confupdtype", " ".into()),
+            ("confdeltype", " ".into()),
+            ("confmatchtype", " ".into()),
+            ("conislocal", true.into()),
+            ("connoinherit", true.into()),
+            ("conkey", column_numbers(&key)),
         ]);
     }
 }
@@ -471,8 +560,8 @@ pub(super) fn access_methods(_: &SystemContext<'_>, rows: &mut Rows) {
         ("amtype", "t".into()),
     ]);
     rows.push([
-        ("oid", HASH.into()),
-        ("amname", "hash".into()),
+        ("oid", ARRANGEMENT.into()),
+        ("amname", "arrangement".into()),
         ("amtype", "i".into()),
     ]);
 }
@@ -482,7 +571,7 @@ pub(super) fn defaults(ctx: &SystemContext<'_>, rows: &mut Rows) {
         for (position, column) in item.columns().unwrap_or_default().iter().enumerate() {
             if let Some(default) = &column.default {
                 rows.push([
-                    ("oid", item.oid.into()),
+                    ("oid", default_oid(item.oid, position).into()),
                     ("adrelid", item.oid.into()),
                     ("adnum", (position + 1).into()),
                     ("adbin", default.into()),
@@ -490,6 +579,15 @@ pub(super) fn defaults(ctx: &SystemContext<'_>, rows: &mut Rows) {
             }
         }
     }
+}
+
+/// The OID of a column's default, unique among defaults: the relation's above FIRST_USER_OID with the column's number below.
+fn default_oid(relation: u32, position: usize) -> u32 {
+    let column = u32::try_from(position + 1).unwrap_or(u32::MAX) & 0x7ff;
+    relation
+        .wrapping_sub(crate::catalog::FIRST_USER_OID)
+        .wrapping_shl(11)
+        | column
 }
 
 pub(super) fn descriptions(ctx: &SystemContext<'_>, rows: &mut Rows) {
@@ -524,31 +622,66 @@ pub(super) fn collations(_: &SystemContext<'_>, rows: &mut Rows) {
     }
 }
 
-/// The functions that PostgreSQL clients look up by OID rather than by name.
-const FUNCTIONS: &[(u32, &str)] = &[
-    (ARRAY_IN, "array_in"),
-    (751, "array_out"),
-    (2400, "array_recv"),
-    (2401, "array_send"),
-];
-
 pub(super) fn functions(_: &SystemContext<'_>, rows: &mut Rows) {
-    for (oid, name) in FUNCTIONS {
+    for function in flowstone_functions::signatures() {
+        let arguments = function.arguments.iter().map(|oid| i128::from(*oid));
         rows.push([
-            ("oid", (*oid).into()),
-            ("proname", (*name).into()),
+            ("oid", function.oid.into()),
+            ("proname", (&function.name).into()),
             ("pronamespace", PG_CATALOG_OID.into()),
             ("proowner", DEFAULT_ROLE_OID.into()),
-            ("prolang", 12.into()),
-            ("prokind", "f".into()),
-            ("provolatile", "s".into()),
+            ("prolang", INTERNAL_LANGUAGE.into()),
+            ("procost", 1.into()),
+            (
+                "prorows",
+                if function.returns_set { 1000 } else { 0 }.into(),
+            ),
+            (
+                "provariadic",
+                function
+                    .arguments
+                    .last()
+                    .filter(|_| function.variadic)
+                    .copied()
+                    .unwrap_or(0)
+                    .into(),
+            ),
+            (
+                "prokind",
+                match function.kind {
+                    FunctionKind::Scalar => "f",
+                    FunctionKind::Aggregate => "a",
+                    FunctionKind::Window => "w",
+                }
+                .into(),
+            ),
+            ("proretset", function.returns_set.into()),
+            ("provolatile", "i".into()),
             ("proparallel", "s".into()),
+            ("pronargs", function.arguments.len().into()),
+            ("prorettype", function.result.into()),
+            ("proargtypes", Value::Ints(arguments.collect())),
+            ("prosrc", (&function.name).into()),
+        ]);
+    }
+}
+
+pub(super) fn aggregates(_: &SystemContext<'_>, rows: &mut Rows) {
+    let aggregates = flowstone_functions::signatures()
+        .iter()
+        .filter(|function| function.kind == FunctionKind::Aggregate);
+    for function in aggregates {
+        rows.push([
+            ("aggfnoid", function.oid.into()),
+            ("aggkind", "n".into()),
+            ("aggfinalmodify", "r".into()),
+            ("aggmfinalmodify", "r".into()),
         ]);
     }
 }
 
 pub(super) fn languages(_: &SystemContext<'_>, rows: &mut Rows) {
-    for (oid, name) in [(12, "internal"), (13, "c"), (14, "sql")] {
+    for (oid, name) in [(INTERNAL_LANGUAGE, "internal"), (13, "c"), (14, "sql")] {
         rows.push([
             ("oid", oid.into()),
             ("lanname", name.into()),
@@ -581,14 +714,7 @@ pub(super) fn tables(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ("schemaname", (&schema.name).into()),
             ("tablename", (&item.name).into()),
             ("tableowner", DEFAULT_ROLE.into()),
-            (
-                "hasindexes",
-                ctx.catalog
-                    .items
-                    .values()
-                    .any(|other| matches!(other.kind, ItemKind::Index { on, .. } if on == item.id))
-                    .into(),
-            ),
+            ("hasindexes", ctx.has_index(item).into()),
             ("hasrules", false.into()),
             ("hastriggers", false.into()),
             ("rowsecurity", false.into()),
@@ -623,7 +749,7 @@ pub(super) fn materialized_views(ctx: &SystemContext<'_>, rows: &mut Rows) {
                 ("schemaname", (&schema.name).into()),
                 ("matviewname", (&item.name).into()),
                 ("matviewowner", DEFAULT_ROLE.into()),
-                ("hasindexes", ctx.catalog.items.values().any(|other| matches!(other.kind, ItemKind::Index { on, .. } if on == item.id)).into()),
+                ("hasindexes", ctx.has_index(item).into()),
                 ("ispopulated", true.into()),
                 ("definition", format!("{query};").into()),
             ]);
@@ -648,6 +774,14 @@ pub(super) fn index_texts(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ),
             ("indexname", (&item.name).into()),
             ("indexdef", (&item.create_sql).into()),
+        ]);
+    }
+    for key in ctx.keys() {
+        rows.push([
+            ("schemaname", (&key.schema.name).into()),
+            ("tablename", (&key.table.name).into()),
+            ("indexname", key.name().into()),
+            ("indexdef", key.index_definition().into()),
         ]);
     }
 }
@@ -693,4 +827,129 @@ pub(super) fn tablespaces(_: &SystemContext<'_>, rows: &mut Rows) {
         ("spcname", "pg_default".into()),
         ("spcowner", DEFAULT_ROLE_OID.into()),
     ]);
+}
+
+/// The rule behind each view, as PostgreSQL has it; it has the view's OID.
+pub(super) fn rules(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for (_, item) in ctx.items() {
+        if let ItemKind::View { query, .. } | ItemKind::MaterializedView { query, .. } = &item.kind
+        {
+            rows.push([
+                ("oid", item.oid.into()),
+                ("rulename", "_RETURN".into()),
+                ("ev_class", item.oid.into()),
+                ("ev_type", "1".into()),
+                ("ev_enabled", "O".into()),
+                ("is_instead", true.into()),
+                ("ev_action", query.into()),
+            ]);
+        }
+    }
+}
+
+pub(super) fn dependencies(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for (_, item) in ctx.items() {
+        let (class, kind) = match item.kind {
+            ItemKind::View { .. } | ItemKind::MaterializedView { .. } => (PG_REWRITE, "n"),
+            ItemKind::Index { .. } => (PG_CLASS, "a"),
+            _ => continue,
+        };
+        if class == PG_REWRITE {
+            // The view goes with its rule.
+            rows.push([
+                ("classid", PG_REWRITE.into()),
+                ("objid", item.oid.into()),
+                ("refclassid", PG_CLASS.into()),
+                ("refobjid", item.oid.into()),
+                ("deptype", "i".into()),
+            ]);
+        }
+        let referenced = item
+            .depends_on
+            .iter()
+            .filter_map(|id| ctx.catalog.items.get(id))
+            .filter(|referenced| relation_kind(referenced).is_some());
+        for referenced in referenced {
+            rows.push([
+                ("classid", class.into()),
+                ("objid", item.oid.into()),
+                ("refclassid", PG_CLASS.into()),
+                ("refobjid", referenced.oid.into()),
+                ("deptype", kind.into()),
+            ]);
+        }
+    }
+    for key in ctx.keys() {
+        rows.push([
+            ("classid", PG_CONSTRAINT.into()),
+            ("objid", key.oid().into()),
+            ("refclassid", PG_CLASS.into()),
+            ("refobjid", key.table.oid.into()),
+            ("deptype", "a".into()),
+        ]);
+    }
+}
+
+/// What is counted of tables and materialized views: their rows.
+pub(super) fn table_statistics(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for (schema, item) in ctx
+        .items()
+        .filter(|(_, item)| matches!(relation_kind(item), Some("r" | "m")))
+    {
+        rows.push([
+            ("relid", item.oid.into()),
+            ("schemaname", (&schema.name).into()),
+            ("relname", (&item.name).into()),
+            (
+                "n_live_tup",
+                ctx.runtime
+                    .collections
+                    .get(&item.id)
+                    .map(|held| held.rows)
+                    .into(),
+            ),
+            ("n_dead_tup", 0.into()),
+        ]);
+    }
+}
+
+pub(super) fn index_statistics(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for (schema, item) in ctx.items() {
+        if let ItemKind::Index { on, .. } = &item.kind
+            && let Some(relation) = ctx.catalog.items.get(on)
+        {
+            rows.push([
+                ("relid", relation.oid.into()),
+                ("indexrelid", item.oid.into()),
+                ("schemaname", (&schema.name).into()),
+                ("relname", (&relation.name).into()),
+                ("indexrelname", (&item.name).into()),
+            ]);
+        }
+    }
+    for key in ctx.keys() {
+        rows.push([
+            ("relid", key.table.oid.into()),
+            ("indexrelid", key.oid().into()),
+            ("schemaname", (&key.schema.name).into()),
+            ("relname", (&key.table.name).into()),
+            ("indexrelname", key.name().into()),
+        ]);
+    }
+}
+
+pub(super) fn database_statistics(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for database in ctx.catalog.databases.values() {
+        let backends = ctx
+            .runtime
+            .sessions
+            .iter()
+            .filter(|session| session.database == database.name)
+            .count();
+        rows.push([
+            ("datid", database.oid.into()),
+            ("datname", (&database.name).into()),
+            ("numbackends", backends.into()),
+        ]);
+    }
 }

@@ -5,13 +5,16 @@
 use std::sync::Arc;
 
 use arrow_array::builder::{
-    BinaryBuilder, BooleanBuilder, FixedSizeBinaryBuilder, Float32Builder, Int16Builder,
-    Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, LargeBinaryBuilder, ListBuilder,
-    StringBuilder, TimestampMicrosecondBuilder, UInt32Builder, UInt64Builder,
+    BinaryBuilder, BooleanBuilder, Decimal128Builder, FixedSizeBinaryBuilder, Float32Builder,
+    Float64Builder, Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder,
+    LargeBinaryBuilder, ListBuilder, StringBuilder, TimestampMicrosecondBuilder, UInt32Builder,
+    UInt64Builder,
 };
 use arrow_array::types::IntervalMonthDayNano;
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::Field;
+use flowstone_types::sql_type::NUMERIC_DEFAULT;
+use flowstone_types::value::ColumnBuilder;
 use flowstone_types::{Epoch, ObjectId, SqlType};
 
 use super::{Kind, Relation, RelationColumn};
@@ -202,6 +205,39 @@ fn array(column: &RelationColumn, values: Vec<Value>) -> Result<ArrayRef, Value>
             }
             Arc::new(builder.finish())
         }
+        Kind::Float8 => {
+            let mut builder = Float64Builder::with_capacity(values.len());
+            for value in values {
+                match value {
+                    Value::Null if column.nullable => builder.append_null(),
+                    Value::Null => builder.append_value(0.0),
+                    Value::Int(number) => builder.append_value(
+                        number
+                            .to_string()
+                            .parse::<f64>()
+                            .map_err(|_| Value::Int(number))?,
+                    ),
+                    other => return Err(other),
+                }
+            }
+            Arc::new(builder.finish())
+        }
+        Kind::Numeric => {
+            let mut builder = Decimal128Builder::with_capacity(values.len())
+                .with_data_type(SqlType::Numeric(None).to_arrow());
+            let one = 10_i128.pow(NUMERIC_DEFAULT.1.unsigned_abs().into());
+            for value in values {
+                match value {
+                    Value::Null if column.nullable => builder.append_null(),
+                    Value::Null => builder.append_value(0),
+                    Value::Int(number) => {
+                        builder.append_value(number.checked_mul(one).ok_or(Value::Int(number))?);
+                    }
+                    other => return Err(other),
+                }
+            }
+            Arc::new(builder.finish())
+        }
         Kind::Text | Kind::Name | Kind::QuotedChar => {
             let mut builder = StringBuilder::new();
             for value in values {
@@ -304,6 +340,33 @@ fn array(column: &RelationColumn, values: Vec<Value>) -> Result<ArrayRef, Value>
                 }
             }
             Arc::new(builder.finish())
+        }
+        // No relation with such a column has rows.
+        Kind::Float4Array => {
+            let mut builder = ColumnBuilder::new(&column.sql_type(), values.len());
+            for value in values {
+                match value {
+                    Value::Null if column.nullable => builder.append_null(),
+                    other => return Err(other),
+                }
+            }
+            builder.finish()
+        }
+        Kind::Int2Vector | Kind::OidVector => {
+            let sql_type = column.sql_type();
+            let mut builder = ColumnBuilder::new(&sql_type, values.len());
+            for value in values {
+                match &value {
+                    Value::Null if column.nullable => builder.append_null(),
+                    Value::Null => builder.append_text("").map_err(|_| value)?,
+                    Value::Ints(numbers) => {
+                        let items: Vec<String> = numbers.iter().map(i128::to_string).collect();
+                        builder.append_text(&items.join(" ")).map_err(|_| value)?;
+                    }
+                    _ => return Err(value),
+                }
+            }
+            builder.finish()
         }
         Kind::OidArray => {
             let mut builder =

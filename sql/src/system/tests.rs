@@ -264,7 +264,7 @@ fn classes_attributes_and_indexes_describe_the_catalog() {
         let keys = indexes
             .column_by_name("indkey")
             .unwrap()
-            .as_list::<i32>()
+            .as_list::<i64>()
             .value(0);
         assert_eq!(
             keys.as_primitive::<arrow_array::types::Int16Type>()
@@ -337,4 +337,70 @@ fn what_the_node_is_doing_shows() {
             ["quickstart"]
         );
     });
+}
+
+/// The type of the one column of a query over nothing.
+fn type_of(sql: &str) -> Result<SqlType, crate::Error> {
+    let catalog = Catalog::initial();
+    let ctx = crate::plan::PlanContext {
+        catalog: &catalog,
+        database: "materialize",
+        search_path: &[],
+        user: "materialize",
+        now_ms: 0,
+        transaction_epoch: None,
+        variables: &|_| None,
+        settings: &Vec::new,
+        bytes: &|_| None,
+        assigns: false,
+        maintained: false,
+        text: "",
+    };
+    let query = crate::parse::parse_query(sql)?;
+    let planned = crate::plan::plan_query(&ctx, &query, &[])?;
+    Ok(planned.columns[0].sql_type.clone())
+}
+
+#[test]
+fn every_operator_of_the_catalog_can_be_used_and_has_an_oid_of_its_own() {
+    let mut wrong = Vec::new();
+    for operator in super::pg_operators::operators() {
+        let left = operator
+            .left
+            .as_ref()
+            .map_or_else(String::new, |left| format!("NULL::{left} "));
+        let sql = format!("SELECT {left}{} NULL::{}", operator.name, operator.right);
+        let planned = type_of(&sql);
+        let same = planned
+            .as_ref()
+            .is_ok_and(|found| found.oid() == operator.result.oid());
+        if !same {
+            wrong.push(format!("{sql}: {planned:?}, not {}", operator.result));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    with_context(|ctx| {
+        for relation in ["pg_operator", "pg_cast"] {
+            let batch = read(ctx, "pg_catalog", relation);
+            let oids: BTreeSet<u32> = batch["oid"]
+                .as_primitive::<arrow_array::types::UInt32Type>()
+                .values()
+                .iter()
+                .copied()
+                .collect();
+            assert_eq!(oids.len(), batch.num_rows(), "{relation}");
+        }
+    });
+}
+
+#[test]
+fn every_cast_of_the_catalog_is_one() {
+    for (from, to, _) in super::pg_operators::casts() {
+        let sql = format!("SELECT (NULL::{from})::{to}");
+        assert_eq!(
+            type_of(&sql).map(|found| found.oid()),
+            Ok(to.oid()),
+            "{sql}"
+        );
+    }
 }

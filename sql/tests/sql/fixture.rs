@@ -129,6 +129,9 @@ impl Fixture {
             now_ms: NOW_MS,
             transaction_epoch: None,
             variables: &no_variable,
+            settings: &Vec::new,
+            bytes: &|_| None,
+            assigns: false,
             maintained: false,
             text: "",
         }

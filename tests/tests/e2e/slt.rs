@@ -137,11 +137,49 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// The golden files below a directory, in the order of their paths.
+pub(crate) fn files_in(root: &Path) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    files(root, &mut paths);
+    paths
+}
+
+/// Runs a golden file in a database of a node, or rewrites it.
+pub(crate) async fn run(path: &Path, port: u16, database: &str) -> Result<(), String> {
+    let database = database.to_owned();
+    let mut runner = Runner::new(move || {
+        let config = format!("host=127.0.0.1 port={port} user=materialize dbname={database}");
+        async move {
+            let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
+                .await
+                .map_err(|error| StatementError(error.to_string()))?;
+            tokio::spawn(connection);
+            Ok(Connection(client))
+        }
+    });
+    if std::env::var_os("SLT_UPDATE").is_some() {
+        runner
+            .update_test_file(
+                path,
+                "\t",
+                sqllogictest::default_validator,
+                sqllogictest::default_normalizer,
+                sqllogictest::default_column_validator,
+            )
+            .await
+            .map_err(|error| error.to_string())
+    } else {
+        runner
+            .run_file_async(path)
+            .await
+            .map_err(|error| error.display(false).to_string())
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn slt() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("slt");
-    let mut paths = Vec::new();
-    files(&root, &mut paths);
+    let paths = files_in(&root);
     assert!(!paths.is_empty());
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), 2).await.unwrap();
@@ -158,34 +196,7 @@ async fn slt() {
             .batch_execute(&format!("CREATE DATABASE {database}"))
             .await
             .unwrap();
-        let port = node.pg_port();
-        let mut runner = Runner::new(move || {
-            let config = format!("host=127.0.0.1 port={port} user=materialize dbname={database}");
-            async move {
-                let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
-                    .await
-                    .map_err(|error| StatementError(error.to_string()))?;
-                tokio::spawn(connection);
-                Ok(Connection(client))
-            }
-        });
-        let outcome = if std::env::var_os("SLT_UPDATE").is_some() {
-            runner
-                .update_test_file(
-                    path,
-                    "\t",
-                    sqllogictest::default_validator,
-                    sqllogictest::default_normalizer,
-                    sqllogictest::default_column_validator,
-                )
-                .await
-                .map_err(|error| error.to_string())
-        } else {
-            runner
-                .run_file_async(path)
-                .await
-                .map_err(|error| error.display(false).to_string())
-        };
+        let outcome = run(path, node.pg_port(), &database).await;
         if let Err(error) = outcome {
             failures.push(format!(
                 "{}: {error}",

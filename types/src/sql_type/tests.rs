@@ -1,6 +1,6 @@
 use super::*;
 
-/// Every type, scalars with and without modifiers, and arrays of one and two levels.
+/// Every type, scalars with and without modifiers, vectors, and arrays of one and two levels.
 pub(crate) fn all_types() -> Vec<SqlType> {
     let scalars = vec![
         SqlType::Bool,
@@ -40,7 +40,8 @@ pub(crate) fn all_types() -> Vec<SqlType> {
     let array = |element: &SqlType| SqlType::Array(Box::new(element.clone()));
     let arrays: Vec<SqlType> = scalars.iter().map(array).collect();
     let nested: Vec<SqlType> = arrays.iter().map(array).collect();
-    [scalars, arrays, nested].concat()
+    let vectors = vec![SqlType::Int2Vector, SqlType::OidVector];
+    [scalars, vectors, arrays, nested].concat()
 }
 
 #[test]

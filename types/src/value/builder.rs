@@ -8,8 +8,8 @@ use arrow_array::types::{
     TimestampMicrosecondType, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{
-    ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, LargeBinaryArray, ListArray,
-    PrimitiveArray, StringArray,
+    ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, LargeBinaryArray, LargeListArray,
+    ListArray, PrimitiveArray, StringArray,
 };
 use arrow_buffer::{
     BooleanBufferBuilder, Buffer, NullBuffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer,
@@ -149,6 +149,14 @@ impl ColumnBuilder {
             SqlType::Uuid => Cells::Uuid(Vec::with_capacity(capacity * 16)),
             SqlType::Array(element) => Cells::List {
                 items: Box::new(Self::new(element, capacity)),
+                offsets: offsets32(),
+            },
+            SqlType::Int2Vector => Cells::List {
+                items: Box::new(Self::new(&SqlType::Int2, capacity)),
+                offsets: offsets32(),
+            },
+            SqlType::OidVector => Cells::List {
+                items: Box::new(Self::new(&SqlType::Oid, capacity)),
                 offsets: offsets32(),
             },
         };
@@ -295,6 +303,14 @@ impl ColumnBuilder {
             Cells::Uuid(bytes) => {
                 let uuid = text.trim_ascii().parse::<uuid::Uuid>();
                 bytes.extend_from_slice(uuid.map_err(|_| invalid("uuid", text))?.as_bytes());
+            }
+            Cells::List { .. } if self.sql_type.is_vector() => {
+                let plain = |byte: u8| byte.is_ascii_digit() || byte == b'-';
+                let items: Vec<&str> = text.split_ascii_whitespace().collect();
+                if !items.iter().all(|item| item.bytes().all(plain)) {
+                    return Err(invalid(&self.sql_type.to_string(), text));
+                }
+                return self.append_list_text(&format!("{{{}}}", items.join(",")));
             }
             Cells::List { .. } => return self.append_list_text(text),
         }
@@ -611,17 +627,27 @@ impl ColumnBuilder {
                     nulls,
                 ))
             }
-            Cells::List { items, offsets } => {
-                let DataType::List(field) = data_type else {
-                    unreachable!("arrays are lists: SqlType::to_arrow")
-                };
-                Arc::new(ListArray::new(
+            Cells::List { items, offsets } => match data_type {
+                DataType::List(field) => Arc::new(ListArray::new(
                     field,
                     offset_buffer(offsets),
                     items.finish(),
                     nulls,
-                ))
-            }
+                )),
+                DataType::LargeList(field) => Arc::new(LargeListArray::new(
+                    field,
+                    OffsetBuffer::new(
+                        offsets
+                            .into_iter()
+                            .map(i64::from)
+                            .collect::<Vec<_>>()
+                            .into(),
+                    ),
+                    items.finish(),
+                    nulls,
+                )),
+                _ => unreachable!("arrays are lists: SqlType::to_arrow"),
+            },
         }
     }
 }
@@ -668,6 +694,7 @@ fn last_offset<T: Copy + TryInto<usize>>(offsets: &[T]) -> usize {
 fn list_levels(sql_type: &SqlType) -> usize {
     match sql_type {
         SqlType::Array(element) => 1 + list_levels(element),
+        SqlType::Int2Vector | SqlType::OidVector => 1,
         _ => 0,
     }
 }

@@ -70,6 +70,8 @@ enum Cells {
         items: Box<ColumnFormatter<'static>>,
         element_oid: u32,
         quoting: bool,
+        /// Whether subscripts count from 0 and the text is the items, as of a vector in catalogs.
+        vector: bool,
     },
 }
 
@@ -183,13 +185,19 @@ impl<'a> ColumnFormatter<'a> {
                 lists,
                 items,
                 quoting,
+                vector,
                 ..
             } => {
-                out.push('{');
+                let (open, comma, close) = if *vector {
+                    ("", ' ', "")
+                } else {
+                    ("{", ',', "}")
+                };
+                out.push_str(open);
                 let (start, end) = list_bounds(lists, row);
                 for item in start..end {
                     if item > start {
-                        out.push(',');
+                        out.push(comma);
                     }
                     let item_start = out.len();
                     if !items.write_text(item, out)? {
@@ -198,7 +206,7 @@ impl<'a> ColumnFormatter<'a> {
                         quote_item(out, item_start);
                     }
                 }
-                out.push('}');
+                out.push_str(close);
             }
         }
         Ok(true)
@@ -275,13 +283,18 @@ impl<'a> ColumnFormatter<'a> {
         {
             innermost = items;
         }
-        let Cells::List { element_oid, .. } = &innermost.cells else {
+        let Cells::List {
+            element_oid,
+            vector,
+            ..
+        } = &innermost.cells
+        else {
             return Ok(());
         };
         out.extend_from_slice(&element_oid.to_be_bytes());
         for dimension in &dimensions {
             push_i32(out, *dimension)?;
-            push_i32(out, 1)?;
+            push_i32(out, usize::from(!vector))?;
         }
         let mut has_null = false;
         self.write_binary_items(row, &dimensions, out, &mut has_null)?;
@@ -450,7 +463,9 @@ fn cells_of(array: &dyn Array, sql_type: &SqlType) -> Result<Cells, TypeError> {
         SqlType::TimestampTz => Cells::TimestampTz(instants(array)?),
         SqlType::Interval => Cells::Interval(cast(&target)?.as_primitive().clone()),
         SqlType::Uuid => Cells::Uuid(cast(&target)?.as_fixed_size_binary().clone()),
-        SqlType::Array(element) => list_cells(array, element)?,
+        SqlType::Array(element) => list_cells(array, element, false)?,
+        SqlType::Int2Vector => list_cells(array, &SqlType::Int2, true)?,
+        SqlType::OidVector => list_cells(array, &SqlType::Oid, true)?,
     })
 }
 
@@ -493,7 +508,7 @@ fn numeric_cells(array: &dyn Array, modifier: Option<(u8, i8)>) -> Result<Cells,
     })
 }
 
-fn list_cells(array: &dyn Array, element: &SqlType) -> Result<Cells, TypeError> {
+fn list_cells(array: &dyn Array, element: &SqlType, vector: bool) -> Result<Cells, TypeError> {
     let lists = match array.data_type() {
         DataType::List(_) => array.slice(0, array.len()),
         DataType::LargeList(item)
@@ -521,11 +536,14 @@ fn list_cells(array: &dyn Array, element: &SqlType) -> Result<Cells, TypeError> 
             | SqlType::MzTimestamp
             | SqlType::Uuid
             | SqlType::Array(_)
+            | SqlType::Int2Vector
+            | SqlType::OidVector
     );
     Ok(Cells::List {
         lists,
         items: Box::new(items),
         element_oid: element.oid(),
         quoting,
+        vector,
     })
 }

@@ -127,6 +127,10 @@ impl Seed {
                 let pair = uuid::Uuid::from_u64_pair(unsigned, u64::MAX - unsigned);
                 return pair.to_string();
             }
+            SqlType::Int2Vector => {
+                return format!("{} 0 {}", self.integer % (1 << 15), unsigned % 7);
+            }
+            SqlType::OidVector => return format!("{} 0", unsigned % (1 << 32)),
             SqlType::Array(element) => {
                 // PostgreSQL has no array of empty arrays, so nested ones are never empty here.
                 let nested = matches!(**element, SqlType::Array(_));

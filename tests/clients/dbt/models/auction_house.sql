@@ -1,0 +1,3 @@
+{{ config(materialized='source') }}
+
+FROM LOAD GENERATOR AUCTION (TICK INTERVAL '1s') FOR ALL TABLES
