@@ -23,6 +23,7 @@ ALLOWED = {
     "pgwire": {"types", "proto", "sql", "coordinator", "tls"},
     "flight": {"types", "proto", "sql", "coordinator", "tls"},
     "console": {"types", "proto", "sql", "coordinator", "tls"},
+    "fuzz": set(),
     "node": {"types", "proto", "coordinator", "worker", "tls", "pgwire", "flight", "console", "storage", "ingest"},
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use flowstone_proto::PROTOCOL_VERSION;
 use flowstone_proto::local::CoordinatorEnd;
-use flowstone_proto::message::{Command, RequestId, Response};
+use flowstone_proto::message::{Command, RequestError, RequestId, Response};
 use flowstone_types::{Epoch, ObjectId};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -42,7 +42,7 @@ const SINCE_STEP_MS: u64 = 100;
 /// What sessions ask of the loop.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// Run these staged writes in one epoch; answered with it when it is observable.
+    /// Run these staged writes in one epoch; answered with it when it is observable, or with why they did not happen.
     Write {
         /// The staged writes, in order.
         requests: Vec<RequestId>,
@@ -53,7 +53,7 @@ pub(crate) enum Event {
         /// Held until the epoch is observable, even if nobody waits for the answer any more.
         lock: WriteGuard,
         /// The answer.
-        done: oneshot::Sender<Epoch>,
+        done: oneshot::Sender<Result<Epoch, RequestError>>,
     },
     /// Let sources stand still; answered when they do.
     Freeze {
@@ -105,7 +105,7 @@ struct Loop {
     proposals: FuturesUnordered<BoxFuture<'static, (Proposed, Result<(), ProposeError>)>>,
     published: watch::Sender<Published>,
     failure: watch::Sender<Option<String>>,
-    writes: HashMap<WriteId, (oneshot::Sender<Epoch>, WriteGuard)>,
+    writes: HashMap<WriteId, (oneshot::Sender<Result<Epoch, RequestError>>, WriteGuard)>,
     freezes: HashMap<FreezeId, oneshot::Sender<()>>,
     since_sent: Epoch,
     /// What was dropped since the start: the worker may still speak of it for a moment. Ids are never reused.
@@ -169,6 +169,7 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
     aws_lc_rs::rand::fill(&mut seed).map_err(|_| Error::Internal("no randomness".to_owned()))?;
     let started_ms = config.clock.now_ms();
     let shared = Arc::new(Shared {
+        data_dir: config.data_dir,
         started_ms,
         clock: config.clock,
         raft,
@@ -275,6 +276,7 @@ impl Loop {
 
     async fn run(mut self) {
         let commands = self.shared.commands.clone();
+        let mut stalls = self.shared.raft.stalls();
         loop {
             self.advance();
             if self.finished || self.failure.borrow().is_some() {
@@ -294,6 +296,7 @@ impl Loop {
                     },
                     Err(_) => self.fail("the worker has stopped".to_owned()),
                 },
+                Ok(()) = stalls.changed() => self.refuse_writes(),
                 () = tokio::time::sleep(idle) => {}
             }
         }
@@ -426,16 +429,33 @@ impl Loop {
             published.visible_version += u64::from(became_visible);
         });
         for write in writes {
-            if let Some((done, _lock)) = self.writes.remove(&write) {
-                // The client may be gone; the write stands.
-                let _ = done.send(epoch);
-            }
+            self.answer_write(write, Ok(epoch));
         }
         if let Some(since) = self.shared.holds.advance(epoch)
             && since.0 >= self.since_sent.0.saturating_add(SINCE_STEP_MS)
         {
             self.since_sent = since;
             self.queue(Command::AllowCompaction { since });
+        }
+    }
+
+    fn answer_write(&mut self, id: WriteId, outcome: Result<Epoch, RequestError>) {
+        if let Some((done, _lock)) = self.writes.remove(&id) {
+            // The client may be gone; what was decided stands.
+            let _ = done.send(outcome);
+        }
+    }
+
+    /// Fails the writes that wait for an epoch while the disk under Raft is full: they would wait for as long as it is.
+    fn refuse_writes(&mut self) {
+        let Some(error) = self.shared.raft.stalled() else {
+            return;
+        };
+        for (id, requests) in self.epochs.withdraw_writes() {
+            for write in requests {
+                self.queue(Command::DiscardWrite { write });
+            }
+            self.answer_write(id, Err(error.clone()));
         }
     }
 
@@ -450,6 +470,7 @@ impl Loop {
             } => {
                 self.writes.insert(id, (done, lock));
                 self.epochs.submit_write(id, requests, freeze);
+                self.refuse_writes();
             }
             Event::Freeze { id, done } => {
                 self.freezes.insert(id, done);
@@ -524,6 +545,11 @@ impl Loop {
                 if let Some(waiter) = self.shared.waiters.lock().writes.remove(&write) {
                     // The session may be gone; it discards the write when it goes.
                     let _ = waiter.send(result);
+                }
+            }
+            Response::WritesFailed { epoch, error } => {
+                for id in self.epochs.writes_failed(epoch) {
+                    self.answer_write(id, Err(error.clone()));
                 }
             }
             Response::EpochComplete { epoch } => self.epochs.epoch_complete(epoch),

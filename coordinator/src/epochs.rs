@@ -276,6 +276,18 @@ impl EpochLoop {
         self.freezing.retain(|freezing| *freezing != id);
     }
 
+    /// The writes of an epoch could not be made durable. Returns the transactions that have failed; the epoch goes on without them.
+    pub fn writes_failed(&mut self, epoch: Epoch) -> Vec<WriteId> {
+        let open = self.open.iter_mut().find(|open| open.epoch == epoch);
+        open.map(|open| std::mem::take(&mut open.writes))
+            .unwrap_or_default()
+    }
+
+    /// Takes back the writes that wait for an epoch: there will be none for now.
+    pub fn withdraw_writes(&mut self) -> Vec<(WriteId, Vec<RequestId>)> {
+        self.writes.drain(..).collect()
+    }
+
     /// The worker has run an epoch and its local writes are on disk.
     pub fn epoch_complete(&mut self, epoch: Epoch) {
         if let Some(open) = self.open.iter_mut().find(|open| open.epoch == epoch) {

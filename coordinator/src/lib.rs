@@ -22,6 +22,7 @@ mod planning;
 pub mod raft;
 mod registry;
 pub mod report;
+mod room;
 pub mod secrets;
 pub mod session;
 mod shared;

@@ -75,6 +75,16 @@ impl From<&Error> for Report {
                         .to_owned(),
                 );
             }
+            Error::Request(RequestError::Storage { full: true, .. }) => {
+                report.hint =
+                    Some("Free some space, then try again: nothing was written.".to_owned());
+            }
+            Error::Request(RequestError::SlowConsumer { .. }) => {
+                report.hint = Some(
+                    "Read faster, subscribe to less, or start the node with a larger subscriber_memory_mib."
+                        .to_owned(),
+                );
+            }
             Error::Transaction(transaction) => report.detail = transaction.detail(),
             Error::Session(SessionError::InvalidVariable { hint, .. }) => {
                 report.hint.clone_from(hint);
@@ -172,6 +182,7 @@ const fn sql_error(kind: ErrorKind) -> &'static str {
         ErrorKind::Grouping => "42803",
         ErrorKind::IndeterminateDatatype => "42P18",
         ErrorKind::InvalidColumnReference => "42P10",
+        ErrorKind::TooComplex => "54001",
         ErrorKind::InvalidName => "42602",
         ErrorKind::InvalidParameterValue => "22023",
         ErrorKind::InvalidTextRepresentation => "22P02",
@@ -198,6 +209,8 @@ fn request_error(error: &RequestError) -> String {
         RequestError::Cancelled => "57014",
         RequestError::SlowConsumer { .. } => "53400",
         RequestError::OutOfMemory { .. } => "53200",
+        RequestError::Storage { full: true, .. } => "53100",
+        RequestError::Storage { full: false, .. } => "58030",
         RequestError::Upstream { sqlstate, .. } => {
             return sqlstate.clone().unwrap_or_else(|| "08006".to_owned());
         }

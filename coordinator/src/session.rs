@@ -35,7 +35,7 @@ use tokio::time::Instant;
 use crate::client::SessionOptions;
 use crate::error::{Error, TransactionError};
 use crate::outcome::{CopyIn, Description, Notice, Outcome, TransactionStatus};
-use crate::planning::Planner;
+use crate::planning::{self, Planner};
 use crate::shared::Shared;
 use cursor::{Cursor, Prepared};
 use savepoint::Savepoints;
@@ -45,6 +45,9 @@ use variables::Variables;
 
 /// Parameter types that `describe` found are remembered for this many statements.
 const DESCRIBED_MAX: usize = 256;
+
+/// A longer text is parsed on a blocking thread: this much takes well under a millisecond.
+const PARSED_AT_ONCE_BYTES: usize = 4096;
 
 /// One client's session. Dropping it closes it.
 #[derive(Debug)]
@@ -144,8 +147,13 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Sql`], with a position.
-    pub fn parse(&self, sql: &str) -> Result<Vec<Statement>, Error> {
-        let statements = flowstone_sql::parse::parse(sql)?;
+    pub async fn parse(&self, sql: &str) -> Result<Vec<Statement>, Error> {
+        let statements = if sql.len() <= PARSED_AT_ONCE_BYTES {
+            flowstone_sql::parse::parse(sql)?
+        } else {
+            let sql = sql.to_owned();
+            planning::blocking(move || Ok(flowstone_sql::parse::parse(&sql)?)).await?
+        };
         *self.text.lock() = Arc::from(sql);
         Ok(statements)
     }

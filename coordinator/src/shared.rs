@@ -4,6 +4,7 @@
 //! `published.observable` is set only after the worker was told that the epoch may be observed, so a read at or above it is always answered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -27,11 +28,17 @@ use crate::holds::Holds;
 use crate::locks::WriteLocks;
 use crate::raft::RaftNode;
 use crate::registry::SessionRegistry;
+use crate::room;
 use crate::secrets::{SecretError, SecretKey};
+
+/// Room on the disk that no client's write may take. Plenty for the Raft log, which is cut at every snapshot, and enough for a group commit or two, which are
+/// what empties the local log.
+const ROOM_KEPT_BYTES: u64 = 32 << 20;
 
 /// What sessions share with the loop.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    pub(crate) data_dir: PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) raft: RaftNode,
     pub(crate) key: SecretKey,
@@ -151,6 +158,34 @@ impl Shared {
     pub(crate) fn read_epoch(&self) -> Epoch {
         let published = self.published.borrow();
         published.observable.max(published.read_floor)
+    }
+
+    /// Refuses a write while the disk has no room but what is kept for the Raft log and for group commits of what was acknowledged before.
+    pub(crate) fn check_room(&self) -> Result<(), Error> {
+        self.check_log()?;
+        match room::available(&self.data_dir) {
+            Ok(available) if available < ROOM_KEPT_BYTES => {
+                let message = format!(
+                    "the disk of \"{}\" is full: {} MiB are left and kept for what was acknowledged",
+                    self.data_dir.display(),
+                    available >> 20
+                );
+                Err(RequestError::Storage {
+                    message,
+                    full: true,
+                }
+                .into())
+            }
+            // Who cannot be asked may still have room; the write itself will tell.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Refuses what would wait for the Raft log while its disk is full.
+    pub(crate) fn check_log(&self) -> Result<(), Error> {
+        self.raft
+            .stalled()
+            .map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Sends a command to the worker, waiting while it is behind.

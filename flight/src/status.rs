@@ -178,6 +178,7 @@ const fn sql_error(kind: ErrorKind) -> Code {
         ErrorKind::Grouping => Code::InvalidArgument,
         ErrorKind::IndeterminateDatatype => Code::InvalidArgument,
         ErrorKind::InvalidColumnReference => Code::InvalidArgument,
+        ErrorKind::TooComplex => Code::InvalidArgument,
         ErrorKind::InvalidName => Code::InvalidArgument,
         ErrorKind::InvalidParameterValue => Code::InvalidArgument,
         ErrorKind::InvalidTextRepresentation => Code::InvalidArgument,
@@ -205,6 +206,8 @@ const fn request_error(error: &RequestError) -> Code {
         RequestError::SlowConsumer { .. } | RequestError::OutOfMemory { .. } => {
             Code::ResourceExhausted
         }
+        RequestError::Storage { full: true, .. } => Code::ResourceExhausted,
+        RequestError::Storage { full: false, .. } => Code::Internal,
         RequestError::Upstream { .. } => Code::Unavailable,
         RequestError::Unsupported(_) => Code::Unimplemented,
         RequestError::Internal(_) => Code::Internal,

@@ -12,7 +12,7 @@ use arrow_schema::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result, TableReference, internal_err};
+use datafusion::common::{DFSchema, Result, TableReference, internal_err, plan_datafusion_err};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::execution_props::ExecutionProps;
@@ -24,7 +24,8 @@ use datafusion_proto::bytes::{
     Serializeable, logical_plan_from_bytes_with_extension_codec,
     logical_plan_to_bytes_with_extension_codec,
 };
-use datafusion_proto::logical_plan::LogicalExtensionCodec;
+use datafusion_proto::logical_plan::{AsLogicalPlan, LogicalExtensionCodec};
+use datafusion_proto::protobuf::LogicalPlanNode;
 
 use crate::registry::task_context;
 use crate::tables::{CollectionTable, InputTable, ScanTarget};
@@ -34,7 +35,16 @@ use crate::tables::{CollectionTable, InputTable, ScanTarget};
 /// # Errors
 /// If the expression has a form that cannot travel: a subquery, an outer reference.
 pub fn encode_expr(expr: &Expr) -> Result<Vec<u8>> {
-    Ok(expr.to_bytes()?.to_vec())
+    // DataFusion reads again what it wrote, for protobuf reads less deep than it writes.
+    let bytes = expr
+        .to_bytes()
+        .map_err(|error| match error.strip_backtrace() {
+            message if message.contains("recursion limit") => {
+                plan_datafusion_err!("{TOO_DEEP}: {message}")
+            }
+            _ => error,
+        })?;
+    Ok(bytes.to_vec())
 }
 
 /// Decodes what [`encode_expr`] wrote.
@@ -59,6 +69,9 @@ pub fn physical_expr(expr: &Expr, schema: &SchemaRef) -> Result<Arc<dyn Physical
     )
 }
 
+/// How the error of an expression or plan that nests deeper than can be read begins.
+pub const TOO_DEEP: &str = "nested too deeply to travel";
+
 /// Encodes a logical plan whose scans are of [`CollectionTable`] and [`InputTable`].
 ///
 /// Subqueries in expressions must have been decorrelated: only uncorrelated scalar subqueries can travel as such.
@@ -71,7 +84,11 @@ pub fn encode_plan(plan: &LogicalPlan) -> Result<Vec<u8>> {
         .transform_up_with_subqueries(unproject_work_table)?
         .transform_data(|plan| plan.transform_up_with_subqueries(plain_literals))?
         .data;
-    Ok(logical_plan_to_bytes_with_extension_codec(&plan, &PlaceholderCodec)?.to_vec())
+    let bytes = logical_plan_to_bytes_with_extension_codec(&plan, &PlaceholderCodec)?.to_vec();
+    // Protobuf reads less deep than it writes. What the worker could not read must be refused here, before it is in the catalog.
+    LogicalPlanNode::try_decode(&bytes)
+        .map_err(|error| plan_datafusion_err!("{TOO_DEEP}: {error}"))?;
+    Ok(bytes)
 }
 
 /// DataFusion's encoding drops the metadata of literals, which is part of the names of expressions that have them: drops it here, keeping the names.

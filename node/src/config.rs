@@ -8,6 +8,8 @@ use serde::Deserialize;
 
 /// Less does not suffice to sort anything.
 const QUERY_MEMORY_MIB_MIN: usize = 64;
+/// Less would cut off a subscriber that merely shares the machine with others.
+const SUBSCRIBER_MEMORY_MIB_MIN: usize = 64;
 
 /// The command line of `serve`. What is not given is looked for in the file, then defaulted.
 #[derive(Debug, clap::Args)]
@@ -31,6 +33,10 @@ pub(crate) struct Arguments {
     /// the machine has]
     #[arg(long, env = "FLOWSTONE_QUERY_MEMORY_MIB")]
     query_memory_mib: Option<usize>,
+    /// Changes that may wait for subscribers that read slowly, all together, in MiB; beyond it the slowest is cut off [default: a sixteenth of what the
+    /// machine has]
+    #[arg(long, env = "FLOWSTONE_SUBSCRIBER_MEMORY_MIB")]
+    subscriber_memory_mib: Option<usize>,
     /// Log filter, as in `info,flowstone_worker=debug` [default: info, libraries at warn]
     #[arg(long, env = "FLOWSTONE_LOG")]
     log: Option<String>,
@@ -105,6 +111,7 @@ struct File {
     flight_listen: Option<SocketAddr>,
     shards: Option<usize>,
     query_memory_mib: Option<usize>,
+    subscriber_memory_mib: Option<usize>,
     log: Option<String>,
     log_format: Option<LogFormat>,
     auth: Option<Auth>,
@@ -123,6 +130,7 @@ pub(crate) struct Settings {
     pub(crate) flight_listen: SocketAddr,
     pub(crate) shards: usize,
     pub(crate) query_memory_mib: usize,
+    pub(crate) subscriber_memory_mib: usize,
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
     pub(crate) auth: Auth,
@@ -176,6 +184,10 @@ impl Settings {
                 .query_memory_mib
                 .or(file.query_memory_mib)
                 .unwrap_or_else(|| (machine_memory_mib() / 4).max(QUERY_MEMORY_MIB_MIN)),
+            subscriber_memory_mib: arguments
+                .subscriber_memory_mib
+                .or(file.subscriber_memory_mib)
+                .unwrap_or_else(|| (machine_memory_mib() / 16).max(SUBSCRIBER_MEMORY_MIB_MIN)),
             log: arguments.log.or(file.log).unwrap_or_else(|| {
                 "info,openraft=warn,buoyant_kernel=warn,deltalake=warn".to_owned()
             }),
@@ -237,6 +249,9 @@ impl Settings {
         }
         if self.query_memory_mib < QUERY_MEMORY_MIB_MIN {
             bail!("query_memory_mib must be at least {QUERY_MEMORY_MIB_MIN}");
+        }
+        if self.subscriber_memory_mib < SUBSCRIBER_MEMORY_MIB_MIN {
+            bail!("subscriber_memory_mib must be at least {SUBSCRIBER_MEMORY_MIB_MIN}");
         }
         Ok(())
     }

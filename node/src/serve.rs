@@ -78,6 +78,7 @@ async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::
         clock: Arc::clone(&clock),
         compute,
         query_memory_bytes: settings.query_memory_mib.saturating_mul(1 << 20),
+        subscriber_memory_bytes: settings.subscriber_memory_mib.saturating_mul(1 << 20),
     };
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(flowstone_worker::start(worker_config, worker_end));

@@ -536,6 +536,14 @@ pub enum RequestError {
         /// Which operator asked for how much.
         detail: String,
     },
+    /// The file system refused; nothing was written.
+    #[error("{message}")]
+    Storage {
+        /// Which file, and what the operating system says.
+        message: String,
+        /// Whether there is no room left.
+        full: bool,
+    },
     /// The upstream cannot be reached or refuses.
     #[error("{message}")]
     Upstream {
@@ -600,7 +608,14 @@ pub enum Response {
         /// Rows affected by each operation, or why it cannot happen.
         result: Result<Vec<u64>, RequestError>,
     },
-    /// An epoch was run and its writes are durable in the local log.
+    /// The writes of an epoch could not be made durable: they did not happen. The epoch is run without them.
+    WritesFailed {
+        /// The epoch.
+        epoch: Epoch,
+        /// Why.
+        error: RequestError,
+    },
+    /// An epoch was run and its writes, unless they failed, are durable in the local log.
     EpochComplete {
         /// The epoch.
         epoch: Epoch,

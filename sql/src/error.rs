@@ -45,6 +45,8 @@ pub enum ErrorKind {
     IndeterminateDatatype,
     /// `42P10`, `42P20`, `42P19` and other invalid references.
     InvalidColumnReference,
+    /// `54001`
+    TooComplex,
     /// `42602`
     InvalidName,
     /// `22023`

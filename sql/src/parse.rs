@@ -9,6 +9,7 @@
 mod alter;
 mod create;
 mod cursor;
+mod depth;
 pub(crate) mod dialect;
 mod query;
 mod role;

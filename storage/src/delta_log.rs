@@ -4,7 +4,8 @@
 //! written here, because the library cannot write deletion vectors and a held library snapshot gets slower with every commit.
 //! Must not know delta batches. Called by [`crate::tables`] and [`crate::maintenance`].
 //!
-//! Invariant. A version is written with "create if absent" and never changed: readers of other engines see whole versions only.
+//! Invariants. A version is written with "create if absent" and never changed: readers of other engines see whole versions only. The first action of a version
+//! seals it: it says what the other actions must be, and what the table holds with them. A log that does not agree is refused by name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FsPath;
@@ -22,6 +23,10 @@ use crate::columns::Columns;
 use crate::data_file;
 use crate::deletion_vector::Descriptor;
 use crate::error::Error;
+
+mod seal;
+
+pub(crate) use seal::Content;
 
 /// The application id of our transactions in every table.
 pub(crate) const APP_ID: &str = "flowstone";
@@ -124,23 +129,34 @@ pub(crate) struct TableState {
     pub(crate) checkpoint: i64,
 }
 
+/// The same on the file system, for people.
+pub(crate) fn commit_file(table: &FsPath, version: i64) -> std::path::PathBuf {
+    table.join("_delta_log").join(format!("{version:020}.json"))
+}
+
 /// The file of a version's actions.
 fn commit_location(id: ObjectId, version: i64) -> Path {
     Path::from(format!("{id}/_delta_log/{version:020}.json"))
 }
 
-/// Writes a version; `false` if it exists already.
+/// Whether a table has a log, be it damaged: it is not made anew then.
+pub(crate) async fn exists(store: &Arc<dyn ObjectStore>, id: ObjectId) -> Result<bool, Error> {
+    let mut log = store.list(Some(&Path::from(format!("{id}/_delta_log"))));
+    let first = log.next().await.transpose();
+    first
+        .map(|first| first.is_some())
+        .map_err(|error| Error::environment(format!("list the log of table {id}"), error))
+}
+
+/// Writes a version; `false` if it exists already. `content` is what the table holds with it; the first action is [`commit_info`].
 pub(crate) async fn write_version(
     store: &Arc<dyn ObjectStore>,
     id: ObjectId,
     version: i64,
     actions: &[Value],
+    content: &Content<'_>,
 ) -> Result<bool, Error> {
-    let mut text = String::new();
-    for action in actions {
-        text.push_str(&action.to_string());
-        text.push('\n');
-    }
+    let text = seal::sealed(actions, &content.digest()?)?;
     let location = commit_location(id, version);
     match store
         .put_opts(&location, text.into_bytes().into(), PutMode::Create.into())
@@ -260,16 +276,38 @@ fn put_deletion(action: &mut Value, file: &DataFile) {
 }
 
 fn library_error(table: &FsPath, error: DeltaTableError) -> Error {
+    if refused_by_environment(&error) {
+        return Error::environment(
+            format!("read the log of table \"{}\"", table.display()),
+            error,
+        );
+    }
     match error {
         DeltaTableError::NotATable(reason) => Error::damaged(table, reason),
         DeltaTableError::InvalidVersion(version) => {
             Error::damaged(table, format!("version {version} is missing"))
         }
-        other => Error::environment(
-            format!("read the log of table \"{}\"", table.display()),
-            other,
-        ),
+        other => Error::damaged(table, other.to_string()),
     }
+}
+
+/// Whether a cause of the error is one that goes by itself: the file system refused, and not because the file is not there or makes no sense.
+fn refused_by_environment(error: &DeltaTableError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return !matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound
+                    | std::io::ErrorKind::InvalidData
+                    | std::io::ErrorKind::InvalidInput
+                    | std::io::ErrorKind::UnexpectedEof
+                    | std::io::ErrorKind::Other
+            );
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Opens a table with the library, at `version` or the newest. `root_store` is rooted at the root of the file system, as the library wants it.
@@ -298,6 +336,28 @@ pub(crate) async fn open_library(
 
 /// Reads the state of a table at `version` or the newest.
 pub(crate) async fn open(
+    store: &Arc<dyn ObjectStore>,
+    root_store: &Arc<dyn ObjectStore>,
+    root: &FsPath,
+    id: ObjectId,
+    version: Option<i64>,
+) -> Result<TableState, Error> {
+    let path = root.join(id.to_string());
+    let log = seal::check_log(store, &path, id, version).await?;
+    let state = read_state(store, root_store, root, id, version)
+        .await
+        .map_err(|error| log.blame(error))?;
+    let content = Content {
+        files: &state.files,
+        epoch: state.epoch,
+        columns: &state.columns,
+    };
+    log.check_content(state.version, &content.digest()?)?;
+    Ok(state)
+}
+
+/// What the library makes of a log that was checked.
+async fn read_state(
     store: &Arc<dyn ObjectStore>,
     root_store: &Arc<dyn ObjectStore>,
     root: &FsPath,

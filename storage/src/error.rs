@@ -68,6 +68,19 @@ impl Error {
         }
     }
 
+    /// Whether the file system has no room left.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<std::io::Error>() {
+                return is_full(error);
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     pub(crate) fn environment(action: impl Into<String>, source: impl Into<Cause>) -> Self {
         Self::Environment {
             action: action.into(),
@@ -90,6 +103,14 @@ impl Error {
             source,
         }
     }
+}
+
+/// Whether the operating system says that there is no room left, on the file system or for its user.
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+    )
 }
 
 impl From<arrow_schema::ArrowError> for Error {

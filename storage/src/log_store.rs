@@ -214,6 +214,14 @@ impl LogStore {
         result
     }
 
+    /// Cuts off what a failed append may have left behind, if it could not do so itself: until then it may come back after a restart.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; to be tried again.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        self.open.as_mut().map_or(Ok(()), OpenSegment::cut_tail)
+    }
+
     fn append_frame(&self, open: &mut OpenSegment, payload: &[u8]) -> Result<(), Error> {
         open.cut_tail()?;
         let frame = codec::frame(payload, open.first_epoch)?;

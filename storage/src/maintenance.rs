@@ -20,7 +20,7 @@ use roaring::RoaringTreemap;
 use crate::columns::Columns;
 use crate::data_file;
 use crate::deletion_vector::VectorFile;
-use crate::delta_log::{self, DataFile, Effect, RETENTION_MS, TableState};
+use crate::delta_log::{self, Content, DataFile, Effect, RETENTION_MS, TableState};
 use crate::error::Error;
 use crate::staging::StagedSnapshot;
 use crate::tables::{self, DeltaTables, INDEX_DIR, Table};
@@ -132,7 +132,19 @@ impl DeltaTables {
             files.insert(output.path.clone(), output);
         }
         let version = state.version + 1;
-        if delta_log::write_version(&self.inner.store, id, version, &actions).await? {
+        if delta_log::write_version(
+            &self.inner.store,
+            id,
+            version,
+            &actions,
+            &Content {
+                files: &files,
+                epoch: state.epoch,
+                columns: &state.columns,
+            },
+        )
+        .await?
+        {
             state.version = version;
             state.files = files;
             state.held.removed(removed);

@@ -24,7 +24,7 @@ use crate::changes::NetChange;
 use crate::columns::Columns;
 use crate::data_file::{self, Source};
 use crate::deletion_vector::{self, VectorFile};
-use crate::delta_log::{self, DataFile, Deletion, Effect, Held, TableState};
+use crate::delta_log::{self, Content, DataFile, Deletion, Effect, Held, TableState};
 use crate::durable::{DurableStore, create_dirs};
 use crate::error::Error;
 use crate::row_index::{self, IndexCache};
@@ -66,6 +66,8 @@ pub(crate) struct Table {
     pins: Mutex<HashMap<String, usize>>,
     /// Staged files, from their first byte until a commit names them.
     staged: Arc<Mutex<HashSet<String>>>,
+    /// Files that failed commits wrote, with the epoch of each: whether a version names them is seen when the table is read again.
+    abandoned: Mutex<Vec<(Epoch, String)>>,
     /// Deletion vector files seen unused, with the time when they were first seen so; and when the table was last vacuumed.
     pub(crate) unused: tokio::sync::Mutex<(HashMap<String, u64>, u64)>,
 }
@@ -255,9 +257,21 @@ impl DeltaTables {
         let columns = Columns::from_schema(&schema)?;
         let table = self.table(id);
         let mut place = table.state.lock().await;
-        if place.is_none() {
+        if place.is_none() && !delta_log::exists(&self.inner.store, id).await? {
             let actions = delta_log::creation(id, name, &columns, self.inner.clock.now_ms())?;
-            if delta_log::write_version(&self.inner.store, id, 0, &actions).await? {
+            if delta_log::write_version(
+                &self.inner.store,
+                id,
+                0,
+                &actions,
+                &Content {
+                    files: &BTreeMap::new(),
+                    epoch: None,
+                    columns: &columns,
+                },
+            )
+            .await?
+            {
                 *place = Some(TableState {
                     version: 0,
                     epoch: None,
@@ -311,26 +325,69 @@ impl DeltaTables {
         let id = commit.id;
         let table = self.table(id);
         let mut place = table.state.lock().await;
-        let mut state = self.take_state(id, &mut place).await?;
+        let state = self.take_state(id, &mut place).await?;
+        self.remove_abandoned(id, &table, &state).await;
         if state.epoch >= Some(epoch) {
             let version = state.version;
             *place = Some(state);
             return Ok(version);
         }
+        let mut written = Vec::new();
+        let outcome = self
+            .commit_changes(epoch, commit, &table, (&mut place, state), &mut written)
+            .await;
+        if outcome.is_err() {
+            lock(&table.abandoned).extend(written.into_iter().map(|path| (epoch, path)));
+        }
+        outcome
+    }
+
+    /// Removes what failed commits wrote: on a full disk, trying again would otherwise take what little room there is.
+    async fn remove_abandoned(&self, id: ObjectId, table: &Table, state: &TableState) {
+        let abandoned = std::mem::take(&mut *lock(&table.abandoned));
+        for (epoch, path) in abandoned {
+            if state.epoch < Some(epoch) {
+                let location = Path::from(format!("{id}/{path}"));
+                // What cannot be removed is an orphan that the vacuum finds.
+                if let Err(error) = self.inner.store.delete(&location).await {
+                    tracing::debug!(%error, path, "a file of a failed commit could not be removed");
+                }
+                let index = index_path(&self.table_path(id), &path);
+                self.inner.indexes.forget(&index);
+                let _removed = blocking(move || {
+                    std::fs::remove_file(&index).map_err(Error::io("remove", &index))
+                })
+                .await;
+            }
+            table.release(&path);
+        }
+    }
+
+    /// Commits to a table whose state was taken out of its place. Notes the files that it writes before any version names them.
+    async fn commit_changes(
+        &self,
+        epoch: Epoch,
+        commit: CollectionCommit,
+        table: &Table,
+        (place, mut state): (&mut Option<TableState>, TableState),
+        written: &mut Vec<String>,
+    ) -> Result<i64, Error> {
+        let id = commit.id;
         let columns = Arc::clone(&state.columns);
         let deltas = commit.deltas;
         let change = blocking(move || NetChange::of(&columns, &deltas)).await?;
         let now_ms = self.inner.clock.now_ms();
         let mut added = staged_files(id, &commit.staged, now_ms)?;
         if let Some(file) = self
-            .write_rows(id, &table, &state.columns, &change.inserts, now_ms)
+            .write_rows(id, table, &state.columns, &change.inserts, now_ms)
             .await?
         {
+            written.push(file.path.clone());
             added.push(file);
         }
         let with_feed = commit.staged.is_empty() && !commit.replace;
         let feed = if with_feed {
-            self.write_change_feed(id, &change).await?
+            self.write_change_feed(id, &change, written).await?
         } else {
             None
         };
@@ -354,7 +411,19 @@ impl DeltaTables {
                 .insert(1, delta_log::transaction(epoch, now_ms));
             next.actions.extend(feed.clone());
             let version = state.version + 1;
-            if delta_log::write_version(&self.inner.store, id, version, &next.actions).await? {
+            if delta_log::write_version(
+                &self.inner.store,
+                id,
+                version,
+                &next.actions,
+                &Content {
+                    files: &next.files,
+                    epoch: Some(epoch),
+                    columns: &state.columns,
+                },
+            )
+            .await?
+            {
                 state.held.committed(version, next.removed);
                 state.files = next.files;
                 state.version = version;
@@ -433,6 +502,7 @@ impl DeltaTables {
         &self,
         id: ObjectId,
         change: &NetChange,
+        written: &mut Vec<String>,
     ) -> Result<Option<serde_json::Value>, Error> {
         let Some((schema, batches)) = change.feed()? else {
             return Ok(None);
@@ -441,6 +511,7 @@ impl DeltaTables {
         let path = format!("_change_data/cdc-{}.parquet", uuid::Uuid::new_v4());
         let size = content.len();
         self.put(id, &path, content).await?;
+        written.push(path.clone());
         Ok(Some(delta_log::change_file(&path, size)))
     }
 
@@ -752,7 +823,19 @@ impl DeltaTables {
             actions.insert(0, delta_log::commit_info(now_ms, "RESTORE", epoch));
             actions.extend(epoch.map(|epoch| delta_log::transaction(epoch, now_ms)));
             let next = state.version + 1;
-            if !delta_log::write_version(&self.inner.store, id, next, &actions).await? {
+            if !delta_log::write_version(
+                &self.inner.store,
+                id,
+                next,
+                &actions,
+                &Content {
+                    files: &files,
+                    epoch,
+                    columns: &state.columns,
+                },
+            )
+            .await?
+            {
                 let busy = std::io::Error::other("another writer is at work");
                 return Err(Error::environment(format!("roll back table {id}"), busy));
             }
@@ -767,8 +850,11 @@ impl DeltaTables {
     }
 
     fn missing_version(&self, id: ObjectId, version: i64, newest: i64) -> Error {
-        let reason = format!("version {version} is missing, the newest is {newest}");
-        Error::damaged(&self.table_path(id), reason)
+        let reason = format!("it is missing, the newest version is {newest}");
+        Error::damaged(
+            &delta_log::commit_file(&self.table_path(id), version),
+            reason,
+        )
     }
 
     /// Removes a table and its files. Does nothing if it does not exist. Streams that read it may fail.

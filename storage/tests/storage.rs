@@ -26,6 +26,9 @@ use flowstone_types::{Clock, DeltaBatch, Epoch, ObjectId, SqlType, Weights, json
 use futures::TryStreamExt;
 use proptest::prelude::*;
 
+#[path = "storage/damage.rs"]
+mod damage;
+
 const ID: ObjectId = ObjectId::User(12);
 
 type Row = (Option<i64>, Option<String>);

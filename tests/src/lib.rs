@@ -7,6 +7,7 @@
 //! what was seen.
 
 pub mod browser;
+pub mod disk;
 pub mod gate;
 pub mod http;
 pub mod node;
@@ -14,6 +15,7 @@ pub mod postgres;
 pub mod wait;
 
 pub use browser::Browser;
+pub use disk::SmallDisk;
 pub use gate::Gate;
 pub use node::{Node, NodeOptions};
 pub use postgres::Postgres;

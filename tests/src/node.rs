@@ -1,5 +1,6 @@
 //! A Flowstone node as a process.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio_postgres::{Client, NoTls};
 
+use crate::disk::SmallDisk;
 use crate::{free_port, wait};
 
 /// How long a node may take until it serves, recovery included.
@@ -21,6 +23,8 @@ pub struct Node {
     flight_port: u16,
     shards: usize,
     options: NodeOptions,
+    /// What runs the binary, if it is not run as it is.
+    wrapper: Vec<OsString>,
     child: Option<Child>,
 }
 
@@ -59,17 +63,38 @@ impl Node {
     /// # Errors
     /// It exits, or does not serve in time.
     pub async fn start_with(data_dir: &Path, shards: usize, options: NodeOptions) -> Result<Self> {
-        let mut node = Self {
+        let mut node = Self::prepare(data_dir, shards, options)?;
+        node.restart().await?;
+        Ok(node)
+    }
+
+    /// Starts a node that keeps its data on a small disk, which is mounted on `data_dir`; its log goes elsewhere.
+    ///
+    /// # Errors
+    /// It exits, or does not serve in time.
+    pub async fn start_on(disk: &SmallDisk, data_dir: &Path, shards: usize) -> Result<Self> {
+        let mut node = Self::prepare(data_dir, shards, NodeOptions::default())?;
+        let binary = Self::binary()?.canonicalize()?;
+        let command = disk.command(&binary);
+        node.wrapper = std::iter::once(command.get_program())
+            .chain(command.get_args())
+            .map(OsString::from)
+            .collect();
+        node.restart().await?;
+        Ok(node)
+    }
+
+    fn prepare(data_dir: &Path, shards: usize, options: NodeOptions) -> Result<Self> {
+        Ok(Self {
             data_dir: data_dir.to_owned(),
             pg_port: free_port()?,
             http_port: free_port()?,
             flight_port: free_port()?,
             shards,
             options,
+            wrapper: Vec::new(),
             child: None,
-        };
-        node.restart().await?;
-        Ok(node)
+        })
     }
 
     /// The binary under test: `FLOWSTONE_BIN`, or the one beside the tests or benchmarks.
@@ -139,7 +164,15 @@ impl Node {
             .append(true)
             .open(self.log_path())?;
         let host = &self.options.host;
-        let child = Command::new(binary)
+        let mut command = match self.wrapper.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments);
+                command
+            }
+            None => Command::new(binary),
+        };
+        let child = command
             .arg("serve")
             .arg("--data-dir")
             .arg(self.data_dir.join("data"))

@@ -21,6 +21,8 @@ mod differential;
 #[cfg(test)]
 #[path = "e2e/drivers.rs"]
 mod drivers;
+#[path = "e2e/faults.rs"]
+mod faults;
 #[cfg(test)]
 #[path = "e2e/flight.rs"]
 mod flight;

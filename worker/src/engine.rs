@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::Error;
 use crate::commit::CommitBuffer;
+use crate::error::with_causes;
 use crate::query::{Compiler, Evaluator, QueryRunner};
 use crate::shards::ShardPool;
 use crate::subscription::Subscription;
@@ -62,6 +63,8 @@ pub struct Config {
     pub compute: tokio::runtime::Handle,
     /// What all one-shot queries together may use, in bytes; those that can spill to disk.
     pub query_memory_bytes: usize,
+    /// Changes that may wait for all subscribers together, in bytes.
+    pub subscriber_memory_bytes: usize,
 }
 
 /// What happened outside of the loop.
@@ -467,7 +470,11 @@ where
     loop {
         match attempt().await {
             Err(error) if error.retryable() => {
-                tracing::warn!(%error, what, "storage refused; trying again");
+                tracing::warn!(
+                    error = with_causes(&error),
+                    what,
+                    "storage refused; trying again"
+                );
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_LONGEST);
             }

@@ -2,6 +2,18 @@
 
 use flowstone_types::{ObjectId, TypeError};
 
+/// An error with its causes, for one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        message.push_str(": ");
+        message.push_str(&error.to_string());
+        cause = error.source();
+    }
+    message
+}
+
 /// An error of the worker itself.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -4,11 +4,13 @@
 //! Called by the engine loop; a task of its own per subscription writes to the client.
 //!
 //! Invariants. An epoch's rows leave only when a durable binding covers it. All rows of an epoch leave together and before its progress. A client that
-//! lets more than [`BUFFERED_BYTES_MAX`] pile up is cut off with an error; it never holds back the engine.
+//! lets more than [`BUFFERED_BYTES_MAX`] pile up is cut off with an error, and so is the one with the most waiting when all clients together let more pile up
+//! than they may; no client holds back the engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use arrow_array::UInt32Array;
 use flowstone_proto::message::{RequestError, ResultMessage};
 use flowstone_types::consolidate::consolidate;
 use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId};
@@ -22,6 +24,9 @@ pub const BUFFERED_BYTES_MAX: usize = 256 << 20;
 
 /// Rows sent in one message: a bigger change is sent in several.
 const ROWS_PER_MESSAGE: usize = 8192;
+
+/// Bytes sent in one message, unless a single row has more: what is in the channel to a client that was cut off stays there until it reads or goes.
+const BYTES_PER_MESSAGE: usize = 1 << 20;
 
 /// One subscription, on the engine's side.
 #[derive(Debug)]
@@ -39,6 +44,8 @@ pub struct Subscription {
     /// Everything below has been released.
     released: Epoch,
     queue: Arc<Queue>,
+    /// To the client; the writer sends. Here for what it holds.
+    results: mpsc::Sender<ResultMessage>,
     writer: JoinHandle<()>,
 }
 
@@ -57,9 +64,23 @@ struct Queue {
 #[derive(Debug, Default)]
 struct QueueState {
     /// Each with the bytes it counts for.
-    messages: std::collections::VecDeque<(ResultMessage, usize)>,
+    messages: VecDeque<(ResultMessage, usize)>,
+    /// Bytes of each message that was sent, oldest first; those beyond what the channel holds have been read.
+    sent: VecDeque<usize>,
+    /// Bytes of all of these.
     bytes: usize,
     closed: bool,
+}
+
+impl QueueState {
+    /// Stops counting what the client has read: the channel holds the newest `unread` messages.
+    fn forget_read(&mut self, unread: usize) {
+        while self.sent.len() > unread
+            && let Some(bytes) = self.sent.pop_front()
+        {
+            self.bytes = self.bytes.saturating_sub(bytes);
+        }
+    }
 }
 
 /// Whether a subscription goes on.
@@ -82,7 +103,7 @@ impl Subscription {
         runtime: &tokio::runtime::Handle,
     ) -> Self {
         let queue = Arc::new(Queue::default());
-        let writer = runtime.spawn(write(Arc::clone(&queue), results));
+        let writer = runtime.spawn(write(Arc::clone(&queue), results.clone()));
         Self {
             reads,
             up_to,
@@ -91,8 +112,29 @@ impl Subscription {
             start,
             released: start,
             queue,
+            results,
             writer,
         }
+    }
+
+    /// Bytes of changes that wait for the client, on their way to it included.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        let mut state = self.queue.state.lock();
+        state.forget_read(unread(&self.results));
+        state.bytes
+    }
+
+    /// Ends the subscription because its client reads too slowly, with the bad news as its last message.
+    pub fn cut_off(&mut self) -> Liveness {
+        let buffered_bytes = u64::try_from(self.waiting_bytes()).unwrap_or(u64::MAX);
+        tracing::warn!(
+            buffered_bytes,
+            "a subscriber is cut off: it reads too slowly"
+        );
+        self.end(ResultMessage::Failed(RequestError::SlowConsumer {
+            buffered_bytes,
+        }))
     }
 
     /// Whether its dataflow reads one of `objects`.
@@ -146,12 +188,8 @@ impl Subscription {
         if self.up_to.is_some_and(|up_to| durable.next() >= up_to) {
             return self.end(ResultMessage::Done);
         }
-        let buffered = self.queue.state.lock().bytes;
-        if buffered > BUFFERED_BYTES_MAX {
-            let buffered_bytes = u64::try_from(buffered).unwrap_or(u64::MAX);
-            return self.end(ResultMessage::Failed(RequestError::SlowConsumer {
-                buffered_bytes,
-            }));
+        if self.waiting_bytes() > BUFFERED_BYTES_MAX {
+            return self.cut_off();
         }
         Liveness::Alive
     }
@@ -161,8 +199,8 @@ impl Subscription {
         let mut state = self.queue.state.lock();
         if matches!(last, ResultMessage::Failed(_)) {
             // What is waiting would only delay the bad news.
-            state.messages.clear();
-            state.bytes = 0;
+            let waiting: usize = state.messages.drain(..).map(|(_, bytes)| bytes).sum();
+            state.bytes = state.bytes.saturating_sub(waiting);
         }
         state.messages.push_back((last, 0));
         state.closed = true;
@@ -221,41 +259,45 @@ fn merge(
         return Ok(Vec::new());
     };
     let merged = consolidate(&DeltaBatch::concat(&first.schema(), deltas, epoch)?)?;
-    let mut messages = Vec::new();
-    let mut start = 0;
-    while start < merged.len() {
-        let rows = ROWS_PER_MESSAGE.min(merged.len() - start);
-        let weights = match &merged.weights {
-            flowstone_types::Weights::Array(weights) => {
-                flowstone_types::Weights::Array(weights.slice(start, rows))
-            }
-            other => other.clone(),
-        };
-        messages.push(ResultMessage::Updates(DeltaBatch::new(
-            merged.rows.slice(start, rows),
-            weights,
-            epoch,
-        )));
-        start += rows;
+    if merged.is_empty() {
+        return Ok(Vec::new());
+    }
+    let row_bytes = (bytes_of(&merged) / merged.len()).max(1);
+    let rows_per_message = ROWS_PER_MESSAGE.min((BYTES_PER_MESSAGE / row_bytes).max(1));
+    if merged.len() <= rows_per_message {
+        return Ok(vec![ResultMessage::Updates(merged)]);
+    }
+    let mut messages = Vec::with_capacity(merged.len().div_ceil(rows_per_message));
+    for start in (0..merged.len()).step_by(rows_per_message) {
+        let end = merged.len().min(start + rows_per_message);
+        let rows =
+            UInt32Array::from_iter_values((start..end).filter_map(|row| u32::try_from(row).ok()));
+        // A copy: a slice would keep the whole change in memory until its last message is read.
+        messages.push(ResultMessage::Updates(merged.take(&rows)?));
     }
     Ok(messages)
+}
+
+/// Messages in the channel to the client.
+fn unread(results: &mpsc::Sender<ResultMessage>) -> usize {
+    results.max_capacity().saturating_sub(results.capacity())
 }
 
 async fn write(queue: Arc<Queue>, results: mpsc::Sender<ResultMessage>) {
     loop {
         let (message, closed) = {
             let mut state = queue.state.lock();
-            let message = state.messages.pop_front().map(|(message, bytes)| {
-                state.bytes = state.bytes.saturating_sub(bytes);
-                message
-            });
+            let message = state.messages.pop_front();
             (message, state.closed)
         };
         match message {
-            Some(message) => {
+            Some((message, bytes)) => {
                 if results.send(message).await.is_err() {
                     return;
                 }
+                let mut state = queue.state.lock();
+                state.sent.push_back(bytes);
+                state.forget_read(unread(&results));
             }
             None if closed => return,
             None => {
@@ -302,6 +344,56 @@ mod tests {
         let waiting = subscription.queue.state.lock().bytes;
         assert!(waiting <= rows * 9, "{waiting} bytes for {rows} rows");
         assert!(waiting > 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_on_its_way_to_the_client_waits_until_it_is_read() {
+        let (mut subscription, mut client) = unread();
+        let mut epoch = START;
+        // Fewer messages than the channel holds, so that the queue is empty soon.
+        for _ in 0..4 {
+            epoch = epoch.next();
+            subscription.add(epoch, vec![delta(epoch, 1000)], Vec::new());
+            assert_eq!(subscription.release(epoch), Liveness::Alive);
+            while !subscription.queue.state.lock().messages.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        }
+        let waiting = subscription.waiting_bytes();
+        assert!(waiting >= 4 * 8000, "{waiting} bytes");
+        while subscription.waiting_bytes() > 0 {
+            client.recv().await.unwrap();
+        }
+        // Read to the end or nearly so: only progress may be left, which counts for nothing.
+        assert!(unread_messages(&subscription) <= 1);
+    }
+
+    fn unread_messages(subscription: &Subscription) -> usize {
+        super::unread(&subscription.results)
+    }
+
+    #[tokio::test]
+    async fn a_message_has_a_bounded_size() {
+        let (mut subscription, mut client) = unread();
+        let next = START.next();
+        let filling = "x".repeat(10_000);
+        let values: StringArray = (0..1000)
+            .map(|number| Some(format!("{number}{filling}")))
+            .collect();
+        let schema = Schema::new(vec![Field::new("c0", DataType::Utf8, true)]);
+        let rows = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(values)]).unwrap();
+        subscription.add(next, vec![DeltaBatch::insert(rows, next)], Vec::new());
+        assert_eq!(subscription.release(next), Liveness::Alive);
+        let mut rows = 0;
+        while rows < 1000 {
+            let Some(ResultMessage::Updates(delta)) = client.recv().await else {
+                panic!("{rows} rows");
+            };
+            let bytes = delta.rows.get_array_memory_size();
+            assert!(bytes < 2 * BYTES_PER_MESSAGE, "{bytes} bytes");
+            rows += delta.len();
+        }
+        assert_eq!(rows, 1000);
     }
 
     #[tokio::test]

@@ -445,3 +445,44 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn writes_that_fail_are_answered_once_and_their_epoch_goes_on() {
+    let mut world = World {
+        now: 1_000,
+        ..World::default()
+    };
+    let mut epochs = EpochLoop::new(Recovered::default());
+    world.settle(&mut epochs);
+    world.now += 1;
+    epochs.submit_write(WriteId(1), vec![RequestId(10)], None);
+    epochs.source_progress(SOURCE, 5);
+    world.poll(&mut epochs);
+    let ran = world.ran.last().unwrap().clone();
+    assert_eq!(ran.writes, [RequestId(10)]);
+    assert_eq!(epochs.writes_failed(ran.epoch), [WriteId(1)]);
+    assert_eq!(epochs.writes_failed(ran.epoch), []);
+    world.settle(&mut epochs);
+    let told: Vec<_> = world
+        .observable
+        .iter()
+        .filter(|(epoch, ..)| *epoch >= ran.epoch)
+        .collect();
+    assert!(!told.is_empty(), "the epoch becomes observable");
+    assert!(told.iter().all(|(_, writes, _)| writes.is_empty()));
+
+    // What has no epoch yet can be taken back.
+    epochs.submit_write(WriteId(2), vec![RequestId(20)], None);
+    assert_eq!(
+        epochs.withdraw_writes(),
+        [(WriteId(2), vec![RequestId(20)])]
+    );
+    world.now += 1;
+    world.settle(&mut epochs);
+    assert!(
+        world
+            .ran
+            .iter()
+            .all(|run| !run.writes.contains(&RequestId(20)))
+    );
+}

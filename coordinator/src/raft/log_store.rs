@@ -4,15 +4,21 @@
 //! the file. Called by openraft only.
 //!
 //! Invariants. All writes go through one thread in the order they were asked for; what is queued while a transaction is being written shares the next one and
-//! its fsync. `LogFlushed` and `save_vote` answer only after that fsync. Every value carries a checksum; a file that does not check is refused by name.
+//! its fsync. `LogFlushed` and `save_vote` answer only after that fsync. Every value carries a checksum, and every append says what the last entry is; a file
+//! that does not check is refused by name.
+//!
+//! While the disk is full the writer waits and tries again: for openraft a failed write is the end. [`LogStore::stalls`] tells the others, who need not wait.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
 use std::ops::RangeBounds;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::room::is_full;
+use flowstone_proto::message::RequestError;
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{
     AnyError, Entry, LogId, LogState, OptionalSend, RaftLogReader, StorageError, StorageIOError,
@@ -22,7 +28,7 @@ use parking_lot::Mutex;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{OpenError, TypeConfig};
 
@@ -36,15 +42,21 @@ const KEY_FORMAT: &str = "format";
 const KEY_VOTE: &str = "vote";
 const KEY_COMMITTED: &str = "committed";
 const KEY_PURGED: &str = "purged";
+/// The last entry. Files of the first releases lack it.
+const KEY_LAST: &str = "last";
 
 /// Jobs waiting for the writer. openraft waits for each append, so few are ever queued; when full, it waits.
 const JOBS_IN_FLIGHT: usize = 64;
+
+/// Pause between two tries to write to a full disk.
+const FULL_DISK_PAUSE: Duration = Duration::from_millis(200);
 
 /// The log store; clones share one file.
 #[derive(Clone, Debug)]
 pub struct LogStore {
     cache: Arc<Mutex<Cache>>,
     jobs: mpsc::Sender<Job>,
+    stalls: watch::Receiver<Option<RequestError>>,
 }
 
 #[derive(Debug, Default)]
@@ -55,9 +67,19 @@ struct Cache {
     purged: Option<LogId<u64>>,
 }
 
+impl Cache {
+    fn last(&self) -> Option<LogId<u64>> {
+        self.entries
+            .last_key_value()
+            .map(|(_, entry)| entry.log_id)
+            .or(self.purged)
+    }
+}
+
 enum Job {
     Append {
         entries: Vec<(u64, Vec<u8>)>,
+        last: Vec<u8>,
         committed: Vec<u8>,
         flushed: LogFlushed<TypeConfig>,
     },
@@ -68,6 +90,7 @@ enum Job {
     },
     Truncate {
         from: u64,
+        last: Vec<u8>,
         done: oneshot::Sender<io::Result<()>>,
     },
     Purge {
@@ -107,11 +130,16 @@ impl LogStore {
         let (database, cache) = opened?;
         let (jobs, receiver) = mpsc::channel(JOBS_IN_FLIGHT);
         let (closed, when_closed) = oneshot::channel();
+        let (stalled, stalls) = watch::channel(None);
+        let writer = Writer {
+            path: path.to_owned(),
+            database: Some(database),
+            stalled,
+        };
         std::thread::Builder::new()
             .name("raft-log".to_owned())
             .spawn(move || {
-                write_jobs(&database, receiver);
-                drop(database);
+                writer.run(receiver);
                 // Nobody may be waiting for it.
                 let _ = closed.send(());
             })
@@ -123,9 +151,27 @@ impl LogStore {
             Self {
                 cache: Arc::new(Mutex::new(cache)),
                 jobs,
+                stalls,
             },
             when_closed,
         ))
+    }
+
+    /// Why nothing is written for now, while that is so.
+    #[must_use]
+    pub fn stalls(&self) -> watch::Receiver<Option<RequestError>> {
+        self.stalls.clone()
+    }
+
+    /// Whether nothing was ever written to it.
+    pub(super) fn is_new(&self) -> bool {
+        let cache = self.cache.lock();
+        cache.vote.is_none() && cache.last().is_none()
+    }
+
+    /// The newest entry that was cut away: a snapshot has it.
+    pub(super) fn purged_index(&self) -> Option<u64> {
+        self.cache.lock().purged.map(|purged| purged.index)
     }
 
     async fn run(
@@ -158,14 +204,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError<u64>> {
         let cache = self.cache.lock();
-        let last = cache
-            .entries
-            .last_key_value()
-            .map(|(_, entry)| entry.log_id)
-            .or(cache.purged);
         Ok(LogState {
             last_purged_log_id: cache.purged,
-            last_log_id: last,
+            last_log_id: cache.last(),
         })
     }
 
@@ -212,17 +253,21 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let mut encoded = Vec::new();
-        let committed = {
+        let (last, committed) = {
             let mut cache = self.cache.lock();
             for entry in entries {
                 encoded.push((entry.log_id.index, encode(&entry).map_err(write_error)?));
                 cache.entries.insert(entry.log_id.index, entry);
             }
-            encode(&cache.committed).map_err(write_error)?
+            (
+                encode(&cache.last()).map_err(write_error)?,
+                encode(&cache.committed).map_err(write_error)?,
+            )
         };
         self.jobs
             .send(Job::Append {
                 entries: encoded,
+                last,
                 committed,
                 flushed,
             })
@@ -232,8 +277,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate(&mut self, log_id: LogId<u64>) -> Result<(), StorageError<u64>> {
         let from = log_id.index;
-        self.cache.lock().entries.split_off(&from);
-        self.run(|done| Job::Truncate { from, done })
+        let last = {
+            let mut cache = self.cache.lock();
+            cache.entries.split_off(&from);
+            encode(&cache.last()).map_err(write_error)?
+        };
+        self.run(|done| Job::Truncate { from, last, done })
             .await
             .map_err(|error| write_error(error.to_string()))
     }
@@ -382,24 +431,81 @@ fn read_all(database: &Database, path: &str) -> Result<Cache, OpenError> {
         expected = Some(index + 1);
         cache.entries.insert(index, entry);
     }
+    if let Some(bytes) = get(KEY_LAST)? {
+        let last: Option<LogId<u64>> = decode(&bytes).map_err(damaged)?;
+        if last != cache.last() {
+            return Err(damaged("its last entries are missing".to_owned()));
+        }
+    }
     Ok(cache)
 }
 
-fn write_jobs(database: &Database, mut receiver: mpsc::Receiver<Job>) {
-    while let Some(first) = receiver.blocking_recv() {
-        let mut jobs = vec![first];
-        while let Ok(job) = receiver.try_recv() {
-            jobs.push(job);
+/// What the thread that writes has.
+struct Writer {
+    path: PathBuf,
+    /// `None` after a failed write: redb wants to be opened again then.
+    database: Option<Database>,
+    stalled: watch::Sender<Option<RequestError>>,
+}
+
+impl Writer {
+    fn run(mut self, mut receiver: mpsc::Receiver<Job>) {
+        while let Some(first) = receiver.blocking_recv() {
+            let mut jobs = vec![first];
+            while let Ok(job) = receiver.try_recv() {
+                jobs.push(job);
+            }
+            let outcome = self
+                .write_when_there_is_room(&jobs)
+                .map_err(|error| error.to_string());
+            answer(jobs, &outcome);
         }
-        let outcome = write_together(database, &jobs).map_err(|error| error.to_string());
-        for job in jobs {
-            let result = outcome.clone().map_err(io::Error::other);
-            match job {
-                Job::Append { flushed, .. } => flushed.log_io_completed(result),
-                Job::Put { done, .. } | Job::Truncate { done, .. } | Job::Purge { done, .. } => {
-                    // The asker may have been cancelled; the write stands.
-                    let _ = done.send(result);
+    }
+
+    /// Writes, and waits while the disk is full. Writing the same again is harmless: whether a failed commit reached the disk does not matter.
+    fn write_when_there_is_room(&mut self, jobs: &[Job]) -> Result<(), redb::Error> {
+        loop {
+            let error = match self.write(jobs) {
+                Ok(()) => {
+                    if self.stalled.send_replace(None).is_some() {
+                        tracing::info!(path = %self.path.display(), "the disk has room again");
+                    }
+                    return Ok(());
                 }
+                Err(redb::Error::Io(error)) if is_full(&error) => error,
+                Err(error) => return Err(error),
+            };
+            let message = format!("could not write file \"{}\": {error}", self.path.display());
+            let full = Some(RequestError::Storage {
+                message,
+                full: true,
+            });
+            if self.stalled.send_replace(full).is_none() {
+                tracing::error!(path = %self.path.display(), %error, "the disk is full: writes are refused until there is room");
+            }
+            std::thread::sleep(FULL_DISK_PAUSE);
+        }
+    }
+
+    fn write(&mut self, jobs: &[Job]) -> Result<(), redb::Error> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => Database::open(&self.path)?,
+        };
+        write_together(&database, jobs)?;
+        self.database = Some(database);
+        Ok(())
+    }
+}
+
+fn answer(jobs: Vec<Job>, outcome: &Result<(), String>) {
+    for job in jobs {
+        let result = outcome.clone().map_err(io::Error::other);
+        match job {
+            Job::Append { flushed, .. } => flushed.log_io_completed(result),
+            Job::Put { done, .. } | Job::Truncate { done, .. } | Job::Purge { done, .. } => {
+                // The asker may have been cancelled; the write stands.
+                let _ = done.send(result);
             }
         }
     }
@@ -414,17 +520,24 @@ fn write_together(database: &Database, jobs: &[Job]) -> Result<(), redb::Error> 
         for job in jobs {
             match job {
                 Job::Append {
-                    entries, committed, ..
+                    entries,
+                    last,
+                    committed,
+                    ..
                 } => {
                     for (index, value) in entries {
                         log.insert(index, value.as_slice())?;
                     }
+                    meta.insert(KEY_LAST, last.as_slice())?;
                     meta.insert(KEY_COMMITTED, committed.as_slice())?;
                 }
                 Job::Put { key, value, .. } => {
                     meta.insert(*key, value.as_slice())?;
                 }
-                Job::Truncate { from, .. } => log.retain_in(*from.., |_, _| false)?,
+                Job::Truncate { from, last, .. } => {
+                    log.retain_in(*from.., |_, _| false)?;
+                    meta.insert(KEY_LAST, last.as_slice())?;
+                }
                 Job::Purge { up_to, purged, .. } => {
                     log.retain_in(..=*up_to, |_, _| false)?;
                     meta.insert(KEY_PURGED, purged.as_slice())?;

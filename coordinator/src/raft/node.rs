@@ -7,9 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flowstone_proto::message::RequestError;
 use flowstone_types::ObjectId;
 use openraft::{BasicNode, Config, Raft, SnapshotPolicy};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::command::{Command, Proposal, Refusal};
@@ -21,6 +22,8 @@ use super::{OpenError, TypeConfig};
 
 /// The one voter.
 const NODE_ID: u64 = 1;
+/// An empty file beside the log, made when the log has its first entries.
+const BEGUN: &str = "begun";
 /// Commands waiting to be written. Proposers wait when it is full: the disk is then the bottleneck.
 const PROPOSALS_IN_FLIGHT: usize = 1024;
 /// Most commands in one entry.
@@ -53,6 +56,7 @@ pub struct RaftNode {
     queue: mpsc::Sender<Queued>,
     raft: Raft<TypeConfig>,
     machine: StateMachine,
+    stalls: watch::Receiver<Option<RequestError>>,
 }
 
 impl std::fmt::Debug for RaftNode {
@@ -95,6 +99,8 @@ impl RaftNode {
         };
         let (log, log_closed, machine) =
             opened.map_err(|error| OpenError::Start(error.to_string()))??;
+        let stalls = log.stalls();
+        let begun = directory.join(BEGUN);
         let raft = start_raft(log, machine.clone())
             .await
             .map_err(OpenError::Start)?;
@@ -104,6 +110,7 @@ impl RaftNode {
             queue,
             raft,
             machine,
+            stalls,
         };
         // Applied means that everything in the log before it is applied as well.
         node.propose(Command::ClusterInit {
@@ -112,6 +119,10 @@ impl RaftNode {
         })
         .await
         .map_err(|error| OpenError::Start(error.to_string()))?;
+        remember_the_beginning(&begun).map_err(|source| OpenError::Io {
+            path: begun.display().to_string(),
+            source,
+        })?;
         Ok((
             node,
             RaftTasks {
@@ -136,6 +147,18 @@ impl RaftNode {
             .await
             .map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
+    }
+
+    /// Why proposals wait, if they do: the disk is full.
+    #[must_use]
+    pub fn stalled(&self) -> Option<RequestError> {
+        self.stalls.borrow().clone()
+    }
+
+    /// Changes when [`RaftNode::stalled`] does.
+    #[must_use]
+    pub fn stalls(&self) -> watch::Receiver<Option<RequestError>> {
+        self.stalls.clone()
     }
 
     /// A copy of the replicated state.
@@ -169,6 +192,16 @@ impl RaftNode {
         self.raft.metrics().borrow().last_log_index
     }
 
+    /// The index of the newest log entry that was cut away.
+    #[cfg(test)]
+    pub(crate) fn purged_log_index(&self) -> Option<u64> {
+        self.raft
+            .metrics()
+            .borrow()
+            .purged
+            .map(|purged| purged.index)
+    }
+
     /// Stops the group. Proposals after it are refused.
     pub async fn shutdown(&self) {
         if let Err(error) = self.raft.shutdown().await {
@@ -184,9 +217,40 @@ fn open_files(
         path: directory.display().to_string(),
         source,
     })?;
-    let (log, closed) = LogStore::open(&directory.join("raft-log.redb"))?;
-    let machine = StateMachine::open(&directory.join("raft-snapshot.bin"))?;
+    let (log_path, snapshot_path) = (
+        directory.join("raft-log.redb"),
+        directory.join("raft-snapshot.bin"),
+    );
+    let begun = snapshot_path.exists() || directory.join(BEGUN).exists();
+    let is_empty = std::fs::metadata(&log_path).map_or(true, |file| file.len() == 0);
+    let damaged = |path: &Path, reason: &str| OpenError::Damaged {
+        path: path.display().to_string(),
+        reason: reason.to_owned(),
+    };
+    if begun && is_empty {
+        return Err(damaged(&log_path, "it is missing or empty"));
+    }
+    let (log, closed) = LogStore::open(&log_path)?;
+    if begun && log.is_new() {
+        return Err(damaged(&log_path, "what was in it is missing"));
+    }
+    let machine = StateMachine::open(&snapshot_path)?;
+    if machine.applied_index() < log.purged_index() {
+        let reason = "it is missing, or older than the log that goes on from it";
+        return Err(damaged(&snapshot_path, reason));
+    }
     Ok((log, closed, machine))
+}
+
+/// Notes that there is a log from now on: without this, a log that got lost would look like a new deployment.
+fn remember_the_beginning(path: &Path) -> std::io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    std::fs::File::create(path)?.sync_all()?;
+    path.parent().map_or(Ok(()), |directory| {
+        std::fs::File::open(directory)?.sync_all()
+    })
 }
 
 async fn start_raft(log: LogStore, machine: StateMachine) -> Result<Raft<TypeConfig>, String> {

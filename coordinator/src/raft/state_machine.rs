@@ -9,7 +9,9 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::room::is_full;
 use openraft::storage::RaftStateMachine;
 use openraft::{
     AnyError, BasicNode, Entry, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot,
@@ -24,6 +26,9 @@ use super::state::State;
 use super::{OpenError, TypeConfig};
 
 const MAGIC: &[u8; 8] = b"FLOWSNAP";
+
+/// Pause between two tries to write to a full disk.
+const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
 
 type Meta = SnapshotMeta<u64, BasicNode>;
 
@@ -78,6 +83,11 @@ impl StateMachine {
         self.core.lock().state.clone()
     }
 
+    /// The index of the last applied entry.
+    pub(super) fn applied_index(&self) -> Option<u64> {
+        self.core.lock().applied.map(|applied| applied.index)
+    }
+
     /// Reads the state as of the last applied entry under its lock.
     pub(crate) fn with_state<T>(&self, read: impl FnOnce(&State) -> T) -> T {
         read(&self.core.lock().state)
@@ -87,11 +97,12 @@ impl StateMachine {
         let path = Arc::clone(&self.path);
         let file = SnapshotFile { meta, state };
         let signature = file.meta.signature();
-        let written =
-            tokio::task::spawn_blocking(move || write_snapshot(&path, &file).map(|()| file))
-                .await
-                .map_err(io::Error::other)
-                .and_then(|result| result);
+        let written = tokio::task::spawn_blocking(move || {
+            write_when_there_is_room(&path, &file).map(|()| file)
+        })
+        .await
+        .map_err(io::Error::other)
+        .and_then(|result| result);
         let file = written.map_err(|error| {
             StorageIOError::write_snapshot(Some(signature), AnyError::new(&error))
         })?;
@@ -194,6 +205,19 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             meta: meta.clone(),
             snapshot: Box::new(state.clone()),
         }))
+    }
+}
+
+/// Writes, and waits while the disk is full: for openraft a failed write is the end.
+fn write_when_there_is_room(path: &Path, file: &SnapshotFile) -> io::Result<()> {
+    loop {
+        match write_snapshot(path, file) {
+            Err(error) if is_full(&error) => {
+                tracing::warn!(path = %path.display(), %error, "a Raft snapshot waits for room on the disk");
+                std::thread::sleep(FULL_DISK_PAUSE);
+            }
+            outcome => return outcome,
+        }
     }
 }
 

@@ -233,3 +233,100 @@ fn a_commit_point_takes_the_bindings_up_to_it() {
     state.apply(&drop).unwrap();
     assert!(state.bindings.values().all(Vec::is_empty) && state.commit_point.positions.is_empty());
 }
+
+/// Writes a log with a few entries and closes it. Returns its bytes and the state that it leads to.
+async fn filled_log(directory: &Path) -> (Vec<u8>, State) {
+    let (node, tasks) = start(directory).await;
+    for number in 0..40 {
+        let change = database(5_000 + number, &format!("database {number}"));
+        node.propose(catalog_change(&node.state(), vec![change]))
+            .await
+            .unwrap();
+    }
+    let state = node.state();
+    stop(node, tasks).await;
+    let bytes = std::fs::read(directory.join("raft-log.redb")).unwrap();
+    (bytes, state)
+}
+
+/// The state that a log leads to; `None` if it is refused by name.
+async fn state_of(directory: &Path, log: &[u8]) -> Option<State> {
+    std::fs::write(directory.join("raft-log.redb"), log).unwrap();
+    match RaftNode::start(directory, [1; 16]).await {
+        Ok((node, tasks)) => {
+            let state = node.state();
+            stop(node, tasks).await;
+            Some(state)
+        }
+        Err(error) => {
+            assert!(error.to_string().contains("raft-log.redb"), "{error}");
+            None
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_log_is_refused_by_name_or_leads_to_the_same_state() {
+    let directory = tempfile::tempdir().unwrap();
+    let (bytes, state) = filled_log(directory.path()).await;
+    assert_eq!(
+        state_of(directory.path(), &bytes).await.as_ref(),
+        Some(&state)
+    );
+    // Every byte of the header, which is short and matters most, and a spread over the pages, in use or not.
+    let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+    let positions = (0..320).chain(used.iter().copied().step_by(used.len() / 160));
+    let mut refused = 0;
+    for at in positions {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x10;
+        match state_of(directory.path(), &damaged).await {
+            Some(found) => assert_eq!(found, state, "byte {at}"),
+            None => refused += 1,
+        }
+    }
+    assert!(refused > 100, "{refused} were refused");
+    for length in (0..bytes.len()).step_by(bytes.len() / 24) {
+        let found = state_of(directory.path(), &bytes[..length]).await;
+        assert_eq!(found, None, "the first {length} bytes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_log_or_snapshot_is_not_taken_for_a_new_beginning() {
+    let directory = tempfile::tempdir().unwrap();
+    let (bytes, state) = filled_log(directory.path()).await;
+    let log = directory.path().join("raft-log.redb");
+    std::fs::remove_file(&log).unwrap();
+    let error = RaftNode::start(directory.path(), [1; 16])
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Damaged { path, .. } if path.contains("raft-log.redb")),
+        "{error:?}"
+    );
+    assert_eq!(
+        state_of(directory.path(), &bytes).await.as_ref(),
+        Some(&state)
+    );
+
+    let (node, tasks) = start(directory.path()).await;
+    node.trigger_snapshot().await.unwrap();
+    let purged = async {
+        while node.purged_log_index().is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), purged)
+        .await
+        .expect("the log is cut behind the snapshot");
+    stop(node, tasks).await;
+    std::fs::remove_file(directory.path().join("raft-snapshot.bin")).unwrap();
+    let error = RaftNode::start(directory.path(), [1; 16])
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Damaged { path, .. } if path.contains("raft-snapshot.bin")),
+        "{error:?}"
+    );
+}

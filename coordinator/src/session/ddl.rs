@@ -448,6 +448,12 @@ async fn carry_through(
         .filter(|id| !after.items.contains_key(id))
         .copied()
         .collect();
+    // What only drops makes room.
+    if new.is_empty() {
+        shared.check_log()?;
+    } else {
+        shared.check_room()?;
+    }
     let dataflows = install::plan_dataflows(&after, &new).await?;
     let commands =
         install::install_commands(&shared, &after, &new, &dataflows, &CommitPoint::default())?;

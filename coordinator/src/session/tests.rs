@@ -402,7 +402,7 @@ fn run<F: Future<Output = ()>>(test: impl FnOnce(TempDir, Arc<Mutex<Disk>>) -> F
 }
 
 async fn outcome(session: &mut Session, sql: &str) -> Result<Outcome, Error> {
-    let statements = session.parse(sql).unwrap();
+    let statements = session.parse(sql).await.unwrap();
     let [statement] = statements.as_slice() else {
         panic!("one statement: {sql}")
     };
@@ -689,7 +689,10 @@ fn parameters_are_described_and_bound() {
         let node = Node::start(&directory, &disk).await;
         let mut session = node.session().await;
         tag(&mut session, "CREATE TABLE t (k int, n bigint)").await;
-        let insert = session.parse("INSERT INTO t VALUES ($1, $2)").unwrap();
+        let insert = session
+            .parse("INSERT INTO t VALUES ($1, $2)")
+            .await
+            .unwrap();
         let described = session.describe(&insert[0], &[]).await.unwrap();
         assert_eq!(
             described,

@@ -172,6 +172,7 @@ impl Session {
         table: ObjectId,
         operation: WriteOperation,
     ) -> Result<StagedWrite, Error> {
+        self.shared.check_room()?;
         let write = self.shared.next_request();
         let (answer, answered) = oneshot::channel();
         self.shared.waiters.lock().writes.insert(write, answer);
@@ -233,7 +234,8 @@ impl Session {
                 done,
             })
             .await?;
-        finished.await.map(|_| ()).map_err(|_| self.shared.gone())
+        finished.await.map_err(|_| self.shared.gone())??;
+        Ok(())
     }
 
     pub(super) async fn copy(

@@ -1,7 +1,6 @@
 //! CREATE of everything but sources and connections.
 
 use sqlparser::ast::{ColumnOption, Expr, Value};
-use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
@@ -304,7 +303,7 @@ fn column(
             column.not_null = true;
         } else if c.take(&["NULL"]) {
         } else if c.nth_is(0, "DEFAULT") {
-            match c.delegate(Parser::parse_optional_column_option)? {
+            match c.delegate(|parser| parser.parse_optional_column_option())? {
                 Some(ColumnOption::Default(expr)) => column.default = Some(Box::new(expr)),
                 _ => return Err(c.error("an expression")),
             }

@@ -11,6 +11,7 @@ use sqlparser::ast::{Expr, Query};
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Word};
 
+use super::depth;
 use super::dialect::FlowstoneDialect;
 use super::types::parse_type;
 use crate::ast::{Ident, Name, OptionValue, WithOption};
@@ -138,7 +139,7 @@ impl<'a> Source<'a> {
     /// Reads the tokens of `text`.
     ///
     /// # Errors
-    /// [`ErrorKind::Syntax`] at a literal or comment that does not end, or a character that starts nothing.
+    /// [`ErrorKind::Syntax`] at a literal or comment that does not end, or a character that starts nothing; [`ErrorKind::TooComplex`].
     pub(super) fn new(text: &'a str) -> Result<Self, Error> {
         let mut lines = vec![(0, 0)];
         let mut chars = 0;
@@ -154,7 +155,7 @@ impl<'a> Source<'a> {
             chars,
             tokens: Vec::new(),
         };
-        source.tokens = Tokenizer::new(&FlowstoneDialect, text)
+        source.tokens = Tokenizer::new(&FlowstoneDialect::new(0), text)
             .tokenize_with_location()
             .map_err(|error| {
                 let message = if error
@@ -168,6 +169,12 @@ impl<'a> Source<'a> {
                 };
                 Error::syntax(message).at(source.position(error.location))
             })?;
+        if let Some(token) =
+            depth::too_deep(&source.tokens).and_then(|index| source.tokens.get(index))
+        {
+            let error = Error::new(ErrorKind::TooComplex, "statement is nested too deeply");
+            return Err(error.at(source.position(token.span.start)));
+        }
         Ok(source)
     }
 
@@ -729,7 +736,7 @@ impl<'a> Cursor<'a> {
     /// Lets `sqlparser` read from here to at most the statement's end.
     pub(super) fn delegate<T>(
         &mut self,
-        parse: impl FnOnce(&mut Parser<'static>) -> Result<T, ParserError>,
+        parse: impl FnOnce(&mut Parser<'_>) -> Result<T, ParserError>,
     ) -> Result<T, Error> {
         let start = self.index(0);
         let tokens = self
@@ -738,7 +745,8 @@ impl<'a> Cursor<'a> {
             .get(start..self.end)
             .unwrap_or_default()
             .to_vec();
-        let mut parser = Parser::new(&FlowstoneDialect)
+        let dialect = FlowstoneDialect::new(tokens.len());
+        let mut parser = Parser::new(&dialect)
             .with_recursion_limit(RECURSION_LIMIT)
             .with_tokens_with_locations(tokens);
         let result = parse(&mut parser);
@@ -756,7 +764,7 @@ impl<'a> Cursor<'a> {
     fn translate(&self, error: &ParserError) -> Error {
         let text = match error {
             ParserError::RecursionLimitExceeded => {
-                return Error::new(ErrorKind::Syntax, "statement is nested too deeply")
+                return Error::new(ErrorKind::TooComplex, "statement is nested too deeply")
                     .at(self.position());
             }
             ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
@@ -796,7 +804,7 @@ impl<'a> Cursor<'a> {
 
     /// An expression.
     pub(super) fn expr(&mut self) -> Result<Expr, Error> {
-        self.delegate(Parser::parse_expr)
+        self.delegate(|parser| parser.parse_expr())
     }
 
     /// A query. It must start here with SELECT, VALUES, TABLE, WITH or a parenthesis.
@@ -813,13 +821,13 @@ impl<'a> Cursor<'a> {
         if !starts {
             return Err(self.error("a query"));
         }
-        self.delegate(Parser::parse_query)
+        self.delegate(|parser| parser.parse_query())
     }
 
     /// A SQL type.
     pub(super) fn sql_type(&mut self) -> Result<SqlType, Error> {
         let position = self.position();
-        let data_type = self.delegate(Parser::parse_data_type)?;
+        let data_type = self.delegate(|parser| parser.parse_data_type())?;
         parse_type(&data_type).map_err(|error| error.at(position))
     }
 

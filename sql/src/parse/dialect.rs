@@ -1,18 +1,35 @@
 //! The dialect that `sqlparser` parses queries and expressions with: PostgreSQL's, with the few differences that we need.
 //!
-//! Invariant. [`Dialect::dialect`] answers with PostgreSQL's identity, so that every test of `sqlparser` for PostgreSQL takes the PostgreSQL path.
+//! Invariants. [`Dialect::dialect`] answers with PostgreSQL's identity, so that every test of `sqlparser` for PostgreSQL takes the PostgreSQL path.
+//! `sqlparser` tries one way to read an expression and then another; nested, that doubles its work at every level. Its work is counted here and ends.
 
 use std::any::TypeId;
+use std::cell::Cell;
 
-use sqlparser::ast::Statement;
+use sqlparser::ast::{Expr, Statement};
 use sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 
 /// PostgreSQL, without hints in comments, with adjacent string literals on two lines joined, and with every blank of Unicode a blank
 /// (text copied from web pages has no-break spaces in it).
-#[derive(Debug, Default)]
-pub(crate) struct FlowstoneDialect;
+#[derive(Debug)]
+pub(crate) struct FlowstoneDialect {
+    /// Beginnings of expressions that may still be read.
+    left: Cell<usize>,
+}
+
+/// Beginnings of expressions to read per token, on average, before a statement is given up. What people and programs write needs less than four.
+const TRIES_PER_TOKEN: usize = 64;
+
+impl FlowstoneDialect {
+    /// For a statement of so many tokens.
+    pub(crate) const fn new(tokens: usize) -> Self {
+        Self {
+            left: Cell::new(tokens.saturating_add(100).saturating_mul(TRIES_PER_TOKEN)),
+        }
+    }
+}
 
 const POSTGRES: PostgreSqlDialect = PostgreSqlDialect {};
 
@@ -62,6 +79,20 @@ impl Dialect for FlowstoneDialect {
         POSTGRES.prec_value(prec)
     }
 
+    /// Counts; the parser does the rest. It gives up at this error, while it takes any other for a reason to try another way.
+    fn parse_prefix(&self, _parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        let left = self.left.get().checked_sub(1);
+        left.map_or(Some(Err(ParserError::RecursionLimitExceeded)), |left| {
+            self.left.set(left);
+            None
+        })
+    }
+
+    /// PostgreSQL's answer makes the parser read every argument of a function twice. Without it the names of named arguments are identifiers, as in PostgreSQL.
+    fn supports_named_fn_args_with_expr_name(&self) -> bool {
+        false
+    }
+
     fn parse_statement(&self, _parser: &mut Parser) -> Option<Result<Statement, ParserError>> {
         None
     }
@@ -88,7 +119,6 @@ impl Dialect for FlowstoneDialect {
         supports_comment_on,
         supports_load_extension,
         supports_named_fn_args_with_colon_operator,
-        supports_named_fn_args_with_expr_name,
         supports_empty_projections,
         supports_nested_comments,
         supports_string_escape_constant,

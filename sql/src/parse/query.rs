@@ -1,6 +1,5 @@
 //! Statements around a query: SELECT, INSERT, UPDATE, DELETE, COPY, SUBSCRIBE, EXPLAIN.
 
-use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
@@ -44,7 +43,7 @@ fn as_of(c: &mut Cursor<'_>) -> Result<Option<AsOf>, Error> {
 /// INSERT, UPDATE, DELETE.
 pub(super) fn write(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
     let position = c.position();
-    match c.delegate(Parser::parse_statement)? {
+    match c.delegate(|parser| parser.parse_statement())? {
         sqlparser::ast::Statement::Insert(insert) => Ok(StatementKind::Insert(Box::new(insert))),
         sqlparser::ast::Statement::Update(update) => Ok(StatementKind::Update(Box::new(update))),
         sqlparser::ast::Statement::Delete(delete) => Ok(StatementKind::Delete(Box::new(delete))),

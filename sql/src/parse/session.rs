@@ -1,6 +1,5 @@
 //! Statements about the session: SHOW, SET, transactions, prepared statements, cursors.
 
-use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
@@ -444,7 +443,7 @@ pub(super) fn prepared(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
             }
             let name = c.ident("a name")?;
             let types = if *c.peek(0) == Token::LParen {
-                c.parenthesized(|c| c.delegate(Parser::parse_data_type))?
+                c.parenthesized(|c| c.delegate(|parser| parser.parse_data_type()))?
             } else {
                 Vec::new()
             };

@@ -284,7 +284,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     fn parse(text: &str) -> Result<SqlType, Error> {
-        let dialect = crate::parse::dialect::FlowstoneDialect;
+        let dialect = crate::parse::dialect::FlowstoneDialect::new(100);
         let data_type = sqlparser::parser::Parser::new(&dialect)
             .try_with_sql(text)
             .unwrap()

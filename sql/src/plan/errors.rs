@@ -249,6 +249,9 @@ fn sql_name(arrow: &str) -> &str {
 
 /// DataFusion has one variant for all of these and tells them apart only by their text.
 fn from_plan(message: &str) -> Error {
+    if message.starts_with(flowstone_functions::codec::TOO_DEEP) {
+        return Error::new(ErrorKind::TooComplex, "statement is nested too deeply");
+    }
     if let Some(error) = reworded(message) {
         return error;
     }

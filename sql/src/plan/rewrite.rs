@@ -46,11 +46,19 @@ const SET_RETURNING: [&str; 13] = [
     "unnest",
 ];
 
+/// Subqueries in expressions of subqueries in expressions: DataFusion's checks of a plan look at each level twice as often as at the one around it.
+const SUBQUERY_DEPTH_MAX: usize = 10;
+/// Levels of an expression. The work of planning one grows with the third power: this many take seconds.
+const EXPRESSION_DEPTH_MAX: usize = 200;
+
 /// Rewrites `query` in place.
 ///
 /// # Errors
 /// Whatever is wrong with the tree itself: unknown types, functions that a maintained view cannot call.
 pub(super) fn rewrite(ctx: &PlanContext<'_>, query: &mut Query) -> Result<(), Error> {
+    if let ControlFlow::Break(error) = sqlparser::ast::Visit::visit(query, &mut Depth::default()) {
+        return Err(error);
+    }
     hide_cast_names(query);
     let mut rewriter = Rewriter { ctx, derived: 0 };
     match VisitMut::visit(query, &mut rewriter) {
@@ -150,6 +158,48 @@ fn negate_if(negated: bool, expr: Expr) -> Expr {
         }
     } else {
         expr
+    }
+}
+
+/// Breaks where expressions or subqueries in them nest too deep.
+#[derive(Default)]
+struct Depth {
+    expressions: usize,
+    subqueries: usize,
+}
+
+const fn is_subquery(expr: &Expr) -> bool {
+    matches!(
+        expr,
+        Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. }
+    )
+}
+
+impl sqlparser::ast::Visitor for Depth {
+    type Break = Error;
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
+        self.expressions += 1;
+        self.subqueries += usize::from(is_subquery(expr));
+        if self.subqueries > SUBQUERY_DEPTH_MAX {
+            let error = Error::new(ErrorKind::TooComplex, "subqueries are nested too deeply");
+            let hint = "Join the relations, or name the inner queries with WITH.";
+            return ControlFlow::Break(error.with_hint(hint));
+        }
+        if self.expressions > EXPRESSION_DEPTH_MAX {
+            let error = Error::new(ErrorKind::TooComplex, "expression is nested too deeply");
+            let hint = "Use IN with a list, or compute parts of it in subqueries.";
+            return ControlFlow::Break(error.with_hint(hint));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
+        self.expressions = self.expressions.saturating_sub(1);
+        self.subqueries = self
+            .subqueries
+            .saturating_sub(usize::from(is_subquery(expr)));
+        ControlFlow::Continue(())
     }
 }
 

@@ -24,7 +24,7 @@ fn serve(data_dir: &Path) -> Command {
 }
 
 /// On free ports, so that only what is tested goes wrong.
-fn serve_on_free_ports(data_dir: &Path) -> Command {
+pub(crate) fn serve_on_free_ports(data_dir: &Path) -> Command {
     let mut command = serve(data_dir);
     for name in [
         "FLOWSTONE_PG_LISTEN",
@@ -53,7 +53,7 @@ fn run(command: &mut Command) -> Output {
 }
 
 /// Runs what must be refused; gives its words.
-fn refusal(command: &mut Command) -> String {
+pub(crate) fn refusal(command: &mut Command) -> String {
     let output = run(command);
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
@@ -228,6 +228,10 @@ fn a_configuration_that_is_wrong_is_refused() {
         ("shards = \"three\"\n", "shards"),
         ("pg_listen = \"localhost\"\n", "pg_listen"),
         ("shards = 0\n", "shards must be at least 1"),
+        (
+            "subscriber_memory_mib = 63\n",
+            "subscriber_memory_mib must be at least 64",
+        ),
         (
             "pg_listen = \"192.0.2.1:6875\"\n",
             "only with TLS and passwords",

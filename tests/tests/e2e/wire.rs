@@ -186,7 +186,7 @@ async fn every_type_goes_both_ways_in_both_formats_as_in_postgresql() {
 }
 
 /// The values of a simple query, row by row.
-async fn simple(client: &Client, sql: &str) -> Vec<String> {
+pub(crate) async fn simple(client: &Client, sql: &str) -> Vec<String> {
     let mut rows = Vec::new();
     for message in client.simple_query(sql).await.unwrap() {
         if let tokio_postgres::SimpleQueryMessage::Row(row) = message {
@@ -202,7 +202,7 @@ async fn simple(client: &Client, sql: &str) -> Vec<String> {
 }
 
 /// Memory of the node, in bytes.
-fn resident_bytes(node: &Node) -> u64 {
+pub(crate) fn resident_bytes(node: &Node) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid().unwrap())).unwrap();
     let line = status
         .lines()
@@ -425,12 +425,12 @@ async fn statement_timeout_ends_what_takes_too_long_and_nothing_else() {
 }
 
 /// A connection that speaks the protocol byte by byte.
-struct RawClient {
+pub(crate) struct RawClient {
     socket: TcpStream,
 }
 
 impl RawClient {
-    async fn connect(node: &Node) -> Self {
+    pub(crate) async fn connect(node: &Node) -> Self {
         let mut socket = TcpStream::connect(("127.0.0.1", node.pg_port()))
             .await
             .unwrap();
@@ -445,7 +445,7 @@ impl RawClient {
         client
     }
 
-    async fn send(&mut self, messages: &[(u8, Vec<u8>)]) {
+    pub(crate) async fn send(&mut self, messages: &[(u8, Vec<u8>)]) {
         let mut bytes = Vec::new();
         for (tag, body) in messages {
             bytes.push(*tag);
@@ -455,11 +455,24 @@ impl RawClient {
         self.socket.write_all(&bytes).await.unwrap();
     }
 
-    async fn query(&mut self, sql: &str) {
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).await.unwrap();
+    }
+
+    /// Sends nothing more and reads to the end, which must come: the server may have closed the connection before.
+    pub(crate) async fn end(mut self) {
+        drop(self.socket.shutdown().await);
+        let mut rest = Vec::new();
+        let read = self.socket.read_to_end(&mut rest);
+        let ended = tokio::time::timeout(DEADLINE, read).await;
+        drop(ended.expect("the connection ends"));
+    }
+
+    pub(crate) async fn query(&mut self, sql: &str) {
         self.send(&[(b'Q', zero_ended(sql))]).await;
     }
 
-    async fn receive(&mut self) -> (u8, Vec<u8>) {
+    pub(crate) async fn receive(&mut self) -> (u8, Vec<u8>) {
         let tag = self.socket.read_u8().await.unwrap();
         let length = self.socket.read_u32().await.unwrap();
         let mut body = vec![0; usize::try_from(length).unwrap() - 4];
@@ -468,7 +481,7 @@ impl RawClient {
     }
 
     /// Everything up to and including ReadyForQuery.
-    async fn until_ready(&mut self) -> Vec<(u8, Vec<u8>)> {
+    pub(crate) async fn until_ready(&mut self) -> Vec<(u8, Vec<u8>)> {
         let mut messages = Vec::new();
         loop {
             let message = tokio::time::timeout(DEADLINE, self.receive())
@@ -501,7 +514,7 @@ fn tags(messages: &[(u8, Vec<u8>)]) -> String {
 }
 
 /// The fields of an ErrorResponse or NoticeResponse.
-fn fields(messages: &[(u8, Vec<u8>)], tag: u8) -> BTreeMap<char, String> {
+pub(crate) fn fields(messages: &[(u8, Vec<u8>)], tag: u8) -> BTreeMap<char, String> {
     let (_, body) = messages
         .iter()
         .find(|(found, _)| *found == tag)

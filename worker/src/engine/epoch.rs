@@ -8,8 +8,8 @@ use flowstone_dataflow::{
     CollectionInput, TickOutput, partition_changes, partition_columns, partition_delta,
 };
 use flowstone_ingest::{TableChanges, TableData};
-use flowstone_proto::message::{Command, Response, RunEpoch};
-use flowstone_storage::{LogRecord, StagedSnapshot};
+use flowstone_proto::message::{Command, RequestError, Response, RunEpoch};
+use flowstone_storage::{LogRecord, LogStore, StagedSnapshot};
 use flowstone_types::{
     DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId, SourceChanges, Weights,
 };
@@ -17,6 +17,7 @@ use futures::StreamExt;
 
 use super::{Engine, Event, Flow, RETRY_FIRST, retrying};
 use crate::Error;
+use crate::error::with_causes;
 use crate::shards::PartitionedInputs;
 use crate::subscription::Liveness;
 
@@ -141,7 +142,7 @@ impl Engine {
         Ok(Some(taken))
     }
 
-    /// The changes of the epoch's writes, durable in the local log when this returns.
+    /// The changes of the epoch's writes, durable in the local log when this returns. Writes that the disk refuses have failed, and the epoch goes on without.
     async fn log_writes(&mut self, run: &RunEpoch) -> Result<Vec<(ObjectId, DeltaBatch)>, Error> {
         if run.replay {
             return Ok(self
@@ -175,19 +176,38 @@ impl Engine {
             epoch: run.epoch,
             changes,
         });
-        retrying("append to the local log", || {
-            let (log, record) = (Arc::clone(&self.log), Arc::clone(&record));
-            async move {
-                tokio::task::spawn_blocking(move || log.lock().append(&record))
-                    .await
-                    .map_err(|_| {
-                        flowstone_storage::Error::Invariant("the log thread panicked".to_owned())
-                    })?
+        let appended = Arc::clone(&record);
+        match self.on_log(move |log| log.append(&appended)).await {
+            Ok(()) => Ok(Arc::try_unwrap(record)
+                .map_or_else(|shared| shared.changes.clone(), |record| record.changes)),
+            Err(error) if error.retryable() => {
+                // Only once nothing of it can come back the writes have failed.
+                retrying("cut back the local log", || self.on_log(LogStore::settle)).await?;
+                let error = RequestError::Storage {
+                    message: with_causes(&error),
+                    full: error.is_full(),
+                };
+                self.respond(Response::WritesFailed {
+                    epoch: run.epoch,
+                    error,
+                })
+                .await;
+                Ok(Vec::new())
             }
-        })
-        .await?;
-        Ok(Arc::try_unwrap(record)
-            .map_or_else(|shared| shared.changes.clone(), |record| record.changes))
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn on_log(
+        &self,
+        work: impl FnOnce(&mut LogStore) -> Result<(), flowstone_storage::Error> + Send + 'static,
+    ) -> Result<(), flowstone_storage::Error> {
+        let log = Arc::clone(&self.log);
+        tokio::task::spawn_blocking(move || work(&mut log.lock()))
+            .await
+            .map_err(|_| {
+                flowstone_storage::Error::Invariant("the log thread panicked".to_owned())
+            })?
     }
 
     /// Feeds a staged snapshot into the dataflow in ticks of bounded size, all at `epoch`. Its rows are committed by naming their files, not by writing them again.
@@ -351,7 +371,29 @@ impl Engine {
         for request in ended {
             self.end_subscription(request).await?;
         }
+        self.bound_waiting_bytes().await?;
         self.start_ready_reads().await
+    }
+
+    /// Cuts off the subscribers with the most waiting until all together are within their memory.
+    async fn bound_waiting_bytes(&mut self) -> Result<(), Error> {
+        let mut waiting: Vec<_> = self
+            .subscriptions
+            .iter()
+            .map(|(request, subscription)| (subscription.waiting_bytes(), *request))
+            .collect();
+        let mut total: usize = waiting.iter().map(|(bytes, _)| bytes).sum();
+        waiting.sort_unstable();
+        while total > self.config.subscriber_memory_bytes
+            && let Some((bytes, request)) = waiting.pop()
+        {
+            if let Some(subscription) = self.subscriptions.get_mut(&request) {
+                subscription.cut_off();
+            }
+            self.end_subscription(request).await?;
+            total = total.saturating_sub(bytes);
+        }
+        Ok(())
     }
 
     pub(super) fn commit(&mut self, epoch: Epoch) -> Result<(), Error> {
@@ -417,11 +459,7 @@ impl Engine {
                 source.handle.acknowledge(position);
             }
         }
-        let log = Arc::clone(&self.log);
-        let cut = tokio::task::spawn_blocking(move || log.lock().truncate_through(epoch))
-            .await
-            .map_err(|_| Error::ShardGone)?;
-        match cut {
+        match self.on_log(move |log| log.truncate_through(epoch)).await {
             // The log stays longer than it must; the next commit point cuts it.
             Err(error) if error.retryable() => {
                 tracing::warn!(%error, pause = ?RETRY_FIRST, "the local log could not be cut")

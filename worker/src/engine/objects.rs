@@ -10,7 +10,7 @@ use flowstone_proto::message::{
 use flowstone_types::{DeltaBatch, Epoch, ObjectId};
 use futures::StreamExt;
 
-use super::{Collection, Engine, Index, Source};
+use super::{Collection, Engine, Index, Source, retrying};
 use crate::Error;
 use crate::write::TableInfo;
 
@@ -25,10 +25,16 @@ impl Engine {
             Arc::clone(&description.schema),
             description.key.clone(),
         );
-        self.delta
-            .create(id, &description.name, Arc::clone(&schema))
-            .await?;
-        self.delta.roll_back(id, description.delta_version).await?;
+        retrying("create a table", || {
+            let (delta, name, schema) = (&self.delta, &description.name, Arc::clone(&schema));
+            async move { delta.create(id, name, schema).await }
+        })
+        .await?;
+        retrying("roll a table back", || {
+            let (delta, version) = (&self.delta, description.delta_version);
+            async move { delta.roll_back(id, version).await }
+        })
+        .await?;
         let (shard_schema, shard_key) = (Arc::clone(&schema), key.clone());
         for created in self
             .shards
