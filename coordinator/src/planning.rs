@@ -86,7 +86,7 @@ impl Planner {
         };
         let bytes = |id: ObjectId| {
             let runtime = self.shared.as_ref()?.runtime.lock();
-            runtime.sizes.get(&id).map(|(_, bytes)| *bytes)
+            runtime.collections.get(&id).map(|held| held.bytes)
         };
         plan(&PlanContext {
             catalog: &self.catalog,

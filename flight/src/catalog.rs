@@ -155,7 +155,7 @@ async fn texts<const COLUMNS: usize>(
     session: &mut Session,
     sql: &str,
 ) -> Result<Vec<[Option<String>; COLUMNS]>, Error> {
-    let statement = session.parse(sql)?.pop();
+    let statement = session.parse(sql).await?.pop();
     let statement = statement.ok_or_else(|| Error::Internal("an empty statement".to_owned()))?;
     let Outcome::Rows { rows, .. } = session.execute(&statement, &[]).await? else {
         return Err(Error::Internal("a query gave no rows".to_owned()));

@@ -207,6 +207,8 @@ fn converted(array: &ArrayRef, sql_type: &SqlType) -> Result<ArrayRef, Fault> {
         SqlType::Interval => to_interval(&array),
         SqlType::Uuid => to_uuid(&array),
         SqlType::Array(element) => to_array(&array, element, sql_type),
+        SqlType::Int2Vector => to_vector(&array, SqlType::Int2, sql_type),
+        SqlType::OidVector => to_vector(&array, SqlType::Oid, sql_type),
     }
 }
 
@@ -504,6 +506,14 @@ fn to_array(array: &ArrayRef, element: &SqlType, sql_type: &SqlType) -> Result<A
         lists.nulls().cloned(),
     );
     Ok(Arc::new(lists.map_err(TypeError::from)?))
+}
+
+fn to_vector(array: &ArrayRef, element: SqlType, sql_type: &SqlType) -> Result<ArrayRef, Fault> {
+    let array_type = SqlType::Array(Box::new(element.clone()));
+    cast(
+        &to_array(array, &element, &array_type)?,
+        &sql_type.to_arrow(),
+    )
 }
 
 #[cfg(test)]

@@ -216,7 +216,9 @@ fn class(sql_type: &SqlType) -> Class {
             Some(XdbcDatetimeSubcode::XdbcSubcodeTimestampWithTimezone),
         ),
         SqlType::Interval => plain(Xdbc::XdbcInterval, None),
-        SqlType::Array(_) => plain(Xdbc::XdbcUnknownType, None),
+        SqlType::Array(_) | SqlType::Int2Vector | SqlType::OidVector => {
+            plain(Xdbc::XdbcUnknownType, None)
+        }
     }
 }
 

@@ -198,7 +198,7 @@ async fn prepare_table(
 }
 
 async fn exists(turn: &mut Turn, table: &str) -> Result<bool, Error> {
-    let statement = parse_one(turn, &format!("SELECT * FROM {table}"))?;
+    let statement = parse_one(turn, &format!("SELECT * FROM {table}")).await?;
     match turn.describe(&statement, &[]).await {
         Ok(_) => Ok(true),
         Err(CoordinatorError::Sql(error)) if error.kind == ErrorKind::UndefinedTable => Ok(false),
@@ -206,14 +206,15 @@ async fn exists(turn: &mut Turn, table: &str) -> Result<bool, Error> {
     }
 }
 
-fn parse_one(turn: &Turn, sql: &str) -> Result<flowstone_sql::ast::Statement, Error> {
-    turn.parse(sql)?
+async fn parse_one(turn: &Turn, sql: &str) -> Result<flowstone_sql::ast::Statement, Error> {
+    turn.parse(sql)
+        .await?
         .pop()
         .ok_or_else(|| Error::Internal("an empty statement".to_owned()))
 }
 
 async fn command(turn: &mut Turn, sql: &str) -> Result<(), Error> {
-    let statement = parse_one(turn, sql)?;
+    let statement = parse_one(turn, sql).await?;
     turn.execute(&statement, &[]).await?;
     Ok(())
 }
@@ -221,7 +222,7 @@ async fn command(turn: &mut Turn, sql: &str) -> Result<(), Error> {
 /// Writes some batches; returns the rows.
 async fn write(lease: &Lease, copy: &str, batches: Vec<RecordBatch>) -> Result<i64, Error> {
     let mut turn = lease.turn().await;
-    let statement = parse_one(&turn, copy)?;
+    let statement = parse_one(&turn, copy).await?;
     let Outcome::CopyIn(copy) = turn.execute(&statement, &[]).await? else {
         return Err(Error::Internal("COPY does not take rows".to_owned()));
     };

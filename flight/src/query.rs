@@ -34,8 +34,8 @@ type Runs = Box<dyn Iterator<Item = Vec<ArrayRef>> + Send + Sync>;
 ///
 /// # Errors
 /// A syntax error, or that there are several.
-pub(crate) fn single(turn: &Turn, sql: &str) -> Result<Option<Statement>, Error> {
-    let mut statements = turn.parse(sql)?;
+pub(crate) async fn single(turn: &Turn, sql: &str) -> Result<Option<Statement>, Error> {
+    let mut statements = turn.parse(sql).await?;
     if statements.len() > 1 {
         return Err(flowstone_sql::Error::syntax(
             "cannot insert multiple commands into a prepared statement",

@@ -114,7 +114,7 @@ impl Service {
             .seat(caller, query.transaction_id.as_deref())
             .await?;
         let mut turn = lease.turn().await;
-        let Some(statement) = single(&turn, &query.query)? else {
+        let Some(statement) = single(&turn, &query.query).await? else {
             turn.settle();
             return done_info("");
         };
@@ -162,7 +162,7 @@ impl Service {
                 let transaction = query.transaction_id.as_deref();
                 let lease = self.sessions.seat(caller, transaction).await?;
                 let mut turn = lease.turn().await;
-                let columns = match single(&turn, &query.query)? {
+                let columns = match single(&turn, &query.query).await? {
                     Some(statement) => turn.describe(&statement, &[]).await?.columns,
                     None => None,
                 };
@@ -223,7 +223,7 @@ impl Service {
             .seat(caller, target.transaction.as_deref())
             .await?;
         let turn = lease.turn().await;
-        let Some(statement) = single(&turn, &target.sql)? else {
+        let Some(statement) = single(&turn, &target.sql).await? else {
             turn.settle();
             return Ok(None);
         };
@@ -324,7 +324,7 @@ impl Service {
             .seat(caller, update.transaction_id.as_deref())
             .await?;
         let mut turn = lease.turn().await;
-        let statements = turn.parse(&update.query)?;
+        let statements = turn.parse(&update.query).await?;
         if statements.len() > 1 {
             turn.begin_implicit();
         }
@@ -416,7 +416,7 @@ impl Service {
             .seat(caller, request.transaction_id.as_deref())
             .await?;
         let mut turn = lease.turn().await;
-        let statement = single(&turn, &request.query)?;
+        let statement = single(&turn, &request.query).await?;
         let description = match &statement {
             Some(statement) => {
                 lease.admit(&statement.kind)?;

@@ -582,7 +582,7 @@ impl Drop for Fetch {
 }
 
 async fn execute_text(turn: &mut Turn, sql: &str) -> Result<Outcome, Error> {
-    let statement = turn.parse(sql)?.pop();
+    let statement = turn.parse(sql).await?.pop();
     let statement = statement.ok_or_else(|| Error::Internal("an empty statement".to_owned()))?;
     Ok(turn.execute(&statement, &[]).await?)
 }

@@ -178,8 +178,9 @@ impl Mutation {
         let place = |at: &Index, length: usize| at.index(length.saturating_add(1));
         match self {
             Self::Flip(at, bits) => {
-                if !input.is_empty()
-                    && let Some(byte) = input.get_mut(at.index(input.len()))
+                let length = input.len();
+                if length > 0
+                    && let Some(byte) = input.get_mut(at.index(length))
                 {
                     *byte ^= bits;
                 }

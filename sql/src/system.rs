@@ -35,8 +35,8 @@ use flowstone_types::{ObjectId, SqlType};
 use crate::catalog::{Catalog, Database, Item, ItemKind, Schema};
 use crate::error::{Error, ErrorKind};
 use keys::Key;
-pub(crate) use pg_rows::{ARRANGEMENT, TYPES};
 pub use overview::{Ingestion, ObjectKind, ObjectState, Status, overview};
+pub(crate) use pg_rows::{ARRANGEMENT, TYPES};
 pub use rows::Rows;
 pub use runtime::{RuntimeState, SessionState, StatusState, SubscriptionState};
 

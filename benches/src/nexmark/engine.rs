@@ -121,6 +121,9 @@ fn plan(sql: &str) -> Result<Lowered> {
         now_ms: 0,
         transaction_epoch: None,
         variables: &|_| None,
+        settings: &Vec::new,
+        bytes: &|_| None,
+        assigns: false,
         maintained: true,
         text: sql,
     };

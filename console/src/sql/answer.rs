@@ -229,7 +229,9 @@ impl Form {
             | SqlType::Interval
             | SqlType::Uuid
             | SqlType::Reg(_)
-            | SqlType::Array(_) => Self::Text,
+            | SqlType::Array(_)
+            | SqlType::Int2Vector
+            | SqlType::OidVector => Self::Text,
         }
     }
 }

@@ -45,7 +45,7 @@ struct Run {
 impl Run {
     /// As a `Query` message of the PostgreSQL protocol: several statements are one transaction.
     async fn simple(&mut self, query: &str) -> bool {
-        let statements = match self.parse(query) {
+        let statements = match self.parse(query).await {
             Ok(statements) => statements,
             Err(report) => return self.fail(&report),
         };
@@ -73,7 +73,7 @@ impl Run {
     }
 
     async fn bind(&mut self, query: &Extended) -> Result<(Statement, Vec<ArrayRef>), Report> {
-        let mut statements = self.parse(&query.query)?;
+        let mut statements = self.parse(&query.query).await?;
         let statement = match (statements.pop(), statements.len()) {
             (Some(statement), 0) => statement,
             (last, others) => {
@@ -107,10 +107,11 @@ impl Run {
         Ok((statement, parameters))
     }
 
-    fn parse(&self, query: &str) -> Result<Vec<Statement>, Report> {
+    async fn parse(&self, query: &str) -> Result<Vec<Statement>, Report> {
         check_text(query)?;
         self.session
             .parse(query)
+            .await
             .map_err(|error| Report::from(&error))
     }
 

@@ -145,11 +145,21 @@ fn lists_are_converted_item_by_item() {
     let mut lists = ListBuilder::new(arrow_array::builder::Int64Builder::new());
     lists.append_value([Some(1), None, Some(3)]);
     lists.append_null();
+    let lists: ArrayRef = Arc::new(lists.finish());
     let sql_type = SqlType::Array(Box::new(SqlType::Int2));
     assert_eq!(
-        texts(Arc::new(lists.finish()), &sql_type).unwrap(),
+        texts(Arc::clone(&lists), &sql_type).unwrap(),
         [Some("{1,NULL,3}".to_owned()), None]
     );
+    assert_eq!(
+        texts(lists.slice(1, 1), &SqlType::Int2Vector).unwrap(),
+        [None]
+    );
+    let mut vector = ListBuilder::new(arrow_array::builder::Int64Builder::new());
+    vector.append_value([Some(2), Some(1)]);
+    let vector: ArrayRef = Arc::new(vector.finish());
+    assert_eq!(one(Arc::clone(&vector), &SqlType::Int2Vector), "2 1");
+    assert_eq!(one(vector, &SqlType::OidVector), "2 1");
 }
 
 #[test]
