@@ -120,7 +120,7 @@ impl SmallDisk {
             .output()?;
         let text = String::from_utf8(output.stdout)?;
         let (blocks, block_size) = text.trim().split_once(' ').context("stat says nothing")?;
-        Ok(blocks.parse::<usize>()? * block_size.parse::<usize>()? >> 20)
+        Ok((blocks.parse::<usize>()? * block_size.parse::<usize>()?) >> 20)
     }
 
     fn ballast(&self) -> PathBuf {

@@ -21,6 +21,7 @@ mod differential;
 #[cfg(test)]
 #[path = "e2e/drivers.rs"]
 mod drivers;
+#[cfg(test)]
 #[path = "e2e/faults.rs"]
 mod faults;
 #[cfg(test)]

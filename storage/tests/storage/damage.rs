@@ -10,7 +10,7 @@ use super::*;
 /// The newest version of the table, checkpointed some versions ago, and what it holds.
 async fn long_table(dir: &Path) -> (i64, Model) {
     let clock = Arc::new(ManualClock::new(1_700_000_000_000));
-    let tables = DeltaTables::open_with_clock(dir, Arc::clone(&clock) as Arc<dyn Clock>)
+    let tables = DeltaTables::open_with_clock(dir, Arc::<ManualClock>::clone(&clock))
         .await
         .unwrap();
     tables.create(ID, "table", schema()).await.unwrap();

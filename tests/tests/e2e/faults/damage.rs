@@ -111,7 +111,7 @@ impl Killed {
         std::fs::write(file, whole).unwrap();
     }
 
-    async fn is_whole(mut self) {
+    async fn check_whole(mut self) {
         self.node.restart().await.unwrap();
         let client = self.node.connect().await.unwrap();
         let expected = (1..=100).filter(|a| ![51, 52].contains(a)).sum::<i32>()
@@ -174,7 +174,7 @@ async fn a_damaged_delta_log_is_refused_by_name() {
             .unwrap();
         killed.is_refused(version, Some(&bytes[..=end]));
     }
-    killed.is_whole().await;
+    killed.check_whole().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,7 +201,7 @@ async fn a_damaged_raft_log_is_refused_by_name() {
     killed.is_refused(&log, Some(b""));
     killed.is_refused(&log, Some(&vec![0; bytes.len()]));
     killed.is_refused(&log, None);
-    killed.is_whole().await;
+    killed.check_whole().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,5 +215,5 @@ async fn a_damaged_local_log_is_refused_by_name() {
     for at in [0, 9, bytes.len() / 4, bytes.len() / 2] {
         killed.is_refused(segment, Some(&flipped(segment, at)));
     }
-    killed.is_whole().await;
+    killed.check_whole().await;
 }
