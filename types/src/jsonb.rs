@@ -512,16 +512,20 @@ impl<'a> Jsonb<'a> {
     }
 }
 
-/// Whether a node is canonical all the way down.
+/// Whether bytes are the characters of a string or key: UTF-8 without a zero character, which the text of a document cannot hold either.
+fn check_text(bytes: &[u8]) -> Option<()> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    (!text.contains('\0')).then_some(())
+}
+
+/// Whether a node inside `depth` containers is canonical all the way down.
 fn check(node: &[u8], depth: usize) -> Option<()> {
-    if depth > DEPTH_MAX {
-        return None;
-    }
     let (tag, payload) = node.split_first()?;
     match *tag {
+        ARRAY | OBJECT if depth >= DEPTH_MAX => None,
         NULL | FALSE | TRUE => payload.is_empty().then_some(()),
         NUMBER => JsonbNumber::read(payload)?.is_canonical().then_some(()),
-        STRING => std::str::from_utf8(payload).ok().map(|_| ()),
+        STRING => check_text(payload),
         ARRAY => {
             let count = u32_at(payload, 0)?;
             let data = payload.get(count.checked_mul(4)?.checked_add(4)?..)?;
@@ -546,7 +550,7 @@ fn check(node: &[u8], depth: usize) -> Option<()> {
             for index in 0..count {
                 let key_end = u32_at(payload, 4 + index * 8)?;
                 let key = data.get(key_start..key_end)?;
-                std::str::from_utf8(key).ok()?;
+                check_text(key)?;
                 if previous.is_some_and(|previous| compare_keys(previous, key).is_ge()) {
                     return None;
                 }
@@ -562,5 +566,7 @@ fn check(node: &[u8], depth: usize) -> Option<()> {
     }
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //!
 //! Owns their binary form. Must not know tables or what is done with changes. Called by the stream for every piece of WAL data.
 //!
-//! Invariants. Any bytes give a message or an error, never a panic; values borrow from the bytes.
+//! Invariants. Any bytes give a message that ends with them or an error, never a panic; values borrow from the bytes.
 
 /// Why bytes are not a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,7 +86,7 @@ pub(crate) enum Message<'a> {
 /// Decodes one message.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Message<'_>, DecodeError> {
     let mut reader = Reader(bytes);
-    Ok(match reader.byte()? {
+    let message = match reader.byte()? {
         b'B' => {
             let commit_lsn = reader.u64()?;
             reader.skip(12)?;
@@ -145,9 +145,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Message<'_>, DecodeError> {
                 oids: (0..count).map(|_| reader.u32()).collect::<Result<_, _>>()?,
             }
         }
-        b'Y' | b'O' | b'M' => Message::Other,
+        b'Y' | b'O' | b'M' => return Ok(Message::Other),
         _ => return Err(DecodeError("unknown kind")),
-    })
+    };
+    reader.end()?;
+    Ok(message)
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -169,6 +171,15 @@ impl<'a> Reader<'a> {
             .ok_or(DecodeError("it ends too early"))?;
         self.0 = rest;
         Ok(*taken)
+    }
+
+    /// There must be no more: what is not understood to its end is not understood.
+    fn end(&self) -> Result<(), DecodeError> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(DecodeError("it goes on after its end"))
+        }
     }
 
     fn skip(&mut self, count: usize) -> Result<(), DecodeError> {
@@ -271,9 +282,11 @@ pub(crate) fn envelope(bytes: &[u8]) -> Result<Envelope<'_>, DecodeError> {
         b'k' => {
             let end_lsn = reader.u64()?;
             reader.skip(8)?;
+            let reply_requested = reader.byte()? == 1;
+            reader.end()?;
             Ok(Envelope::Keepalive {
                 end_lsn,
-                reply_requested: reader.byte()? == 1,
+                reply_requested,
             })
         }
         _ => Err(DecodeError("unknown kind of envelope")),
@@ -297,6 +310,9 @@ pub(crate) enum Reply {
     Requested,
     NotNeeded,
 }
+
+#[cfg(test)]
+mod fuzz;
 
 #[cfg(test)]
 mod tests {
@@ -421,6 +437,25 @@ mod tests {
         bytes.extend(5_u32.to_be_bytes());
         bytes.extend(6_u32.to_be_bytes());
         assert_eq!(decode(&bytes), Ok(Message::Truncate { oids: vec![5, 6] }));
+    }
+
+    #[test]
+    fn a_message_that_goes_on_after_its_end_is_an_error() {
+        let mut insert = vec![b'I', 0, 0, 64, 0, b'N'];
+        insert.extend(tuple_bytes(&[Some("1")]));
+        let mut keepalive = vec![b'k'];
+        keepalive.extend([0; 17]);
+        assert!(decode(&insert).is_ok() && envelope(&keepalive).is_ok());
+        insert.push(0);
+        keepalive.push(0);
+        assert_eq!(
+            decode(&insert),
+            Err(DecodeError("it goes on after its end"))
+        );
+        assert_eq!(
+            envelope(&keepalive),
+            Err(DecodeError("it goes on after its end"))
+        );
     }
 
     #[test]

@@ -104,6 +104,14 @@ fn text_that_is_not_json_is_refused() {
     assert!(parse(&nested(100_000)).is_err());
     let deepest = doc(&nested(DEPTH_MAX));
     assert!(Jsonb::from_bytes(deepest.as_bytes()).is_ok());
+    let length = u32::try_from(deepest.as_bytes().len() - 1).unwrap();
+    let mut deeper = vec![JSONB_VERSION, ARRAY, 1, 0, 0, 0];
+    deeper.extend_from_slice(&length.to_le_bytes());
+    deeper.extend_from_slice(&deepest.as_bytes()[1..]);
+    assert!(matches!(
+        Jsonb::from_bytes(&deeper),
+        Err(TypeError::InvalidBinary { .. })
+    ));
     assert!(deepest.as_jsonb().concat(doc("[[]]").as_jsonb()).is_ok());
     assert!(
         doc("{\"a\":1}")
@@ -117,6 +125,39 @@ fn text_that_is_not_json_is_refused() {
         builder.finish(),
         Err(TypeError::InvalidParameter(_))
     ));
+}
+
+#[test]
+fn a_document_with_a_zero_character_is_damaged() {
+    for bytes in [
+        [JSONB_VERSION, STRING, 0].as_slice(),
+        &[
+            JSONB_VERSION,
+            OBJECT,
+            1,
+            0,
+            0,
+            0,
+            1,
+            0,
+            0,
+            0,
+            2,
+            0,
+            0,
+            0,
+            0,
+            NULL,
+        ],
+    ] {
+        assert!(
+            matches!(
+                Jsonb::from_bytes(bytes),
+                Err(TypeError::InvalidBinary { .. })
+            ),
+            "{bytes:?}"
+        );
+    }
 }
 
 #[test]
@@ -498,7 +539,7 @@ proptest! {
     }
 }
 
-fn use_everything(bytes: &[u8]) {
+pub(super) fn use_everything(bytes: &[u8]) {
     let checked = Jsonb::from_bytes(bytes);
     for json in checked.into_iter().chain([Jsonb::from_canonical(bytes)]) {
         let _ = (
