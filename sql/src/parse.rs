@@ -7,6 +7,7 @@
 //! A statement that we know and do not do is [`StatementKind::Unsupported`]; text that is no statement at all is an error of the whole string, as in PostgreSQL.
 
 mod alter;
+mod canonical;
 mod create;
 mod cursor;
 mod depth;
@@ -18,11 +19,14 @@ mod source;
 mod types;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 use sqlparser::ast::{Expr, Query};
 use sqlparser::tokenizer::{Location, Token};
 
+pub use canonical::{expr_text, query_text};
 pub use cursor::parse_duration;
 pub use types::parse_type;
 

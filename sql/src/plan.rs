@@ -329,7 +329,7 @@ pub fn plan_view(
     names::qualify(ctx, &mut qualified)?;
     Ok(PlannedView {
         columns,
-        query_sql: qualified.to_string(),
+        query_sql: crate::parse::query_text(&qualified)?,
         planned,
     })
 }
@@ -374,7 +374,7 @@ pub fn plan_index(
             projection.push(SelectItem::UnnamedExpr(expr.clone()));
         }
         keys.push(IndexKey {
-            expression: expr.to_string(),
+            expression: crate::parse::expr_text(expr)?,
             column,
         });
     }

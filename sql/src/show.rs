@@ -33,7 +33,7 @@ pub fn show_query(
             } else {
                 "1"
             };
-            Ok(filtered(
+            filtered(
                 &body,
                 filter.as_ref(),
                 if *kind == ShowKind::ClusterReplicas {
@@ -42,7 +42,7 @@ pub fn show_query(
                     "name"
                 },
                 order,
-            ))
+            )
         }
         ShowStatement::Columns { relation, filter } => {
             let id = match catalog.resolve_relation(ctx, relation)? {
@@ -54,7 +54,7 @@ pub fn show_query(
                  LEFT JOIN mz_internal.mz_comments AS m ON m.id = c.id AND m.object_sub_id = CAST(c.position AS integer) WHERE c.id = {}",
                 quote_literal(&id.to_string())
             );
-            let condition = condition(filter.as_ref(), "name");
+            let condition = condition(filter.as_ref(), "name")?;
             Ok(format!(
                 "SELECT name, nullable, type, comment FROM ({body}) AS shown{condition} ORDER BY position"
             ))
@@ -87,21 +87,26 @@ fn create(
     ))
 }
 
-fn condition(filter: Option<&ShowFilter>, column: &str) -> String {
-    match filter {
+fn condition(filter: Option<&ShowFilter>, column: &str) -> Result<String, Error> {
+    Ok(match filter {
         None => String::new(),
         Some(ShowFilter::Like(pattern)) => {
             format!(" WHERE {column} LIKE {}", quote_literal(pattern))
         }
-        Some(ShowFilter::Where(expr)) => format!(" WHERE {expr}"),
-    }
+        Some(ShowFilter::Where(expr)) => format!(" WHERE {}", crate::parse::expr_text(expr)?),
+    })
 }
 
-fn filtered(body: &str, filter: Option<&ShowFilter>, column: &str, order: &str) -> String {
-    format!(
+fn filtered(
+    body: &str,
+    filter: Option<&ShowFilter>,
+    column: &str,
+    order: &str,
+) -> Result<String, Error> {
+    Ok(format!(
         "SELECT * FROM ({body}) AS shown{} ORDER BY {order}",
-        condition(filter, column)
-    )
+        condition(filter, column)?
+    ))
 }
 
 /// The id of a schema in `mz_schemas`.
@@ -374,6 +379,16 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_condition_is_what_it_says() {
+        let show = statement("SHOW TABLES WHERE length(name) > - -1");
+        let sql = show_query(&catalog(), &ctx(), &show).unwrap();
+        assert!(
+            sql.contains("WHERE length(name) > -(-1) ORDER BY"),
+            "{sql}"
+        );
     }
 
     #[test]

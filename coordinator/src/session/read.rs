@@ -234,6 +234,7 @@ impl Session {
         expr: &Expr,
         as_type: Option<&SqlType>,
     ) -> Result<ArrayRef, Error> {
+        let expr = flowstone_sql::parse::expr_text(expr)?;
         let text = match as_type {
             Some(sql_type) => format!("SELECT CAST({expr} AS {sql_type})"),
             None => format!("SELECT {expr}"),

@@ -234,14 +234,17 @@ pub(super) fn table(
             return Err(Error::new(ErrorKind::DuplicateColumn, message).at(column.name.position));
         }
     }
-    let columns = create.columns.iter().map(|column| Column {
-        name: column.name.value.clone(),
-        sql_type: column.sql_type.clone(),
-        nullable: !column.not_null,
-        default: column.default.as_ref().map(ToString::to_string),
+    let columns = create.columns.iter().map(|column| {
+        let default = column.default.as_deref().map(crate::parse::expr_text);
+        Ok(Column {
+            name: column.name.value.clone(),
+            sql_type: column.sql_type.clone(),
+            nullable: !column.not_null,
+            default: default.transpose()?,
+        })
     });
     let kind = ItemKind::Table {
-        columns: columns.collect(),
+        columns: columns.collect::<Result<_, Error>>()?,
         key: None,
         source: None,
     };

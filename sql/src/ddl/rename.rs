@@ -180,7 +180,7 @@ fn requalify(before: &Catalog, after: &Catalog, text: &str) -> Result<String, Er
     };
     let _ = VisitMut::visit(&mut query, &mut renamer);
     Ok(if renamer.changed {
-        query.to_string()
+        crate::parse::query_text(&query)?
     } else {
         text.to_owned()
     })

@@ -149,6 +149,21 @@ fn run(catalog: &mut Catalog, text: &str) -> DdlPlan {
     plan
 }
 
+#[test]
+fn a_default_is_kept_as_what_it_says() {
+    let mut catalog = Catalog::initial();
+    run(
+        &mut catalog,
+        "CREATE TABLE t (a int DEFAULT - -1 + + -2, b text DEFAULT 'it''s')",
+    );
+    let columns = item(&catalog, "t").columns().unwrap();
+    let defaults = columns.iter().map(|column| column.default.as_deref());
+    assert_eq!(
+        defaults.collect::<Vec<_>>(),
+        [Some("-(-1) + +(-2)"), Some("'it''s'")]
+    );
+}
+
 fn names(catalog: &Catalog) -> Vec<&str> {
     catalog
         .items

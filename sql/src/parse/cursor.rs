@@ -9,7 +9,7 @@ use std::time::Duration;
 use flowstone_types::SqlType;
 use sqlparser::ast::{Expr, Query};
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Word};
+use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Word};
 
 use super::depth;
 use super::dialect::FlowstoneDialect;
@@ -745,12 +745,15 @@ impl<'a> Cursor<'a> {
             .get(start..self.end)
             .unwrap_or_default()
             .to_vec();
+        let (tokens, origins) = spell_out_table(tokens);
         let dialect = FlowstoneDialect::new(tokens.len());
         let mut parser = Parser::new(&dialect)
             .with_recursion_limit(RECURSION_LIMIT)
             .with_tokens_with_locations(tokens);
         let result = parse(&mut parser);
-        let stopped = start.saturating_add(parser.index()).min(self.end);
+        let stopped = origins
+            .get(parser.index())
+            .map_or(self.end, |origin| start + origin);
         match result {
             Ok(value) => {
                 self.next = stopped;
@@ -873,6 +876,76 @@ impl<'a> Cursor<'a> {
         }
         found
     }
+}
+
+/// What may follow `TABLE t`.
+const AFTER_TABLE: &[&str] = &[
+    "UNION", "EXCEPT", "INTERSECT", "ORDER", "LIMIT", "OFFSET", "FETCH", "FOR", "ON", "RETURNING",
+];
+
+/// Writes `TABLE t` as `SELECT * FROM t`, which `sqlparser` reads to its end: of the other it passes over the two tokens behind the name. The second list has,
+/// for each token, the index it had.
+fn spell_out_table(tokens: Vec<TokenWithSpan>) -> (Vec<TokenWithSpan>, Vec<usize>) {
+    let is_blank = |token: &TokenWithSpan| matches!(token.token, Token::Whitespace(_));
+    let mut spelled = Vec::with_capacity(tokens.len());
+    let mut origins = Vec::with_capacity(tokens.len());
+    let mut before: Option<&Token> = None;
+    // Behind TABLE: whether a part of the name comes next, or a period or the end of the command.
+    let mut name_next = None;
+    for (index, token) in tokens.iter().enumerate() {
+        let mut push = |token: Token| {
+            let span = tokens.get(index).map_or(Span::empty(), |here| here.span);
+            spelled.push(TokenWithSpan::new(token, span));
+            origins.push(index);
+        };
+        if is_blank(token) {
+            push(token.token.clone());
+            continue;
+        }
+        let mut behind = tokens.iter().skip(index + 1).filter(|token| !is_blank(token));
+        if name_next == Some(true) {
+            name_next = Some(false);
+        } else if name_next == Some(false) {
+            name_next = (token.token == Token::Period).then_some(true);
+            let ends = token.token == Token::RParen
+                || AFTER_TABLE
+                    .iter()
+                    .any(|word| Cursor::token_is(&token.token, word));
+            if name_next.is_none() && !ends {
+                // Nothing that a FROM clause could go on with: the error is here.
+                push(Token::RBracket);
+            }
+        }
+        if Cursor::token_is(&token.token, "TABLE")
+            && is_table_command(before, behind.next().map(|token| &token.token))
+        {
+            push(Token::make_keyword("SELECT"));
+            push(Token::Mul);
+            push(Token::make_keyword("FROM"));
+            name_next = Some(true);
+        } else {
+            push(token.token.clone());
+        }
+        before = Some(&token.token);
+    }
+    (spelled, origins)
+}
+
+/// Whether the word TABLE between these tokens is the command, and not the name of a column.
+fn is_table_command(before: Option<&Token>, behind: Option<&Token>) -> bool {
+    let Some(Token::Word(name)) = behind else {
+        return false;
+    };
+    let word_before = |words: &[&str]| {
+        before.is_some_and(|token| words.iter().any(|word| Cursor::token_is(token, word)))
+    };
+    let starts_query = matches!(before, None | Some(Token::LParen))
+        || word_before(&["UNION", "EXCEPT", "INTERSECT", "ALL", "DISTINCT"]);
+    let is_name = name.quote_style.is_some()
+        || RESERVED
+            .binary_search(&name.value.to_ascii_lowercase().as_str())
+            .is_err();
+    starts_query || is_name && before != Some(&Token::Period) && !word_before(&["AS"])
 }
 
 fn upper_first(text: &str) -> String {

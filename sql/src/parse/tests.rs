@@ -337,6 +337,32 @@ fn queries_and_writes_are_handed_over_whole() {
 }
 
 #[test]
+fn table_is_a_query_like_any_other() {
+    let query = |text: &str| match one(text).kind {
+        StatementKind::Query(query) => query.query.to_string(),
+        other => panic!("{other:?}"),
+    };
+    for (text, expected) in [
+        ("TABLE t", "SELECT * FROM t"),
+        ("TABLE t LIMIT 5", "SELECT * FROM t LIMIT 5"),
+        ("table d.s.\"T\" ORDER BY a", "SELECT * FROM d.s.\"T\" ORDER BY a"),
+        (
+            "WITH c AS (TABLE t OFFSET 1) TABLE c UNION ALL TABLE u LIMIT 2",
+            "WITH c AS (SELECT * FROM t OFFSET 1) SELECT * FROM c UNION ALL SELECT * FROM u LIMIT 2",
+        ),
+        ("SELECT a AS table, b.table FROM b", "SELECT a AS table, b.table FROM b"),
+        ("SELECT a table FROM b", "SELECT a AS table FROM b"),
+    ] {
+        assert_eq!(query(text), expected, "{text}");
+    }
+    fails_at("TABLE t, u", ",");
+    fails_at("TABLE t a", "a");
+    fails_at("TABLE t WHERE true", "WHERE");
+    fails_at("TABLE limit 5", "5");
+    assert_eq!(one("TABLE t LIMIT 5").text, "TABLE t LIMIT 5");
+}
+
+#[test]
 fn copy() {
     let StatementKind::Copy(copy) =
         one("COPY s.t (a, \"B\") FROM STDIN WITH (FORMAT csv, DELIMITER ';', NULL 'x', HEADER)")

@@ -547,16 +547,6 @@ impl VisitorMut for Resolver<'_, '_, '_> {
         {
             parts.drain(..parts.len() - 2);
         }
-        // `- -1` would be written as `--1`, the beginning of a comment.
-        if self.mode == Mode::Qualify
-            && let Expr::UnaryOp { expr: operand, .. } = expr
-            && operand
-                .to_string()
-                .starts_with(|first: char| "+-~@!|/#".contains(first))
-        {
-            let inner = std::mem::replace(operand.as_mut(), Expr::value(Value::Null));
-            **operand = Expr::Nested(Box::new(inner));
-        }
         ControlFlow::Continue(())
     }
 }

@@ -860,14 +860,23 @@ fn copy_and_index_name_their_columns() {
     let key = [
         flowstone_sql::parse::parse_expr("id").expect("parses"),
         flowstone_sql::parse::parse_expr("upper(name)").expect("parses"),
+        flowstone_sql::parse::parse_expr("- -id").expect("parses"),
     ];
     let index = plan_index(&fixture.ctx(), items, &key).expect("plans");
-    assert_eq!(index.key_columns, [0, 3]);
+    assert_eq!(index.key_columns, [0, 3, 4]);
     assert_eq!(
         index.key.iter().map(|key| key.column).collect::<Vec<_>>(),
-        [Some(0), None]
+        [Some(0), None, None]
     );
-    assert_eq!(index.planned.columns.len(), 4);
+    assert_eq!(
+        index
+            .key
+            .iter()
+            .map(|key| key.expression.as_str())
+            .collect::<Vec<_>>(),
+        ["id", "upper(name)", "-(-id)"]
+    );
+    assert_eq!(index.planned.columns.len(), 5);
 }
 
 /// The queries that psql 15 sends for its backslash commands.
