@@ -28,7 +28,7 @@ use pgwire::messages::response::{
 };
 use pgwire::messages::startup::ParameterStatus;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
-use pgwire::tokio::server::{MaybeTls, PgWireMessageServerCodec};
+use pgwire::tokio::server::MaybeTls;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::codec::Framed;
@@ -36,6 +36,7 @@ use tokio_util::codec::Framed;
 use crate::Error;
 use crate::copy::{CopyDecoder, CopyEncoder};
 use crate::encode::{Formats, RowEncoder, decode_parameter, row_description};
+use crate::frontend::{self, Codec, Incoming};
 use crate::server::Security;
 use crate::{sqlstate, startup};
 
@@ -46,15 +47,18 @@ const READ_AHEAD_MAX: usize = 4096;
 /// each turn of it waits for both sides to be scheduled.
 const WRITE_BYTES: usize = 64 << 10;
 
-pub(crate) type Socket = Framed<MaybeTls, PgWireMessageServerCodec<()>>;
+pub(crate) type Socket = Framed<MaybeTls, Codec>;
 
 /// Why a connection ended before its time.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectionError {
-    /// The socket failed or the client broke the protocol.
+    /// A message of ours cannot be written.
     #[error(transparent)]
     Wire(#[from] PgWireError),
+    /// The client sent what is no message, and nobody can tell where the next one begins.
+    #[error(transparent)]
+    Broken(Box<Error>),
     /// The socket failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -95,23 +99,23 @@ impl From<ConnectionError> for Failure {
 struct Io {
     reader: SplitStream<Socket>,
     writer: SplitSink<Socket, PgWireBackendMessage>,
-    ahead: VecDeque<PgWireFrontendMessage>,
+    ahead: VecDeque<Incoming>,
 }
 
 impl Io {
-    async fn next(&mut self) -> Result<Option<PgWireFrontendMessage>, ConnectionError> {
+    async fn next(&mut self) -> Result<Option<Incoming>, ConnectionError> {
         match self.ahead.pop_front() {
             Some(message) => Ok(Some(message)),
-            None => Ok(self.reader.next().await.transpose()?),
+            None => self.reader.next().await.transpose(),
         }
     }
 
     async fn feed(&mut self, message: PgWireBackendMessage) -> Result<(), ConnectionError> {
-        Ok(self.writer.feed(message).await?)
+        self.writer.feed(message).await
     }
 
     async fn flush(&mut self) -> Result<(), ConnectionError> {
-        Ok(self.writer.flush().await?)
+        self.writer.flush().await
     }
 
     /// Runs `work` while watching the socket: what the client sends is kept for later, its going away is an error.
@@ -125,7 +129,7 @@ impl Io {
                 biased;
                 done = &mut work => return Ok(done),
                 message = self.reader.next() => match message {
-                    Some(Ok(PgWireFrontendMessage::Terminate(_))) | None => return Err(ConnectionError::Gone),
+                    Some(Ok(Incoming::Message(PgWireFrontendMessage::Terminate(_)))) | None => return Err(ConnectionError::Gone),
                     Some(message) => self.ahead.push_back(message?),
                 },
             }
@@ -200,20 +204,33 @@ pub async fn serve(
         writer,
         ahead: VecDeque::new(),
     };
-    Connection {
+    let mut connection = Connection {
         io,
         session,
         statements: HashMap::new(),
         portals: HashMap::new(),
         skipping: false,
+    };
+    let outcome = connection.run().await;
+    if let Err(ConnectionError::Broken(error)) = &outcome {
+        let fields = sqlstate::fields(error, "FATAL");
+        let message = PgWireBackendMessage::ErrorResponse(ErrorResponse::new(fields));
+        connection.io.feed(message).await?;
+        connection.io.flush().await?;
     }
-    .run()
-    .await
+    outcome
 }
 
 impl Connection {
-    async fn run(mut self) -> Result<(), ConnectionError> {
-        while let Some(message) = self.io.next().await? {
+    async fn run(&mut self) -> Result<(), ConnectionError> {
+        while let Some(incoming) = self.io.next().await? {
+            let message = match incoming {
+                Incoming::Message(message) => message,
+                Incoming::Malformed { kind, error } => {
+                    self.malformed(kind, error).await?;
+                    continue;
+                }
+            };
             let extended = !matches!(message, PgWireFrontendMessage::Query(_));
             let outcome = match message {
                 PgWireFrontendMessage::Terminate(_) => return Ok(()),
@@ -246,6 +263,21 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Answers a message that is none as it would have been answered if it had failed.
+    async fn malformed(&mut self, kind: u8, error: Error) -> Result<(), ConnectionError> {
+        match kind {
+            frontend::SYNC => self.skipping = false,
+            _ if self.skipping => return Ok(()),
+            frontend::QUERY => {}
+            _ => {
+                self.skipping = true;
+                self.report(error.into()).await?;
+                return self.io.flush().await;
+            }
+        }
+        self.end_query(Err(error.into())).await
     }
 
     /// Tells the client about a failed statement; passes a failed connection on.
@@ -314,6 +346,10 @@ impl Connection {
 
     async fn simple_query(&mut self, sql: &str) -> Result<(), Failure> {
         let outcome = self.run_statements(sql).await;
+        Ok(self.end_query(outcome).await?)
+    }
+
+    async fn end_query(&mut self, outcome: Result<(), Failure>) -> Result<(), ConnectionError> {
         let commit = outcome.is_ok();
         if let Err(failure) = outcome {
             self.report(failure).await?;
@@ -324,7 +360,7 @@ impl Connection {
         if self.session.transaction_status() == TransactionStatus::Idle {
             self.portals.clear();
         }
-        Ok(self.ready().await?)
+        self.ready().await
     }
 
     async fn run_statements(&mut self, sql: &str) -> Result<(), Failure> {
@@ -686,16 +722,19 @@ impl Connection {
         loop {
             match self.io.next().await? {
                 None => return Err(ConnectionError::Gone.into()),
-                Some(PgWireFrontendMessage::CopyData(data)) => {
+                Some(Incoming::Malformed { error, .. }) => return Err(error.into()),
+                Some(Incoming::Message(PgWireFrontendMessage::CopyData(data))) => {
                     batches.extend(decoder.decode(&data.data)?)
                 }
-                Some(PgWireFrontendMessage::CopyDone(_)) => break,
-                Some(PgWireFrontendMessage::CopyFail(fail)) => {
+                Some(Incoming::Message(PgWireFrontendMessage::CopyDone(_))) => break,
+                Some(Incoming::Message(PgWireFrontendMessage::CopyFail(fail))) => {
                     return Err(Error::CopyAbandoned(fail.message).into());
                 }
                 // Drivers pipeline these behind the statement that starts the copy.
-                Some(PgWireFrontendMessage::Flush(_) | PgWireFrontendMessage::Sync(_)) => {}
-                Some(_) => {
+                Some(Incoming::Message(
+                    PgWireFrontendMessage::Flush(_) | PgWireFrontendMessage::Sync(_),
+                )) => {}
+                Some(Incoming::Message(_)) => {
                     return Err(Failure::from(Error::Protocol(
                         "unexpected message type during COPY from stdin".to_owned(),
                     )));

@@ -14,18 +14,18 @@ use flowstone_coordinator::auth::scram::ScramError;
 use flowstone_coordinator::{AuthError, Authenticator, Client, Session, SessionOptions};
 use flowstone_tls::Protocol;
 use futures::{SinkExt, StreamExt};
-use pgwire::api::{ClientInfo, PgWireConnectionState};
 use pgwire::messages::response::{ErrorResponse, ReadyForQuery, TransactionStatus as WireStatus};
 use pgwire::messages::startup::{
     Authentication, BackendKeyData, ParameterStatus, SecretKey, Startup,
 };
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use pgwire::tokio::server::{MaybeTls, negotiate_tls};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
-use tokio_util::codec::Framed;
+use tokio_util::codec::{Framed, FramedParts};
 
 use crate::connection::{ConnectionError, Failure, Socket};
+use crate::frontend::{Codec, Incoming};
 use crate::server::Security;
 use crate::{Error, sqlstate};
 
@@ -66,22 +66,26 @@ async fn start(
         .as_ref()
         .and_then(|acceptor| acceptor.end_point.clone());
     let acceptor = acceptor.map(|acceptor| acceptor.tls);
-    let Some(mut socket) = negotiate_tls::<()>(socket, acceptor).await? else {
+    let Some(negotiated) = negotiate_tls::<()>(socket, acceptor).await? else {
         return Ok(None);
     };
+    let mut socket = with_codec(negotiated, Codec::Startup);
     let encrypted = matches!(socket.get_ref(), MaybeTls::Tls(_));
     if encrypted && !socket.read_buffer().is_empty() {
         // It came in the clear, right behind the request for TLS: not from the client, or not from one that means well.
         return refuse(socket, &Error::UnencryptedData).await;
     }
-    let startup = match socket.next().await.transpose()? {
+    let startup = match socket.next().await {
+        Some(Ok(Incoming::Malformed { error, .. })) => return refuse(socket, &error).await,
+        Some(Err(ConnectionError::Broken(error))) => return refuse(socket, &error).await,
+        Some(Err(error)) => return Err(error),
         // Without authentication and even without TLS, as in PostgreSQL: the secret is what counts, and libpq sends it in the clear.
-        Some(PgWireFrontendMessage::CancelRequest(cancel)) => {
+        Some(Ok(Incoming::Message(PgWireFrontendMessage::CancelRequest(cancel)))) => {
             client.cancel(cancel.pid, &cancel.secret_key.to_bytes());
             socket.close().await?;
             return Ok(None);
         }
-        Some(PgWireFrontendMessage::Startup(startup)) => startup,
+        Some(Ok(Incoming::Message(PgWireFrontendMessage::Startup(startup)))) => startup,
         _ => return Ok(None),
     };
     if security.tls_required && !encrypted {
@@ -107,10 +111,18 @@ async fn start(
         Err(error) => return refuse(socket, &error.into()).await,
     };
     // Made anew, because messages were read past it: it must look at what is buffered first.
-    let mut socket = Framed::from_parts(socket.into_parts());
+    let mut socket = with_codec(socket, Codec::Session);
     greet(&mut socket, &session).await?;
-    socket.set_state(PgWireConnectionState::ReadyForQuery);
     Ok(Some((socket, session)))
+}
+
+/// The same stream, what was read of it and is not used yet included, with another codec.
+fn with_codec<S, C>(socket: Framed<S, C>, codec: Codec) -> Framed<S, Codec> {
+    let parts = socket.into_parts();
+    let mut new = FramedParts::new::<PgWireBackendMessage>(parts.io, codec);
+    new.read_buf = parts.read_buf;
+    new.write_buf = parts.write_buf;
+    Framed::from_parts(new)
 }
 
 /// Tells the client why there will be no session.
@@ -157,13 +169,15 @@ async fn authenticate(
 }
 
 async fn send(socket: &mut Socket, message: Authentication) -> Result<(), ConnectionError> {
-    Ok(socket
+    socket
         .send(PgWireBackendMessage::Authentication(message))
-        .await?)
+        .await
 }
 
 /// The body of the next message, which must be one of an authentication.
-async fn auth_message(socket: &mut Socket) -> Result<BytesMut, Failure> {
+pub(crate) async fn auth_message<S: AsyncRead + Unpin>(
+    socket: &mut Framed<S, Codec>,
+) -> Result<BytesMut, Failure> {
     loop {
         let buffer = socket.read_buffer_mut();
         if let Some(header) = buffer.first_chunk::<HEADER_BYTES>() {
@@ -194,7 +208,7 @@ async fn auth_message(socket: &mut Socket) -> Result<BytesMut, Failure> {
 }
 
 /// The mechanism and the client's first message in a `SASLInitialResponse`.
-fn initial_response(message: &[u8]) -> Option<(&str, &[u8])> {
+pub(crate) fn initial_response(message: &[u8]) -> Option<(&str, &[u8])> {
     let end = message.iter().position(|byte| *byte == 0)?;
     let (mechanism, rest) = message.split_at_checked(end)?;
     let (length, data) = rest.get(1..)?.split_first_chunk::<4>()?;
@@ -203,7 +217,7 @@ fn initial_response(message: &[u8]) -> Option<(&str, &[u8])> {
     (data.len() == length).then_some((mechanism, data))
 }
 
-fn session_options(startup: &Startup) -> SessionOptions {
+pub(crate) fn session_options(startup: &Startup) -> SessionOptions {
     let mut options = SessionOptions {
         user: String::new(),
         database: None,

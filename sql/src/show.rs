@@ -385,10 +385,7 @@ mod tests {
     fn a_condition_is_what_it_says() {
         let show = statement("SHOW TABLES WHERE length(name) > - -1");
         let sql = show_query(&catalog(), &ctx(), &show).unwrap();
-        assert!(
-            sql.contains("WHERE length(name) > -(-1) ORDER BY"),
-            "{sql}"
-        );
+        assert!(sql.contains("WHERE length(name) > -(-1) ORDER BY"), "{sql}");
     }
 
     #[test]

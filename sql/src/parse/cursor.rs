@@ -880,7 +880,16 @@ impl<'a> Cursor<'a> {
 
 /// What may follow `TABLE t`.
 const AFTER_TABLE: &[&str] = &[
-    "UNION", "EXCEPT", "INTERSECT", "ORDER", "LIMIT", "OFFSET", "FETCH", "FOR", "ON", "RETURNING",
+    "UNION",
+    "EXCEPT",
+    "INTERSECT",
+    "ORDER",
+    "LIMIT",
+    "OFFSET",
+    "FETCH",
+    "FOR",
+    "ON",
+    "RETURNING",
 ];
 
 /// Writes `TABLE t` as `SELECT * FROM t`, which `sqlparser` reads to its end: of the other it passes over the two tokens behind the name. The second list has,
@@ -902,7 +911,10 @@ fn spell_out_table(tokens: Vec<TokenWithSpan>) -> (Vec<TokenWithSpan>, Vec<usize
             push(token.token.clone());
             continue;
         }
-        let mut behind = tokens.iter().skip(index + 1).filter(|token| !is_blank(token));
+        let mut behind = tokens
+            .iter()
+            .skip(index + 1)
+            .filter(|token| !is_blank(token));
         if name_next == Some(true) {
             name_next = Some(false);
         } else if name_next == Some(false) {

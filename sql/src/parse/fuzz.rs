@@ -27,11 +27,19 @@ fn seeds() -> Vec<Vec<u8>> {
 
 /// A position is that of a character of the text, where a token starts if there are tokens, or just behind its end.
 fn check_position(text: &str, error: &Error) {
-    let position = error.position.unwrap_or_else(|| panic!("{error:?} is nowhere"));
+    let position = error
+        .position
+        .unwrap_or_else(|| panic!("{error:?} is nowhere"));
     let end = text.chars().count() + 1;
-    assert!((1..=end).contains(&position), "{error:?} in {end} characters");
+    assert!(
+        (1..=end).contains(&position),
+        "{error:?} in {end} characters"
+    );
     if let Ok(source) = Source::new(text) {
-        let starts = source.tokens.iter().map(|token| source.position(token.span.start));
+        let starts = source
+            .tokens
+            .iter()
+            .map(|token| source.position(token.span.start));
         assert!(
             position == end || starts.into_iter().any(|start| start == position),
             "{error:?} is inside of a token"
@@ -78,7 +86,10 @@ fn check_statement(text: &str, statement: &Statement) {
         StatementKind::Query(query) => check_query(&query.query),
         StatementKind::CreateIndex(create) => create.keys.iter().flatten().for_each(check_expr),
         StatementKind::CreateTable(create) => {
-            let defaults = create.columns.iter().filter_map(|column| column.default.as_ref());
+            let defaults = create
+                .columns
+                .iter()
+                .filter_map(|column| column.default.as_ref());
             defaults.for_each(|default| check_expr(default));
         }
         _ => {}
@@ -93,7 +104,10 @@ fn check(text: &str) {
         Err(error) => check_position(text, &error),
     }
     // What is in the catalog goes through these.
-    for error in [parse_query(text).err(), parse_expr(text).err()].iter().flatten() {
+    for error in [parse_query(text).err(), parse_expr(text).err()]
+        .iter()
+        .flatten()
+    {
         check_position(text, error);
     }
 }

@@ -345,12 +345,18 @@ fn table_is_a_query_like_any_other() {
     for (text, expected) in [
         ("TABLE t", "SELECT * FROM t"),
         ("TABLE t LIMIT 5", "SELECT * FROM t LIMIT 5"),
-        ("table d.s.\"T\" ORDER BY a", "SELECT * FROM d.s.\"T\" ORDER BY a"),
+        (
+            "table d.s.\"T\" ORDER BY a",
+            "SELECT * FROM d.s.\"T\" ORDER BY a",
+        ),
         (
             "WITH c AS (TABLE t OFFSET 1) TABLE c UNION ALL TABLE u LIMIT 2",
             "WITH c AS (SELECT * FROM t OFFSET 1) SELECT * FROM c UNION ALL SELECT * FROM u LIMIT 2",
         ),
-        ("SELECT a AS table, b.table FROM b", "SELECT a AS table, b.table FROM b"),
+        (
+            "SELECT a AS table, b.table FROM b",
+            "SELECT a AS table, b.table FROM b",
+        ),
         ("SELECT a table FROM b", "SELECT a AS table FROM b"),
     ] {
         assert_eq!(query(text), expected, "{text}");
