@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -27,22 +28,12 @@ fn kills() -> u32 {
         .unwrap_or(20)
 }
 
-/// How long a subscriber may wait for the first complete epoch after a recovery.
-const FIRST_EPOCH_DEADLINE: Duration = Duration::from_secs(120);
+/// How long a subscriber may hear nothing, not even a row of its snapshot. The snapshot as a whole takes as long as it has rows: pgbench and PostgreSQL leave
+/// the node a part of the machine, and by the last kill they have made a million rows of history.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
 
-/// How many transactions a second pgbench aims at; `None` for as many as it can.
-///
-/// A limit, because pgbench and PostgreSQL otherwise take most of a machine of two cores: a development build needs a minute to send the half a million rows
-/// of history that they have made by the tenth kill, close to [`FIRST_EPOCH_DEADLINE`]. That is less than TPC-B can do: `FLOWSTONE_CRASH_RATE=0` runs
-/// without a limit.
-fn transactions_per_second() -> Option<u32> {
-    let asked = std::env::var("FLOWSTONE_CRASH_RATE").ok();
-    match asked.and_then(|rate| rate.parse().ok()) {
-        None => Some(200),
-        Some(0) => None,
-        Some(rate) => Some(rate),
-    }
-}
+/// Longer than any run: pgbench is killed after the node's last kill.
+const PGBENCH_SECONDS: u32 = 24 * 60 * 60;
 
 /// Tables and what is compared of them, spelled alike in PostgreSQL, here, and by `deltalake`.
 const TABLES: [(&str, &str, &str); 4] = [
@@ -173,13 +164,34 @@ struct Seen {
     reads: u64,
 }
 
+/// What a subscription lets be seen of it while it runs.
+#[derive(Debug, Default)]
+struct Heard {
+    rows: AtomicU64,
+    first_epoch: Notify,
+}
+
+impl Heard {
+    /// Ends when nothing has come for [`SILENCE_MAX`] or more, less than twice that.
+    async fn silence(&self) {
+        let mut before = None;
+        loop {
+            let now = self.rows.load(Ordering::Relaxed);
+            if before.replace(now) == Some(now) {
+                return;
+            }
+            tokio::time::sleep(SILENCE_MAX).await; // deadline, moved by every row
+        }
+    }
+}
+
 /// Follows the tables until the connection breaks, and tells of the first epoch. `Ok` however it breaks; an error is a wrong content.
 async fn follow(
     client: Client,
     scale: u32,
     seen: &mut Seen,
     content: &mut Content,
-    first_epoch: &Notify,
+    heard: &Heard,
 ) -> Result<()> {
     let none: [&(dyn ToSql + Sync); 0] = [];
     let rows = match client.query_raw(FOLLOWED, none).await {
@@ -192,6 +204,7 @@ async fn follow(
             Ok(row) => row,
             Err(error) => return broken(error),
         };
+        heard.rows.fetch_add(1, Ordering::Relaxed);
         let epoch = epoch_of(&row)?;
         if !row.get::<_, bool>(1) {
             let followed = Followed {
@@ -220,7 +233,7 @@ async fn follow(
             seen.epoch
         );
         if !std::mem::replace(&mut content.complete, true) {
-            first_epoch.notify_one();
+            heard.first_epoch.notify_one();
             for (row, weight) in &seen.history {
                 let now = content.rows.get(row).copied().unwrap_or(0);
                 ensure!(
@@ -402,7 +415,7 @@ async fn nothing_is_lost_or_repeated_when_the_node_is_killed() {
     client.batch_execute(money::TOTALS).await.unwrap();
     drop(client);
 
-    let mut pgbench = money::start_pgbench(&postgres, 1200, transactions_per_second()).unwrap();
+    let mut pgbench = money::start_pgbench(&postgres, PGBENCH_SECONDS).unwrap();
     let mut seen = Seen::default();
     for kill in 0..kills() {
         let started = std::time::Instant::now();
@@ -410,21 +423,22 @@ async fn nothing_is_lost_or_repeated_when_the_node_is_killed() {
         let reader = tokio::spawn(read(node.connect().await.unwrap()));
         let subscriber = node.connect().await.unwrap();
         let moment = Duration::from_millis(random.random_range(0..3000));
-        let first_epoch = Notify::new();
+        let heard = Heard::default();
         {
             // The kill comes while the subscriber listens; what it heard until then must never be contradicted.
-            let follow = follow(subscriber, scale, &mut seen, &mut content, &first_epoch);
+            let follow = follow(subscriber, scale, &mut seen, &mut content, &heard);
             pin_mut!(follow);
             // Every other time in the middle of recovery and snapshots, else while changes flow.
             let come = async {
                 if kill % 2 == 1 {
-                    first_epoch.notified().await;
+                    heard.first_epoch.notified().await;
                 }
                 tokio::time::sleep(moment).await; // poll interval: the moment of the kill
             };
             tokio::select! {
                 outcome = &mut follow => panic!("the subscription ended before the kill: {outcome:?}"),
-                outcome = tokio::time::timeout(FIRST_EPOCH_DEADLINE, come) => outcome.expect("the subscriber hears of no epoch"),
+                () = come => {}
+                () = heard.silence() => panic!("the subscriber hears nothing any more"),
             }
             node.kill().unwrap();
             // What was sent before the kill still arrives.
@@ -449,6 +463,10 @@ async fn nothing_is_lost_or_repeated_when_the_node_is_killed() {
             seen.history.len()
         );
     }
+    assert!(
+        pgbench.try_wait().unwrap().is_none(),
+        "pgbench ended before the last kill"
+    );
     pgbench.kill().unwrap();
     pgbench.wait().unwrap();
     assert!(seen.epochs > u64::from(kills()), "{} epochs", seen.epochs);

@@ -69,17 +69,10 @@ pub(crate) async fn create_source(client: &Client, postgres: &Postgres) -> Resul
     Ok(())
 }
 
-/// Starts TPC-B transactions from four clients: as many as PostgreSQL can, or about `per_second`.
-pub(crate) fn start_pgbench(
-    postgres: &Postgres,
-    seconds: u32,
-    per_second: Option<u32>,
-) -> Result<Child> {
-    let mut command = postgres.client_command("pgbench");
-    if let Some(per_second) = per_second {
-        command.args(["-R", &per_second.to_string()]);
-    }
-    command
+/// Starts TPC-B transactions from four clients, as many as PostgreSQL can.
+pub(crate) fn start_pgbench(postgres: &Postgres, seconds: u32) -> Result<Child> {
+    postgres
+        .client_command("pgbench")
         .args([
             "-n",
             "-c",
@@ -173,7 +166,7 @@ async fn money_is_neither_made_nor_lost() {
     )
     .await;
 
-    let mut pgbench = start_pgbench(&postgres, SECONDS, None).unwrap();
+    let mut pgbench = start_pgbench(&postgres, SECONDS).unwrap();
     let status = tokio::task::spawn_blocking(move || pgbench.wait())
         .await
         .unwrap()

@@ -1,13 +1,13 @@
 //! 500 connections at once: 50 follow changes, and 10 of these do not read. They are cut off; everybody else is served as if they were not there.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use flowstone_tests::{Node, NodeOptions};
 use futures::StreamExt;
 use futures::future::try_join_all;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
 use super::super::wire::{RawClient, fields, resident_bytes};
@@ -17,19 +17,23 @@ const CONNECTIONS: usize = 500;
 const SUBSCRIBERS: usize = 50;
 const SLOW: usize = 10;
 
-/// Each round inserts this many rows of this many bytes: 2 MB.
-const ROWS: usize = 200;
-const ROW_BYTES: usize = 10_000;
+/// Each round inserts this many rows of this many bytes: 5 MB.
+const ROWS: usize = 100;
+const ROW_BYTES: usize = 50_000;
 /// 100 MB in total: more than what all slow subscribers together may let wait, and the buffers of a socket, so that the last of them is cut off as well.
-const ROUNDS: usize = 50;
+const ROUNDS: usize = 20;
 
 /// What changes may wait for all subscribers together.
 const WAITING_MIB: u64 = 64;
 /// A round's changes must reach every subscriber that reads within this. They take a fraction of a second on a machine with nothing else to do.
 const IN_TIME: Duration = Duration::from_secs(20);
 
-/// Works until it is told to stop: a row of its own is written, changed and looked up, over and over. Returns the rows it wrote.
-async fn work(client: Client, number: i32, stop: Arc<AtomicBool>) -> Result<i64, String> {
+/// Works as long as there are rounds: in each that it is not too late for, it writes a row and looks its rows up. Returns the rows it wrote.
+async fn work(
+    client: Client,
+    number: i32,
+    mut rounds: watch::Receiver<usize>,
+) -> Result<i64, String> {
     let say = |error: tokio_postgres::Error| format!("{number}: {error:?}");
     let insert = client
         .prepare("INSERT INTO work VALUES ($1, $2)")
@@ -44,7 +48,7 @@ async fn work(client: Client, number: i32, stop: Arc<AtomicBool>) -> Result<i64,
         .await
         .map_err(say)?;
     let mut written = 0_i64;
-    while written < 2 || !stop.load(Ordering::SeqCst) {
+    while written < 2 || rounds.changed().await.is_ok() {
         let round = i32::try_from(written).unwrap();
         client
             .execute(&insert, &[&number, &round])
@@ -106,9 +110,9 @@ async fn follow(client: Client, rounds: mpsc::Sender<usize>) -> Result<(), Strin
     Ok(())
 }
 
-/// The highest of the resident bytes seen until `stop`.
-async fn watch_memory(node: &Node, stop: &AtomicBool, most: &AtomicU64) {
-    while !stop.load(Ordering::SeqCst) {
+/// Keeps the highest of the resident bytes seen.
+async fn watch_memory(node: &Node, most: &AtomicU64) -> Infallible {
+    loop {
         most.fetch_max(resident_bytes(node), Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(100)).await; // poll interval: memory has no event
     }
@@ -149,7 +153,7 @@ async fn slow_subscribers_among_500_connections_hold_nobody_back_and_are_cut_off
         let client = node.connect().await.unwrap();
         following.push(tokio::spawn(follow(client, round_done.clone())));
     }
-    let stop = Arc::new(AtomicBool::new(false));
+    let (round_begins, rounds) = watch::channel(0);
     let mut working = Vec::new();
     // The writer is one of them.
     for number in 1..CONNECTIONS - SUBSCRIBERS {
@@ -157,7 +161,7 @@ async fn slow_subscribers_among_500_connections_hold_nobody_back_and_are_cut_off
         working.push(tokio::spawn(work(
             client,
             i32::try_from(number).unwrap(),
-            Arc::clone(&stop),
+            rounds.clone(),
         )));
     }
     let sessions: i64 = writer
@@ -169,10 +173,12 @@ async fn slow_subscribers_among_500_connections_hold_nobody_back_and_are_cut_off
 
     let before = resident_bytes(&node);
     let most = AtomicU64::new(before);
+    drop(rounds);
     let rounds = async {
         let mut slowest = Duration::ZERO;
         for round in 0..ROUNDS {
             let started = Instant::now();
+            round_begins.send_replace(round);
             let insert = format!(
                 "INSERT INTO wide SELECT {round}, g, repeat('x', {ROW_BYTES}) FROM generate_series(1, {ROWS}) AS s (g)"
             );
@@ -186,10 +192,13 @@ async fn slow_subscribers_among_500_connections_hold_nobody_back_and_are_cut_off
             }
             slowest = slowest.max(started.elapsed());
         }
-        stop.store(true, Ordering::SeqCst);
+        drop(round_begins);
         slowest
     };
-    let (slowest, ()) = tokio::join!(rounds, watch_memory(&node, &stop, &most));
+    let slowest = tokio::select! {
+        slowest = rounds => slowest,
+        never = watch_memory(&node, &most) => match never {},
+    };
     for follower in try_join_all(following).await.unwrap() {
         follower.unwrap();
     }
