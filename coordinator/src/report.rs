@@ -234,6 +234,7 @@ const fn eval_error(kind: EvalErrorKind) -> &'static str {
         EvalErrorKind::TooLong => "22001",
         EvalErrorKind::DatetimeFormat => "22007",
         EvalErrorKind::InvalidRegex => "2201B",
+        EvalErrorKind::TooLarge => "54000",
     }
 }
 

@@ -228,6 +228,7 @@ const fn eval_error(kind: EvalErrorKind) -> Code {
         EvalErrorKind::TooLong => Code::InvalidArgument,
         EvalErrorKind::DatetimeFormat => Code::InvalidArgument,
         EvalErrorKind::InvalidRegex => Code::InvalidArgument,
+        EvalErrorKind::TooLarge => Code::ResourceExhausted,
     }
 }
 

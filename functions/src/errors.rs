@@ -172,6 +172,10 @@ pub(crate) fn from_arrow(error: &ArrowError) -> EvalError {
         ArrowError::ComputeError(message) | ArrowError::InvalidArgumentError(message) => {
             data_error(lower_first(message))
         }
+        ArrowError::OffsetOverflowError(_) => EvalError::new(
+            EvalErrorKind::TooLarge,
+            "a column of a result would be larger than 2 GiB",
+        ),
         other => internal(other.to_string()),
     }
 }

@@ -419,7 +419,10 @@ fn composing() -> Vec<ScalarUDF> {
                 map2(call, |text: &str, count: i32| {
                     let count = usize::try_from(count).unwrap_or(0);
                     if text.len().saturating_mul(count) > TEXT_BYTES_MAX {
-                        return Err(data_error("requested length too large"));
+                        return Err(EvalError::new(
+                            EvalErrorKind::TooLarge,
+                            "requested length too large",
+                        ));
                     }
                     Ok(text.repeat(count))
                 })

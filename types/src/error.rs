@@ -1,5 +1,6 @@
 //! What can go wrong with a value, and how an evaluation error becomes data.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -87,7 +88,12 @@ pub enum EvalErrorKind {
     DatetimeFormat,
     /// `2201B`
     InvalidRegex,
+    /// `54000`: more than a value or a column of a batch can hold.
+    TooLarge,
 }
+
+/// The words with which builders and offsets of Arrow panic when 32 bits do not suffice.
+const ARROW_OVERFLOWS: [&str; 2] = ["byte array offset overflow", "offset overflow"];
 
 /// An evaluation error: data like any row, with a weight, retracted when the row that caused it goes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -99,6 +105,24 @@ pub struct EvalError {
 }
 
 impl EvalError {
+    /// What a panic while a query or an expression ran is to those who asked: [`EvalErrorKind::TooLarge`] where it is how Arrow says that a column of text
+    /// would pass 2 GiB, else [`EvalErrorKind::Internal`].
+    #[must_use]
+    pub fn of_panic(payload: &(dyn Any + Send)) -> Self {
+        let message = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied())
+            .unwrap_or("unknown panic");
+        if ARROW_OVERFLOWS.contains(&message) {
+            return Self::new(
+                EvalErrorKind::TooLarge,
+                "a column of a result would be larger than 2 GiB",
+            );
+        }
+        Self::new(EvalErrorKind::Internal, format!("panic: {message}"))
+    }
+
     /// An error of class `kind`.
     pub fn new(kind: EvalErrorKind, message: impl Into<String>) -> Self {
         Self {
@@ -123,4 +147,25 @@ pub fn error_schema() -> SchemaRef {
         Field::new("kind", DataType::Utf8, false),
         Field::new("message", DataType::Utf8, false),
     ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_buffer::OffsetBuffer;
+
+    use super::*;
+
+    #[test]
+    fn what_is_too_much_for_arrow_is_told_from_other_panics() {
+        let most = usize::try_from(i32::MAX).unwrap();
+        let overflow = std::panic::catch_unwind(|| OffsetBuffer::<i32>::from_lengths([most, 1]));
+        let error = EvalError::of_panic(overflow.unwrap_err().as_ref());
+        assert_eq!(error.kind, EvalErrorKind::TooLarge);
+        let other = std::panic::catch_unwind(|| panic!("{} apples", 3));
+        let error = EvalError::of_panic(other.unwrap_err().as_ref());
+        assert_eq!(
+            (error.kind, error.message.as_str()),
+            (EvalErrorKind::Internal, "panic: 3 apples")
+        );
+    }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use flowstone_proto::ipc::decode_batches;
 use flowstone_proto::message::{RequestError, ResultMessage, SystemRelation};
 use flowstone_proto::plan::{Expr, QueryPlan};
 use flowstone_types::{EvalError, EvalErrorKind, ObjectId};
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, TryFutureExt, TryStreamExt};
 use tokio::sync::mpsc;
 
 use crate::Error;
@@ -35,6 +36,31 @@ use crate::Error;
 /// Wraps an error that only a bug of ours can cause.
 pub(crate) fn internal(error: impl std::fmt::Display) -> RequestError {
     RequestError::Internal(error.to_string())
+}
+
+/// Runs `work`. A panic in it is an error of those who asked for it and of nobody else: nothing that outlives the work is left half done by a query.
+pub(crate) async fn guarded<T>(
+    work: impl Future<Output = Result<T, RequestError>>,
+) -> Result<T, RequestError> {
+    guarded_by(work, evaluation_failed).await
+}
+
+async fn guarded_by<T, E>(
+    work: impl Future<Output = Result<T, E>>,
+    failed: impl FnOnce(EvalError) -> E,
+) -> Result<T, E> {
+    AssertUnwindSafe(work)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|panic| Err(failed(EvalError::of_panic(panic.as_ref()))))
+}
+
+fn evaluation_failed(error: EvalError) -> RequestError {
+    if error.kind == EvalErrorKind::Internal {
+        RequestError::Internal(error.message)
+    } else {
+        RequestError::Eval(error)
+    }
 }
 
 fn request_error(error: &DataFusionError) -> RequestError {
@@ -46,14 +72,7 @@ fn request_error(error: &DataFusionError) -> RequestError {
                 detail: message.lines().next().unwrap_or_default().to_owned(),
             }
         }
-        _ => {
-            let error = eval_error(error);
-            if error.kind == EvalErrorKind::Internal {
-                RequestError::Internal(error.message)
-            } else {
-                RequestError::Eval(error)
-            }
-        }
+        _ => evaluation_failed(eval_error(error)),
     }
 }
 
@@ -234,7 +253,7 @@ impl QueryRunner {
                 .await?;
             stream.try_collect::<Vec<_>>().await
         };
-        run.await.map_err(|error| request_error(&error))
+        guarded(run.map_err(|error| request_error(&error))).await
     }
 
     /// Streams the rows of a query to a client; ends with `Done` or `Failed`. Stops when the client goes.
@@ -244,34 +263,30 @@ impl QueryRunner {
         tables: &Tables,
         results: &mpsc::Sender<ResultMessage>,
     ) {
-        let last = match self
-            .execute(&self.limited, query, &|target, schema| {
-                tables.provider(target, &schema)
-            })
-            .await
-        {
-            Err(error) => ResultMessage::Failed(request_error(&error)),
-            Ok(mut stream) => {
-                if results
-                    .send(ResultMessage::Rows(RecordBatch::new_empty(stream.schema())))
-                    .await
-                    .is_err()
-                {
-                    return;
+        let run = async {
+            let mut stream = self
+                .execute(&self.limited, query, &|target, schema| {
+                    tables.provider(target, &schema)
+                })
+                .await?;
+            let mut next = Some(RecordBatch::new_empty(stream.schema()));
+            while let Some(batch) = next {
+                if results.send(ResultMessage::Rows(batch)).await.is_err() {
+                    break;
                 }
-                loop {
-                    match stream.next().await {
-                        None => break ResultMessage::Done,
-                        Some(Err(error)) => break ResultMessage::Failed(request_error(&error)),
-                        Some(Ok(batch)) if batch.num_rows() == 0 => {}
-                        Some(Ok(batch)) => {
-                            if results.send(ResultMessage::Rows(batch)).await.is_err() {
-                                return;
-                            }
-                        }
+                next = loop {
+                    match stream.try_next().await? {
+                        Some(batch) if batch.num_rows() == 0 => {}
+                        other => break other,
                     }
-                }
+                };
             }
+            Ok(())
+        };
+        let last = match guarded(run.map_err(|error: DataFusionError| request_error(&error))).await
+        {
+            Ok(()) => ResultMessage::Done,
+            Err(error) => ResultMessage::Failed(error),
         };
         // A client that has gone does not need the end.
         drop(results.send(last).await);
@@ -303,10 +318,8 @@ impl QueryEvaluator for Evaluator {
             let stream = self.0.execute(&self.0.unlimited, query, &provider).await?;
             stream.try_collect::<Vec<_>>().await
         };
-        self.0
-            .compute
-            .block_on(run)
-            .map_err(|error| eval_error(&error))
+        let run = guarded_by(run.map_err(|error| eval_error(&error)), |error| error);
+        self.0.compute.block_on(run)
     }
 }
 

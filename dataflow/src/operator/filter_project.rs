@@ -3,6 +3,7 @@
 //! A row that fails to evaluate becomes an error with the row's weight: the batch is halved until the failing rows stand alone, so that the others
 //! go through. The same row fails again when it is retracted, which retracts the error.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -111,9 +112,15 @@ impl FilterProject {
         expr: &Arc<dyn PhysicalExpr>,
         rows: &RecordBatch,
     ) -> Result<arrow_array::ArrayRef, Failure> {
-        expr.evaluate(rows)
-            .and_then(|value| value.into_array(rows.num_rows()))
-            .map_err(|error| Failure::Row(self.compiler.eval_error(&error)))
+        let evaluate = || {
+            expr.evaluate(rows)
+                .and_then(|value| value.into_array(rows.num_rows()))
+        };
+        // Expressions have no state: nothing is left half done by one that panics, as Arrow's do where a column would pass 2 GiB.
+        match catch_unwind(AssertUnwindSafe(evaluate)) {
+            Ok(value) => value.map_err(|error| Failure::Row(self.compiler.eval_error(&error))),
+            Err(panic) => Err(Failure::Row(EvalError::of_panic(panic.as_ref()))),
+        }
     }
 }
 

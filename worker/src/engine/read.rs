@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::{Engine, Event};
 use crate::Error;
-use crate::query::{Tables, internal};
+use crate::query::{Tables, guarded, internal};
 use crate::subscription::{Liveness, Subscription};
 use crate::write::{StagedWrite, stage};
 
@@ -307,7 +307,7 @@ impl Engine {
         let request = write.write;
         let task = self.runner.compute().spawn(async move {
             let result: Result<StagedWrite, RequestError> = match tables {
-                Ok(tables) => stage(&write, &tables, &infos, &runner).await,
+                Ok(tables) => guarded(stage(&write, &tables, &infos, &runner)).await,
                 Err(error) => Err(error),
             };
             drop(

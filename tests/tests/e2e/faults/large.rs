@@ -156,4 +156,15 @@ async fn what_is_larger_than_a_batch_can_hold_is_an_error() {
         rows(&client, "SELECT count(*) FROM t").await.unwrap(),
         ["0"]
     );
+    // A view takes its rows in smaller batches then: together the texts are 2.5 GB.
+    client
+        .batch_execute("CREATE MATERIALIZED VIEW lengths AS SELECT id, length(repeat(id::text, 50000000)) AS n FROM seeds")
+        .await
+        .unwrap();
+    assert_eq!(
+        rows(&client, "SELECT count(*), sum(n) FROM lengths")
+            .await
+            .unwrap(),
+        ["30|2550000000"]
+    );
 }
