@@ -5,7 +5,6 @@ use arrow_array::{Array, ArrayRef, StringArray, UInt32Array};
 use datafusion::common::Result;
 use datafusion::logical_expr::ScalarUDF;
 use flowstone_types::SqlType;
-use flowstone_types::sql_type::RegKind;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -187,40 +186,6 @@ fn function_arguments(oid: i64) -> EvalResult<Option<String>> {
     Ok(signature(oid).map(FunctionSignature::arguments_text))
 }
 
-/// Every type without a modifier or array.
-const SCALARS: &[SqlType] = &[
-    SqlType::Bool,
-    SqlType::Int2,
-    SqlType::Int4,
-    SqlType::Int8,
-    SqlType::UInt2,
-    SqlType::UInt4,
-    SqlType::UInt8,
-    SqlType::Float4,
-    SqlType::Float8,
-    SqlType::Numeric(None),
-    SqlType::Text,
-    SqlType::VarChar(None),
-    SqlType::Name,
-    SqlType::Bytea,
-    SqlType::Jsonb,
-    SqlType::Date,
-    SqlType::Time,
-    SqlType::Timestamp,
-    SqlType::TimestampTz,
-    SqlType::Interval,
-    SqlType::Uuid,
-    SqlType::Oid,
-    SqlType::Reg(RegKind::Class),
-    SqlType::Reg(RegKind::Type),
-    SqlType::Reg(RegKind::Proc),
-    SqlType::Reg(RegKind::Namespace),
-    SqlType::MzTimestamp,
-    SqlType::QuotedChar,
-    SqlType::Int2Vector,
-    SqlType::OidVector,
-];
-
 /// The name of the type with an oid, and of its arrays; `???` for an unknown one.
 fn format_type(oid: i64, modifier: Option<i64>) -> String {
     let Ok(oid) = u32::try_from(oid) else {
@@ -239,7 +204,7 @@ fn format_type(oid: i64, modifier: Option<i64>) -> String {
     if oid == SqlType::Char(1).array_oid() {
         return "character[]".to_owned();
     }
-    for scalar in SCALARS {
+    for scalar in SqlType::SCALARS {
         if scalar.array_oid() == oid {
             return format!("{scalar}[]");
         }

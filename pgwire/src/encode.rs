@@ -162,43 +162,19 @@ pub fn decode_parameter(
 /// The SQL type of a parameter's type OID; `None` for 0 and for types we do not have: the planner infers those.
 #[must_use]
 pub fn type_of_oid(oid: u32) -> Option<SqlType> {
-    let scalars = [
-        SqlType::Bool,
-        SqlType::Int2,
-        SqlType::Int4,
-        SqlType::Int8,
-        SqlType::UInt2,
-        SqlType::UInt4,
-        SqlType::UInt8,
-        SqlType::Float4,
-        SqlType::Float8,
-        SqlType::Numeric(None),
-        SqlType::Text,
-        SqlType::VarChar(None),
-        SqlType::Name,
-        SqlType::Bytea,
-        SqlType::Jsonb,
-        SqlType::Date,
-        SqlType::Time,
-        SqlType::Timestamp,
-        SqlType::TimestampTz,
-        SqlType::Interval,
-        SqlType::Uuid,
-        SqlType::Oid,
-        SqlType::MzTimestamp,
-        SqlType::QuotedChar,
-    ];
     // `json` parameters are `jsonb`; `bpchar` without a length is text.
     match oid {
         114 => return Some(SqlType::Jsonb),
         1042 => return Some(SqlType::Text),
         _ => {}
     }
-    scalars.into_iter().find_map(|scalar| {
+    // Those of catalogs are read from text, as what the planner makes of them.
+    let is_sent = |scalar: &&SqlType| !matches!(scalar, SqlType::Reg(_)) && !scalar.is_vector();
+    SqlType::SCALARS.iter().filter(is_sent).find_map(|scalar| {
         if scalar.oid() == oid {
-            Some(scalar)
+            Some(scalar.clone())
         } else if scalar.array_oid() == oid {
-            Some(SqlType::Array(Box::new(scalar)))
+            Some(SqlType::Array(Box::new(scalar.clone())))
         } else {
             None
         }

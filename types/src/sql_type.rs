@@ -113,6 +113,40 @@ pub enum RegKind {
 }
 
 impl SqlType {
+    /// Every type that is no array, those with modifiers without one. `char` is not among them: it has a length.
+    pub const SCALARS: &[Self] = &[
+        Self::Bool,
+        Self::Int2,
+        Self::Int4,
+        Self::Int8,
+        Self::UInt2,
+        Self::UInt4,
+        Self::UInt8,
+        Self::Float4,
+        Self::Float8,
+        Self::Numeric(None),
+        Self::Text,
+        Self::VarChar(None),
+        Self::Name,
+        Self::Bytea,
+        Self::Jsonb,
+        Self::Date,
+        Self::Time,
+        Self::Timestamp,
+        Self::TimestampTz,
+        Self::Interval,
+        Self::Uuid,
+        Self::Oid,
+        Self::Reg(RegKind::Class),
+        Self::Reg(RegKind::Type),
+        Self::Reg(RegKind::Proc),
+        Self::Reg(RegKind::Namespace),
+        Self::MzTimestamp,
+        Self::QuotedChar,
+        Self::Int2Vector,
+        Self::OidVector,
+    ];
+
     /// The Arrow type that stores values of this type.
     #[must_use]
     pub fn to_arrow(&self) -> DataType {

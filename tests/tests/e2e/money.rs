@@ -69,8 +69,20 @@ pub(crate) async fn create_source(client: &Client, postgres: &Postgres) -> Resul
     Ok(())
 }
 
-/// Starts TPC-B transactions from four clients, as many as PostgreSQL can.
-pub(crate) fn start_pgbench(postgres: &Postgres, seconds: u32) -> Result<Child> {
+/// When pgbench ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Until {
+    Seconds(u32),
+    /// So many transactions of each client.
+    Transactions(u32),
+}
+
+/// Starts TPC-B transactions from four clients, as fast as PostgreSQL can.
+pub(crate) fn start_pgbench(postgres: &Postgres, until: Until) -> Result<Child> {
+    let (option, number) = match until {
+        Until::Seconds(seconds) => ("-T", seconds),
+        Until::Transactions(transactions) => ("-t", transactions),
+    };
     postgres
         .client_command("pgbench")
         .args([
@@ -79,8 +91,8 @@ pub(crate) fn start_pgbench(postgres: &Postgres, seconds: u32) -> Result<Child> 
             "4",
             "-j",
             "2",
-            "-T",
-            &seconds.to_string(),
+            option,
+            &number.to_string(),
             "postgres",
         ])
         .stdout(Stdio::null())
@@ -166,7 +178,7 @@ async fn money_is_neither_made_nor_lost() {
     )
     .await;
 
-    let mut pgbench = start_pgbench(&postgres, SECONDS).unwrap();
+    let mut pgbench = start_pgbench(&postgres, Until::Seconds(SECONDS)).unwrap();
     let status = tokio::task::spawn_blocking(move || pgbench.wait())
         .await
         .unwrap()

@@ -2,45 +2,21 @@ use super::*;
 
 /// Every type, scalars with and without modifiers, vectors, and arrays of one and two levels.
 pub(crate) fn all_types() -> Vec<SqlType> {
-    let scalars = vec![
-        SqlType::Bool,
-        SqlType::Int2,
-        SqlType::Int4,
-        SqlType::Int8,
-        SqlType::UInt2,
-        SqlType::UInt4,
-        SqlType::UInt8,
-        SqlType::Float4,
-        SqlType::Float8,
-        SqlType::Numeric(None),
+    let with_modifiers = [
         SqlType::Numeric(Some(NUMERIC_DEFAULT)),
         SqlType::Numeric(Some((10, 2))),
         SqlType::Numeric(Some((38, 38))),
-        SqlType::Text,
-        SqlType::VarChar(None),
         SqlType::VarChar(Some(12)),
         SqlType::Char(12),
-        SqlType::Name,
-        SqlType::Bytea,
-        SqlType::Jsonb,
-        SqlType::Date,
-        SqlType::Time,
-        SqlType::Timestamp,
-        SqlType::TimestampTz,
-        SqlType::Interval,
-        SqlType::Uuid,
-        SqlType::Oid,
-        SqlType::Reg(RegKind::Class),
-        SqlType::Reg(RegKind::Type),
-        SqlType::Reg(RegKind::Proc),
-        SqlType::Reg(RegKind::Namespace),
-        SqlType::MzTimestamp,
-        SqlType::QuotedChar,
     ];
+    let (vectors, plain): (Vec<_>, Vec<_>) = SqlType::SCALARS
+        .iter()
+        .cloned()
+        .partition(SqlType::is_vector);
+    let scalars = [&plain[..], &with_modifiers].concat();
     let array = |element: &SqlType| SqlType::Array(Box::new(element.clone()));
     let arrays: Vec<SqlType> = scalars.iter().map(array).collect();
     let nested: Vec<SqlType> = arrays.iter().map(array).collect();
-    let vectors = vec![SqlType::Int2Vector, SqlType::OidVector];
     [scalars, vectors, arrays, nested].concat()
 }
 
