@@ -74,7 +74,7 @@ pub struct PlanContext<'a> {
     pub settings: &'a dyn Fn() -> Vec<(String, String)>,
     /// What the rows of an object take in memory, in bytes; `None` if that is not known.
     pub bytes: &'a dyn Fn(ObjectId) -> Option<u64>,
-    /// Whether what the query assigns with `set_config` is carried out; see [`assignments`].
+    /// Whether what the query assigns with `set_config` is carried out; see `assignments`.
     pub assigns: bool,
     /// Whether the query is to be maintained: functions of the clock, of chance and of the session are refused.
     pub maintained: bool,
