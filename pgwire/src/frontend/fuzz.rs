@@ -89,7 +89,12 @@ fn message_count(bytes: &[u8]) -> usize {
     let mut count = 0;
     while let [kind, a, b, c, d, ..] = *rest {
         let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap();
-        if !b"QPBdSCDEHXcf".contains(&kind) || length < 4 || rest.len() <= length {
+        let longest = match kind {
+            b'Q' | b'P' | b'B' | b'd' => usize::MAX,
+            b'S' | b'C' | b'D' | b'E' | b'H' | b'X' | b'c' | b'f' => 10_000,
+            _ => break,
+        };
+        if length < 4 || length > longest || rest.len() <= length {
             break;
         }
         rest = &rest[length + 1..];
