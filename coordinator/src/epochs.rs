@@ -5,7 +5,8 @@
 //!
 //! Invariants. Epochs strictly increase. An epoch is observable only when it and every epoch before it has been run by the worker and has its bindings on
 //! disk. At most [`EPOCHS_IN_WORKER_MAX`] epochs are in the worker: while one runs, what arrives gathers for the next. After a restart every epoch that had a
-//! binding or a record in the local log runs again, with the same contents and in the same order, before a new one opens.
+//! binding or a record in the local log runs again, with the same contents and in the same order, before a new one opens; and an epoch at the oracle's old bound,
+//! above which nobody has seen any, so that reads need not wait for a new bound.
 //!
 //! An epoch with local writes only has no binding: its record in the worker's local log says everything there is to say about it, so it does not wait for Raft.
 
@@ -139,6 +140,7 @@ pub struct EpochLoop {
     frozen: BTreeSet<FreezeId>,
     freezing: Vec<FreezeId>,
     observable: Epoch,
+    read_floor: Epoch,
     commit_point: Epoch,
     commit: CommitState,
     committed: Option<(Epoch, Vec<(ObjectId, i64)>)>,
@@ -166,6 +168,18 @@ impl EpochLoop {
         if let Some((last, _)) = replay.last_key_value() {
             oracle.start_above(*last);
         }
+        let dirty = !replay.is_empty();
+        // Nobody has seen an epoch above this one, and what was seen at it is what the replay makes: so it can be read without a new bound, which waits for
+        // the Raft log, perhaps for a full disk.
+        let newest = oracle.last();
+        if newest > recovered.commit_point {
+            replay.entry(newest).or_default();
+        }
+        let read_floor = if replay.is_empty() {
+            newest.next()
+        } else {
+            newest
+        };
         let mut sources: BTreeMap<ObjectId, SourceState> = BTreeMap::new();
         for (source, position) in recovered.positions {
             sources.entry(source).or_default().bound = Some(position);
@@ -176,7 +190,8 @@ impl EpochLoop {
         Self {
             oracle,
             sources,
-            dirty: !replay.is_empty(),
+            dirty,
+            read_floor,
             replay: replay.into_iter().collect(),
             open: VecDeque::new(),
             writes: VecDeque::new(),
@@ -193,10 +208,10 @@ impl EpochLoop {
         }
     }
 
-    /// The epoch that every read must wait for after a start: the first one that is certainly above everything that was ever seen.
+    /// The epoch that every read must wait for after a start: certainly at or above everything that was ever seen.
     #[must_use]
-    pub fn read_floor(&self) -> Epoch {
-        self.oracle.last().next()
+    pub const fn read_floor(&self) -> Epoch {
+        self.read_floor
     }
 
     /// The newest observable epoch.

@@ -277,7 +277,7 @@ fn after_a_restart_exactly_what_was_above_the_commit_point_runs_again_and_new_ep
         oracle_bound: Epoch(5_000),
     });
     let floor = epochs.read_floor();
-    assert_eq!(floor, Epoch(5_001));
+    assert_eq!(floor, Epoch(5_000));
     let mut world = World {
         now: 1_000,
         ..World::default()
@@ -290,7 +290,10 @@ fn after_a_restart_exactly_what_was_above_the_commit_point_runs_again_and_new_ep
         .filter(|run| run.replay)
         .map(|run| (run.epoch.0, run.bindings.len()))
         .collect();
-    assert_eq!(replayed, [(110, 1), (120, 0), (130, 1), (140, 0)]);
+    assert_eq!(
+        replayed,
+        [(110, 1), (120, 0), (130, 1), (140, 0), (5_000, 0)]
+    );
     let new = world.ran.iter().find(|run| !run.replay).unwrap();
     assert!(
         new.epoch > Epoch(5_000) && new.bindings.is_empty(),
@@ -485,4 +488,40 @@ fn writes_that_fail_are_answered_once_and_their_epoch_goes_on() {
             .iter()
             .all(|run| !run.writes.contains(&RequestId(20)))
     );
+}
+
+/// The disk under Raft is full: a new bound does not come.
+#[test]
+fn what_was_there_can_be_read_before_there_is_a_new_bound() {
+    let mut epochs = EpochLoop::new(Recovered {
+        commit_point: Epoch(100),
+        logged: vec![Epoch(110)],
+        oracle_bound: Epoch(5_000),
+        ..Recovered::default()
+    });
+    let mut world = World {
+        now: 9_000,
+        ..World::default()
+    };
+    world.poll(&mut epochs);
+    let ran: Vec<_> = world
+        .ran
+        .iter()
+        .map(|run| (run.epoch.0, run.replay))
+        .collect();
+    assert_eq!(ran, [(110, true), (5_000, true)]);
+    assert!(epochs.observable() < epochs.read_floor());
+    epochs.epoch_complete(Epoch(110));
+    epochs.epoch_complete(Epoch(5_000));
+    world.poll(&mut epochs);
+    assert_eq!(epochs.observable(), epochs.read_floor());
+    // Writes wait for the bound, and are above it.
+    epochs.submit_write(WriteId(1), vec![RequestId(1)], None);
+    world.poll(&mut epochs);
+    assert_eq!(world.ran.len(), 2);
+    let bound = *world.bounds.last().unwrap();
+    epochs.bound_durable(bound);
+    world.poll(&mut epochs);
+    let new = world.ran.last().unwrap();
+    assert!(!new.replay && new.epoch > Epoch(5_000) && new.writes == [RequestId(1)]);
 }

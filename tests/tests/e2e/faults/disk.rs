@@ -210,12 +210,15 @@ async fn with_nothing_left_at_all_nothing_acknowledged_is_lost_and_service_resum
     assert!(told.failed.len() >= 20);
     check(&client, &told).await;
 
-    // Killed on a full disk, it has everything when it is started with room. Without room it may answer nothing: README, known defects.
+    // Killed and started on a full disk, it serves what is there.
     disk.fill(0).unwrap();
     node.kill().unwrap();
-    disk.free().unwrap();
     node.restart().await.unwrap();
     let client = node.connect().await.unwrap();
+    check(&client, &told).await;
+    let (code, message) = failure(&client, "INSERT INTO t VALUES (-2)").await;
+    assert_eq!(code, "53100", "{message}");
+    disk.free().unwrap();
     wait::until("writes to work again", DEADLINE, async || {
         let insert = client.batch_execute("INSERT INTO t VALUES (-2)").await;
         insert.map_err(|error| said(&error).1)
