@@ -377,12 +377,15 @@ impl Engine {
 
     /// Cuts off the subscribers with the most waiting until all together are within their memory.
     async fn bound_waiting_bytes(&mut self) -> Result<(), Error> {
-        let mut waiting: Vec<_> = self
+        let waiting = self
             .subscriptions
             .iter()
-            .map(|(request, subscription)| (subscription.waiting_bytes(), *request))
-            .collect();
-        let mut total: usize = waiting.iter().map(|(bytes, _)| bytes).sum();
+            .map(|(request, subscription)| (subscription.waiting_bytes(), *request));
+        let mut total: usize = waiting.clone().map(|(bytes, _)| bytes).sum();
+        if total <= self.config.subscriber_memory_bytes {
+            return Ok(());
+        }
+        let mut waiting: Vec<_> = waiting.collect();
         waiting.sort_unstable();
         while total > self.config.subscriber_memory_bytes
             && let Some((bytes, request)) = waiting.pop()
