@@ -12,6 +12,7 @@ pub mod gate;
 pub mod http;
 pub mod node;
 pub mod postgres;
+pub mod text;
 pub mod wait;
 
 pub use browser::Browser;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use flowstone_tests::{Node, Postgres, wait};
+use flowstone_tests::{Node, Postgres, text, wait};
 use futures::{StreamExt, pin_mut};
 use rand::Rng;
 use rand::SeedableRng;
@@ -309,18 +309,8 @@ impl<'a> tokio_postgres::types::FromSql<'a> for Digits {
     }
 }
 
-async fn rows(client: &Client, sql: &str) -> Result<Vec<String>> {
-    let mut rows = Vec::new();
-    for message in client.simple_query(sql).await? {
-        if let tokio_postgres::SimpleQueryMessage::Row(row) = message {
-            rows.push(
-                (0..row.len())
-                    .map(|column| row.get(column).unwrap_or("NULL"))
-                    .collect::<Vec<_>>()
-                    .join("|"),
-            );
-        }
-    }
+async fn sorted_rows(client: &Client, sql: &str) -> Result<Vec<String>> {
+    let mut rows = text::rows(client, sql).await?;
     rows.sort_unstable();
     Ok(rows)
 }
@@ -355,12 +345,12 @@ async fn compare(node: &Node, upstream: &Client) -> Result<()> {
     let client = node.connect().await?;
     for (table, columns, _) in TABLES {
         let sql = format!("SELECT {columns} FROM {table}");
-        let truth = rows(upstream, &sql).await?;
+        let truth = sorted_rows(upstream, &sql).await?;
         wait::until(
             &format!("{table} to equal its upstream"),
             Duration::from_secs(120),
             async || {
-                let ours = rows(&client, &sql)
+                let ours = sorted_rows(&client, &sql)
                     .await
                     .map_err(|error| error.to_string())?;
                 difference(&ours, &truth).map_or(Ok(()), Err)
@@ -389,7 +379,7 @@ async fn compare_delta(node: &Node, upstream: &Client, ids: &HashMap<&str, Strin
             .map(str::to_owned)
             .collect();
         files.sort_unstable();
-        let truth = rows(upstream, &format!("SELECT {columns} FROM {table}")).await?;
+        let truth = sorted_rows(upstream, &format!("SELECT {columns} FROM {table}")).await?;
         if let Some(difference) = difference(&files, &truth) {
             bail!("the Delta files of {table}: {difference}");
         }

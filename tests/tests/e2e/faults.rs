@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use flowstone_tests::{Node, wait};
-use tokio_postgres::{Client, SimpleQueryMessage};
+use flowstone_tests::{Node, text, wait};
+use tokio_postgres::Client;
 
 #[path = "faults/crowd.rs"]
 mod crowd;
@@ -42,18 +42,7 @@ async fn failure(client: &Client, sql: &str) -> (String, String) {
 
 /// The rows of a query, columns joined by `|`.
 async fn rows(client: &Client, sql: &str) -> Result<Vec<String>, (String, String)> {
-    let messages = client.simple_query(sql).await;
-    let row = |message| match message {
-        SimpleQueryMessage::Row(row) => Some(
-            (0..row.len())
-                .map(|column| row.get(column).unwrap_or("NULL"))
-                .collect::<Vec<_>>()
-                .join("|"),
-        ),
-        _ => None,
-    };
-    let messages = messages.map_err(|error| said(&error))?;
-    Ok(messages.into_iter().filter_map(row).collect())
+    text::rows(client, sql).await.map_err(|error| said(&error))
 }
 
 /// Waits until a line of the node's log contains `text`.

@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use flowstone_tests::{Node, NodeOptions, Postgres, wait};
+use flowstone_tests::{Node, NodeOptions, Postgres, text, wait};
 use futures::{SinkExt, StreamExt, TryStreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -187,18 +187,7 @@ async fn every_type_goes_both_ways_in_both_formats_as_in_postgresql() {
 
 /// The values of a simple query, row by row.
 pub(crate) async fn simple(client: &Client, sql: &str) -> Vec<String> {
-    let mut rows = Vec::new();
-    for message in client.simple_query(sql).await.unwrap() {
-        if let tokio_postgres::SimpleQueryMessage::Row(row) = message {
-            rows.push(
-                (0..row.len())
-                    .map(|column| row.get(column).unwrap_or("NULL"))
-                    .collect::<Vec<_>>()
-                    .join("|"),
-            );
-        }
-    }
-    rows
+    text::rows(client, sql).await.unwrap()
 }
 
 /// Memory of the node, in bytes.
