@@ -155,9 +155,9 @@ impl Workload {
             .collect()
     }
 
-    /// Rounds of probing for a stable time.
-    fn rounds(count: usize, scale: Scale) -> usize {
-        (scale.pick(1_000_000, 1000) / count).max(1)
+    /// Rounds of probing for a stable time: about a million rows.
+    fn rounds(&self, count: usize, scale: Scale) -> usize {
+        (scale.pick(1_000_000, 1000) / (count * self.fan_out)).max(1)
     }
 
     fn batch(&self, rows: std::ops::Range<usize>) -> Result<RecordBatch> {
@@ -218,7 +218,7 @@ impl Workload {
         let (mut probe_ns, mut answers) = (Vec::new(), Vec::new());
         for (count, ..) in PROBES {
             let count = count.min(self.keys());
-            let rounds = Self::rounds(count, scale);
+            let rounds = self.rounds(count, scale);
             let mut seconds = 0.0;
             for round in 0..rounds {
                 let keys: ArrayRef = Arc::new(Int64Array::from(self.probed(count, round)));
@@ -265,7 +265,7 @@ impl Workload {
         let (mut probe_ns, mut answers) = (Vec::new(), Vec::new());
         for (count, ..) in PROBES {
             let count = count.min(self.keys());
-            let rounds = Self::rounds(count, scale);
+            let rounds = self.rounds(count, scale);
             let mut seconds = 0.0;
             for round in 0..rounds {
                 let keys = self.probed(count, round);

@@ -27,7 +27,7 @@ pub(crate) async fn run(scale: Scale) -> Result<Section> {
         servers
             .upstream
             .batch_execute(&format!(
-                "INSERT INTO events SELECT n, n * 7919 % 100000, (n % 1000000) / 100.0, '2024-01-01'::timestamptz + n * interval '1 second', md5(n::text) || md5((-n)::text)
+                "INSERT INTO events SELECT n, (n::bigint * 7919 % 100000)::int, (n % 1000000) / 100.0, '2024-01-01'::timestamptz + n * interval '1 second', md5(n::text) || md5((-n)::text)
                  FROM generate_series({}, {}) AS n",
                 rows + 1,
                 rows + rows_per_step

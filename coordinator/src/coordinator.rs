@@ -3,8 +3,9 @@
 //! Owns the start (recovery) and the one task that everything passes through. It only routes: no planning, no I/O of its own, no work proportional to rows or
 //! views. Called by `client`; sessions talk to it through [`Event`]s.
 //!
-//! Invariants. The loop never waits for the worker: what is to be sent waits in an outbox, bounded by the epochs that may be open. What becomes observable is
-//! published to sessions only after the worker was told.
+//! Invariants. The loop never waits for the worker: what is to be sent waits in an outbox, bounded by the epochs that may be open. An epoch is published to
+//! sessions right before the worker is told that it may be observed, so that nobody sees it while a read elsewhere may still be given an earlier one; what it
+//! brings is told after that: then it is in the worker's queue before anything that those who are told send.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -146,6 +147,7 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
         commands,
         mut responses,
         results,
+        direct,
     } = worker;
     let logged = greet(&commands, &mut responses, state.commit_point.epoch).await?;
     let epochs = EpochLoop::new(Recovered {
@@ -177,6 +179,7 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
         key,
         commands,
         results,
+        direct,
         events,
         published: published_receiver,
         failure: failure_receiver,
@@ -289,6 +292,11 @@ impl Loop {
                 Some((proposed, result)) = self.proposals.next(), if !self.proposals.is_empty() => self.proposed(&proposed, result),
                 permit = commands.reserve(), if !self.outbox.is_empty() => match permit {
                     Ok(permit) => if let Some(outgoing) = self.outbox.pop_front() {
+                        if let Some(publication) = &outgoing.then {
+                            self.published.send_modify(|published| {
+                                published.observable = published.observable.max(publication.epoch);
+                            });
+                        }
                         permit.send(outgoing.command);
                         if let Some(publication) = outgoing.then {
                             self.publish(publication);
@@ -424,7 +432,6 @@ impl Loop {
             self.shared.runtime.lock().visible.extend(visible);
         }
         self.published.send_modify(|published| {
-            published.observable = published.observable.max(epoch);
             published.epochs_total += 1;
             published.visible_version += u64::from(became_visible);
         });

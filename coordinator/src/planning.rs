@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use flowstone_sql::Catalog;
-use flowstone_sql::catalog::{DEFAULT_DATABASE, DEFAULT_ROLE};
+use flowstone_sql::catalog::DEFAULT_ROLE;
 use flowstone_sql::plan::PlanContext;
 use flowstone_types::{Epoch, ObjectId};
 
@@ -69,11 +69,7 @@ impl Planner {
 
     /// Plans on this thread.
     pub(crate) fn with<T>(&self, plan: impl FnOnce(&PlanContext<'_>) -> T) -> T {
-        let database = self
-            .variables
-            .get("database")
-            .unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
-        let search_path = self.variables.search_path();
+        let names = self.variables.settings();
         let lookup = |name: &str| match name {
             "pg_backend_pid" => Some(self.process_id.to_string()),
             "pg_postmaster_start_ms" => Some(self.started_ms.to_string()),
@@ -90,8 +86,8 @@ impl Planner {
         };
         plan(&PlanContext {
             catalog: &self.catalog,
-            database: &database,
-            search_path: &search_path,
+            database: &names.database,
+            search_path: &names.search_path,
             user: &self.user,
             now_ms: self.now_ms,
             transaction_epoch: self.transaction_epoch,

@@ -8,6 +8,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use tokio::sync::watch;
 
+use crate::session::variables::Settings;
+
 /// What others may know about an open session.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionEntry {
@@ -15,6 +17,8 @@ pub(crate) struct SessionEntry {
     pub(crate) user: String,
     /// When it was opened: milliseconds since the Unix epoch.
     pub(crate) opened_at_ms: u64,
+    /// Its settings as of its last statement.
+    pub(crate) settings: Arc<Settings>,
     /// What it does.
     pub(crate) activity: Activity,
     secret: i32,
@@ -24,10 +28,6 @@ pub(crate) struct SessionEntry {
 /// What a session does.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Activity {
-    /// Its database.
-    pub(crate) database: String,
-    /// What the client calls itself.
-    pub(crate) application_name: String,
     /// When that statement began: milliseconds since the Unix epoch.
     pub(crate) statement_began_ms: Option<u64>,
     /// Whether it still runs.
@@ -66,7 +66,12 @@ impl SessionRegistry {
         }))
     }
 
-    pub(crate) fn register(&self, user: String, opened_at_ms: u64) -> Registered {
+    pub(crate) fn register(
+        &self,
+        user: String,
+        settings: Arc<Settings>,
+        opened_at_ms: u64,
+    ) -> Registered {
         let mut inner = self.0.lock();
         while inner.entries.contains_key(&inner.next_process_id) {
             inner.next_process_id = inner.next_process_id.checked_add(1).unwrap_or(1);
@@ -80,6 +85,7 @@ impl SessionRegistry {
             SessionEntry {
                 user,
                 opened_at_ms,
+                settings,
                 activity: Activity::default(),
                 secret,
                 cancel: Arc::new(cancel),
@@ -93,9 +99,9 @@ impl SessionRegistry {
     }
 
     /// Notes what a session does.
-    pub(crate) fn note(&self, process_id: i32, change: impl FnOnce(&mut Activity)) {
+    pub(crate) fn note(&self, process_id: i32, change: impl FnOnce(&mut SessionEntry)) {
         if let Some(entry) = self.0.lock().entries.get_mut(&process_id) {
-            change(&mut entry.activity);
+            change(entry);
         }
     }
 

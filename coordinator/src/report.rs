@@ -275,6 +275,7 @@ const fn type_error(error: &TypeError) -> &'static str {
         TypeError::TooLong { .. } => "22001",
         TypeError::InvalidParameter(_) => "22023",
         TypeError::Unsupported(_) => "0A000",
+        TypeError::TooLarge => "54000",
         // `TypeError` is open for extension; what it may grow is not the client's fault.
         _ => "XX000",
     }

@@ -41,7 +41,7 @@ use cursor::{Cursor, Prepared};
 use savepoint::Savepoints;
 use stream::Limits;
 use transaction::{Class, Mode, Transaction};
-use variables::Variables;
+use variables::{Settings, Variables};
 
 /// Parameter types that `describe` found are remembered for this many statements.
 const DESCRIBED_MAX: usize = 256;
@@ -57,8 +57,8 @@ pub struct Session {
     secret: i32,
     user: String,
     variables: Variables,
-    /// Values of reported variables as the client knows them.
-    told: BTreeMap<String, String>,
+    /// The settings of which the client knows the reported ones.
+    told: Arc<Settings>,
     transaction: Transaction,
     savepoints: Savepoints,
     /// What `now()` is in the transaction: milliseconds since the Unix epoch.
@@ -104,8 +104,10 @@ impl Session {
             start_parameter(&mut variables, name, value)?;
         }
         let now_ms = shared.clock.now_ms();
-        let registered = shared.sessions.register(options.user.clone(), now_ms);
-        let told = variables.reported().into_iter().collect();
+        let told = Arc::clone(variables.settings());
+        let registered = shared
+            .sessions
+            .register(options.user.clone(), Arc::clone(&told), now_ms);
         let session = Self {
             shared,
             process_id: registered.process_id,
@@ -193,7 +195,10 @@ impl Session {
             .statements
             .fetch_add(1, Ordering::Relaxed);
         self.start_statement();
-        let result = Box::pin(self.dispatch(statement, parameters)).await;
+        let result = match self.look_up_at_once(statement, parameters) {
+            Some(result) => result,
+            None => Box::pin(self.dispatch(statement, parameters)).await,
+        };
         self.finish_statement(result)
     }
 
@@ -269,6 +274,9 @@ impl Session {
 
     /// Notices since the last call, those below `client_min_messages` left out.
     pub fn take_notices(&mut self) -> Vec<Notice> {
+        if self.notices.is_empty() {
+            return Vec::new();
+        }
         let level = self
             .variables
             .get("client_min_messages")
@@ -286,21 +294,22 @@ impl Session {
 
     /// Reported variables that changed since the last call.
     pub fn take_parameter_changes(&mut self) -> Vec<(String, String)> {
-        let now: BTreeMap<String, String> = self.variables.reported().into_iter().collect();
-        let changes = now
-            .iter()
-            .filter(|(name, value)| self.told.get(*name) != Some(value));
-        let changes = changes
-            .map(|(name, value)| (name.clone(), value.clone()))
+        let now = self.variables.settings();
+        if Arc::ptr_eq(now, &self.told) {
+            return Vec::new();
+        }
+        let changes = itertools::zip_eq(&now.reported, &self.told.reported)
+            .filter(|(now, told)| now != told)
+            .map(|(now, _)| now.clone())
             .collect();
-        self.told = now;
+        self.told = Arc::clone(now);
         changes
     }
 
     /// The reported variables with their values: what a client is told at the start.
     #[must_use]
     pub fn parameter_statuses(&self) -> Vec<(String, String)> {
-        self.variables.reported()
+        self.variables.settings().reported.clone()
     }
 
     /// The user.
@@ -317,7 +326,7 @@ impl Session {
 
     /// More of the rows of an earlier outcome are asked for: `statement_timeout` begins anew.
     pub fn resume(&self) {
-        let timeout = self.variables.statement_timeout();
+        let timeout = self.variables.settings().statement_timeout;
         *self.limits.deadline.lock() = timeout.map(|timeout| Instant::now() + timeout);
     }
 
@@ -328,24 +337,19 @@ impl Session {
             self.now_ms = self.shared.clock.now_ms();
         }
         let began_ms = self.shared.clock.now_ms();
-        self.shared.sessions.note(self.process_id, |activity| {
-            activity.active = true;
-            activity.statement_began_ms = Some(began_ms);
+        self.shared.sessions.note(self.process_id, |entry| {
+            entry.activity.active = true;
+            entry.activity.statement_began_ms = Some(began_ms);
         });
     }
 
     /// Between statements: for others to see.
     fn note_idle(&self) {
-        let (database, application_name) = (
-            self.variables.database(),
-            self.variables.get("application_name").unwrap_or_default(),
-        );
         let in_transaction = self.transaction.in_block();
-        self.shared.sessions.note(self.process_id, |activity| {
-            activity.active = false;
-            activity.database = database;
-            activity.application_name = application_name;
-            activity.in_transaction = in_transaction;
+        self.shared.sessions.note(self.process_id, |entry| {
+            entry.settings.clone_from(self.variables.settings());
+            entry.activity.active = false;
+            entry.activity.in_transaction = in_transaction;
         });
     }
 
@@ -382,7 +386,7 @@ impl Session {
             _ => None,
         };
         if let Some(verb) = writes
-            && self.variables.is_read_only()
+            && self.variables.settings().read_only
         {
             return Err(TransactionError::ReadOnlyBlock(verb).into());
         }

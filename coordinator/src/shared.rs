@@ -1,14 +1,15 @@
 //! What every session and the coordinator's loop share: handles, published facts, and the tables that route answers to whoever waits.
 //!
 //! Invariants. No lock here is held across an await. The catalog is replaced, never changed: a statement that holds its `Arc` sees one catalog throughout.
-//! `published.observable` is set only after the worker was told that the epoch may be observed, so a read at or above it is always answered.
+//! `published.observable` is set right before the worker is told that the epoch may be observed: nobody sees an epoch that others are not held to, and a read at
+//! or above it waits in the worker for no more than that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use flowstone_proto::local::ResultStreams;
+use flowstone_proto::local::{Direct, ResultStreams};
 use flowstone_proto::message::{
     CollectionStatistics, Command, RequestError, RequestId, SourceStatistics, SourceStatus,
     UpstreamAnswer, UpstreamQuestion,
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) auth: AuthState,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) results: ResultStreams,
+    pub(crate) direct: Direct,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) published: watch::Receiver<Published>,
     /// Why the process must end, once it must.

@@ -262,7 +262,7 @@ impl Relation {
     }
 
     /// The rows whose columns under index `number` equal row `row` of `keys`, which hashes to `hash`, with their weights: now, or at an epoch that is
-    /// readable. Cost: the rows found, and the rows that changed after that epoch.
+    /// readable. Cost: the rows found, and the rows that changed after that epoch ([`Self::lookup_cost`]).
     pub(crate) fn lookup(
         &self,
         number: usize,
@@ -293,6 +293,12 @@ impl Relation {
         }
         found.retain(|(_, weight)| *weight != 0);
         Ok(found)
+    }
+
+    /// How many rows [`Self::lookup`] has to look at.
+    pub(crate) fn lookup_cost(&self, number: usize, hash: u64, at: Epoch) -> Result<usize, Error> {
+        let changed: usize = self.later(at).map(|undo| undo.rows.len()).sum();
+        Ok(self.index(number)?.get(hash).len() + changed)
     }
 
     /// The errors at a readable epoch, with their weights.

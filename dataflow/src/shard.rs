@@ -564,17 +564,9 @@ impl Shard {
     /// # Errors
     /// [`Error::UnknownCollection`]; [`Error::SinceAdvanced`].
     pub fn snapshot(&self, id: ObjectId, epoch: Epoch) -> Result<Snapshot, Error> {
-        let collection = self
-            .collections
-            .get(&id)
-            .ok_or(Error::UnknownCollection(id))?;
-        if epoch < self.since {
-            return Err(Error::SinceAdvanced {
-                epoch,
-                since: self.since,
-            });
-        }
-        self.relations.get(collection.relation)?.snapshot(epoch)
+        let (_, relation) = self.readable(id)?;
+        self.check_since(epoch)?;
+        relation.snapshot(epoch)
     }
 
     /// The rows of an index or collection whose key is one of `keys` (one array per key column, one row per key), as of the last tick.
@@ -597,13 +589,25 @@ impl Shard {
         keys: &[ArrayRef],
         epoch: Epoch,
     ) -> Result<(RecordBatch, Weights), Error> {
-        if epoch < self.since {
-            return Err(Error::SinceAdvanced {
-                epoch,
-                since: self.since,
-            });
-        }
+        self.check_since(epoch)?;
         self.find(id, keys, Some(epoch))
+    }
+
+    /// How many rows a lookup of one key as of `epoch` has to look at: those of the key, and those that changed after the epoch.
+    ///
+    /// # Errors
+    /// As [`Shard::lookup_at`].
+    pub fn lookup_cost(
+        &self,
+        id: ObjectId,
+        key: &[ArrayRef],
+        epoch: Epoch,
+    ) -> Result<usize, Error> {
+        self.check_since(epoch)?;
+        let (collection, relation) = self.readable(id)?;
+        let key = normalize_key(key);
+        let hash = hash_rows(&key, 1)?.into_iter().next().unwrap_or_default();
+        relation.lookup_cost(collection.lookup, hash, epoch)
     }
 
     /// The least evaluation error that a collection or index has on this shard at `epoch`.
@@ -611,12 +615,26 @@ impl Shard {
     /// # Errors
     /// [`Error::UnknownCollection`].
     pub fn error_at(&self, id: ObjectId, epoch: Epoch) -> Result<Option<EvalError>, Error> {
+        let errors = self.readable(id)?.1.errors_at(epoch);
+        Ok(errors.into_keys().next())
+    }
+
+    fn check_since(&self, epoch: Epoch) -> Result<(), Error> {
+        if epoch < self.since {
+            return Err(Error::SinceAdvanced {
+                epoch,
+                since: self.since,
+            });
+        }
+        Ok(())
+    }
+
+    fn readable(&self, id: ObjectId) -> Result<(&Collection, &Relation), Error> {
         let collection = self
             .collections
             .get(&id)
             .ok_or(Error::UnknownCollection(id))?;
-        let errors = self.relations.get(collection.relation)?.errors_at(epoch);
-        Ok(errors.into_keys().next())
+        Ok((collection, self.relations.get(collection.relation)?))
     }
 
     fn find(
@@ -625,11 +643,7 @@ impl Shard {
         keys: &[ArrayRef],
         at: Option<Epoch>,
     ) -> Result<(RecordBatch, Weights), Error> {
-        let collection = self
-            .collections
-            .get(&id)
-            .ok_or(Error::UnknownCollection(id))?;
-        let relation = self.relations.get(collection.relation)?;
+        let (collection, relation) = self.readable(id)?;
         if let Some(epoch) = at {
             relation.check_readable(epoch)?;
         }
@@ -644,10 +658,7 @@ impl Shard {
                 "lookup in {id} by another key than its own"
             )));
         }
-        let keys = keys
-            .iter()
-            .map(flowstone_types::normalize::normalize_array)
-            .collect::<Vec<_>>();
+        let keys = normalize_key(keys);
         let (mut found, mut weights) = (Vec::new(), Vec::new());
         for key in hash_rows(&keys, keys.first().map_or(1, |key| key.len()))?
             .into_iter()
@@ -1090,4 +1101,10 @@ impl Shard {
         self.may_compact.insert(relation_id);
         self.report(id, changes)
     }
+}
+
+fn normalize_key(key: &[ArrayRef]) -> Vec<ArrayRef> {
+    key.iter()
+        .map(flowstone_types::normalize::normalize_array)
+        .collect()
 }

@@ -271,6 +271,7 @@ const fn type_error(error: &TypeError) -> Code {
         TypeError::TooLong { .. } => Code::InvalidArgument,
         TypeError::InvalidParameter(_) => Code::InvalidArgument,
         TypeError::Unsupported(_) => Code::Unimplemented,
+        TypeError::TooLarge => Code::ResourceExhausted,
         // `TypeError` is open for extension; what it may grow is not the client's fault.
         _ => Code::Internal,
     }

@@ -82,6 +82,7 @@ pub fn from_type_error(error: &TypeError) -> EvalError {
         TypeError::OutOfRange { .. } => EvalErrorKind::NumericOutOfRange,
         TypeError::InvalidParameter { .. } => EvalErrorKind::InvalidParameter,
         TypeError::TooLong { .. } => EvalErrorKind::TooLong,
+        TypeError::TooLarge => EvalErrorKind::TooLarge,
         TypeError::WeightOverflow => EvalErrorKind::Data,
         _ => EvalErrorKind::Internal,
     };
@@ -172,10 +173,7 @@ pub(crate) fn from_arrow(error: &ArrowError) -> EvalError {
         ArrowError::ComputeError(message) | ArrowError::InvalidArgumentError(message) => {
             data_error(lower_first(message))
         }
-        ArrowError::OffsetOverflowError(_) => EvalError::new(
-            EvalErrorKind::TooLarge,
-            "a column of a result would be larger than 2 GiB",
-        ),
+        ArrowError::OffsetOverflowError(_) => EvalError::too_large(),
         other => internal(other.to_string()),
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use arrow_array::ArrayRef;
 use arrow_schema::SchemaRef;
@@ -138,7 +139,7 @@ impl Io {
 }
 
 /// A statement that was parsed and described.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Prepared {
     /// `None` for an empty query.
     statement: Option<Statement>,
@@ -148,7 +149,7 @@ struct Prepared {
 /// A bound statement and, once it runs, its result.
 #[derive(Debug)]
 struct Portal {
-    prepared: Prepared,
+    prepared: Arc<Prepared>,
     parameters: Vec<ArrayRef>,
     formats: Formats,
     state: PortalState,
@@ -175,7 +176,7 @@ struct Running {
 struct Connection {
     io: Io,
     session: Session,
-    statements: HashMap<String, Prepared>,
+    statements: HashMap<String, Arc<Prepared>>,
     portals: HashMap<String, Portal>,
     /// After an error in the extended protocol: everything up to `Sync` is passed over.
     skipping: bool,
@@ -540,10 +541,10 @@ impl Connection {
         };
         self.statements.insert(
             name,
-            Prepared {
+            Arc::new(Prepared {
                 statement,
                 description,
-            },
+            }),
         );
         Ok(self
             .io

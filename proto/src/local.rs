@@ -1,12 +1,15 @@
-//! The transport when coordinator and worker share a process: bounded channels, and a registry that pairs the two ends of a result stream.
+//! The transport when coordinator and worker share a process: bounded channels, a registry that pairs the two ends of a result stream, and reads that need
+//! no message.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use arrow_array::{ArrayRef, RecordBatch};
+use flowstone_types::{Epoch, ObjectId};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::message::{Command, RequestId, Response, ResultMessage};
+use crate::message::{Command, ReadAt, RequestError, RequestId, Response, ResultMessage};
 
 /// Commands in flight. A full channel makes the coordinator wait: the worker is a whole epoch behind then.
 pub const COMMANDS_IN_FLIGHT: usize = 4096;
@@ -24,6 +27,8 @@ pub struct CoordinatorEnd {
     pub responses: mpsc::Receiver<Response>,
     /// Where result streams meet.
     pub results: ResultStreams,
+    /// Reads without a message.
+    pub direct: Direct,
 }
 
 /// The worker's end.
@@ -35,6 +40,8 @@ pub struct WorkerEnd {
     pub responses: mpsc::Sender<Response>,
     /// Where result streams meet.
     pub results: ResultStreams,
+    /// Where the worker offers reads without a message.
+    pub direct: Direct,
 }
 
 /// The two ends of a connection within a process.
@@ -43,18 +50,52 @@ pub fn connect() -> (CoordinatorEnd, WorkerEnd) {
     let (commands, commands_receiver) = mpsc::channel(COMMANDS_IN_FLIGHT);
     let (responses, responses_receiver) = mpsc::channel(RESPONSES_IN_FLIGHT);
     let results = ResultStreams::default();
+    let direct = Direct::default();
     (
         CoordinatorEnd {
             commands,
             responses: responses_receiver,
             results: results.clone(),
+            direct: direct.clone(),
         },
         WorkerEnd {
             commands: commands_receiver,
             responses,
             results,
+            direct,
         },
     )
+}
+
+/// Reads that a worker answers on the caller's thread: what two changes of threads would cost is many times what the read itself does.
+pub trait DirectReads: std::fmt::Debug + Send + Sync {
+    /// The same as [`Command::Lookup`]: the rows of one key (one array of one value per key column), and the epoch they were read at.
+    ///
+    /// `None` if the read must go as a command: its epoch has not come, a shard is busy, or there is much to read. Never waits.
+    fn lookup(
+        &self,
+        index: ObjectId,
+        key: &[ArrayRef],
+        projection: &[usize],
+        at: ReadAt,
+    ) -> Option<Result<(Epoch, RecordBatch), RequestError>>;
+}
+
+/// Where a worker's [`DirectReads`] are found, once it offers them.
+#[derive(Clone, Debug, Default)]
+pub struct Direct(Arc<OnceLock<Arc<dyn DirectReads>>>);
+
+impl Direct {
+    /// Offers reads; the first offer counts.
+    pub fn offer(&self, reads: Arc<dyn DirectReads>) {
+        drop(self.0.set(reads));
+    }
+
+    /// What is offered.
+    #[must_use]
+    pub fn get(&self) -> Option<&dyn DirectReads> {
+        self.0.get().map(AsRef::as_ref)
+    }
 }
 
 /// Pairs the consumer of a result with its producer by request id.

@@ -50,6 +50,9 @@ pub enum TypeError {
     /// A weight left the range of `i64`.
     #[error("multiplicity out of range")]
     WeightOverflow,
+    /// More text or bytes than a column of a batch holds.
+    #[error("a column of a result would be larger than 2 GiB")]
+    TooLarge,
     /// Arrow refused a kernel call: a bug of ours.
     #[error("internal error in a columnar kernel: {0}")]
     Kernel(String),
@@ -57,7 +60,10 @@ pub enum TypeError {
 
 impl From<arrow_schema::ArrowError> for TypeError {
     fn from(error: arrow_schema::ArrowError) -> Self {
-        Self::Kernel(error.to_string())
+        match error {
+            arrow_schema::ArrowError::OffsetOverflowError(_) => Self::TooLarge,
+            other => Self::Kernel(other.to_string()),
+        }
     }
 }
 
@@ -115,12 +121,15 @@ impl EvalError {
             .or_else(|| payload.downcast_ref::<&str>().copied())
             .unwrap_or("unknown panic");
         if ARROW_OVERFLOWS.contains(&message) {
-            return Self::new(
-                EvalErrorKind::TooLarge,
-                "a column of a result would be larger than 2 GiB",
-            );
+            return Self::too_large();
         }
         Self::new(EvalErrorKind::Internal, format!("panic: {message}"))
+    }
+
+    /// More text or bytes than a column of a batch holds.
+    #[must_use]
+    pub fn too_large() -> Self {
+        Self::new(EvalErrorKind::TooLarge, TypeError::TooLarge.to_string())
     }
 
     /// An error of class `kind`.

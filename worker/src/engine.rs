@@ -6,7 +6,7 @@
 //! Invariants. One command at a time; a `RunEpoch` is over, local log synced, before the next command is looked at. Slow work that needs no order (queries,
 //! Delta commits, upstream questions) runs in tasks of its own, and its end comes back as an event.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +21,13 @@ use flowstone_proto::message::{
 };
 use flowstone_storage::{DeltaTables, LogRecord, LogStore};
 use flowstone_types::{Clock, Epoch, ObjectId};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use crate::Error;
 use crate::commit::CommitBuffer;
+use crate::direct::{Readable, WorkerReads};
 use crate::error::with_causes;
 use crate::query::{Compiler, Evaluator, QueryRunner};
 use crate::shards::ShardPool;
@@ -86,14 +87,6 @@ enum Event {
 #[derive(Debug)]
 struct Collection {
     description: CollectionDescription,
-    /// The first epoch at which it can be read.
-    readable_from: Epoch,
-}
-
-/// An index: readable, not stored.
-#[derive(Debug)]
-struct Index {
-    readable_from: Epoch,
 }
 
 /// A source as the engine knows it.
@@ -126,7 +119,8 @@ struct Engine {
     /// Records of the local log above the commit point, waiting to be run again.
     logged: BTreeMap<Epoch, LogRecord>,
     collections: BTreeMap<ObjectId, Collection>,
-    indexes: BTreeMap<ObjectId, Index>,
+    /// Indexes: readable, not stored.
+    indexes: BTreeSet<ObjectId>,
     sources: BTreeMap<ObjectId, Source>,
     infos: Arc<BTreeMap<ObjectId, TableInfo>>,
     staged: BTreeMap<RequestId, StagedWrite>,
@@ -141,8 +135,8 @@ struct Engine {
     maintaining: bool,
     /// The newest epoch that was run.
     last_run: Epoch,
-    /// The newest epoch that may be observed.
-    durable: Epoch,
+    /// What can be read, and up to which epoch.
+    readable: Arc<RwLock<Readable>>,
     /// Counters as last sent, by collection.
     sent_statistics: BTreeMap<ObjectId, CollectionStatistics>,
 }
@@ -178,6 +172,11 @@ pub async fn start(config: Config, end: WorkerEnd) -> Result<(), Error> {
         evaluator: Arc::new(Evaluator(runner.clone())),
     })?;
     let (event_sender, events) = mpsc::channel(EVENTS_IN_FLIGHT);
+    let readable = Arc::<RwLock<Readable>>::default();
+    end.direct.offer(Arc::new(WorkerReads {
+        readable: Arc::clone(&readable),
+        shards: shards.shards(),
+    }));
     let engine = Engine {
         config,
         commands: end.commands,
@@ -196,7 +195,7 @@ pub async fn start(config: Config, end: WorkerEnd) -> Result<(), Error> {
             .map(|record| (record.epoch, record))
             .collect(),
         collections: BTreeMap::new(),
-        indexes: BTreeMap::new(),
+        indexes: BTreeSet::new(),
         sources: BTreeMap::new(),
         infos: Arc::default(),
         staged: BTreeMap::new(),
@@ -209,7 +208,7 @@ pub async fn start(config: Config, end: WorkerEnd) -> Result<(), Error> {
         committing: false,
         maintaining: false,
         last_run: Epoch::MIN,
-        durable: Epoch::MIN,
+        readable,
         sent_statistics: BTreeMap::new(),
     };
     engine.run().await
@@ -225,6 +224,7 @@ enum Flow {
 impl Engine {
     async fn run(mut self) -> Result<(), Error> {
         let outcome = self.serve().await;
+        self.readable.write().from.clear();
         if let Err(error) = &outcome {
             tracing::error!(%error, "worker stops: an invariant is broken");
             self.respond(Response::Fatal {
@@ -283,7 +283,7 @@ impl Engine {
                     )));
                 }
                 self.last_run = commit_point;
-                self.durable = commit_point;
+                self.readable.write().durable = commit_point;
                 self.logged = self.logged.split_off(&commit_point.next());
                 let logged_epochs = self.logged.keys().copied().collect();
                 self.respond(Response::Ready {
@@ -429,7 +429,7 @@ impl Engine {
         let ids: Vec<ObjectId> = self
             .collections
             .keys()
-            .chain(self.indexes.keys())
+            .chain(&self.indexes)
             .copied()
             .collect();
         let asked = ids.clone();

@@ -55,7 +55,8 @@ async fn guarded_by<T, E>(
         .unwrap_or_else(|panic| Err(failed(EvalError::of_panic(panic.as_ref()))))
 }
 
-fn evaluation_failed(error: EvalError) -> RequestError {
+/// What an evaluation error is to those who asked.
+pub(crate) fn evaluation_failed(error: EvalError) -> RequestError {
     if error.kind == EvalErrorKind::Internal {
         RequestError::Internal(error.message)
     } else {

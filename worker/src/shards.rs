@@ -1,12 +1,13 @@
-//! Shard threads: each owns one [`Shard`] and runs the jobs it is sent, in order.
+//! Shard threads: each runs the jobs on its [`Shard`] that it is sent, in order.
 //!
 //! Owns the threads and the exchange between shards within a tick. Must not know commands or storage.
-//! Called by the engine loop.
+//! Called by the engine loop; others may read a shard between two jobs ([`Shards`]).
 //!
-//! Invariants. Every shard sees the same sequence of structural changes and ticks. A tick ends on all shards before the next one begins on any.
+//! Invariants. Only a shard's own thread changes it. Every shard sees the same sequence of structural changes and ticks. A tick ends on all shards before the next one begins on any.
 
-use std::sync::Arc;
+use std::ops::Deref;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use flowstone_dataflow::{CollectionInput, ExchangeMessage, Shard, ShardConfig, TickOutput};
@@ -28,6 +29,25 @@ const STACK_BYTES: usize = 16 << 20;
 pub struct ShardPool {
     jobs: Vec<SyncSender<Job>>,
     threads: Vec<JoinHandle<()>>,
+    shards: Shards,
+}
+
+/// The shards, for those who read one between two of its jobs. A shard whose job panicked stays locked for ever.
+#[derive(Clone, Debug)]
+pub struct Shards(Arc<[Mutex<Shard>]>);
+
+impl Shards {
+    /// Number of shards.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The shard, unless a job runs on it, or somebody else reads it.
+    #[must_use]
+    pub fn try_lock(&self, number: usize) -> Option<impl Deref<Target = Shard>> {
+        self.0.get(number)?.try_lock().ok()
+    }
 }
 
 /// The inputs of one tick, one list per shard.
@@ -40,15 +60,24 @@ impl ShardPool {
     /// [`Error::Io`] if a thread cannot be started.
     pub fn start(count: usize, config: impl Fn(usize) -> ShardConfig) -> Result<Self, Error> {
         let (mut jobs, mut threads) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let shards = Shards(
+            (0..count)
+                .map(|index| Mutex::new(Shard::new(config(index))))
+                .collect(),
+        );
         for index in 0..count {
-            let config = config(index);
+            let shards = shards.clone();
             let (sender, receiver) = sync_channel::<Job>(JOBS_IN_FLIGHT);
             let thread = std::thread::Builder::new()
                 .name(format!("shard-{index}"))
                 .stack_size(STACK_BYTES)
                 .spawn(move || {
-                    let mut shard = Shard::new(config);
+                    let Some(shard) = shards.0.get(index) else {
+                        return;
+                    };
                     while let Ok(job) = receiver.recv() {
+                        // Only a panic in this very loop poisons the lock, and ends the loop.
+                        let Ok(mut shard) = shard.lock() else { return };
                         job(&mut shard);
                     }
                 })
@@ -59,7 +88,17 @@ impl ShardPool {
             jobs.push(sender);
             threads.push(thread);
         }
-        Ok(Self { jobs, threads })
+        Ok(Self {
+            jobs,
+            threads,
+            shards,
+        })
+    }
+
+    /// The shards, to be read between jobs.
+    #[must_use]
+    pub fn shards(&self) -> Shards {
+        self.shards.clone()
     }
 
     /// Number of shards.

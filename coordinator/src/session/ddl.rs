@@ -96,8 +96,8 @@ impl Session {
     /// Where unqualified names are looked up.
     pub(super) fn resolve_context(&self) -> ResolveContext {
         ResolveContext {
-            database: self.variables.database(),
-            search_path: self.variables.search_path(),
+            database: self.variables.settings().database.clone(),
+            search_path: self.variables.settings().search_path.clone(),
         }
     }
 

@@ -49,10 +49,11 @@ impl Session {
     /// What the system relations know of this session.
     pub(super) fn session_info(&self) -> SessionInfo {
         let variables = self.variables.all().into_iter();
+        let settings = self.variables.settings();
         SessionInfo {
             user: self.user.clone(),
-            database: self.variables.database(),
-            search_path: self.variables.search_path(),
+            database: settings.database.clone(),
+            search_path: settings.search_path.clone(),
             variables: variables
                 .map(|(name, value, description)| SessionVariable {
                     name,
@@ -74,20 +75,17 @@ impl Session {
         let entries = self.shared.sessions.entries().into_iter();
         let states = entries.map(|(process_id, entry)| {
             let own = process_id == self.process_id;
+            let settings = if own {
+                self.variables.settings()
+            } else {
+                &entry.settings
+            };
             SessionState {
                 id: session_id(process_id),
                 connection_id: u32::try_from(process_id).unwrap_or_default(),
                 user: entry.user,
-                database: if own {
-                    self.variables.database()
-                } else {
-                    entry.activity.database
-                },
-                application_name: if own {
-                    self.variables.get("application_name").unwrap_or_default()
-                } else {
-                    entry.activity.application_name
-                },
+                database: settings.database.clone(),
+                application_name: settings.application_name.clone(),
                 connected_at_ms: entry.opened_at_ms,
                 query_started_at_ms: entry.activity.statement_began_ms,
                 active: own || entry.activity.active || subscribed.contains(&process_id),

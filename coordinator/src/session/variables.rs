@@ -5,9 +5,11 @@
 //! Invariants. A rolled back transaction leaves the values it found; a committed one keeps what was `SET` and forgets what was `SET LOCAL`.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use flowstone_sql::catalog::{DEFAULT_CLUSTER, DEFAULT_DATABASE, DEFAULT_SCHEMA};
+use hashbrown::HashMap;
 
 use crate::error::SessionError;
 
@@ -350,16 +352,50 @@ const DEFINITIONS: &[Definition] = &[
     variable("xmloption", "content", Kind::Text, "Without effect."),
 ];
 
+/// Values that are not the default, by lower-case name.
+type Values = BTreeMap<String, String>;
+
 /// The variables of one session.
 #[derive(Clone, Debug, Default)]
 pub struct Variables {
-    /// Values that are not the default, by lower-case name: those in force, and those after the transaction.
-    effective: BTreeMap<String, String>,
-    session: BTreeMap<String, String>,
+    /// The values in force, and those after the transaction.
+    effective: Arc<Values>,
+    session: Arc<Values>,
     /// What the session started with: what RESET goes back to.
-    startup: BTreeMap<String, String>,
+    startup: Arc<Values>,
     /// The session's values when the transaction began.
-    before: Option<BTreeMap<String, String>>,
+    before: Option<Arc<Values>>,
+    /// Whether a value was given since a transaction ended: if not, there is nothing that its end has to put right.
+    changed: bool,
+    settings: OnceLock<Arc<Settings>>,
+}
+
+/// The values that every statement asks for, read once for all statements until a value changes.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whether reads see everything that was acknowledged before them, and not only a consistent past.
+    pub strict: bool,
+    /// Whether the transaction must not write.
+    pub read_only: bool,
+    /// How long a statement may run; `None` is forever.
+    pub statement_timeout: Option<Duration>,
+    /// The current database.
+    pub database: String,
+    /// The schemas that unqualified names are looked up in.
+    pub search_path: Vec<String>,
+    /// What the client calls itself.
+    pub application_name: String,
+    /// The variables that clients are told of.
+    pub reported: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// Whether names mean the same under both.
+    #[must_use]
+    pub fn names_as(self: &Arc<Self>, other: &Arc<Self>) -> bool {
+        Arc::ptr_eq(self, other)
+            || (self.database == other.database && self.search_path == other.search_path)
+    }
 }
 
 fn definition(name: &str) -> Option<&'static Definition> {
@@ -371,10 +407,19 @@ fn definition(name: &str) -> Option<&'static Definition> {
         "transaction isolation level" => "transaction_isolation",
         other => other,
     };
+    let found = BY_NAME.get(name);
+    found
+        .or_else(|| BY_NAME.get(&name.to_ascii_lowercase()))
+        .copied()
+}
+
+/// The definitions by lower-case name.
+static BY_NAME: LazyLock<HashMap<String, &'static Definition>> = LazyLock::new(|| {
     DEFINITIONS
         .iter()
-        .find(|definition| definition.name.eq_ignore_ascii_case(name))
-}
+        .map(|definition| (definition.name.to_ascii_lowercase(), definition))
+        .collect()
+});
 
 impl Variables {
     /// Sets what the session starts with and comes back to.
@@ -383,15 +428,51 @@ impl Variables {
     /// [`SessionError`] for a name or a value that is not allowed.
     pub fn start_with(&mut self, name: &str, value: &str) -> Result<(), SessionError> {
         self.set(name, &[value.to_owned()], false)?;
-        self.startup.clone_from(&self.session);
+        self.startup = Arc::clone(&self.session);
         Ok(())
     }
 
     /// Sets a value that users cannot.
     pub fn force(&mut self, name: &str, value: &str) {
         for values in [&mut self.effective, &mut self.session, &mut self.startup] {
-            values.insert(name.to_ascii_lowercase(), value.to_owned());
+            Arc::make_mut(values).insert(name.to_ascii_lowercase(), value.to_owned());
         }
+        self.touch();
+    }
+
+    fn touch(&mut self) {
+        self.changed = true;
+        self.settings = OnceLock::new();
+    }
+
+    /// The values that every statement asks for. The same `Arc` as before exactly if no value was given since.
+    #[must_use]
+    pub fn settings(&self) -> &Arc<Settings> {
+        self.settings.get_or_init(|| {
+            Arc::new(Settings {
+                strict: matches!(
+                    self.known("transaction_isolation").as_str(),
+                    "strict serializable" | "strong session serializable"
+                ),
+                read_only: self.known("transaction_read_only") == "on",
+                statement_timeout: parse_milliseconds(&self.known("statement_timeout"))
+                    .filter(|ms| *ms > 0)
+                    .map(Duration::from_millis),
+                database: self.known("database"),
+                search_path: self
+                    .known("search_path")
+                    .split(',')
+                    .map(unquote)
+                    .filter(|schema| !schema.is_empty())
+                    .collect(),
+                application_name: self.known("application_name"),
+                reported: DEFINITIONS
+                    .iter()
+                    .filter(|definition| definition.reported)
+                    .map(|definition| (definition.name.to_owned(), self.known(definition.name)))
+                    .collect(),
+            })
+        })
     }
 
     /// The value in force; of an unknown variable `None`.
@@ -442,9 +523,10 @@ impl Variables {
             None => return Err(SessionError::UnknownVariable(name.to_owned())),
         };
         if !local {
-            self.session.insert(key.clone(), value.clone());
+            Arc::make_mut(&mut self.session).insert(key.clone(), value.clone());
         }
-        self.effective.insert(key, value);
+        Arc::make_mut(&mut self.effective).insert(key, value);
+        self.touch();
         Ok(())
     }
 
@@ -467,18 +549,21 @@ impl Variables {
             vec![&mut self.effective, &mut self.session]
         };
         for values in maps {
+            let values = Arc::make_mut(values);
             match self.startup.get(&key) {
                 Some(value) => values.insert(key.clone(), value.clone()),
                 None => values.remove(&key),
             };
         }
+        self.touch();
         Ok(())
     }
 
     /// All variables back to what the session started with.
     pub fn reset_all(&mut self) {
-        self.effective.clone_from(&self.startup);
-        self.session.clone_from(&self.startup);
+        self.effective = Arc::clone(&self.startup);
+        self.session = Arc::clone(&self.startup);
+        self.touch();
     }
 
     /// Every variable: name, value, description; in the order of names.
@@ -496,32 +581,28 @@ impl Variables {
             .collect()
     }
 
-    /// The variables that clients are told of.
-    #[must_use]
-    pub fn reported(&self) -> Vec<(String, String)> {
-        DEFINITIONS
-            .iter()
-            .filter(|definition| definition.reported)
-            .map(|definition| (definition.name.to_owned(), self.known(definition.name)))
-            .collect()
-    }
-
     /// A transaction begins.
     pub fn begin(&mut self) {
         if self.before.is_none() {
-            self.before = Some(self.session.clone());
+            self.before = Some(Arc::clone(&self.session));
         }
     }
 
     /// The transaction ended.
     pub fn end(&mut self, committed: bool) {
-        if let Some(before) = self.before.take()
+        let before = self.before.take();
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
+        self.settings = OnceLock::new();
+        if let Some(before) = before
             && !committed
         {
             self.session = before;
         }
-        self.effective.clone_from(&self.session);
+        self.effective = Arc::clone(&self.session);
         for values in [&mut self.effective, &mut self.session] {
+            let values = Arc::make_mut(values);
             for name in [
                 "transaction_isolation",
                 "transaction_read_only",
@@ -531,48 +612,8 @@ impl Variables {
             }
         }
         let isolation = self.known("default_transaction_isolation");
-        for values in [&mut self.effective, &mut self.session] {
-            values.insert("transaction_isolation".to_owned(), isolation.clone());
-        }
-    }
-
-    /// Whether reads see everything that was acknowledged before them, and not only a consistent past.
-    #[must_use]
-    pub fn is_strict(&self) -> bool {
-        matches!(
-            self.known("transaction_isolation").as_str(),
-            "strict serializable" | "strong session serializable"
-        )
-    }
-
-    /// Whether the transaction must not write.
-    #[must_use]
-    pub fn is_read_only(&self) -> bool {
-        self.known("transaction_read_only") == "on"
-    }
-
-    /// The current database.
-    #[must_use]
-    pub fn database(&self) -> String {
-        self.known("database")
-    }
-
-    /// The schemas that unqualified names are looked up in.
-    #[must_use]
-    pub fn search_path(&self) -> Vec<String> {
-        self.known("search_path")
-            .split(',')
-            .map(unquote)
-            .filter(|schema| !schema.is_empty())
-            .collect()
-    }
-
-    /// How long a statement may run; `None` is forever.
-    #[must_use]
-    pub fn statement_timeout(&self) -> Option<Duration> {
-        parse_milliseconds(&self.known("statement_timeout"))
-            .filter(|ms| *ms > 0)
-            .map(Duration::from_millis)
+        Arc::make_mut(&mut self.session).insert("transaction_isolation".to_owned(), isolation);
+        self.effective = Arc::clone(&self.session);
     }
 }
 
@@ -685,9 +726,9 @@ mod tests {
         variables
             .set("search_path", &["x".to_owned(), "y".to_owned()], true)
             .unwrap();
-        assert_eq!(variables.search_path(), ["x", "y"]);
+        assert_eq!(variables.settings().search_path, ["x", "y"]);
         variables.end(true);
-        assert_eq!(variables.search_path(), ["public"]);
+        assert_eq!(variables.settings().search_path, ["public"]);
         assert_eq!(variables.get("application_name").unwrap(), "a");
         variables.begin();
         variables
@@ -695,6 +736,38 @@ mod tests {
             .unwrap();
         variables.end(false);
         assert_eq!(variables.get("application_name").unwrap(), "a");
+    }
+
+    #[test]
+    fn settings_are_those_of_now_and_the_same_until_a_value_is_given() {
+        let mut variables = Variables::default();
+        let first = Arc::clone(variables.settings());
+        assert!(first.strict && !first.read_only);
+        variables.begin();
+        variables.end(true);
+        assert!(Arc::ptr_eq(&first, variables.settings()));
+        variables.begin();
+        for (name, value) in [
+            ("transaction_isolation", "serializable"),
+            ("transaction_read_only", "on"),
+        ] {
+            variables.set(name, &[value.to_owned()], true).unwrap();
+        }
+        assert!(!variables.settings().strict && variables.settings().read_only);
+        variables.end(true);
+        assert!(variables.settings().strict && !variables.settings().read_only);
+        for (name, value) in [
+            ("default_transaction_isolation", "serializable"),
+            ("application_name", "a"),
+        ] {
+            variables.set(name, &[value.to_owned()], false).unwrap();
+        }
+        assert_eq!(variables.settings().application_name, "a");
+        variables.begin();
+        variables.end(true);
+        assert!(!variables.settings().strict);
+        variables.reset_all();
+        assert_eq!(variables.settings().application_name, "");
     }
 
     #[test]
@@ -706,9 +779,12 @@ mod tests {
         set(&mut variables, "timezone", "europe/berlin").unwrap_err();
         set(&mut variables, "TimeZone", "Europe/Berlin").unwrap();
         set(&mut variables, "transaction_isolation", "SERIALIZABLE").unwrap();
-        assert!(!variables.is_strict());
+        assert!(!variables.settings().strict);
         set(&mut variables, "statement_timeout", "2s").unwrap();
-        assert_eq!(variables.statement_timeout(), Some(Duration::from_secs(2)));
+        assert_eq!(
+            variables.settings().statement_timeout,
+            Some(Duration::from_secs(2))
+        );
         assert_eq!(
             set(&mut variables, "server_version", "1"),
             Err(SessionError::ReadOnlyVariable("server_version".to_owned()))

@@ -360,8 +360,11 @@ impl Engine {
                 "epoch {epoch} is durable before it was run"
             )));
         }
-        self.durable = self.durable.max(epoch);
-        let durable = self.durable;
+        let durable = {
+            let mut readable = self.readable.write();
+            readable.durable = readable.durable.max(epoch);
+            readable.durable
+        };
         let mut ended = Vec::new();
         for (request, subscription) in &mut self.subscriptions {
             if subscription.release(durable) == Liveness::Ended {

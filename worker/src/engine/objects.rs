@@ -10,7 +10,7 @@ use flowstone_proto::message::{
 use flowstone_types::{DeltaBatch, Epoch, ObjectId};
 use futures::StreamExt;
 
-use super::{Collection, Engine, Index, Source, retrying};
+use super::{Collection, Engine, Source, retrying};
 use crate::Error;
 use crate::write::TableInfo;
 
@@ -63,13 +63,11 @@ impl Engine {
             },
         );
         self.infos = Arc::new(infos);
-        self.collections.insert(
-            id,
-            Collection {
-                description,
-                readable_from: Epoch::MIN,
-            },
-        );
+        // A view can be read once its dataflow has hydrated.
+        if description.kind != CollectionKind::MaterializedView {
+            self.readable.write().from.insert(id, Epoch::MIN);
+        }
+        self.collections.insert(id, Collection { description });
         Ok(())
     }
 
@@ -161,11 +159,7 @@ impl Engine {
         let outputs = self.shards.hydrate(vec![id], self.last_run).await?;
         match description.export {
             Export::Collection => {
-                let collection = self
-                    .collections
-                    .get_mut(&id)
-                    .ok_or(Error::UnknownObject(id))?;
-                collection.readable_from = self.last_run;
+                let collection = self.collections.get(&id).ok_or(Error::UnknownObject(id))?;
                 if collection.description.delta_version.is_some()
                     && outputs.iter().any(|output| !output.outputs.is_empty())
                 {
@@ -174,14 +168,10 @@ impl Engine {
                 self.absorb(outputs, None);
             }
             Export::Index { .. } => {
-                self.indexes.insert(
-                    id,
-                    Index {
-                        readable_from: self.last_run,
-                    },
-                );
+                self.indexes.insert(id);
             }
         }
+        self.readable.write().from.insert(id, self.last_run);
         self.respond(Response::Hydrated { id }).await;
         Ok(())
     }
@@ -205,6 +195,7 @@ impl Engine {
                 self.dropped_tables.push(*id);
             }
             self.indexes.remove(id);
+            self.readable.write().from.remove(id);
             self.sent_statistics.remove(id);
         }
         self.infos = Arc::new(infos);

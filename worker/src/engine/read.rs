@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use flowstone_dataflow::{Shard, Snapshot, expand, owner_of};
+use flowstone_dataflow::{Shard, Snapshot, owner_of};
 use flowstone_functions::codec;
 use flowstone_functions::tables::{CollectionTable, ScanTarget};
 use flowstone_proto::message::{
@@ -12,12 +12,13 @@ use flowstone_proto::message::{
     WriteOperation,
 };
 use flowstone_proto::plan::QueryPlan;
-use flowstone_types::{Epoch, EvalError, ObjectId};
+use flowstone_types::{Epoch, ObjectId};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{Engine, Event};
 use crate::Error;
+use crate::direct::{Readiness, found, no_error};
 use crate::query::{Tables, guarded, internal};
 use crate::subscription::{Liveness, Subscription};
 use crate::write::{StagedWrite, stage};
@@ -60,13 +61,6 @@ impl Read {
     }
 }
 
-/// Whether a read can run now.
-enum Readiness {
-    At(Epoch),
-    Wait,
-    Never(RequestError),
-}
-
 impl Engine {
     /// Takes a read in, and starts it if its epoch has come.
     pub(super) async fn read(&mut self, read: Read) -> Result<(), Error> {
@@ -104,7 +98,8 @@ impl Engine {
                 return Ok(None);
             }
         };
-        match (self.readiness(read.at(), &reads), read) {
+        let readiness = self.readable.read().readiness(read.at(), &reads);
+        match (readiness, read) {
             (Readiness::Wait, read) => return Ok(Some((read, results))),
             (Readiness::Never(error), _) => fail(results, error),
             (Readiness::At(epoch), Read::Peek(peek)) => {
@@ -115,29 +110,6 @@ impl Engine {
             }
         }
         Ok(None)
-    }
-
-    fn readiness(&self, at: ReadAt, reads: &[ObjectId]) -> Readiness {
-        let mut since = Epoch::MIN;
-        for id in reads {
-            let Some(from) = self.readable_from(*id) else {
-                return Readiness::Never(RequestError::Dropped);
-            };
-            since = since.max(from);
-        }
-        match at {
-            ReadAt::AtLeast(epoch) if self.durable >= epoch.max(since) => {
-                Readiness::At(self.durable)
-            }
-            ReadAt::Exactly(epoch) if epoch < since => {
-                Readiness::Never(RequestError::SinceAdvanced {
-                    asked: epoch,
-                    since,
-                })
-            }
-            ReadAt::Exactly(epoch) if self.durable >= epoch => Readiness::At(epoch),
-            ReadAt::AtLeast(_) | ReadAt::Exactly(_) => Readiness::Wait,
-        }
     }
 
     /// Hands a lookup to the shard that owns the key. With one shard its thread answers the client; with more, all are asked for evaluation errors.
@@ -153,7 +125,7 @@ impl Engine {
             let results = Mutex::new(Some(results));
             drop(self.shards.ask_each(move |_, shard| {
                 if let Some(results) = results.lock().take() {
-                    answer(found(shard, &lookup, epoch), epoch, results, &compute);
+                    answer(look_up(shard, &lookup, epoch), epoch, results, &compute);
                 }
             })?);
             return Ok(());
@@ -161,7 +133,7 @@ impl Engine {
         let request = lookup.request;
         let answers = self.shards.ask_each(move |index, shard| {
             if index == owner {
-                found(shard, &lookup, epoch).map(Some)
+                look_up(shard, &lookup, epoch).map(Some)
             } else {
                 no_error(shard, lookup.index, epoch).map(|()| None)
             }
@@ -181,14 +153,6 @@ impl Engine {
         });
         self.running_peeks.insert(request, task.abort_handle());
         Ok(())
-    }
-
-    fn readable_from(&self, id: ObjectId) -> Option<Epoch> {
-        let collection = self
-            .collections
-            .get(&id)
-            .map(|collection| collection.readable_from);
-        collection.or_else(|| self.indexes.get(&id).map(|index| index.readable_from))
     }
 
     async fn start_peek(
@@ -229,11 +193,13 @@ impl Engine {
         ids: &[ObjectId],
         epoch: Epoch,
     ) -> Result<Result<Tables, RequestError>, Error> {
-        let ids: Vec<ObjectId> = ids
-            .iter()
-            .copied()
-            .filter(|id| self.readable_from(*id).is_some())
-            .collect();
+        let ids: Vec<ObjectId> = {
+            let readable = self.readable.read();
+            ids.iter()
+                .copied()
+                .filter(|id| readable.from.contains_key(id))
+                .collect()
+        };
         let mut tables = Tables::default();
         if ids.is_empty() {
             return Ok(Ok(tables));
@@ -340,16 +306,15 @@ impl Engine {
             return Ok(());
         }
         let id = ObjectId::Transient(subscribe.request.0);
-        if subscribe
-            .plan
-            .collections()
-            .iter()
-            .any(|id| self.readable_from(*id).is_none())
-        {
+        let reads = subscribe.plan.collections();
+        let gone = {
+            let readable = self.readable.read();
+            reads.iter().any(|id| !readable.from.contains_key(id))
+        };
+        if gone {
             fail(results, RequestError::Dropped);
             return Ok(());
         }
-        let reads = subscribe.plan.collections();
         let plan = subscribe.plan;
         for created in self
             .shards
@@ -366,7 +331,7 @@ impl Engine {
         if subscribe.snapshot {
             self.absorb(outputs, None);
         }
-        let durable = self.durable;
+        let durable = self.readable.read().durable;
         if durable >= self.last_run
             && let Some(subscription) = self.subscriptions.get_mut(&subscribe.request)
             && subscription.release(durable) == Liveness::Ended
@@ -402,32 +367,14 @@ impl Engine {
     }
 }
 
-/// The rows of a key as of an epoch.
-fn found(shard: &Shard, lookup: &Lookup, epoch: Epoch) -> Result<RecordBatch, RequestError> {
-    no_error(shard, lookup.index, epoch)?;
-    let rows = shard
-        .lookup_at(lookup.index, lookup.key.0.columns(), epoch)
-        .map_err(lookup_error)?;
-    let (rows, weights) = rows;
-    let rows = rows.project(&lookup.projection).map_err(internal)?;
-    expand(&rows, &weights).map_err(internal)
-}
-
-/// Fails if the relation holds an evaluation error at an epoch: it cannot be read while it does.
-fn no_error(shard: &Shard, index: ObjectId, epoch: Epoch) -> Result<(), RequestError> {
-    let error: Option<EvalError> = shard.error_at(index, epoch).map_err(lookup_error)?;
-    error.map_or(Ok(()), |error| Err(RequestError::Eval(error)))
-}
-
-fn lookup_error(error: flowstone_dataflow::Error) -> RequestError {
-    match error {
-        flowstone_dataflow::Error::SinceAdvanced { epoch, since } => RequestError::SinceAdvanced {
-            asked: epoch,
-            since,
-        },
-        flowstone_dataflow::Error::UnknownCollection(_) => RequestError::Dropped,
-        other => internal(other),
-    }
+fn look_up(shard: &Shard, lookup: &Lookup, epoch: Epoch) -> Result<RecordBatch, RequestError> {
+    found(
+        shard,
+        lookup.index,
+        lookup.key.0.columns(),
+        &lookup.projection,
+        epoch,
+    )
 }
 
 /// Sends the rows of a lookup: at once if they fit the channel, which is empty, else from a task.

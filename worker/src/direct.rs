@@ -1,0 +1,152 @@
+//! Reads of one key on the caller's thread, and what decides whether a read can run: which epoch may be observed, and from which one on an object can be read.
+//!
+//! Owns [`Readable`], which the engine loop writes and everybody reads. Must not know commands. Called by the engine loop and, through
+//! [`flowstone_proto::local::Direct`], by sessions.
+//!
+//! Invariants. Nothing here waits: what cannot be read at once is read by a command, in the order of commands. An object is in [`Readable`] from the end of its
+//! hydration until it is dropped. An epoch is observable here only when every shard has run it.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, RecordBatch};
+use flowstone_dataflow::{Shard, expand, owner_of};
+use flowstone_proto::local::DirectReads;
+use flowstone_proto::message::{ReadAt, RequestError};
+use flowstone_types::{Epoch, EvalError, ObjectId, TypeError};
+use parking_lot::RwLock;
+
+use crate::query::{evaluation_failed, internal};
+use crate::shards::Shards;
+
+/// A read that looks at more rows than this goes to the shards' own threads: it would hold up the connections that share the caller's.
+const ROWS_MAX: usize = 1024;
+
+/// Whether a read can run now.
+#[derive(Debug)]
+pub(crate) enum Readiness {
+    At(Epoch),
+    Wait,
+    Never(RequestError),
+}
+
+/// What can be read, and when.
+#[derive(Debug, Default)]
+pub(crate) struct Readable {
+    /// The newest epoch that may be observed.
+    pub(crate) durable: Epoch,
+    /// The first epoch at which an object can be read.
+    pub(crate) from: BTreeMap<ObjectId, Epoch>,
+}
+
+impl Readable {
+    /// Whether `ids` can be read together.
+    pub(crate) fn readiness(&self, at: ReadAt, ids: &[ObjectId]) -> Readiness {
+        let mut since = Epoch::MIN;
+        for id in ids {
+            let Some(from) = self.from.get(id) else {
+                return Readiness::Never(RequestError::Dropped);
+            };
+            since = since.max(*from);
+        }
+        match at {
+            ReadAt::AtLeast(epoch) if self.durable >= epoch.max(since) => {
+                Readiness::At(self.durable)
+            }
+            ReadAt::Exactly(epoch) if epoch < since => {
+                Readiness::Never(RequestError::SinceAdvanced {
+                    asked: epoch,
+                    since,
+                })
+            }
+            ReadAt::Exactly(epoch) if self.durable >= epoch => Readiness::At(epoch),
+            ReadAt::AtLeast(_) | ReadAt::Exactly(_) => Readiness::Wait,
+        }
+    }
+}
+
+/// What a worker offers to those who are in its process.
+#[derive(Debug)]
+pub(crate) struct WorkerReads {
+    pub(crate) readable: Arc<RwLock<Readable>>,
+    pub(crate) shards: Shards,
+}
+
+impl DirectReads for WorkerReads {
+    fn lookup(
+        &self,
+        index: ObjectId,
+        key: &[ArrayRef],
+        projection: &[usize],
+        at: ReadAt,
+    ) -> Option<Result<(Epoch, RecordBatch), RequestError>> {
+        let Readiness::At(epoch) = self.readable.read().readiness(at, &[index]) else {
+            return None;
+        };
+        let owner = owner_of(key, self.shards.count()).ok()?;
+        let mut rows = None;
+        for number in 0..self.shards.count() {
+            let shard = self.shards.try_lock(number)?;
+            if number == owner {
+                if shard.lookup_cost(index, key, epoch).ok()? > ROWS_MAX {
+                    return None;
+                }
+                rows = Some(found(&shard, index, key, projection, epoch));
+            } else if let Err(error) = no_error(&shard, index, epoch) {
+                rows = Some(Err(error));
+            }
+            match &rows {
+                // Dropped or compacted since: the command finds out in its turn.
+                Some(Err(RequestError::Dropped | RequestError::SinceAdvanced { .. })) => {
+                    return None;
+                }
+                Some(Err(_)) => break,
+                _ => {}
+            }
+        }
+        rows.map(|rows| rows.map(|rows| (epoch, rows)))
+    }
+}
+
+/// The rows of a key as of an epoch.
+pub(crate) fn found(
+    shard: &Shard,
+    index: ObjectId,
+    key: &[ArrayRef],
+    projection: &[usize],
+    epoch: Epoch,
+) -> Result<RecordBatch, RequestError> {
+    no_error(shard, index, epoch)?;
+    // Rows of more than 2 GiB of text are an error in some of Arrow's kernels and a panic in others; nothing of the shard is changed by reading it.
+    let read = AssertUnwindSafe(|| {
+        let (rows, weights) = shard.lookup_at(index, key, epoch).map_err(lookup_error)?;
+        let rows = rows.project(projection).map_err(internal)?;
+        expand(&rows, &weights).map_err(lookup_error)
+    });
+    std::panic::catch_unwind(read)
+        .unwrap_or_else(|panic| Err(evaluation_failed(EvalError::of_panic(panic.as_ref()))))
+}
+
+/// Fails if the relation holds an evaluation error at an epoch: it cannot be read while it does.
+pub(crate) fn no_error(shard: &Shard, index: ObjectId, epoch: Epoch) -> Result<(), RequestError> {
+    let error: Option<EvalError> = shard.error_at(index, epoch).map_err(lookup_error)?;
+    error.map_or(Ok(()), |error| Err(RequestError::Eval(error)))
+}
+
+fn lookup_error(error: flowstone_dataflow::Error) -> RequestError {
+    match error {
+        flowstone_dataflow::Error::SinceAdvanced { epoch, since } => RequestError::SinceAdvanced {
+            asked: epoch,
+            since,
+        },
+        flowstone_dataflow::Error::UnknownCollection(_) => RequestError::Dropped,
+        flowstone_dataflow::Error::Type(TypeError::TooLarge) => {
+            RequestError::Eval(EvalError::too_large())
+        }
+        other => internal(other),
+    }
+}
+
+#[cfg(test)]
+mod tests;
