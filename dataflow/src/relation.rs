@@ -40,6 +40,8 @@ use crate::snapshot::{Part, Snapshot};
 const SEAL_ROWS: usize = 8192;
 /// How much of an error's text is reported: errors quote the data, which may be long.
 const ERROR_CHARACTERS_MAX: usize = 1000;
+/// Rows whose places in an index are fetched from memory together.
+const INSERTED_TOGETHER: usize = 64;
 /// Largest segment: the unit of compaction.
 const SEGMENT_ROWS: usize = 65_536;
 
@@ -659,10 +661,14 @@ impl Relation {
             let segments = &self.segments;
             for (index, hashes) in itertools::zip_eq(&mut self.indexes, &hashes) {
                 let Some(index) = index else { continue };
-                for (offset, hash) in hashes[from..to].iter().enumerate() {
-                    index.insert(*hash, RowId::new(number, start + offset), |id| {
-                        weight(segments, id) != 0
-                    });
+                for (block, hashes) in hashes[from..to].chunks(INSERTED_TOGETHER).enumerate() {
+                    index.touch(hashes);
+                    for (offset, hash) in hashes.iter().enumerate() {
+                        let row = start + block * INSERTED_TOGETHER + offset;
+                        index.insert(*hash, RowId::new(number, row), |id| {
+                            weight(segments, id) != 0
+                        });
+                    }
                 }
             }
             if self.tail == Some(number)

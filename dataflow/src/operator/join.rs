@@ -19,6 +19,10 @@ use crate::batch::{Changes, ROWS_PER_BATCH, index, make_batch, multiply_weights,
 use crate::partition::select;
 use crate::relation::{Relation, RowId};
 
+/// So many keys are looked up in the index before any of the rows found is looked at: the lookups do not depend on each other, and the processor has the memory
+/// fetch several at a time.
+const PROBED_TOGETHER: usize = 64;
+
 /// One input: its arrangement and the key columns in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Side {
@@ -100,25 +104,33 @@ impl Join {
             path,
         };
         let mut matches = Matches::default();
-        for (row, hash) in hashes.into_iter().enumerate() {
-            if !self.null_equals_null && delta_keys.iter().any(|key| key.is_null(row)) {
-                continue;
-            }
-            let change = delta.weights.get(row);
-            for id in arrangement.get(hash) {
-                let weight = relation.weight(*id);
-                if weight == 0
-                    || (path == Path::Point
-                        && !relation.matches(*id, &other.keys, &delta_keys, row)?)
+        let mut lists = Vec::with_capacity(PROBED_TOGETHER);
+        for (block, hashes) in hashes.chunks(PROBED_TOGETHER).enumerate() {
+            lists.clear();
+            lists.extend(hashes.iter().map(|hash| arrangement.get(*hash)));
+            for (offset, list) in lists.iter().enumerate() {
+                let row = block * PROBED_TOGETHER + offset;
+                if list.is_empty()
+                    || (!self.null_equals_null && delta_keys.iter().any(|key| key.is_null(row)))
                 {
                     continue;
                 }
-                matches.rows.push(index(row));
-                matches.others.push(*id);
-                matches.weights.push(multiply_weights(change, weight)?);
-                // Also in the middle of a key: one that matches millions of rows makes batches, not one array.
-                if matches.rows.len() == ROWS_PER_BATCH {
-                    self.emit(&probe, &mut matches, output)?;
+                let change = delta.weights.get(row);
+                for id in *list {
+                    let weight = relation.weight(*id);
+                    if weight == 0
+                        || (path == Path::Point
+                            && !relation.matches(*id, &other.keys, &delta_keys, row)?)
+                    {
+                        continue;
+                    }
+                    matches.rows.push(index(row));
+                    matches.others.push(*id);
+                    matches.weights.push(multiply_weights(change, weight)?);
+                    // Also in the middle of a key: one that matches millions of rows makes batches, not one array.
+                    if matches.rows.len() == ROWS_PER_BATCH {
+                        self.emit(&probe, &mut matches, output)?;
+                    }
                 }
             }
         }

@@ -69,6 +69,13 @@ impl KeyIndex {
         }
     }
 
+    /// Brings the places of `hashes` close to the processor: the reads do not depend on each other, those of one insertion after the other do.
+    pub(super) fn touch(&self, hashes: &[u64]) {
+        for hash in hashes {
+            std::hint::black_box(self.get(*hash));
+        }
+    }
+
     /// Adds a row. `live` tells whether a row of the list still counts.
     pub(super) fn insert(&mut self, hash: u64, id: RowId, live: impl Fn(RowId) -> bool) {
         self.split_if_large();
