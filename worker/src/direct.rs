@@ -87,7 +87,7 @@ impl DirectReads for WorkerReads {
         let owner = owner_of(key, self.shards.count()).ok()?;
         let mut rows = None;
         for number in 0..self.shards.count() {
-            let shard = self.shards.try_lock(number)?;
+            let shard = self.shards.try_read(number)?;
             if number == owner {
                 if shard.lookup_cost(index, key, epoch).ok()? > ROWS_MAX {
                     return None;

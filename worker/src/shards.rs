@@ -7,7 +7,7 @@
 
 use std::ops::Deref;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 
 use flowstone_dataflow::{CollectionInput, ExchangeMessage, Shard, ShardConfig, TickOutput};
@@ -32,9 +32,9 @@ pub struct ShardPool {
     shards: Shards,
 }
 
-/// The shards, for those who read one between two of its jobs. A shard whose job panicked stays locked for ever.
+/// The shards, for those who read one between two of its jobs; they do not keep each other out. A shard whose job panicked stays locked for ever.
 #[derive(Clone, Debug)]
-pub struct Shards(Arc<[Mutex<Shard>]>);
+pub struct Shards(Arc<[RwLock<Shard>]>);
 
 impl Shards {
     /// Number of shards.
@@ -43,10 +43,10 @@ impl Shards {
         self.0.len()
     }
 
-    /// The shard, unless a job runs on it, or somebody else reads it.
+    /// The shard, unless a job runs on it or is about to.
     #[must_use]
-    pub fn try_lock(&self, number: usize) -> Option<impl Deref<Target = Shard>> {
-        self.0.get(number)?.try_lock().ok()
+    pub fn try_read(&self, number: usize) -> Option<impl Deref<Target = Shard>> {
+        self.0.get(number)?.try_read().ok()
     }
 }
 
@@ -62,7 +62,7 @@ impl ShardPool {
         let (mut jobs, mut threads) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let shards = Shards(
             (0..count)
-                .map(|index| Mutex::new(Shard::new(config(index))))
+                .map(|index| RwLock::new(Shard::new(config(index))))
                 .collect(),
         );
         for index in 0..count {
@@ -77,7 +77,9 @@ impl ShardPool {
                     };
                     while let Ok(job) = receiver.recv() {
                         // Only a panic in this very loop poisons the lock, and ends the loop.
-                        let Ok(mut shard) = shard.lock() else { return };
+                        let Ok(mut shard) = shard.write() else {
+                            return;
+                        };
                         job(&mut shard);
                     }
                 })

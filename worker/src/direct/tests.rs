@@ -97,7 +97,7 @@ impl Fixture {
     /// Waits until no job runs: a job's answer is there shortly before its thread lets go of the shard.
     fn settle(&self) {
         for shard in 0..SHARDS {
-            while self.reads.shards.try_lock(shard).is_none() {
+            while self.reads.shards.try_read(shard).is_none() {
                 std::thread::yield_now();
             }
         }
@@ -168,6 +168,9 @@ async fn what_cannot_be_read_at_once_is_left_to_the_command() {
     let now = ReadAt::AtLeast(Epoch(2));
     assert!(fixture.look_up(1, now).is_some());
     assert!(fixture.look_up(2, now).is_none(), "a read of many rows");
+    let others = [0, 1].map(|shard| fixture.reads.shards.try_read(shard).unwrap());
+    assert!(fixture.look_up(1, now).is_some(), "beside another reader");
+    drop(others);
 
     // A job of either shard: a view has its error rows on any of them.
     for busy in 0..SHARDS {
