@@ -5,8 +5,8 @@
 //! Called by `sql` (builds plans), `dataflow` (renders them), `coordinator` and `worker` (send and receive); the last two never link each other.
 //!
 //! Invariants. Commands are acted on in the order they are sent. Expressions and query plans are opaque bytes here, made and read by
-//! `functions::codec`; they are transient and never stored. Row data crosses only in [`message::ResultMessage`] and inside writes, never through
-//! the coordinator's loop.
+//! `functions::codec`; they are transient and never stored. Row data crosses only in [`message::ResultMessage`], in answers of
+//! [`local::DirectReads`] and inside writes, never through the coordinator's loop.
 
 pub mod ipc;
 pub mod local;

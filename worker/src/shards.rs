@@ -3,7 +3,8 @@
 //! Owns the threads and the exchange between shards within a tick. Must not know commands or storage.
 //! Called by the engine loop; others may read a shard between two jobs ([`Shards`]).
 //!
-//! Invariants. Only a shard's own thread changes it. Every shard sees the same sequence of structural changes and ticks. A tick ends on all shards before the next one begins on any.
+//! Invariants. Only a shard's own thread changes it. Every shard sees the same sequence of structural changes and ticks. A tick ends on all shards before the
+//! next one begins on any.
 
 use std::ops::Deref;
 use std::sync::mpsc::{SyncSender, sync_channel};
