@@ -74,12 +74,12 @@ impl Session {
         parameters: &[ArrayRef],
     ) -> Result<(SchemaRef, RowStream), Error> {
         self.commit_pending(&Class::Read).await?;
-        let types = self.parameter_types(statement, parameters);
         if query.as_of.is_none()
-            && let Some(known) = self.known_lookup(statement, &types)
+            && let Some(known) = self.known_lookup(statement, parameters)
         {
             return self.look_up(&known, parameters).await;
         }
+        let types = self.parameter_types(statement, parameters);
         let as_of = self.resolve_as_of(query.as_of.as_ref()).await?;
         let assigned = assignments(&query.query)?;
         let mut planner = self.planner(statement);
@@ -125,10 +125,10 @@ impl Session {
     fn known_lookup(
         &self,
         statement: &Statement,
-        types: &[Option<SqlType>],
+        parameters: &[ArrayRef],
     ) -> Option<Arc<KnownLookup>> {
         let known = self.lookups.get(&statement.text)?;
-        let same = known.types == types
+        let same = known.types == self.parameter_types(statement, parameters)
             && Arc::ptr_eq(&known.catalog, &*self.shared.catalog.read())
             && known.settings.names_as(self.variables.settings());
         same.then(|| Arc::clone(known))
@@ -176,8 +176,7 @@ impl Session {
             StatementKind::Query(query) if query.as_of.is_none() => {}
             _ => return None,
         }
-        let types = self.parameter_types(statement, parameters);
-        let known = self.known_lookup(statement, &types)?;
+        let known = self.known_lookup(statement, parameters)?;
         if !known.visible.load(Ordering::Relaxed) {
             return None;
         }
