@@ -122,7 +122,7 @@ struct Running {
     hydrates: Vec<ObjectId>,
 }
 
-/// One hash partition of all dataflows of a cluster. Single-threaded.
+/// One hash partition of all dataflows of a cluster. One thread changes it; between its calls, also within a tick, others may read it at epochs that ended.
 #[derive(Debug)]
 pub struct Shard {
     config: ShardConfig,
@@ -576,10 +576,12 @@ impl Shard {
     /// # Errors
     /// [`Error::UnknownCollection`]; [`Error::Invariant`] if `keys` does not fit the key.
     pub fn lookup(&self, id: ObjectId, keys: &[ArrayRef]) -> Result<(RecordBatch, Weights), Error> {
-        self.find(id, keys, None)
+        self.find(id, keys, None)?
+            .ok_or_else(|| Error::invariant("a lookup without a bound stopped at one"))
     }
 
-    /// The same as of `epoch`, which is at or above `since` and at most the last tick's.
+    /// The same as of `epoch`, which is at or above `since` and at most the last tick's. `None` if more than `rows_max` rows had to be looked at for one key:
+    /// those of the key, and those that changed after the epoch.
     ///
     /// # Errors
     /// As [`Shard::lookup`], and [`Error::SinceAdvanced`].
@@ -588,26 +590,10 @@ impl Shard {
         id: ObjectId,
         keys: &[ArrayRef],
         epoch: Epoch,
-    ) -> Result<(RecordBatch, Weights), Error> {
+        rows_max: usize,
+    ) -> Result<Option<(RecordBatch, Weights)>, Error> {
         self.check_since(epoch)?;
-        self.find(id, keys, Some(epoch))
-    }
-
-    /// How many rows a lookup of one key as of `epoch` has to look at: those of the key, and those that changed after the epoch.
-    ///
-    /// # Errors
-    /// As [`Shard::lookup_at`].
-    pub fn lookup_cost(
-        &self,
-        id: ObjectId,
-        key: &[ArrayRef],
-        epoch: Epoch,
-    ) -> Result<usize, Error> {
-        self.check_since(epoch)?;
-        let (collection, relation) = self.readable(id)?;
-        let key = normalize_key(key);
-        let hash = hash_rows(&key, 1)?.into_iter().next().unwrap_or_default();
-        relation.lookup_cost(collection.lookup, hash, epoch)
+        self.find(id, keys, Some((epoch, rows_max)))
     }
 
     /// The least evaluation error that a collection or index has on this shard at `epoch`.
@@ -641,10 +627,10 @@ impl Shard {
         &self,
         id: ObjectId,
         keys: &[ArrayRef],
-        at: Option<Epoch>,
-    ) -> Result<(RecordBatch, Weights), Error> {
+        at: Option<(Epoch, usize)>,
+    ) -> Result<Option<(RecordBatch, Weights)>, Error> {
         let (collection, relation) = self.readable(id)?;
-        if let Some(epoch) = at {
+        if let Some((epoch, _)) = at {
             relation.check_readable(epoch)?;
         }
         let index = relation.index(collection.lookup)?;
@@ -658,19 +644,28 @@ impl Shard {
                 "lookup in {id} by another key than its own"
             )));
         }
-        let keys = normalize_key(keys);
+        let keys = keys
+            .iter()
+            .map(flowstone_types::normalize::normalize_array)
+            .collect::<Vec<_>>();
         let (mut found, mut weights) = (Vec::new(), Vec::new());
         for key in hash_rows(&keys, keys.first().map_or(1, |key| key.len()))?
             .into_iter()
             .enumerate()
         {
+            if let Some((epoch, rows_max)) = at
+                && relation.lookup_cost(collection.lookup, key.1, epoch)? > rows_max
+            {
+                return Ok(None);
+            }
+            let at = at.map(|(epoch, _)| epoch);
             for (id, weight) in relation.lookup(collection.lookup, &keys, key, at)? {
                 found.push(id);
                 weights.push(weight);
             }
         }
         let rows = make_batch(&collection.schema, relation.gather(&found)?, found.len())?;
-        Ok((rows, weights_of(weights)))
+        Ok(Some((rows, weights_of(weights))))
     }
 
     /// What this shard holds of a collection or index.
@@ -1101,10 +1096,4 @@ impl Shard {
         self.may_compact.insert(relation_id);
         self.report(id, changes)
     }
-}
-
-fn normalize_key(key: &[ArrayRef]) -> Vec<ArrayRef> {
-    key.iter()
-        .map(flowstone_types::normalize::normalize_array)
-        .collect()
 }

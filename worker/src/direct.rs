@@ -89,10 +89,7 @@ impl DirectReads for WorkerReads {
         for number in 0..self.shards.count() {
             let shard = self.shards.try_read(number)?;
             if number == owner {
-                if shard.lookup_cost(index, key, epoch).ok()? > ROWS_MAX {
-                    return None;
-                }
-                rows = Some(found(&shard, index, key, projection, epoch));
+                rows = Some(found(&shard, index, key, projection, (epoch, ROWS_MAX)).transpose()?);
             } else if let Err(error) = no_error(&shard, index, epoch) {
                 rows = Some(Err(error));
             }
@@ -109,20 +106,25 @@ impl DirectReads for WorkerReads {
     }
 }
 
-/// The rows of a key as of an epoch.
+/// The rows of a key as of an epoch; `None` if more rows than allowed had to be looked at.
 pub(crate) fn found(
     shard: &Shard,
     index: ObjectId,
     key: &[ArrayRef],
     projection: &[usize],
-    epoch: Epoch,
-) -> Result<RecordBatch, RequestError> {
+    (epoch, rows_max): (Epoch, usize),
+) -> Result<Option<RecordBatch>, RequestError> {
     no_error(shard, index, epoch)?;
     // Rows of more than 2 GiB of text are an error in some of Arrow's kernels and a panic in others; nothing of the shard is changed by reading it.
     let read = AssertUnwindSafe(|| {
-        let (rows, weights) = shard.lookup_at(index, key, epoch).map_err(lookup_error)?;
+        let found = shard
+            .lookup_at(index, key, epoch, rows_max)
+            .map_err(lookup_error)?;
+        let Some((rows, weights)) = found else {
+            return Ok(None);
+        };
         let rows = rows.project(projection).map_err(internal)?;
-        expand(&rows, &weights).map_err(lookup_error)
+        expand(&rows, &weights).map(Some).map_err(lookup_error)
     });
     std::panic::catch_unwind(read)
         .unwrap_or_else(|panic| Err(evaluation_failed(EvalError::of_panic(panic.as_ref()))))

@@ -6,7 +6,7 @@
 //! Invariants. One command at a time; a `RunEpoch` is over, local log synced, before the next command is looked at. Slow work that needs no order (queries,
 //! Delta commits, upstream questions) runs in tasks of its own, and its end comes back as an event.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,12 +83,6 @@ enum Event {
     Maintained,
 }
 
-/// A collection as the engine knows it.
-#[derive(Debug)]
-struct Collection {
-    description: CollectionDescription,
-}
-
 /// A source as the engine knows it.
 #[derive(Debug)]
 struct Source {
@@ -118,9 +112,7 @@ struct Engine {
     log: Arc<Mutex<LogStore>>,
     /// Records of the local log above the commit point, waiting to be run again.
     logged: BTreeMap<Epoch, LogRecord>,
-    collections: BTreeMap<ObjectId, Collection>,
-    /// Indexes: readable, not stored.
-    indexes: BTreeSet<ObjectId>,
+    collections: BTreeMap<ObjectId, CollectionDescription>,
     sources: BTreeMap<ObjectId, Source>,
     infos: Arc<BTreeMap<ObjectId, TableInfo>>,
     staged: BTreeMap<RequestId, StagedWrite>,
@@ -195,7 +187,6 @@ pub async fn start(config: Config, end: WorkerEnd) -> Result<(), Error> {
             .map(|record| (record.epoch, record))
             .collect(),
         collections: BTreeMap::new(),
-        indexes: BTreeSet::new(),
         sources: BTreeMap::new(),
         infos: Arc::default(),
         staged: BTreeMap::new(),
@@ -412,7 +403,7 @@ impl Engine {
             .filter_map(|table| {
                 Some((
                     table.id,
-                    Arc::clone(&self.collections.get(&table.id)?.description.schema),
+                    Arc::clone(&self.collections.get(&table.id)?.schema),
                 ))
             })
             .collect();
@@ -426,12 +417,7 @@ impl Engine {
     }
 
     async fn housekeep(&mut self) -> Result<(), Error> {
-        let ids: Vec<ObjectId> = self
-            .collections
-            .keys()
-            .chain(&self.indexes)
-            .copied()
-            .collect();
+        let ids: Vec<ObjectId> = self.readable.read().from.keys().copied().collect();
         let asked = ids.clone();
         let shards = self
             .shards

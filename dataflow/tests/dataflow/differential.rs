@@ -401,7 +401,8 @@ fn check_lookup_at(
         let owner = owner_of(wanted.columns(), cluster.shards.len()).unwrap();
         let mut found = BTreeMap::new();
         let (batch, weights) = cluster.shards[owner]
-            .lookup_at(INDEX, wanted.columns(), Epoch(epoch))
+            .lookup_at(INDEX, wanted.columns(), Epoch(epoch), usize::MAX)
+            .unwrap()
             .unwrap();
         for (position, row) in crate::values::rows(&batch).into_iter().enumerate() {
             add(&mut found, row, weights.get(position));

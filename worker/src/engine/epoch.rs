@@ -262,7 +262,7 @@ impl Engine {
             let Some(collection) = self.collections.get(&progress) else {
                 continue;
             };
-            let schema = Arc::clone(&collection.description.schema);
+            let schema = Arc::clone(&collection.schema);
             let mut deltas = Vec::with_capacity(2);
             if let Some(previous) = previous {
                 deltas.push(DeltaBatch::new(
@@ -325,11 +325,7 @@ impl Engine {
     }
 
     pub(super) fn partition_columns(&self, id: ObjectId) -> Result<Vec<usize>, Error> {
-        let description = &self
-            .collections
-            .get(&id)
-            .ok_or(Error::UnknownObject(id))?
-            .description;
+        let description = self.collections.get(&id).ok_or(Error::UnknownObject(id))?;
         Ok(partition_columns(
             description.key.as_deref(),
             description.schema.fields().len(),
@@ -481,7 +477,6 @@ impl Engine {
                 .collections
                 .get(&id)
                 .ok_or(Error::UnknownObject(id))?
-                .description
                 .schema,
         ))
     }

@@ -37,7 +37,7 @@ impl Engine {
         let key = self
             .collections
             .get(&table)
-            .and_then(|collection| collection.description.key.clone());
+            .and_then(|collection| collection.key.clone());
         let (Some(key), true) = (key, has_candidates(&changes)) else {
             return Ok(changes);
         };

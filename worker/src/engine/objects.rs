@@ -10,7 +10,7 @@ use flowstone_proto::message::{
 use flowstone_types::{DeltaBatch, Epoch, ObjectId};
 use futures::StreamExt;
 
-use super::{Collection, Engine, Source, retrying};
+use super::{Engine, Source, retrying};
 use crate::Error;
 use crate::write::TableInfo;
 
@@ -67,7 +67,7 @@ impl Engine {
         if description.kind != CollectionKind::MaterializedView {
             self.readable.write().from.insert(id, Epoch::MIN);
         }
-        self.collections.insert(id, Collection { description });
+        self.collections.insert(id, description);
         Ok(())
     }
 
@@ -132,7 +132,7 @@ impl Engine {
             .filter_map(|table| {
                 Some((
                     table.id,
-                    Arc::clone(&self.collections.get(&table.id)?.description.schema),
+                    Arc::clone(&self.collections.get(&table.id)?.schema),
                 ))
             })
             .collect();
@@ -157,19 +157,14 @@ impl Engine {
             created?;
         }
         let outputs = self.shards.hydrate(vec![id], self.last_run).await?;
-        match description.export {
-            Export::Collection => {
-                let collection = self.collections.get(&id).ok_or(Error::UnknownObject(id))?;
-                if collection.description.delta_version.is_some()
-                    && outputs.iter().any(|output| !output.outputs.is_empty())
-                {
-                    tracing::warn!(%id, "a view computes other rows than it did before the restart; the stored ones are brought up to date");
-                }
-                self.absorb(outputs, None);
+        if description.export == Export::Collection {
+            let collection = self.collections.get(&id).ok_or(Error::UnknownObject(id))?;
+            if collection.delta_version.is_some()
+                && outputs.iter().any(|output| !output.outputs.is_empty())
+            {
+                tracing::warn!(%id, "a view computes other rows than it did before the restart; the stored ones are brought up to date");
             }
-            Export::Index { .. } => {
-                self.indexes.insert(id);
-            }
+            self.absorb(outputs, None);
         }
         self.readable.write().from.insert(id, self.last_run);
         self.respond(Response::Hydrated { id }).await;
@@ -184,7 +179,7 @@ impl Engine {
                 self.tasks.spawn(source.handle.drop_upstream());
             }
             if let Some(collection) = self.collections.remove(id) {
-                if let CollectionKind::SourceTable { source } = collection.description.kind
+                if let CollectionKind::SourceTable { source } = collection.kind
                     && let Some(source) = self.sources.get_mut(&source)
                 {
                     source.description.tables.retain(|table| table.id != *id);
@@ -194,7 +189,6 @@ impl Engine {
                 self.buffer.remove(*id);
                 self.dropped_tables.push(*id);
             }
-            self.indexes.remove(id);
             self.readable.write().from.remove(id);
             self.sent_statistics.remove(id);
         }

@@ -373,8 +373,9 @@ fn look_up(shard: &Shard, lookup: &Lookup, epoch: Epoch) -> Result<RecordBatch, 
         lookup.index,
         lookup.key.0.columns(),
         &lookup.projection,
-        epoch,
-    )
+        (epoch, usize::MAX),
+    )?
+    .ok_or_else(|| internal("a lookup without a bound stopped at one"))
 }
 
 /// Sends the rows of a lookup: at once if they fit the channel, which is empty, else from a task.
