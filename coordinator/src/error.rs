@@ -72,6 +72,12 @@ pub enum TransactionError {
     /// An object that the transaction uses was dropped or changed meanwhile.
     #[error("the catalog changed while the statement ran")]
     CatalogMoved,
+    /// A table that the transaction writes to was dropped before it could commit.
+    #[error("table \"{table}\" was dropped before what was written to it could be committed")]
+    TableDropped {
+        /// Its name when it was written to.
+        table: String,
+    },
 }
 
 impl TransactionError {
@@ -91,6 +97,9 @@ impl TransactionError {
                 outside.join("\n"),
                 available.join("\n"),
             )),
+            Self::TableDropped { .. } => {
+                Some("The whole transaction was rolled back: nothing of it was written.".to_owned())
+            }
             Self::Aborted
             | Self::Prohibited(_)
             | Self::ReadOnlyBlock(_)

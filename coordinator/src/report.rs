@@ -248,7 +248,7 @@ const fn transaction_error(error: &TransactionError) -> &'static str {
         | TransactionError::WriteOnly
         | TransactionError::SubscribeOnly
         | TransactionError::Timedomain { .. } => "25006",
-        TransactionError::CatalogMoved => "40001",
+        TransactionError::CatalogMoved | TransactionError::TableDropped { .. } => "40001",
     }
 }
 

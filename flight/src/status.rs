@@ -244,7 +244,7 @@ const fn transaction_error(error: &TransactionError) -> Code {
         | TransactionError::WriteOnly
         | TransactionError::SubscribeOnly
         | TransactionError::Timedomain { .. } => Code::FailedPrecondition,
-        TransactionError::CatalogMoved => Code::Aborted,
+        TransactionError::CatalogMoved | TransactionError::TableDropped { .. } => Code::Aborted,
     }
 }
 

@@ -3,6 +3,7 @@
 //! One statement at a time over the whole node. Everything that can be wrong is found before the change is proposed; from then on it is carried through by a task
 //! of its own, whatever becomes of the session.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use flowstone_proto::message::{Command, UpstreamAnswer, UpstreamQuestion, UpstreamTable};
@@ -25,6 +26,7 @@ use crate::auth::{AuthPolicy, password_change};
 use crate::coordinator::Event;
 use crate::error::Error;
 use crate::install;
+use crate::locks::WriteGuard;
 use crate::outcome::{Notice, Outcome, Severity};
 use crate::raft::command::SealedSecret;
 use crate::raft::{Command as Replicated, CommitPoint};
@@ -34,6 +36,8 @@ use crate::shared::Shared;
 struct Change {
     changes: Vec<CatalogChange>,
     secrets: Vec<SealedSecret>,
+    /// The write locks of what is dropped, held until everybody can see that it is gone.
+    locks: WriteGuard,
 }
 
 impl Session {
@@ -54,7 +58,17 @@ impl Session {
             tag,
             ..
         } = plan;
-        let work = carry_through(Arc::clone(&self.shared), turn, Change { changes, secrets });
+        // Who has staged writes commits first, or finds that the table is gone and commits nothing.
+        let dropped = dropped_by(&changes);
+        let locks = limits
+            .run(async { Ok(self.shared.write_locks.exclusive(&dropped).await) })
+            .await?;
+        let change = Change {
+            changes,
+            secrets,
+            locks,
+        };
+        let work = carry_through(Arc::clone(&self.shared), turn, change);
         // A task of its own: it goes on if this session goes away half way.
         let recomputed = match tokio::spawn(work).await {
             Ok(result) => result?,
@@ -413,6 +427,15 @@ const fn words(kind: &StatementKind) -> &'static str {
     }
 }
 
+/// What these changes take away.
+fn dropped_by(changes: &[CatalogChange]) -> BTreeSet<ObjectId> {
+    let dropped = changes.iter().filter_map(|change| match change {
+        CatalogChange::DropItem(id) => Some(*id),
+        _ => None,
+    });
+    dropped.collect()
+}
+
 /// Makes changes of roles durable, outside of any session.
 pub(crate) async fn change_roles(
     shared: Arc<Shared>,
@@ -422,6 +445,7 @@ pub(crate) async fn change_roles(
     let change = Change {
         changes,
         secrets: Vec::new(),
+        locks: WriteGuard::default(),
     };
     carry_through(shared, turn, change).await.map(drop)
 }
@@ -458,7 +482,11 @@ async fn carry_through(
     let commands =
         install::install_commands(&shared, &after, &new, &dataflows, &CommitPoint::default())?;
     let expected_version = before.version;
-    let Change { changes, secrets } = change;
+    let Change {
+        changes,
+        secrets,
+        locks,
+    } = change;
     if changes.is_empty() {
         for secret in secrets {
             shared.raft.propose(Replicated::PutSecret(secret)).await?;
@@ -480,9 +508,6 @@ async fn carry_through(
                 objects: gone.clone(),
             })
             .await?;
-        for id in &gone {
-            shared.write_locks.forget(*id);
-        }
     }
     if !objects.is_empty() {
         shared.send(Command::Drop { objects }).await?;
@@ -496,6 +521,10 @@ async fn carry_through(
         shared.send(command).await?;
     }
     *shared.catalog.write() = after;
+    for id in &gone {
+        shared.write_locks.forget(*id);
+    }
+    drop(locks);
     if !new.is_empty() {
         shared.tell(Event::MarkDirty).await?;
     }

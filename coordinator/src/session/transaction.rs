@@ -67,16 +67,24 @@ pub(crate) struct StagedWrite {
     request: Option<RequestId>,
     /// The table it changes.
     pub(crate) table: ObjectId,
+    /// What the table was called when it was written to, for messages.
+    pub(crate) name: String,
     /// Rows affected by each operation.
     pub(crate) counts: Vec<u64>,
 }
 
 impl StagedWrite {
-    pub(crate) const fn new(shared: Arc<Shared>, request: RequestId, table: ObjectId) -> Self {
+    pub(crate) const fn new(
+        shared: Arc<Shared>,
+        request: RequestId,
+        table: ObjectId,
+        name: String,
+    ) -> Self {
         Self {
             shared,
             request: Some(request),
             table,
+            name,
             counts: Vec::new(),
         }
     }

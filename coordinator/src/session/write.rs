@@ -3,6 +3,9 @@
 //! A write is evaluated by the worker first ([`Command::StageWrite`]) and happens in an epoch later. An INSERT of constants may be one of several in a
 //! transaction. What reads before it writes stands alone: it locks the tables it reads and writes, and if it reads what a source feeds, sources stand still
 //! from the evaluation to the epoch. So nothing it read has changed when its rows appear.
+//!
+//! A transaction writes to all of its tables or to none: once it has their locks it looks whether each is still there, and what drops a table waits for its
+//! lock before it begins.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +13,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
 use arrow_schema::Schema;
 use flowstone_proto::ipc::encode_batches;
-use flowstone_proto::message::{Command, StageWrite, WriteOperation};
+use flowstone_proto::message::{Command, RequestError, StageWrite, WriteOperation};
 use flowstone_sql::ast::{
     CopyDirection, CopyFormat, CopyRelation, CopyStatement, Statement, StatementKind,
 };
@@ -25,7 +28,7 @@ use super::read::{transitive_source_tables, transitive_tables};
 use super::transaction::{Class, Mode, StagedWrite};
 use crate::coordinator::Event;
 use crate::epochs::FreezeId;
-use crate::error::{Error, SessionError};
+use crate::error::{Error, SessionError, TransactionError};
 use crate::locks::WriteGuard;
 use crate::outcome::{CopyIn, CopyOptions, Outcome};
 use crate::shared::Shared;
@@ -115,6 +118,10 @@ impl Session {
         let lock = limits
             .run(async { Ok(self.shared.write_locks.exclusive(&tables).await) })
             .await?;
+        let catalog = self.shared.catalog();
+        if tables.iter().any(|id| !catalog.items.contains_key(id)) {
+            return Err(RequestError::Dropped.into());
+        }
         let freeze = if reads_sources {
             Some(limits.run(self.freeze_sources()).await?)
         } else {
@@ -173,11 +180,15 @@ impl Session {
         operation: WriteOperation,
     ) -> Result<StagedWrite, Error> {
         self.shared.check_room()?;
+        let name = match self.shared.catalog().items.get(&table) {
+            Some(item) => item.name.clone(),
+            None => return Err(RequestError::Dropped.into()),
+        };
         let write = self.shared.next_request();
         let (answer, answered) = oneshot::channel();
         self.shared.waiters.lock().writes.insert(write, answer);
         // From here on, dropping it discards the write.
-        let mut staged = StagedWrite::new(Arc::clone(&self.shared), write, table);
+        let mut staged = StagedWrite::new(Arc::clone(&self.shared), write, table, name);
         let work = async {
             self.shared
                 .send(Command::StageWrite(StageWrite {
@@ -209,6 +220,14 @@ impl Session {
             .limits
             .run(async { Ok(self.shared.write_locks.shared(&tables).await) })
             .await?;
+        let catalog = self.shared.catalog();
+        if let Some(gone) = staged
+            .iter()
+            .find(|write| !catalog.items.contains_key(&write.table))
+        {
+            let table = gone.name.clone();
+            return Err(TransactionError::TableDropped { table }.into());
+        }
         self.submit(staged, lock, None).await
     }
 

@@ -357,3 +357,150 @@ async fn lookups_are_strictly_serializable(shards: usize) {
         .unwrap();
     assert!(rows.is_empty());
 }
+
+/// How one statement of a transaction writes `(1)` into `s.b`.
+async fn write_to_b(client: &Client, way: &str) {
+    match way {
+        "COPY" => {
+            let sink = client.copy_in("COPY s.b FROM STDIN").await.unwrap();
+            pin_mut!(sink);
+            futures::SinkExt::send(&mut sink, bytes::Bytes::from_static(b"1\n"))
+                .await
+                .unwrap();
+            sink.finish().await.unwrap();
+        }
+        "prepared" => {
+            let insert = client.prepare("INSERT INTO s.b VALUES ($1)").await.unwrap();
+            client.execute(&insert, &[&1_i32]).await.unwrap();
+        }
+        "savepoint" => client
+            .batch_execute("SAVEPOINT p; INSERT INTO s.b VALUES (1); RELEASE p")
+            .await
+            .unwrap(),
+        _ => client
+            .batch_execute("INSERT INTO s.b VALUES (1)")
+            .await
+            .unwrap(),
+    }
+}
+
+async fn count(client: &Client, table: &str) -> i64 {
+    let sql = format!("SELECT count(*) FROM {table}");
+    client.query_one(&sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_writes_to_all_of_its_tables_or_to_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 2).await.unwrap();
+    let (client, other) = (node.connect().await.unwrap(), node.connect().await.unwrap());
+    client
+        .batch_execute("CREATE TABLE a (k int)")
+        .await
+        .unwrap();
+    for way in ["INSERT", "COPY", "prepared", "savepoint"] {
+        for drop in [
+            "DROP TABLE s.b",
+            "DROP TABLE s.b CASCADE; CREATE TABLE s.b (k int)",
+            "DROP SCHEMA s CASCADE",
+        ] {
+            other
+                .batch_execute(
+                    "DROP SCHEMA IF EXISTS s CASCADE; CREATE SCHEMA s; CREATE TABLE s.b (k int);
+                     CREATE MATERIALIZED VIEW s.v AS SELECT count(*) AS n FROM s.b",
+                )
+                .await
+                .unwrap();
+            client
+                .batch_execute("BEGIN; INSERT INTO a VALUES (1)")
+                .await
+                .unwrap();
+            write_to_b(&client, way).await;
+            let drop = drop.replace("DROP TABLE s.b;", "DROP TABLE s.b CASCADE;");
+            let drop = if drop == "DROP TABLE s.b" {
+                "DROP MATERIALIZED VIEW s.v; DROP TABLE s.b"
+            } else {
+                &drop
+            };
+            other.batch_execute(drop).await.unwrap();
+            let error = client.batch_execute("COMMIT").await.unwrap_err();
+            let said = error.as_db_error().unwrap();
+            assert_eq!(said.code().code(), "40001", "{way}, {drop}");
+            assert_eq!(
+                said.message(),
+                "table \"b\" was dropped before what was written to it could be committed"
+            );
+            assert_eq!(count(&client, "a").await, 0, "{way}, {drop}");
+        }
+    }
+    // Renamed is not gone, and what a savepoint took back is not written.
+    other
+        .batch_execute("DROP SCHEMA IF EXISTS s CASCADE; CREATE SCHEMA s; CREATE TABLE s.b (k int); CREATE TABLE s.c (k int)")
+        .await
+        .unwrap();
+    client
+        .batch_execute("BEGIN; INSERT INTO a VALUES (1); INSERT INTO s.b VALUES (1); SAVEPOINT p; INSERT INTO s.c VALUES (1)")
+        .await
+        .unwrap();
+    other
+        .batch_execute("ALTER TABLE s.b RENAME TO b2; DROP TABLE s.c")
+        .await
+        .unwrap();
+    client.batch_execute("ROLLBACK TO p; COMMIT").await.unwrap();
+    assert_eq!(count(&client, "a").await, 1);
+    assert_eq!(count(&client, "s.b2").await, 1);
+    node.kill().unwrap();
+    node.restart().await.unwrap();
+    let client = node.connect().await.unwrap();
+    assert_eq!(count(&client, "a").await, 1);
+    assert_eq!(count(&client, "s.b2").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_dropped_while_others_write_to_them_take_all_or_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), 2).await.unwrap();
+    let client = node.connect().await.unwrap();
+    client
+        .batch_execute("CREATE TABLE kept (k int)")
+        .await
+        .unwrap();
+    let mut written = 0;
+    for round in 0..20 {
+        client
+            .batch_execute("CREATE TABLE goes (k int); INSERT INTO goes VALUES (1), (2)")
+            .await
+            .unwrap();
+        let mut writers = Vec::new();
+        for writer in 0..4 {
+            let client = node.connect().await.unwrap();
+            writers.push(tokio::spawn(async move {
+                let sql = match writer {
+                    0 => "UPDATE goes SET k = k + 1",
+                    1 => "INSERT INTO goes SELECT k FROM goes",
+                    _ => "BEGIN; INSERT INTO kept VALUES (1); INSERT INTO goes VALUES (1); COMMIT",
+                };
+                client
+                    .batch_execute(sql)
+                    .await
+                    .map(|()| i64::from(writer > 1))
+            }));
+        }
+        client.batch_execute("DROP TABLE goes").await.unwrap();
+        for writer in writers {
+            match writer.await.unwrap() {
+                Ok(rows) => written += rows,
+                Err(error) => {
+                    let code = error
+                        .as_db_error()
+                        .map(|error| error.code().code().to_owned());
+                    assert!(
+                        matches!(code.as_deref(), Some("40001" | "42P01")),
+                        "round {round}: {error:?}"
+                    );
+                }
+            }
+        }
+    }
+    assert_eq!(count(&client, "kept").await, written);
+}
