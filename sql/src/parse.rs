@@ -12,6 +12,8 @@ mod create;
 mod cursor;
 mod depth;
 pub(crate) mod dialect;
+mod operators;
+mod precedence;
 mod query;
 mod role;
 mod session;

@@ -11,8 +11,35 @@ use crate::ast::{Name, ObjectType, quote_ident};
 use crate::error::{Error, ErrorKind};
 use crate::system;
 
-/// Schemas that are searched before the search path.
-pub const IMPLICIT_SCHEMAS: [&str; 2] = ["mz_catalog", "pg_catalog"];
+/// Schemas that are searched before the search path, unless it names them itself.
+const IMPLICIT_SCHEMAS: [&str; 2] = ["mz_catalog", "pg_catalog"];
+
+/// The schemas in which every statement looks for an unqualified name, in order.
+pub fn search_order(search_path: &[String]) -> impl Iterator<Item = &str> {
+    let named = |implicit: &&str| search_path.iter().any(|schema| schema == implicit);
+    IMPLICIT_SCHEMAS
+        .into_iter()
+        .filter(move |implicit| !named(implicit))
+        .chain(search_path.iter().map(String::as_str))
+}
+
+/// Refuses what no identifier may have in it: zero bytes and other control characters, some of which mark names that are ours inside of plans.
+/// Tabs and ends of lines may stand in a name, as in PostgreSQL.
+///
+/// # Errors
+/// [`ErrorKind::InvalidName`].
+pub fn check_identifier(name: &str) -> Result<(), Error> {
+    let refused = |letter: char| letter.is_ascii_control() && !matches!(letter, '\t' | '\n' | '\r');
+    if !name.contains(refused) {
+        return Ok(());
+    }
+    let shown: String = name.escape_debug().collect();
+    Err(Error::new(
+        ErrorKind::InvalidName,
+        format!("invalid identifier \"{shown}\""),
+    )
+    .with_detail("An identifier cannot have control characters in it."))
+}
 
 /// Where unqualified names are looked up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,6 +92,12 @@ impl Item {
                 false
             }
         }
+    }
+
+    /// Whether the item has its name among those of relations, as indexes and sources do.
+    #[must_use]
+    pub const fn is_relation(&self) -> bool {
+        !matches!(self.kind, ItemKind::Secret | ItemKind::Connection(_))
     }
 
     /// Whether the item is a table that was made together with its source and goes with it.
@@ -144,7 +177,7 @@ impl Catalog {
         })
     }
 
-    /// The schemas in which `name` is looked up, in order: the one it is qualified with, or the implicit ones and the search path.
+    /// The schemas in which `name` is looked up, in order: the one it is qualified with, or those of [`search_order`].
     fn candidate_schemas(&self, ctx: &ResolveContext, name: &Name) -> Result<Vec<&Schema>, Error> {
         if let Some((_, qualifier)) = name.parts.split_last()
             && !qualifier.is_empty()
@@ -162,10 +195,7 @@ impl Catalog {
             .resolve_database(&ctx.database)
             .ok()
             .map(|database| database.id);
-        let path = IMPLICIT_SCHEMAS
-            .into_iter()
-            .chain(ctx.search_path.iter().map(String::as_str));
-        Ok(path
+        Ok(search_order(&ctx.search_path)
             .filter_map(|schema| self.find_schema(database, schema))
             .collect())
     }
@@ -203,6 +233,10 @@ impl Catalog {
                     return Ok(Resolved::Item(item));
                 }
                 other = other.or(Some(item));
+            }
+            // What has the name first is what is meant, be it the right thing or not.
+            if other.is_some_and(Item::is_relation) {
+                break;
             }
         }
         Err(at(
@@ -242,10 +276,14 @@ impl Catalog {
             }
             Err(error) => return Err(error),
         };
+        // Secrets and connections have names of their own; all else shares its names with the relations of the system.
+        let of_relations = !matches!(object_type, ObjectType::Secret | ObjectType::Connection);
         let mut other = None;
         for schema in schemas {
             if schema.database.is_none() {
-                if name.parts.len() > 1 && system::relation(&schema.name, name.item()).is_some() {
+                if (name.parts.len() > 1 || of_relations)
+                    && system::relation(&schema.name, name.item()).is_some()
+                {
                     let message = format!("permission denied: \"{name}\" is a system catalog");
                     return Err(at(
                         Error::new(ErrorKind::InsufficientPrivilege, message),
@@ -261,6 +299,10 @@ impl Catalog {
                 return Ok(Some(item));
             }
             other = other.or(named.first().copied());
+            // As in SELECT, what has the name first is what is meant, be it the right thing or not.
+            if of_relations && named.iter().any(|item| item.is_relation()) {
+                break;
+            }
         }
         let Some(item) = other else { return Ok(None) };
         let article = if object_type == ObjectType::Index {

@@ -9,12 +9,13 @@ use std::time::Duration;
 use flowstone_types::SqlType;
 use sqlparser::ast::{Expr, Query};
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Word};
+use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Word};
 
-use super::depth;
 use super::dialect::FlowstoneDialect;
 use super::types::parse_type;
+use super::{depth, operators};
 use crate::ast::{Ident, Name, OptionValue, WithOption};
+use crate::catalog::names::check_identifier;
 use crate::error::{Error, ErrorKind};
 
 /// How deep expressions and queries may nest.
@@ -155,20 +156,23 @@ impl<'a> Source<'a> {
             chars,
             tokens: Vec::new(),
         };
-        source.tokens = Tokenizer::new(&FlowstoneDialect::new(0), text)
-            .tokenize_with_location()
-            .map_err(|error| {
-                let message = if error
-                    .message
-                    .to_ascii_lowercase()
-                    .starts_with("unterminated")
-                {
-                    lower_first(&error.message)
-                } else {
-                    format!("syntax error: {}", lower_first(&error.message))
-                };
-                Error::syntax(message).at(source.position(error.location))
-            })?;
+        source.tokens = operators::read(text).map_err(|malformed| {
+            let operators::Malformed { message, location } = malformed;
+            let error = if message == operators::UNICODE_IDENTIFIER {
+                Error::unsupported(message)
+            } else if message.to_ascii_lowercase().starts_with("unterminated") {
+                Error::syntax(lower_first(&message))
+            } else {
+                Error::syntax(format!("syntax error: {}", lower_first(&message)))
+            };
+            error.at(source.position(location))
+        })?;
+        for token in &source.tokens {
+            if let Token::Word(word) = &token.token {
+                check_identifier(&word.value)
+                    .map_err(|error| error.at(source.position(token.span.start)))?;
+            }
+        }
         if let Some(token) =
             depth::too_deep(&source.tokens).and_then(|index| source.tokens.get(index))
         {

@@ -999,7 +999,7 @@ fn rewrite_expr(ctx: &PlanContext<'_>, expr: Expr) -> Result<Expr, Error> {
         } => {
             let name = names::fold_name(&collation).pop().unwrap_or_default();
             if !matches!(
-                name.as_str(),
+                name.to_ascii_lowercase().as_str(),
                 "default" | "c" | "posix" | "ucs_basic" | "c.utf-8" | "c.utf8"
             ) {
                 return Err(Error::unsupported(format!(
@@ -1225,10 +1225,12 @@ fn literal_digits(expr: &Expr) -> Option<String> {
 
 /// `OPERATOR(pg_catalog.~)` is `~`.
 fn operator(op: BinaryOperator) -> Result<BinaryOperator, Error> {
-    let BinaryOperator::PGCustomBinaryOperator(parts) = &op else {
-        return Ok(op);
+    let name = match &op {
+        BinaryOperator::PGCustomBinaryOperator(parts) => parts.last().map_or("", String::as_str),
+        BinaryOperator::Custom(name) => name,
+        _ => return Ok(op),
     };
-    Ok(match parts.last().map_or("", String::as_str) {
+    Ok(match name {
         "~" => BinaryOperator::PGRegexMatch,
         "~*" => BinaryOperator::PGRegexIMatch,
         "!~" => BinaryOperator::PGRegexNotMatch,
