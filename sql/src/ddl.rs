@@ -31,6 +31,7 @@ pub use source::{
 };
 
 use crate::ast::{CommentTarget, Name, ObjectType, StatementKind};
+use crate::catalog::names::check_identifier;
 use crate::catalog::{Catalog, CatalogChange, ResolveContext};
 use crate::error::{Error, ErrorKind};
 
@@ -55,6 +56,36 @@ impl DdlPlan {
             tag: tag.into(),
             ..Self::default()
         }
+    }
+
+    /// Refuses names that no object may have, wherever they came from: statements, other columns, upstreams.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidName`].
+    pub fn check_names(&self) -> Result<(), Error> {
+        for change in &self.changes {
+            match change {
+                CatalogChange::PutDatabase(database) => check_identifier(&database.name)?,
+                CatalogChange::PutSchema(schema) => check_identifier(&schema.name)?,
+                CatalogChange::PutRole(role) => check_identifier(&role.name)?,
+                CatalogChange::PutItem(item) => {
+                    check_identifier(&item.name)?;
+                    for column in item.columns().unwrap_or_default() {
+                        check_identifier(&column.name).map_err(|error| {
+                            error.with_detail(format!(
+                                "It is a column of \"{}\", and has control characters in it.",
+                                item.name
+                            ))
+                        })?;
+                    }
+                }
+                CatalogChange::DropDatabase(_)
+                | CatalogChange::DropSchema(_)
+                | CatalogChange::DropItem(_)
+                | CatalogChange::DropRole(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// A plan that changes nothing and says why.

@@ -51,6 +51,7 @@ impl Session {
             .run(async { Ok(Arc::clone(&self.shared.ddl).lock_owned().await) })
             .await?;
         let plan = self.plan_ddl(statement, &upstream).await?;
+        plan.check_names()?;
         let secrets = self.sealed_secrets(&statement.kind, &plan)?;
         let DdlPlan {
             changes,

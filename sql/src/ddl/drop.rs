@@ -7,7 +7,9 @@ use flowstone_types::ObjectId;
 use super::{DdlPlan, Notice, at, does_not_exist};
 use crate::ast::{AlterSourceDropSubsource, DropStatement, Name, ObjectType};
 use crate::catalog::names::missing;
-use crate::catalog::{Catalog, CatalogChange, Item, ItemKind, ResolveContext, SchemaId};
+use crate::catalog::{
+    Catalog, CatalogChange, DEFAULT_DATABASE, Item, ItemKind, ResolveContext, SchemaId,
+};
 use crate::error::{Error, ErrorKind};
 
 pub(super) fn drop(
@@ -17,7 +19,7 @@ pub(super) fn drop(
 ) -> Result<DdlPlan, Error> {
     let mut plan = DdlPlan::new(format!("DROP {}", statement.object_type.keyword()));
     match statement.object_type {
-        ObjectType::Database => databases(catalog, statement, &mut plan)?,
+        ObjectType::Database => databases(catalog, ctx, statement, &mut plan)?,
         ObjectType::Schema => schemas(catalog, ctx, statement, &mut plan)?,
         _ => {
             let mut ids = Vec::new();
@@ -254,27 +256,8 @@ fn schemas(
         }
         let items = items_of(catalog, schema.id);
         if !statement.cascade && !items.is_empty() {
-            let lines = items.iter().filter_map(|id| catalog.items.get(id));
-            let lines: Vec<String> = lines
-                .map(|item| {
-                    format!(
-                        "{} \"{}\" depends on schema \"{}\"",
-                        item.noun(),
-                        item.name,
-                        schema.name
-                    )
-                })
-                .collect();
-            let message = format!(
-                "cannot drop schema \"{}\" because other objects depend on it",
-                schema.name
-            );
-            let error = Error::new(ErrorKind::DependentObjectsStillExist, message)
-                .with_detail(lines.join("\n"));
-            return Err(at(
-                error.with_hint("Use DROP ... CASCADE to drop the dependent objects too."),
-                name,
-            ));
+            let what = format!("schema \"{}\"", schema.name);
+            return Err(at(not_empty(catalog, &what, &items), name));
         }
         add(catalog, plan, &items, true)?;
         ids.push(schema.id);
@@ -285,8 +268,44 @@ fn schemas(
     Ok(())
 }
 
+/// The error for a schema or a database with something in it.
+fn not_empty(catalog: &Catalog, what: &str, items: &[ObjectId]) -> Error {
+    let items = items.iter().filter_map(|id| catalog.items.get(id));
+    let lines: Vec<String> = items
+        .map(|item| format!("{} \"{}\" depends on {what}", item.noun(), item.name))
+        .collect();
+    Error::new(
+        ErrorKind::DependentObjectsStillExist,
+        format!("cannot drop {what} because other objects depend on it"),
+    )
+    .with_detail(lines.join("\n"))
+    .with_hint("Use DROP ... CASCADE to drop the dependent objects too.")
+}
+
+/// Refuses to drop or rename the database that a session is in, and the one that sessions are in that ask for none: nobody could connect any more.
+pub(super) fn refuse_needed(
+    ctx: &ResolveContext,
+    name: &Name,
+    current: Error,
+    verb: &str,
+) -> Result<(), Error> {
+    if name.item() == ctx.database {
+        return Err(at(current, name));
+    }
+    if name.item() == DEFAULT_DATABASE {
+        let message = format!("cannot {verb} database \"{DEFAULT_DATABASE}\"");
+        return Err(at(
+            Error::new(ErrorKind::DependentObjectsStillExist, message)
+                .with_detail("Sessions that ask for no database are in it."),
+            name,
+        ));
+    }
+    Ok(())
+}
+
 fn databases(
     catalog: &Catalog,
+    ctx: &ResolveContext,
     statement: &DropStatement,
     plan: &mut DdlPlan,
 ) -> Result<(), Error> {
@@ -301,6 +320,11 @@ fn databases(
             }
             Err(error) => return Err(at(error, name)),
         };
+        let current = Error::new(
+            ErrorKind::ObjectInUse,
+            "cannot drop the currently open database",
+        );
+        refuse_needed(ctx, name, current, "drop")?;
         let schemas: Vec<SchemaId> = catalog
             .schemas
             .values()
@@ -320,6 +344,10 @@ fn databases(
                 Error::new(ErrorKind::DependentObjectsStillExist, message),
                 name,
             ));
+        }
+        if !statement.cascade && !items.is_empty() {
+            let what = format!("database \"{}\"", database.name);
+            return Err(at(not_empty(catalog, &what, &items), name));
         }
         add(catalog, plan, &items, true)?;
         gone.extend(schemas.into_iter().map(CatalogChange::DropSchema));

@@ -35,10 +35,14 @@ pub(super) fn rename(
             {
                 return Err(taken(ErrorKind::DuplicateDatabase, "database"));
             }
-            Ok(database) => vec![CatalogChange::PutDatabase(crate::catalog::Database {
-                name: new.clone(),
-                ..database.clone()
-            })],
+            Ok(database) => {
+                let current = Error::unsupported("current database cannot be renamed");
+                super::drop::refuse_needed(ctx, &statement.name, current, "rename")?;
+                vec![CatalogChange::PutDatabase(crate::catalog::Database {
+                    name: new.clone(),
+                    ..database.clone()
+                })]
+            }
             Err(_) if statement.if_exists => {
                 return Ok(DdlPlan::skip(
                     tag,

@@ -413,9 +413,134 @@ fn dropping_names_the_right_kind_or_nothing() {
         ErrorKind::DependentObjectsStillExist,
         "database \"d\" cannot be dropped with RESTRICT while it contains schemas",
     );
-    run(&mut catalog, "DROP DATABASE d");
+    let refused = crate::parse::parse("DROP DATABASE d").unwrap().remove(0);
+    let error = plan_ddl(&catalog, &ctx(), &refused.kind).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::DependentObjectsStillExist);
+    assert_eq!(
+        error.detail.as_deref(),
+        Some("table \"x\" depends on database \"d\"")
+    );
+    assert!(error.hint.is_some());
+    run(&mut catalog, "DROP DATABASE d CASCADE");
     assert_eq!(catalog.databases.len(), 1);
     assert!(catalog.items.is_empty());
+    run(&mut catalog, "CREATE DATABASE empty");
+    run(&mut catalog, "DROP DATABASE empty");
+}
+
+#[test]
+fn databases_that_sessions_need_stay() {
+    let mut catalog = setup();
+    run(&mut catalog, "CREATE DATABASE d");
+    for (database, statement, kind, message) in [
+        (
+            "materialize",
+            "DROP DATABASE materialize CASCADE",
+            ErrorKind::ObjectInUse,
+            "cannot drop the currently open database",
+        ),
+        (
+            "d",
+            "DROP DATABASE materialize CASCADE",
+            ErrorKind::DependentObjectsStillExist,
+            "cannot drop database \"materialize\"",
+        ),
+        (
+            "d",
+            "DROP DATABASE IF EXISTS d",
+            ErrorKind::ObjectInUse,
+            "cannot drop the currently open database",
+        ),
+        (
+            "d",
+            "ALTER DATABASE d RENAME TO e",
+            ErrorKind::FeatureNotSupported,
+            "current database cannot be renamed",
+        ),
+        (
+            "d",
+            "ALTER DATABASE materialize RENAME TO e",
+            ErrorKind::DependentObjectsStillExist,
+            "cannot rename database \"materialize\"",
+        ),
+    ] {
+        let context = ResolveContext {
+            database: database.to_owned(),
+            ..ctx()
+        };
+        let statement = crate::parse::parse(statement).unwrap().remove(0);
+        let error = plan_ddl(&catalog, &context, &statement.kind).unwrap_err();
+        assert_eq!((error.kind, error.message.as_str()), (kind, message));
+    }
+    run(&mut catalog, "DROP DATABASE d");
+}
+
+#[test]
+fn every_statement_finds_the_same_thing_under_a_name() {
+    let mut catalog = setup();
+    run(&mut catalog, "CREATE TABLE public.pg_class (a int)");
+    run(&mut catalog, "CREATE SCHEMA s");
+    run(&mut catalog, "CREATE VIEW s.t AS SELECT 1");
+    let kind = |path: &[&str], text: &str| {
+        let context = ResolveContext {
+            search_path: path.iter().map(|schema| (*schema).to_owned()).collect(),
+            ..ctx()
+        };
+        let statement = crate::parse::parse(text).unwrap().remove(0);
+        plan_ddl(&catalog, &context, &statement.kind).map_err(|error| error.kind)
+    };
+    for statement in [
+        "DROP TABLE pg_class",
+        "DROP TABLE IF EXISTS pg_class",
+        "ALTER TABLE pg_class RENAME TO x",
+        "COMMENT ON TABLE pg_class IS 'x'",
+        "COMMENT ON COLUMN pg_class.a IS 'x'",
+    ] {
+        let system = Err(ErrorKind::InsufficientPrivilege);
+        assert_eq!(kind(&["public"], statement), system, "{statement}");
+        let system_first = ["pg_catalog", "public"];
+        assert_eq!(kind(&system_first, statement), system, "{statement}");
+        let named_first = kind(&["public", "pg_catalog"], statement);
+        assert!(named_first.is_ok(), "{statement}: {named_first:?}");
+    }
+    // A view before a table of that name is what is meant.
+    for statement in ["DROP TABLE t", "ALTER TABLE t RENAME TO x"] {
+        let found = kind(&["s", "public"], statement);
+        assert_eq!(found, Err(ErrorKind::WrongObjectType), "{statement}");
+        let table = kind(&["public", "s"], statement).map(|_| ());
+        assert_ne!(table, Err(ErrorKind::WrongObjectType), "{statement}");
+    }
+    run(&mut catalog.clone(), "CREATE SECRET pg_attribute AS 'x'");
+}
+
+#[test]
+fn no_object_gets_a_name_with_control_characters() {
+    for text in [
+        "CREATE TABLE \"\u{1}s\" (a int)",
+        "CREATE TABLE t (\"a\u{1}b\" int)",
+        "SELECT 1 AS \"a\u{0}\"",
+        "SELECT \"\u{1b}\".a FROM t",
+        "CREATE SCHEMA \"\u{7f}\"",
+        "CREATE ROLE \"\u{1}\"",
+    ] {
+        let error = crate::parse::parse(text).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidName, "{text}: {error}");
+        assert!(error.position.is_some());
+    }
+    crate::parse::parse("SELECT 1 AS \"two\n\tlines\"").unwrap();
+    let error = crate::parse::parse("SELECT 1 AS U&\"\\0001\"").unwrap_err();
+    assert_eq!(error.kind, ErrorKind::FeatureNotSupported);
+    // Upstreams may have other ideas.
+    let mut catalog = with_source();
+    let mut plan = DdlPlan::new("");
+    let mut table = item(&catalog, "a").clone();
+    if let ItemKind::Table { columns, .. } = &mut table.kind {
+        columns.first_mut().unwrap().name = "\u{1}id".to_owned();
+    }
+    plan.changes = vec![CatalogChange::PutItem(Box::new(table))];
+    assert_eq!(plan.check_names().unwrap_err().kind, ErrorKind::InvalidName);
+    let plan = run(&mut catalog, "CREATE TABLE plain (a int)");
+    plan.check_names().unwrap();
 }
 
 #[test]
@@ -518,13 +643,17 @@ fn renaming_changes_every_text_that_says_the_name() {
         view.create_sql,
         "CREATE MATERIALIZED VIEW materialize.q.m (a) IN CLUSTER quickstart AS SELECT a FROM materialize.q.v"
     );
-    run(&mut catalog, "ALTER DATABASE materialize RENAME TO db");
-    assert!(
-        catalog
-            .items
-            .values()
-            .all(|item| !item.create_sql.contains("materialize."))
+    run(&mut catalog, "CREATE DATABASE other");
+    run(&mut catalog, "CREATE SCHEMA other.q");
+    run(&mut catalog, "CREATE TABLE other.q.far (a int)");
+    run(
+        &mut catalog,
+        "CREATE VIEW other.q.away AS SELECT a FROM other.q.far",
     );
+    run(&mut catalog, "ALTER DATABASE other RENAME TO db");
+    let texts = || catalog.items.values().map(|item| &item.create_sql);
+    assert_eq!(texts().filter(|text| text.contains("db.q.")).count(), 2);
+    assert!(texts().all(|text| !text.contains("other.")));
     run(&mut catalog, "CREATE SCHEMA db.r");
     assert_eq!(
         plan(&catalog, "ALTER SCHEMA db.r RENAME TO q").map_err(|error| error.kind),

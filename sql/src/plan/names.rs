@@ -17,15 +17,13 @@ use sqlparser::ast::{
 };
 
 use super::PlanContext;
-use crate::catalog::{Catalog, Item, ItemKind, Schema};
+use crate::catalog::names::search_order;
+use crate::catalog::{Catalog, Item, Schema};
 use crate::error::{Error, ErrorKind};
 use crate::system;
 
 /// What no identifier of a user starts with.
 pub(crate) const INTERNAL: char = '\u{1}';
-
-/// Schemas that are searched before the search path.
-const IMPLICIT_SCHEMAS: [&str; 2] = ["pg_catalog", "mz_catalog"];
 
 /// Functions of PostgreSQL that yield what a relation of the same name holds.
 const RELATION_FUNCTIONS: [&str; 2] =
@@ -142,11 +140,7 @@ fn in_schema<'a>(ctx: &PlanContext<'a>, schema: &Schema, name: &str) -> Option<R
     catalog
         .items
         .values()
-        .find(|item| {
-            item.schema == schema.id
-                && item.name == name
-                && !matches!(item.kind, ItemKind::Secret | ItemKind::Connection(_))
-        })
+        .find(|item| item.schema == schema.id && item.name == name && item.is_relation())
         .map(Relation::Item)
 }
 
@@ -163,11 +157,7 @@ pub(crate) fn resolve<'a>(ctx: &PlanContext<'a>, parts: &[String]) -> Result<Rel
     };
     match parts {
         [name] => {
-            for schema_name in IMPLICIT_SCHEMAS
-                .iter()
-                .copied()
-                .chain(ctx.search_path.iter().map(String::as_str))
-            {
+            for schema_name in search_order(ctx.search_path) {
                 if let Some(found) = schemas_of(ctx, schema_name, ctx.database)
                     .find_map(|schema| in_schema(ctx, schema, name))
                 {
