@@ -241,6 +241,24 @@ const fn is_comparison(op: &BinaryOperator) -> bool {
     )
 }
 
+/// The operands joined by AND or OR, in their order, as a tree whose depth is the logarithm of their number; `None` without any.
+fn balanced(mut operands: Vec<Expr>, op: Operator) -> Option<Expr> {
+    while operands.len() > 1 {
+        let mut pairs = Vec::with_capacity(operands.len().div_ceil(2));
+        let mut items = operands.into_iter();
+        while let Some(left) = items.next() {
+            pairs.push(match items.next() {
+                Some(right) => {
+                    Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))
+                }
+                None => left,
+            });
+        }
+        operands = pairs;
+    }
+    operands.pop()
+}
+
 impl PostgresTyping {
     pub(super) const fn new(parameters: ParameterTypes) -> Self {
         Self { parameters }
@@ -524,26 +542,23 @@ impl PostgresTyping {
                 && !value.contains_outer()
                 && !matches!(value, Expr::Literal(literal, _) if literal.is_null())
         };
-        if !values.iter().all(known) {
-            let (compare, combine) = if negated {
-                (Operator::NotEq, Operator::And)
-            } else {
-                (Operator::Eq, Operator::Or)
-            };
-            let binary = |left, op, right| {
-                Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))
-            };
-            return values
-                .into_iter()
-                .map(|value| binary(subject.clone(), compare, value))
-                .reduce(|left, right| binary(left, combine, right))
-                .ok_or_else(|| DataFusionError::Internal("IN without a list".to_owned()));
-        }
-        Ok(Expr::InList(InList::new(
-            Box::new(subject),
-            values,
-            negated,
-        )))
+        let (known, others): (Vec<Expr>, Vec<Expr>) = values.into_iter().partition(known);
+        let (compare, combine) = if negated {
+            (Operator::NotEq, Operator::And)
+        } else {
+            (Operator::Eq, Operator::Or)
+        };
+        let list = (!known.is_empty())
+            .then(|| Expr::InList(InList::new(Box::new(subject.clone()), known, negated)));
+        let comparisons = others.into_iter().map(|value| {
+            Expr::BinaryExpr(BinaryExpr::new(
+                Box::new(subject.clone()),
+                compare,
+                Box::new(value),
+            ))
+        });
+        balanced(list.into_iter().chain(comparisons).collect(), combine)
+            .ok_or_else(|| DataFusionError::Internal("IN without a list".to_owned()))
     }
 
     /// `values`: condition, result, condition, result, …, and the ELSE result if the number is odd.
