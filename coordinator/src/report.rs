@@ -235,6 +235,8 @@ const fn eval_error(kind: EvalErrorKind) -> &'static str {
         EvalErrorKind::DatetimeFormat => "22007",
         EvalErrorKind::InvalidRegex => "2201B",
         EvalErrorKind::TooLarge => "54000",
+        EvalErrorKind::OutOfMemory => "53200",
+        EvalErrorKind::Cancelled => "57014",
     }
 }
 

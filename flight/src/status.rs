@@ -228,7 +228,8 @@ const fn eval_error(kind: EvalErrorKind) -> Code {
         EvalErrorKind::TooLong => Code::InvalidArgument,
         EvalErrorKind::DatetimeFormat => Code::InvalidArgument,
         EvalErrorKind::InvalidRegex => Code::InvalidArgument,
-        EvalErrorKind::TooLarge => Code::ResourceExhausted,
+        EvalErrorKind::TooLarge | EvalErrorKind::OutOfMemory => Code::ResourceExhausted,
+        EvalErrorKind::Cancelled => Code::Cancelled,
     }
 }
 

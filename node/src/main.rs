@@ -7,10 +7,15 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use flowstone_types::budget::allocator::CountingAllocator;
 
 mod config;
 mod data_dir;
 mod serve;
+
+/// Counts what statements hold.
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Keeps SQL views correct and fresh while the data under them changes.
 #[derive(Debug, Parser)]

@@ -96,6 +96,10 @@ pub enum EvalErrorKind {
     InvalidRegex,
     /// `54000`: more than a value or a column of a batch can hold.
     TooLarge,
+    /// `53200`: more than statements may hold at a time.
+    OutOfMemory,
+    /// `57014`: nobody waits for the result any more.
+    Cancelled,
 }
 
 /// The words with which builders and offsets of Arrow panic when 32 bits do not suffice.

@@ -4,9 +4,10 @@
 //! Must not know any I/O, tokio or DataFusion plans.
 //! Called by every other crate.
 //!
-//! Invariants. Everything here is deterministic: equal inputs give equal bytes on every replica and in every run (hash seeds are fixed).
+//! Invariants. Everything here but [`budget`] is deterministic: equal inputs give equal bytes on every replica and in every run (hash seeds are fixed).
 //! A [`DeltaBatch`] never holds a zero weight. Floats are normalised before they are hashed or compared for grouping ([`normalize`]).
 
+pub mod budget;
 pub mod clock;
 pub mod consolidate;
 pub mod datetime;
@@ -24,6 +25,7 @@ pub mod source;
 pub mod sql_type;
 pub mod value;
 
+pub use budget::{Budget, SharedBudget};
 pub use clock::Clock;
 pub use delta::{DeltaBatch, Weights};
 pub use epoch::{Epoch, Frontier};
