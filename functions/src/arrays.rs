@@ -15,6 +15,7 @@ use flowstone_types::SqlType;
 
 use crate::cast::{any_to_text, convert, vector_to_list};
 use crate::errors::{EvalResult, from_type_error, internal, out_of_range, raise};
+use crate::growth::allowed;
 use crate::udf::{Call, P, R, function, lists, map_rows, overload, primitive, texts};
 
 fn int4() -> R {
@@ -389,7 +390,7 @@ fn join<'a>(call: &Call<'a>, null: impl Fn(usize) -> Option<&'a str>) -> Result<
                 }
             })
             .collect();
-        Ok(Some(parts.join(delimiters.value(row))))
+        crate::text::joined(&parts, delimiters.value(row)).map(Some)
     })
 }
 
@@ -485,6 +486,25 @@ fn list_of(
     )?))
 }
 
+/// Most items of an array.
+const ITEMS_MAX: usize = 134_217_727;
+
+fn too_many_items() -> flowstone_types::EvalError {
+    flowstone_types::EvalError::new(
+        flowstone_types::EvalErrorKind::TooLarge,
+        format!("array size exceeds the maximum allowed ({ITEMS_MAX})"),
+    )
+}
+
+/// What the value of a row takes.
+fn item_bytes(values: &ArrayRef, row: usize) -> usize {
+    values
+        .slice(row, 1)
+        .to_data()
+        .get_slice_memory_size()
+        .unwrap_or(usize::MAX)
+}
+
 fn fill(call: &Call<'_>) -> Result<ArrayRef> {
     let values = call.arg(0)?;
     let dimensions = lists(call.arg(1)?)?;
@@ -500,12 +520,12 @@ fn fill(call: &Call<'_>) -> Result<ArrayRef> {
                     "array_fill makes arrays of one dimension",
                 )));
             }
-            length = sizes
-                .iter()
-                .flatten()
-                .next()
-                .and_then(|size| usize::try_from(size).ok())
-                .unwrap_or(0);
+            let size = sizes.iter().flatten().next().unwrap_or(0);
+            length = usize::try_from(size)
+                .ok()
+                .filter(|size| *size <= ITEMS_MAX)
+                .ok_or_else(|| raise(too_many_items()))?;
+            allowed(length.saturating_mul(size_of::<u32>() + item_bytes(values, row)))?;
             for _ in 0..length {
                 indices.append_option(u32::try_from(row).ok());
             }

@@ -7,7 +7,10 @@ use std::error::Error as StdError;
 
 use arrow_schema::ArrowError;
 use datafusion::error::DataFusionError;
+use flowstone_types::budget::Exceeded;
 use flowstone_types::{EvalError, EvalErrorKind, TypeError};
+
+use crate::execution::NarrowerBatches;
 
 /// A result of a row-wise kernel.
 pub(crate) type EvalResult<T> = Result<T, EvalError>;
@@ -148,6 +151,12 @@ fn from_boxed(error: &(dyn StdError + Send + Sync + 'static)) -> EvalError {
     }
     if let Some(error) = error.downcast_ref::<TypeError>() {
         return from_type_error(error);
+    }
+    if let Some(exceeded) = error.downcast_ref::<Exceeded>() {
+        return (*exceeded).into();
+    }
+    if let Some(narrower) = error.downcast_ref::<NarrowerBatches>() {
+        return EvalError::new(EvalErrorKind::OutOfMemory, narrower.to_string());
     }
     if let Some(error) = error.downcast_ref::<DataFusionError>() {
         return unwrapped(error);

@@ -1,27 +1,34 @@
 //! What DataFusion's physical plans lack before we may run them.
 //!
-//! Owns two rules of the physical optimizer and the node that both insert. Must not know where plans run.
-//! Called by `registry`, which builds the session state.
+//! Owns two rules of the physical optimizer and the node that both insert, the rule that lets planning end early, and what tasks of DataFusion's own take
+//! with them. Must not know where plans run. Called by `registry`, which builds the session state, and by whoever plans.
 //!
 //! - [`ForgetAtOuterJoins`]: DataFusion carries what it knows of an input (constant columns, equal columns) through an outer join, also for the side
 //!   that is padded with NULLs, where it is not true any more. A sort by such a column is then left out, and a window over it is wrong.
-//! - [`YieldBetweenBatches`]: a join that makes many batches of few, or reads many before it makes one, never gives the thread back; nobody can cancel
-//!   it then, and other queries of the same thread wait for it.
+//! - [`YieldBetweenBatches`]: an operator that makes many batches of few, or reads many before it makes one, never gives the thread back; nobody can cancel
+//!   it then, and other queries of the same thread wait for it. Between two batches the statement's budget is asked as well.
 //!
 //! Invariants. Neither rule changes rows or schemas.
 
+use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::runtime::{JoinSetTracer, set_join_set_tracer};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{JoinType, Statistics, plan_err};
+use datafusion::common::{DataFusionError, JoinType, Statistics, plan_err};
 use datafusion::error::Result;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
+use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::execution_plan::{CardinalityEffect, SchedulingType};
@@ -29,22 +36,166 @@ use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec, SymmetricHashJoinExec,
 };
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
+use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
     ReplaceChildrenOptions,
 };
+use flowstone_types::budget::{self, Within};
 use futures::Stream;
+use futures::future::BoxFuture;
+
+use crate::errors::raise;
+use crate::pieces::widest;
 
 /// How long a query computes before it lets others of its thread run. A task switch costs about a microsecond.
 const TURN: Duration = Duration::from_millis(1);
+
+/// What a batch that an operator makes of wide rows may take, in bytes: as many copies of the widest as it has rows.
+const WIDE_BATCH_BYTES: usize = 64 << 20;
+/// Values from this on are wide: a window may repeat one in every row of its partition.
+const WIDE_ROW_BYTES: usize = 4 << 10;
+
+/// Rows of a batch whose values may each be as large as everything before them.
+const GROWN_ROWS_MAX: usize = 128;
+
+/// An operator would make too large batches of the rows it is given: the query must run again with so many rows in a batch at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NarrowerBatches {
+    /// Rows of a batch.
+    pub rows: usize,
+}
+
+impl NarrowerBatches {
+    /// The demand of rows of so many bytes, if they are too wide for ordinary batches.
+    pub(crate) fn for_rows_of(bytes: usize) -> Option<Self> {
+        let rows = (WIDE_BATCH_BYTES / bytes.max(1)).max(1);
+        (bytes > WIDE_ROW_BYTES).then_some(Self { rows })
+    }
+}
+
+impl From<NarrowerBatches> for DataFusionError {
+    fn from(narrower: NarrowerBatches) -> Self {
+        Self::External(Box::new(narrower))
+    }
+}
+
+impl fmt::Display for NarrowerBatches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "rows are too wide for batches of more than {}",
+            self.rows
+        )
+    }
+}
+
+impl std::error::Error for NarrowerBatches {}
+
+/// The demand for narrower batches that an error is.
+#[must_use]
+pub fn narrower_batches(error: &DataFusionError) -> Option<NarrowerBatches> {
+    match error.find_root() {
+        DataFusionError::External(inner) => inner.downcast_ref().copied(),
+        _ => None,
+    }
+}
+
+/// The demand of the constants that stand in a plan: an operator may repeat one in every row.
+///
+/// # Errors
+/// Never: the plan is only looked at.
+pub fn narrower_for_constants(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<NarrowerBatches>> {
+    let mut widest = 0;
+    plan.apply(|node| {
+        node.apply_expressions(&mut |expr| {
+            expr.apply(|part| {
+                if let Some(literal) = part.downcast_ref::<Literal>() {
+                    widest = widest.max(literal.value().size());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })?;
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(NarrowerBatches::for_rows_of(widest))
+}
+
+/// Ends planning between two rules once nobody waits for the plan, or if it takes too much.
+#[derive(Debug)]
+pub struct StillWanted;
+
+impl OptimizerRule for StillWanted {
+    fn name(&self) -> &str {
+        "still_wanted"
+    }
+
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        _: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>> {
+        budget::check().map_err(|exceeded| raise(exceeded.into()))?;
+        Ok(Transformed::no(plan))
+    }
+}
+
+/// The rules with [`StillWanted`] before each.
+#[must_use]
+pub fn while_wanted(
+    rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>,
+) -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let pairs = rules.into_iter().map(|rule| {
+        let wanted: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(StillWanted);
+        [wanted, rule]
+    });
+    pairs.flatten().collect()
+}
+
+/// What DataFusion does in tasks of its own belongs to the statement that it does it for.
+struct SameBudget;
+
+impl JoinSetTracer for SameBudget {
+    fn trace_future(
+        &self,
+        future: BoxFuture<'static, Box<dyn Any + Send>>,
+    ) -> BoxFuture<'static, Box<dyn Any + Send>> {
+        Box::pin(Within::new(budget::current(), future))
+    }
+
+    fn trace_block(
+        &self,
+        work: Box<dyn FnOnce() -> Box<dyn Any + Send> + Send>,
+    ) -> Box<dyn FnOnce() -> Box<dyn Any + Send> + Send> {
+        let budget = budget::current();
+        Box::new(move || match budget {
+            Some(budget) => budget.run(work),
+            None => work(),
+        })
+    }
+}
+
+/// Makes tasks that DataFusion starts work within the budget of the statement that starts them. Once for the process.
+pub fn carry_budgets() {
+    // Only the first call has an effect; all of them ask for the same.
+    drop(set_join_set_tracer(&SameBudget));
+}
 
 /// What a [`PassExec`] is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     /// Nothing is known of the rows but their columns.
     Forget,
-    /// The thread is given back at least once every [`TURN`], if batches are made as often.
+    /// The thread is given back at least once every [`TURN`], if batches are made as often; the budget is asked before each.
     Yield,
+    /// No batch has more rows than the query is run with.
+    Split,
+    /// The operator above makes batches in which any row may stand any number of times.
+    Repeated,
+    /// The operator above makes a value of each row that may be as large as all rows before it.
+    Grown,
+    /// The operator above keeps all rows, and may repeat any of them in every row.
+    Kept,
 }
 
 /// Passes its input on as it is.
@@ -68,6 +219,9 @@ impl PassExec {
             .with_scheduling_type(input.properties().scheduling_type),
             Purpose::Yield => PlanProperties::clone(input.properties())
                 .with_scheduling_type(SchedulingType::Cooperative),
+            Purpose::Split | Purpose::Repeated | Purpose::Grown | Purpose::Kept => {
+                PlanProperties::clone(input.properties())
+            }
         };
         Self {
             input,
@@ -97,7 +251,7 @@ impl ExecutionPlan for PassExec {
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
-        vec![self.purpose == Purpose::Yield]
+        vec![self.purpose != Purpose::Forget]
     }
 
     fn apply_expressions(
@@ -122,10 +276,26 @@ impl ExecutionPlan for PassExec {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
+        let rows_max = context.session_config().batch_size().max(1);
         let input = self.input.execute(partition, context)?;
         Ok(match self.purpose {
             Purpose::Forget => input,
             Purpose::Yield => Box::pin(YieldStream { input, turn: None }),
+            Purpose::Split | Purpose::Repeated | Purpose::Grown => Box::pin(NarrowStream {
+                input,
+                rows_max: if self.purpose == Purpose::Grown {
+                    rows_max.min(GROWN_ROWS_MAX)
+                } else {
+                    rows_max
+                },
+                repeated: self.purpose != Purpose::Split,
+                waiting: VecDeque::new(),
+            }),
+            Purpose::Kept => Box::pin(KeptStream {
+                input,
+                rows: 0,
+                widest: 0,
+            }),
         })
     }
 
@@ -169,6 +339,9 @@ impl Stream for YieldStream {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
+        if let Err(exceeded) = budget::check() {
+            return Poll::Ready(Some(Err(raise(exceeded.into()))));
+        }
         let next = self.input.as_mut().poll_next(context);
         if next.is_pending() {
             self.turn = None;
@@ -178,6 +351,105 @@ impl Stream for YieldStream {
 }
 
 impl RecordBatchStream for YieldStream {
+    fn schema(&self) -> SchemaRef {
+        self.input.schema()
+    }
+}
+
+/// What the widest row of a batch takes, about.
+fn widest_row(batch: &RecordBatch) -> Result<usize> {
+    batch
+        .columns()
+        .iter()
+        .map(widest)
+        .try_fold(0_usize, |sum, width| Ok(sum.saturating_add(width?)))
+}
+
+/// Batches of so many rows at most, in which no row is too wide for that.
+struct NarrowStream {
+    input: SendableRecordBatchStream,
+    rows_max: usize,
+    /// Whether rows may be too wide.
+    repeated: bool,
+    waiting: VecDeque<RecordBatch>,
+}
+
+impl NarrowStream {
+    fn accept(&mut self, batch: &RecordBatch) -> Result<()> {
+        if self.repeated
+            && let Some(narrower) = NarrowerBatches::for_rows_of(widest_row(batch)?)
+            && narrower.rows < self.rows_max
+        {
+            return Err(narrower.into());
+        }
+        let mut from = 0;
+        while from < batch.num_rows() {
+            let length = self.rows_max.min(batch.num_rows() - from);
+            self.waiting.push_back(batch.slice(from, length));
+            from += length;
+        }
+        Ok(())
+    }
+}
+
+impl Stream for NarrowStream {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(batch) = self.waiting.pop_front() {
+                return Poll::Ready(Some(Ok(batch)));
+            }
+            match ready!(self.input.as_mut().poll_next(context)) {
+                Some(Ok(batch)) => {
+                    if let Err(error) = self.accept(&batch) {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                }
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+}
+
+impl RecordBatchStream for NarrowStream {
+    fn schema(&self) -> SchemaRef {
+        self.input.schema()
+    }
+}
+
+/// Ends if the widest row, repeated in place of every row so far, would not fit.
+struct KeptStream {
+    input: SendableRecordBatchStream,
+    rows: usize,
+    widest: usize,
+}
+
+impl KeptStream {
+    fn accept(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.rows = self.rows.saturating_add(batch.num_rows());
+        self.widest = self.widest.max(widest_row(batch)?);
+        if self.widest >= WIDE_ROW_BYTES {
+            crate::growth::allowed(self.rows.saturating_mul(self.widest))?;
+        }
+        Ok(())
+    }
+}
+
+impl Stream for KeptStream {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = ready!(self.input.as_mut().poll_next(context));
+        Poll::Ready(next.map(|batch| {
+            let batch = batch?;
+            self.accept(&batch)?;
+            Ok(batch)
+        }))
+    }
+}
+
+impl RecordBatchStream for KeptStream {
     fn schema(&self) -> SchemaRef {
         self.input.schema()
     }
@@ -246,7 +518,18 @@ fn join_type(plan: &dyn ExecutionPlan) -> Option<JoinType> {
     }
 }
 
-/// Makes joins and what feeds them give the thread back. Runs last.
+/// Whether a window has a result of variable length.
+fn makes_text(window: &dyn ExecutionPlan) -> bool {
+    let given = window
+        .children()
+        .first()
+        .map_or(0, |input| input.schema().fields().len());
+    let schema = window.schema();
+    let mut made = schema.fields().iter().skip(given);
+    made.any(|field| field.data_type().primitive_width().is_none())
+}
+
+/// Makes every operator give the thread back, and looks at what those are given that may repeat it. Runs last.
 #[derive(Debug)]
 pub(crate) struct YieldBetweenBatches;
 
@@ -261,19 +544,35 @@ impl PhysicalOptimizerRule for YieldBetweenBatches {
         _: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|plan| {
-            if join_type(plan.as_ref()).is_none() {
-                return Ok(Transformed::no(plan));
-            }
-            let children = plan
-                .children()
-                .into_iter()
-                .map(|child| -> Arc<dyn ExecutionPlan> {
-                    Arc::new(PassExec::new(Arc::clone(child), Purpose::Yield))
+            let purpose = if join_type(plan.as_ref()).is_some() {
+                Some(Purpose::Repeated)
+            } else if plan.is::<BoundedWindowAggExec>() {
+                Some(if makes_text(plan.as_ref()) {
+                    Purpose::Grown
+                } else {
+                    Purpose::Repeated
                 })
-                .collect();
-            let join = plan.replace_children(children, recomputed())?;
+            } else if plan.is::<WindowAggExec>() {
+                Some(Purpose::Kept)
+            } else {
+                None
+            };
+            let plan = match purpose {
+                Some(purpose) => {
+                    let children = plan
+                        .children()
+                        .into_iter()
+                        .map(|child| -> Arc<dyn ExecutionPlan> {
+                            Arc::new(PassExec::new(Arc::clone(child), purpose))
+                        })
+                        .collect();
+                    plan.replace_children(children, recomputed())?
+                }
+                None if plan.children().is_empty() => Arc::new(PassExec::new(plan, Purpose::Split)),
+                None => plan,
+            };
             Ok(Transformed::yes(Arc::new(PassExec::new(
-                join,
+                plan,
                 Purpose::Yield,
             ))))
         })

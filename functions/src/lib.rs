@@ -11,6 +11,7 @@ pub mod aggregate;
 pub mod cast;
 pub mod codec;
 pub mod errors;
+pub mod execution;
 pub mod planner;
 pub mod registry;
 pub mod tables;
@@ -18,12 +19,16 @@ pub mod tables;
 mod arrays;
 mod crypto;
 mod datetime;
-mod execution;
+mod growth;
+mod guarded;
 mod interval;
 mod json;
+mod like;
 mod math;
 mod numeric;
 mod operators;
+mod pattern;
+mod pieces;
 mod signatures;
 mod system;
 mod text;
@@ -46,6 +51,7 @@ fn scalar_functions() -> Vec<datafusion::logical_expr::ScalarUDF> {
         crypto::functions(),
         datetime::functions(),
         json::functions(),
+        like::functions(),
         math::functions(),
         system::functions(),
         text::functions(),

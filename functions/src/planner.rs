@@ -12,7 +12,7 @@ use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::planner::{
     ExprPlanner, PlannerResult, RawBinaryExpr, RawFieldAccessExpr,
 };
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, GetFieldAccess, Operator};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, GetFieldAccess, Operator, lit};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use flowstone_types::SqlType;
 
@@ -226,17 +226,34 @@ impl ExprPlanner for PostgresExprPlanner {
                 vec![left, right],
             )?)),
             BinaryOperator::PGLikeMatch => {
-                Ok(PlannerResult::Planned(like(left, right, false, false)))
+                Ok(PlannerResult::Planned(like(left, right, false, false)?))
             }
             BinaryOperator::PGNotLikeMatch => {
-                Ok(PlannerResult::Planned(like(left, right, true, false)))
+                Ok(PlannerResult::Planned(like(left, right, true, false)?))
             }
             BinaryOperator::PGILikeMatch => {
-                Ok(PlannerResult::Planned(like(left, right, false, true)))
+                Ok(PlannerResult::Planned(like(left, right, false, true)?))
             }
             BinaryOperator::PGNotILikeMatch => {
-                Ok(PlannerResult::Planned(like(left, right, true, true)))
+                Ok(PlannerResult::Planned(like(left, right, true, true)?))
             }
+            // Ours, because it limits what a pattern may cost.
+            BinaryOperator::PGRegexMatch => Ok(PlannerResult::Planned(call(
+                "regexp_like",
+                vec![left, right],
+            )?)),
+            BinaryOperator::PGRegexNotMatch => Ok(PlannerResult::Planned(not(call(
+                "regexp_like",
+                vec![left, right],
+            )?))),
+            BinaryOperator::PGRegexIMatch => Ok(PlannerResult::Planned(call(
+                "regexp_like",
+                vec![left, right, lit("i")],
+            )?)),
+            BinaryOperator::PGRegexNotIMatch => Ok(PlannerResult::Planned(not(call(
+                "regexp_like",
+                vec![left, right, lit("i")],
+            )?))),
             BinaryOperator::Eq
             | BinaryOperator::NotEq
             | BinaryOperator::Lt
@@ -397,15 +414,31 @@ fn concatenation(
     }))
 }
 
-fn like(left: Expr, right: Expr, negated: bool, case_insensitive: bool) -> Expr {
-    let matched = Expr::Like(Like::new(
-        false,
-        Box::new(left),
-        Box::new(right),
-        None,
-        case_insensitive,
-    ));
-    if negated { not(matched) } else { matched }
+/// Longest pattern that DataFusion's LIKE is given: it makes a regular expression of most.
+const LIKE_BYTES_MAX: usize = 1000;
+
+fn like(left: Expr, right: Expr, negated: bool, case_insensitive: bool) -> Result<Expr> {
+    let short = matches!(
+        &right,
+        Expr::Literal(ScalarValue::Utf8(Some(pattern)), _) if pattern.len() <= LIKE_BYTES_MAX
+    );
+    let matched = if short {
+        Expr::Like(Like::new(
+            false,
+            Box::new(left),
+            Box::new(right),
+            None,
+            case_insensitive,
+        ))
+    } else {
+        let name = if case_insensitive {
+            "text_ilike"
+        } else {
+            "text_like"
+        };
+        call(name, vec![left, right])?
+    };
+    Ok(if negated { not(matched) } else { matched })
 }
 
 /// Comparisons: a literal of unknown type takes the type of the other side; jsonb and intervals have an order of their own.

@@ -15,7 +15,8 @@ use datafusion::optimizer::Optimizer;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 
-use crate::execution::{ForgetAtOuterJoins, YieldBetweenBatches};
+use crate::execution::{ForgetAtOuterJoins, YieldBetweenBatches, while_wanted};
+use crate::pieces::InPieces;
 use crate::planner::PostgresExprPlanner;
 
 static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::build);
@@ -61,7 +62,7 @@ impl Registry {
     fn build() -> Self {
         let mut registry = Self::default();
         for function in SessionStateDefaults::default_scalar_functions() {
-            registry.add_scalar(&function);
+            registry.add_scalar(&crate::guarded::guarded(function));
         }
         registry
             .scalar
@@ -235,8 +236,10 @@ fn build_session_state(registry: &Registry) -> SessionState {
         .into_iter()
         .filter(|rule| rule.name() != "single_distinct_aggregation_to_group_by")
         .collect();
+    let rules = while_wanted(rules);
     let mut physical_rules = PhysicalOptimizer::new().rules;
     physical_rules.insert(0, Arc::new(ForgetAtOuterJoins));
+    physical_rules.push(Arc::new(InPieces));
     physical_rules.push(Arc::new(YieldBetweenBatches));
     let mut state = SessionStateBuilder::new()
         .with_config(session_config())

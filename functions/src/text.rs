@@ -2,21 +2,21 @@
 //!
 //! Positions and lengths count characters. Must not know patterns of dates (`to_char`) or hashes (`crypto`).
 
-use std::collections::HashMap;
-
 use arrow_array::{Array, ArrayRef, StringArray};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use datafusion::common::Result;
 use datafusion::logical_expr::ScalarUDF;
 use flowstone_types::{EvalError, EvalErrorKind, SqlType};
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
 use crate::cast::any_to_text;
 use crate::errors::{EvalResult, data_error, from_type_error, invalid_parameter, raise};
+use crate::growth::{Growth, VALUE_BYTES_MAX, too_long, value_fits};
+use crate::pattern::{Patterns, replace};
 use crate::udf::{
-    Call, P, R, TextList, aliased, function, map_rows, map1, map2, map3, map4, opt2, overload,
-    texts, variadic,
+    Call, ITEM_BYTES, P, R, TextList, aliased, function, map_rows, map1, map2, map3, map4, opt2,
+    overload, texts, variadic,
 };
 
 fn text() -> R {
@@ -209,7 +209,7 @@ fn cases_and_parts() -> Vec<ScalarUDF> {
                 overload(&[P::Text, P::Text], text(), |call| {
                     let mut patterns = Patterns::default();
                     opt2(call, |text: &str, pattern: &str| {
-                        let found = patterns.get(pattern, "")?.captures(text);
+                        let found = patterns.get(text, pattern, "")?.captures(text);
                         Ok(found.and_then(|found| {
                             found
                                 .get(1)
@@ -308,14 +308,10 @@ fn padding_and_trimming() -> Vec<ScalarUDF> {
     let pad = |name, before: bool| {
         let kernels: [crate::udf::Kernel; 2] = if before {
             [
-                |call| {
-                    map2(call, |text: &str, length: i32| {
-                        Ok(pad(text, length, " ", true))
-                    })
-                },
+                |call| map2(call, |text: &str, length: i32| pad(text, length, " ", true)),
                 |call| {
                     map3(call, |text: &str, length: i32, fill: &str| {
-                        Ok(pad(text, length, fill, true))
+                        pad(text, length, fill, true)
                     })
                 },
             ]
@@ -323,12 +319,12 @@ fn padding_and_trimming() -> Vec<ScalarUDF> {
             [
                 |call| {
                     map2(call, |text: &str, length: i32| {
-                        Ok(pad(text, length, " ", false))
+                        pad(text, length, " ", false)
                     })
                 },
                 |call| {
                     map3(call, |text: &str, length: i32, fill: &str| {
-                        Ok(pad(text, length, fill, false))
+                        pad(text, length, fill, false)
                     })
                 },
             ]
@@ -394,22 +390,48 @@ fn padding_and_trimming() -> Vec<ScalarUDF> {
     ]
 }
 
-fn pad(text: &str, length: i32, fill: &str, before: bool) -> String {
+fn pad(text: &str, length: i32, fill: &str, before: bool) -> EvalResult<String> {
     let length = usize::try_from(length).unwrap_or(0);
     let have = text.chars().count();
     if have >= length || fill.is_empty() {
-        return text.chars().take(length).collect();
+        return Ok(text.chars().take(length).collect());
     }
-    let padding: String = fill.chars().cycle().take(length - have).collect();
+    // As PostgreSQL, which takes every character to be as long as one can be.
+    if length.saturating_mul(4) > VALUE_BYTES_MAX {
+        return Err(too_long());
+    }
+    let missing = length - have;
+    let letters = fill.chars().count();
+    let bytes = (missing / letters + 1).saturating_mul(fill.len());
+    value_fits(text.len().saturating_add(bytes))?;
+    let mut padded = String::with_capacity(text.len() + bytes);
+    if !before {
+        padded.push_str(text);
+    }
+    for _ in 0..missing / letters {
+        padded.push_str(fill);
+    }
+    padded.extend(fill.chars().take(missing % letters));
     if before {
-        padding + text
-    } else {
-        text.to_owned() + &padding
+        padded.push_str(text);
     }
+    Ok(padded)
 }
 
-/// Largest text a function makes: what PostgreSQL's allocator allows.
-const TEXT_BYTES_MAX: usize = 1 << 30;
+/// `text` with `to` for every `from`.
+fn replace_text(text: &str, from: &str, to: &str) -> EvalResult<String> {
+    if from.is_empty() {
+        return Ok(text.to_owned());
+    }
+    if to.len() > from.len() {
+        let longer = text
+            .matches(from)
+            .count()
+            .saturating_mul(to.len() - from.len());
+        value_fits(text.len().saturating_add(longer))?;
+    }
+    Ok(text.replace(from, to))
+}
 
 fn composing() -> Vec<ScalarUDF> {
     vec![
@@ -418,12 +440,7 @@ fn composing() -> Vec<ScalarUDF> {
             vec![overload(&[P::Text, P::Int4], text(), |call| {
                 map2(call, |text: &str, count: i32| {
                     let count = usize::try_from(count).unwrap_or(0);
-                    if text.len().saturating_mul(count) > TEXT_BYTES_MAX {
-                        return Err(EvalError::new(
-                            EvalErrorKind::TooLarge,
-                            "requested length too large",
-                        ));
-                    }
+                    value_fits(text.len().saturating_mul(count))?;
                     Ok(text.repeat(count))
                 })
             })],
@@ -431,13 +448,7 @@ fn composing() -> Vec<ScalarUDF> {
         function(
             "replace",
             vec![overload(&[P::Text, P::Text, P::Text], text(), |call| {
-                map3(call, |text: &str, from: &str, to: &str| {
-                    Ok(if from.is_empty() {
-                        text.to_owned()
-                    } else {
-                        text.replace(from, to)
-                    })
-                })
+                map3(call, replace_text)
             })],
         ),
         function(
@@ -500,7 +511,10 @@ fn composing() -> Vec<ScalarUDF> {
         function(
             "text_concat",
             vec![overload(&[P::Text, P::Text], text(), |call| {
-                map2(call, |a: &str, b: &str| Ok(format!("{a}{b}")))
+                map2(call, |a: &str, b: &str| {
+                    value_fits(a.len().saturating_add(b.len()))?;
+                    Ok([a, b].concat())
+                })
             })],
         ),
         function(
@@ -508,7 +522,12 @@ fn composing() -> Vec<ScalarUDF> {
             vec![overload(
                 &[P::Bytea, P::Bytea],
                 R::Sql(SqlType::Bytea),
-                |call| map2(call, |a: &[u8], b: &[u8]| Ok([a, b].concat())),
+                |call| {
+                    map2(call, |a: &[u8], b: &[u8]| {
+                        value_fits(a.len().saturating_add(b.len()))?;
+                        Ok([a, b].concat())
+                    })
+                },
             )],
         ),
         function(
@@ -516,13 +535,12 @@ fn composing() -> Vec<ScalarUDF> {
             vec![variadic(&[P::Any], text(), |call| {
                 let parts = text_columns(call, 0)?;
                 map_rows(call, |row| {
-                    Ok(Some(
-                        parts
-                            .iter()
-                            .filter(|part| !part.is_null(row))
-                            .map(|part| part.value(row))
-                            .collect::<String>(),
-                    ))
+                    let present: Vec<&str> = parts
+                        .iter()
+                        .filter(|part| !part.is_null(row))
+                        .map(|part| part.value(row))
+                        .collect();
+                    joined(&present, "").map(Some)
                 })
             })],
         ),
@@ -540,7 +558,7 @@ fn composing() -> Vec<ScalarUDF> {
                         .filter(|part| !part.is_null(row))
                         .map(|part| part.value(row))
                         .collect();
-                    Ok(Some(present.join(separators.value(row))))
+                    joined(&present, separators.value(row)).map(Some)
                 })
             })],
         ),
@@ -616,6 +634,18 @@ fn composing() -> Vec<ScalarUDF> {
     ]
 }
 
+/// Texts with a separator between two of them.
+pub(crate) fn joined(parts: &[&str], separator: &str) -> EvalResult<String> {
+    let texts = parts
+        .iter()
+        .fold(0, |sum: usize, part| sum.saturating_add(part.len()));
+    let separators = separator
+        .len()
+        .saturating_mul(parts.len().saturating_sub(1));
+    value_fits(texts.saturating_add(separators))?;
+    Ok(parts.join(separator))
+}
+
 /// Every argument from `first` on as text, in its output form.
 fn text_columns(call: &Call<'_>, first: usize) -> Result<Vec<StringArray>> {
     call.args
@@ -658,9 +688,18 @@ fn format<'a>(
             while let Some(digit) = letters.next_if(char::is_ascii_digit) {
                 digits.push(digit);
             }
-            digits.parse::<usize>().ok()
+            match digits.as_str() {
+                "" => Ok(None),
+                digits => match digits.parse::<i32>() {
+                    Ok(number) => Ok(usize::try_from(number).ok()),
+                    Err(_) => Err(EvalError::new(
+                        EvalErrorKind::NumericOutOfRange,
+                        "number is out of range",
+                    )),
+                },
+            }
         };
-        let mut width = number(&mut letters);
+        let mut width = number(&mut letters)?;
         if letters.next_if_eq(&'$').is_some() {
             next = match width.and_then(|position| position.checked_sub(1)) {
                 Some(position) => position,
@@ -673,7 +712,7 @@ fn format<'a>(
             width = None;
         }
         let left = letters.next_if_eq(&'-').is_some();
-        let width = number(&mut letters).or(width).unwrap_or(0);
+        let width = number(&mut letters)?.or(width).unwrap_or(0);
         let conversion = letters
             .next()
             .ok_or_else(|| invalid_parameter("unterminated format() type specifier"))?;
@@ -700,7 +739,14 @@ fn format<'a>(
                 )));
             }
         };
-        let padding = " ".repeat(width.saturating_sub(shown.chars().count()));
+        let missing = width.saturating_sub(shown.chars().count());
+        value_fits(
+            result
+                .len()
+                .saturating_add(shown.len())
+                .saturating_add(missing),
+        )?;
+        let padding = " ".repeat(missing);
         if left {
             result.push_str(&shown);
         }
@@ -959,6 +1005,7 @@ fn unrecognized_encoding(format: &str) -> EvalError {
 }
 
 fn encode(bytes: &[u8], format: &str) -> EvalResult<String> {
+    value_fits(bytes.len().saturating_mul(2))?;
     match format.to_ascii_lowercase().as_str() {
         "hex" => Ok(hex::encode(bytes)),
         "base64" => {
@@ -1050,57 +1097,6 @@ fn decode_escape(text: &str) -> EvalResult<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Compiled patterns of one call.
-#[derive(Default)]
-struct Patterns(HashMap<(String, String), Regex>);
-
-impl Patterns {
-    fn get(&mut self, pattern: &str, flags: &str) -> EvalResult<&Regex> {
-        let key = (pattern.to_owned(), flags.to_owned());
-        if !self.0.contains_key(&key) {
-            let compiled = compile(pattern, flags)?;
-            self.0.insert(key.clone(), compiled);
-        }
-        self.0
-            .get(&key)
-            .ok_or_else(|| data_error("invalid regular expression"))
-    }
-}
-
-fn compile(pattern: &str, flags: &str) -> EvalResult<Regex> {
-    let mut builder = RegexBuilder::new(pattern);
-    // In PostgreSQL a dot matches a newline, and ^ and $ only match at the ends.
-    builder.dot_matches_new_line(true);
-    for flag in flags.chars() {
-        match flag {
-            'g' | 'c' | 's' => {}
-            'i' => {
-                builder.case_insensitive(true);
-            }
-            'm' | 'n' => {
-                builder.multi_line(true).dot_matches_new_line(false);
-            }
-            'p' => {
-                builder.dot_matches_new_line(false);
-            }
-            'w' => {
-                builder.multi_line(true);
-            }
-            'x' => {
-                builder.ignore_whitespace(true);
-            }
-            other => {
-                return Err(invalid_parameter(format!(
-                    "invalid regular expression option: \"{other}\""
-                )));
-            }
-        }
-    }
-    builder
-        .build()
-        .map_err(|_| data_error(format!("invalid regular expression: \"{pattern}\"")))
-}
-
 fn patterns() -> Vec<ScalarUDF> {
     vec![
         function(
@@ -1109,13 +1105,13 @@ fn patterns() -> Vec<ScalarUDF> {
                 overload(&[P::Text, P::Text], text_list(), |call| {
                     let mut patterns = Patterns::default();
                     map2(call, |text: &str, pattern: &str| {
-                        Ok(split(patterns.get(pattern, "")?, text))
+                        split(patterns.get(text, pattern, "")?, text)
                     })
                 }),
                 overload(&[P::Text, P::Text, P::Text], text_list(), |call| {
                     let mut patterns = Patterns::default();
                     map3(call, |text: &str, pattern: &str, flags: &str| {
-                        Ok(split(patterns.get(pattern, flags)?, text))
+                        split(patterns.get(text, pattern, flags)?, text)
                     })
                 }),
             ],
@@ -1126,7 +1122,7 @@ fn patterns() -> Vec<ScalarUDF> {
                 overload(&[P::Text, P::Text], text_list(), |call| {
                     let mut patterns = Patterns::default();
                     opt2(call, |text: &str, pattern: &str| {
-                        Ok(first_match(patterns.get(pattern, "")?, text))
+                        Ok(first_match(patterns.get(text, pattern, "")?, text))
                     })
                 }),
                 overload(&[P::Text, P::Text, P::Text], text_list(), |call| {
@@ -1140,10 +1136,10 @@ fn patterns() -> Vec<ScalarUDF> {
                         if subjects.is_null(row) || expressions.is_null(row) || flags.is_null(row) {
                             return Ok(None);
                         }
-                        Ok(first_match(
-                            patterns.get(expressions.value(row), flags.value(row))?,
-                            subjects.value(row),
-                        ))
+                        let text = subjects.value(row);
+                        let pattern =
+                            patterns.get(text, expressions.value(row), flags.value(row))?;
+                        Ok(first_match(pattern, text))
                     })
                 }),
             ],
@@ -1154,18 +1150,18 @@ fn patterns() -> Vec<ScalarUDF> {
                 overload(&[P::Text, P::Text, P::Text], text(), |call| {
                     let mut patterns = Patterns::default();
                     map3(call, |text: &str, pattern: &str, new: &str| {
-                        Ok(replace(patterns.get(pattern, "")?, text, new, false))
+                        replace(patterns.get(text, pattern, "")?, text, new, false)
                     })
                 }),
                 overload(&[P::Text, P::Text, P::Text, P::Text], text(), |call| {
                     let mut patterns = Patterns::default();
                     map4(call, |text: &str, pattern: &str, new: &str, flags: &str| {
-                        Ok(replace(
-                            patterns.get(pattern, flags)?,
+                        replace(
+                            patterns.get(text, pattern, flags)?,
                             text,
                             new,
                             flags.contains('g'),
-                        ))
+                        )
                     })
                 }),
             ],
@@ -1176,7 +1172,7 @@ fn patterns() -> Vec<ScalarUDF> {
                 overload(&[P::Text, P::Text], R::Sql(SqlType::Bool), |call| {
                     let mut patterns = Patterns::default();
                     map2(call, |text: &str, pattern: &str| {
-                        Ok(patterns.get(pattern, "")?.is_match(text))
+                        Ok(patterns.get(text, pattern, "")?.is_match(text))
                     })
                 }),
                 overload(
@@ -1185,7 +1181,7 @@ fn patterns() -> Vec<ScalarUDF> {
                     |call| {
                         let mut patterns = Patterns::default();
                         map3(call, |text: &str, pattern: &str, flags: &str| {
-                            Ok(patterns.get(pattern, flags)?.is_match(text))
+                            Ok(patterns.get(text, pattern, flags)?.is_match(text))
                         })
                     },
                 ),
@@ -1197,13 +1193,15 @@ fn patterns() -> Vec<ScalarUDF> {
                 overload(&[P::Text, P::Text], text_list(), |call| {
                     let (subjects, delimiters) = (texts(call.arg(0)?)?, texts(call.arg(1)?)?);
                     map_rows(call, |row| {
-                        Ok((!subjects.is_null(row)).then(|| {
-                            split_text(
-                                subjects.value(row),
-                                delimiters.is_valid(row).then(|| delimiters.value(row)),
-                                None,
-                            )
-                        }))
+                        (!subjects.is_null(row))
+                            .then(|| {
+                                split_text(
+                                    subjects.value(row),
+                                    delimiters.is_valid(row).then(|| delimiters.value(row)),
+                                    None,
+                                )
+                            })
+                            .transpose()
                     })
                 }),
                 overload(&[P::Text, P::Text, P::Text], text_list(), |call| {
@@ -1214,13 +1212,15 @@ fn patterns() -> Vec<ScalarUDF> {
                     );
                     map_rows(call, |row| {
                         let null = absent.is_valid(row).then(|| absent.value(row));
-                        Ok((!subjects.is_null(row)).then(|| {
-                            split_text(
-                                subjects.value(row),
-                                delimiters.is_valid(row).then(|| delimiters.value(row)),
-                                null,
-                            )
-                        }))
+                        (!subjects.is_null(row))
+                            .then(|| {
+                                split_text(
+                                    subjects.value(row),
+                                    delimiters.is_valid(row).then(|| delimiters.value(row)),
+                                    null,
+                                )
+                            })
+                            .transpose()
                     })
                 }),
             ],
@@ -1229,32 +1229,38 @@ fn patterns() -> Vec<ScalarUDF> {
 }
 
 /// Parts of a text between delimiters; a NULL delimiter splits into characters. Parts equal to `null` become NULL.
-fn split_text(text: &str, delimiter: Option<&str>, null: Option<&str>) -> TextList {
-    let part = |part: &str| (Some(part) != null).then(|| part.to_owned());
+fn split_text(text: &str, delimiter: Option<&str>, null: Option<&str>) -> EvalResult<TextList> {
+    let mut growth = Growth::default();
+    let mut part = |part: &str| {
+        growth.add(part.len() + ITEM_BYTES)?;
+        Ok((Some(part) != null).then(|| part.to_owned()))
+    };
     match delimiter {
-        _ if text.is_empty() => Vec::new(),
+        _ if text.is_empty() => Ok(Vec::new()),
         None => text
             .chars()
             .map(|letter| part(letter.encode_utf8(&mut [0; 4])))
             .collect(),
-        Some("") => vec![part(text)],
+        Some("") => Ok(vec![part(text)?]),
         Some(delimiter) => text.split(delimiter).map(part).collect(),
     }
 }
 
 /// Parts of a text between matches. An empty match at the ends or next to a match splits nothing.
-fn split(pattern: &Regex, text: &str) -> TextList {
+fn split(pattern: &Regex, text: &str) -> EvalResult<TextList> {
+    let mut growth = Growth::default();
     let mut parts = Vec::new();
     let mut start = 0;
     for found in pattern.find_iter(text) {
         if found.is_empty() && (found.start() == start || found.start() >= text.len()) {
             continue;
         }
+        growth.add(found.start() - start + ITEM_BYTES)?;
         parts.push(text.get(start..found.start()).map(str::to_owned));
         start = found.end();
     }
     parts.push(text.get(start..).map(str::to_owned));
-    parts
+    Ok(parts)
 }
 
 /// The groups of the first match, or all of it if there are none.
@@ -1268,37 +1274,4 @@ fn first_match(pattern: &Regex, text: &str) -> Option<TextList> {
             .map(|group| group.map(|group| group.as_str().to_owned()))
             .collect(),
     )
-}
-
-/// `\1` … `\9` and `\&` in the replacement stand for groups.
-fn replace(pattern: &Regex, text: &str, new: &str, all: bool) -> String {
-    let expand = |found: &regex::Captures<'_>| {
-        let mut result = String::new();
-        let mut letters = new.chars();
-        while let Some(letter) = letters.next() {
-            if letter != '\\' {
-                result.push(letter);
-                continue;
-            }
-            match letters.next() {
-                Some('&') => result.push_str(found.get(0).map_or("", |group| group.as_str())),
-                Some(digit) if digit.is_ascii_digit() && digit != '0' => {
-                    let group = digit
-                        .to_digit(10)
-                        .and_then(|digit| usize::try_from(digit).ok())
-                        .and_then(|digit| found.get(digit));
-                    result.push_str(group.map_or("", |group| group.as_str()));
-                }
-                Some('\\') | None => result.push('\\'),
-                Some(other) => {
-                    result.push('\\');
-                    result.push(other);
-                }
-            }
-        }
-        result
-    };
-    pattern
-        .replacen(text, usize::from(!all), expand)
-        .into_owned()
 }

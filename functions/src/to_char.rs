@@ -21,16 +21,19 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
         vec![
             overload(&[P::Timestamp, P::Text], text(), |call| {
                 map2(call, |at: Micros, pattern: &str| {
+                    template_fits(pattern)?;
                     Ok(Moment::of(at.0).format(pattern))
                 })
             }),
             overload(&[P::TimestampTz, P::Text], text(), |call| {
                 map2(call, |at: Micros, pattern: &str| {
+                    template_fits(pattern)?;
                     Ok(Moment::of(at.0).with_zone().format(pattern))
                 })
             }),
             overload(&[P::Interval, P::Text], text(), |call| {
                 map2(call, |value: Interval, pattern: &str| {
+                    template_fits(pattern)?;
                     Ok(Moment::of_interval(value).format(pattern))
                 })
             }),
@@ -74,6 +77,19 @@ const DAYS: [&str; 7] = [
     "Friday",
     "Saturday",
 ];
+
+/// Longest template: what it makes is not much longer, and it is read anew for every value.
+const TEMPLATE_BYTES_MAX: usize = 32 << 10;
+
+fn template_fits(pattern: &str) -> EvalResult<()> {
+    if pattern.len() > TEMPLATE_BYTES_MAX {
+        return Err(EvalError::new(
+            EvalErrorKind::TooLarge,
+            format!("a template may have {TEMPLATE_BYTES_MAX} bytes"),
+        ));
+    }
+    Ok(())
+}
 
 /// A moment taken apart.
 struct Moment {
@@ -328,6 +344,7 @@ fn name(out: &mut String, text: &str, width: usize, style: Style) {
 
 /// A number by a pattern of `9 0 . , D G S MI PR L FM`.
 fn format_number(value: Numeric, pattern: &str) -> EvalResult<String> {
+    template_fits(pattern)?;
     let upper = pattern.to_ascii_uppercase();
     let fill = upper.contains("FM");
     let body = upper.replace("FM", "").replace("PR", "").replace("MI", "");
@@ -440,6 +457,7 @@ fn format_number(value: Numeric, pattern: &str) -> EvalResult<String> {
 
 /// Reads a timestamp by a pattern. Fields that the pattern lacks are those of the first moment of the year 1.
 pub(crate) fn parse_timestamp(text: &str, pattern: &str) -> EvalResult<i64> {
+    template_fits(pattern)?;
     let bad = |word: &str, rest: &str| {
         let shown: String = rest.chars().take(word.len()).collect();
         EvalError::new(

@@ -25,11 +25,13 @@ use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
-use flowstone_types::SqlType;
 use flowstone_types::normalize::normalize_array;
+use flowstone_types::{SqlType, budget};
 
 use crate::cast::convert;
 use crate::errors::{EvalResult, internal, numeric_overflow, raise};
+use crate::execution::NarrowerBatches;
+use crate::growth::{Growth, allowed};
 use crate::interval::Interval;
 use crate::numeric::Numeric;
 use crate::signatures::{FunctionKind, FunctionSignature, pseudo};
@@ -460,25 +462,73 @@ pub fn scalar_at(array: &ArrayRef, row: usize) -> Result<ScalarValue> {
     })
 }
 
+/// What constants among arguments take as arrays of `rows` values.
+pub(crate) fn spread_bytes(args: &[ColumnarValue], rows: usize) -> usize {
+    args.iter()
+        .map(|arg| match arg {
+            ColumnarValue::Scalar(value) => value.size().saturating_mul(rows),
+            ColumnarValue::Array(_) => 0,
+        })
+        .fold(0, usize::saturating_add)
+}
+
+/// What constants may take once they are repeated for every row of a call; beyond that, rows go in parts.
+const SPREAD_BYTES: usize = 8 << 20;
+
 /// Evaluates a call on constants once, and any other call on arrays.
 pub(crate) fn evaluate(
     args: &[ColumnarValue],
     rows: usize,
-    compute: impl FnOnce(&[ArrayRef], usize) -> Result<ArrayRef>,
+    compute: impl Fn(&[ArrayRef], usize) -> Result<ArrayRef>,
 ) -> Result<ColumnarValue> {
     let constant = args
         .iter()
         .all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-    let rows = if constant { 1 } else { rows };
-    let arrays = args
-        .iter()
-        .map(|arg| arg.to_array(rows))
-        .collect::<Result<Vec<_>>>()?;
-    let result = compute(&arrays, rows)?;
-    if constant {
-        Ok(ColumnarValue::Scalar(scalar_at(&result, 0)?))
+    let count = if constant { 1 } else { rows };
+    let spread = spread_bytes(args, count);
+    let part_rows = if spread > SPREAD_BYTES {
+        (SPREAD_BYTES / (spread / count.max(1)).max(1)).max(1)
     } else {
-        Ok(ColumnarValue::Array(result))
+        count
+    };
+    allowed(spread.min(SPREAD_BYTES))?;
+    let part = |from: usize, length: usize| -> Result<ArrayRef> {
+        let arrays = args
+            .iter()
+            .map(|arg| match arg {
+                ColumnarValue::Array(array) if length < count => Ok(array.slice(from, length)),
+                other => other.to_array(length),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        compute(&arrays, length)
+    };
+    if constant {
+        let value = scalar_at(&part(0, 1)?, 0)?;
+        may_be_repeated(value.size(), rows)?;
+        return Ok(ColumnarValue::Scalar(value));
+    }
+    if part_rows >= count {
+        return part(0, count).map(ColumnarValue::Array);
+    }
+    let mut parts = Vec::new();
+    let mut from = 0;
+    while from < count {
+        let length = part_rows.min(count - from);
+        parts.push(part(from, length)?);
+        from += length;
+    }
+    let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+    Ok(ColumnarValue::Array(arrow_select::concat::concat(&parts)?))
+}
+
+/// A constant of `bytes` may stand in each of `rows` rows: whoever asked for it may repeat it.
+fn may_be_repeated(bytes: usize, rows: usize) -> Result<()> {
+    if rows <= 1 || budget::is_constants_only() || budget::current().is_none() {
+        return Ok(());
+    }
+    match NarrowerBatches::for_rows_of(bytes) {
+        Some(narrower) if narrower.rows < rows => Err(narrower.into()),
+        _ => Ok(()),
     }
 }
 
@@ -501,6 +551,8 @@ impl ScalarUDFImpl for PgFunction {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        // Planning asks this of every call, again and again.
+        budget::check().map_err(|exceeded| raise(exceeded.into()))?;
         let types: Vec<DataType> = args
             .arg_fields
             .iter()
@@ -696,8 +748,13 @@ impl Ret for String {
         _returns: &DataType,
     ) -> Result<ArrayRef> {
         let mut builder = StringBuilder::with_capacity(rows, rows.saturating_mul(16));
+        let mut growth = Growth::default();
         for value in values {
-            builder.append_option(value.map_err(raise)?);
+            let value = value.map_err(raise)?;
+            growth
+                .add(value.as_ref().map_or(0, String::len))
+                .map_err(raise)?;
+            builder.append_option(value);
         }
         Ok(Arc::new(builder.finish()))
     }
@@ -718,8 +775,13 @@ impl Ret for Vec<u8> {
         _returns: &DataType,
     ) -> Result<ArrayRef> {
         let mut builder = BinaryBuilder::with_capacity(rows, rows.saturating_mul(16));
+        let mut growth = Growth::default();
         for value in values {
-            builder.append_option(value.map_err(raise)?);
+            let value = value.map_err(raise)?;
+            growth
+                .add(value.as_ref().map_or(0, Self::len))
+                .map_err(raise)?;
+            builder.append_option(value);
         }
         Ok(Arc::new(builder.finish()))
     }
@@ -748,8 +810,13 @@ impl Ret for JsonBuf {
         _returns: &DataType,
     ) -> Result<ArrayRef> {
         let mut builder = LargeBinaryBuilder::with_capacity(rows, rows.saturating_mul(32));
+        let mut growth = Growth::default();
         for value in values {
-            builder.append_option(value.map_err(raise)?.map(|value| value.0));
+            let value = value.map_err(raise)?.map(|value| value.0);
+            growth
+                .add(value.as_ref().map_or(0, Vec::len))
+                .map_err(raise)?;
+            builder.append_option(value);
         }
         Ok(Arc::new(builder.finish()))
     }
@@ -820,6 +887,9 @@ impl Ret for Numeric {
     }
 }
 
+/// What an item of a list takes beside its text.
+pub(crate) const ITEM_BYTES: usize = size_of::<Option<String>>();
+
 /// A list of optional texts.
 pub(crate) type TextList = Vec<Option<String>>;
 
@@ -836,10 +906,14 @@ impl Ret for TextList {
         };
         let mut builder = arrow_array::builder::ListBuilder::new(StringBuilder::new())
             .with_field(Arc::clone(item));
+        let mut growth = Growth::default();
         for value in values {
             match value.map_err(raise)? {
                 Some(list) => {
                     for text in list {
+                        growth
+                            .add(text.as_ref().map_or(0, String::len) + ITEM_BYTES)
+                            .map_err(raise)?;
                         builder.values().append_option(text);
                     }
                     builder.append(true);
@@ -869,6 +943,19 @@ fn typed<'a, A: Arg<'a>>(call: &Call<'a>, index: usize) -> Result<&'a A::Array> 
     })
 }
 
+/// Rows between two looks whether anybody still waits for the result.
+const ROWS_PER_CHECK: usize = 64;
+
+/// The numbers of a call's rows; an error instead once nobody waits for the result.
+fn rows(call: &Call<'_>) -> impl Iterator<Item = EvalResult<usize>> {
+    (0..call.rows).map(|row| {
+        if row % ROWS_PER_CHECK == 0 {
+            budget::check()?;
+        }
+        Ok(row)
+    })
+}
+
 /// Kernel of one strict argument.
 pub(crate) fn map1<'a, A, T>(
     call: &Call<'a>,
@@ -892,7 +979,8 @@ where
 {
     let first = typed::<A>(call, 0)?;
     T::build(
-        (0..call.rows).map(|row| {
+        rows(call).map(|row| {
+            let row = row?;
             if first.is_null(row) {
                 Ok(None)
             } else {
@@ -929,7 +1017,8 @@ where
 {
     let (first, second) = (typed::<A>(call, 0)?, typed::<B>(call, 1)?);
     T::build(
-        (0..call.rows).map(|row| {
+        rows(call).map(|row| {
+            let row = row?;
             if first.is_null(row) || second.is_null(row) {
                 Ok(None)
             } else {
@@ -958,7 +1047,8 @@ where
         typed::<C>(call, 2)?,
     );
     T::build(
-        (0..call.rows).map(|row| {
+        rows(call).map(|row| {
+            let row = row?;
             if first.is_null(row) || second.is_null(row) || third.is_null(row) {
                 Ok(None)
             } else {
@@ -994,7 +1084,8 @@ where
         typed::<D>(call, 3)?,
     );
     T::build(
-        (0..call.rows).map(|row| {
+        rows(call).map(|row| {
+            let row = row?;
             if first.is_null(row)
                 || second.is_null(row)
                 || third.is_null(row)
@@ -1021,7 +1112,8 @@ pub(crate) fn map_rows<T: Ret>(
     call: &Call<'_>,
     f: impl FnMut(usize) -> EvalResult<Option<T>>,
 ) -> Result<ArrayRef> {
-    T::build((0..call.rows).map(f), call.rows, call.returns)
+    let mut f = f;
+    T::build(rows(call).map(|row| f(row?)), call.rows, call.returns)
 }
 
 /// Primitive values of `array`, which has that type.

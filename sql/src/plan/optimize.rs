@@ -41,6 +41,7 @@ use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Analyzer, Optimizer, OptimizerConfig, OptimizerRule};
+use flowstone_functions::execution::while_wanted;
 
 use crate::error::Error;
 
@@ -99,7 +100,7 @@ fn run(rules: Rules, plan: LogicalPlan) -> Result<LogicalPlan> {
         aliases: Arc::new(AliasGenerator::new()),
         functions: flowstone_functions::session_state(),
     };
-    Optimizer::with_rules(rules).optimize(plan, &config, |_, _| {})
+    Optimizer::with_rules(while_wanted(rules)).optimize(plan, &config, |_, _| {})
 }
 
 /// Optimises a plan that runs once.

@@ -1095,30 +1095,32 @@ fn rewrite_expr(ctx: &PlanContext<'_>, expr: Expr) -> Result<Expr, Error> {
         }
         Expr::Like {
             negated,
-            any,
+            any: false,
             expr,
             pattern,
-            escape_char: Some(escape),
-        } => Expr::Like {
-            negated,
-            any,
-            expr,
-            pattern: Box::new(escaped_pattern(*pattern, escape)),
-            escape_char: None,
-        },
+            escape_char,
+        } if needs_matcher(&pattern, escape_char.as_ref()) => {
+            let op = if negated {
+                BinaryOperator::PGNotLikeMatch
+            } else {
+                BinaryOperator::PGLikeMatch
+            };
+            binary(*expr, op, escaped_pattern(*pattern, escape_char))
+        }
         Expr::ILike {
             negated,
-            any,
+            any: false,
             expr,
             pattern,
-            escape_char: Some(escape),
-        } => Expr::ILike {
-            negated,
-            any,
-            expr,
-            pattern: Box::new(escaped_pattern(*pattern, escape)),
-            escape_char: None,
-        },
+            escape_char,
+        } if needs_matcher(&pattern, escape_char.as_ref()) => {
+            let op = if negated {
+                BinaryOperator::PGNotILikeMatch
+            } else {
+                BinaryOperator::PGILikeMatch
+            };
+            binary(*expr, op, escaped_pattern(*pattern, escape_char))
+        }
         Expr::Subquery(query) => scalar_subquery(*query)?,
         Expr::SimilarTo {
             negated,
@@ -1163,8 +1165,19 @@ fn rewrite_expr(ctx: &PlanContext<'_>, expr: Expr) -> Result<Expr, Error> {
 }
 
 /// The pattern of `LIKE pattern ESCAPE escape`, as LIKE without ESCAPE has it.
-fn escaped_pattern(pattern: Expr, escape: sqlparser::ast::ValueWithSpan) -> Expr {
-    call("like_escape", vec![pattern, Expr::Value(escape)])
+fn escaped_pattern(pattern: Expr, escape: Option<sqlparser::ast::ValueWithSpan>) -> Expr {
+    match escape {
+        Some(escape) => call("like_escape", vec![pattern, Expr::Value(escape)]),
+        None => pattern,
+    }
+}
+
+/// Longest literal that LIKE keeps as it is: DataFusion makes a regular expression of most.
+const LIKE_LITERAL_BYTES_MAX: usize = 1000;
+
+/// Whether LIKE becomes an operator of ours.
+fn needs_matcher(pattern: &Expr, escape: Option<&sqlparser::ast::ValueWithSpan>) -> bool {
+    escape.is_some() || literal_text(pattern).is_none_or(|text| text.len() > LIKE_LITERAL_BYTES_MAX)
 }
 
 /// The regular expression that a pattern of SIMILAR TO is.
