@@ -116,10 +116,10 @@ struct Engine {
     sources: BTreeMap<ObjectId, Source>,
     infos: Arc<BTreeMap<ObjectId, TableInfo>>,
     staged: BTreeMap<RequestId, StagedWrite>,
-    staging: BTreeMap<RequestId, tokio::task::AbortHandle>,
+    staging: BTreeMap<RequestId, read::Running>,
     subscriptions: BTreeMap<RequestId, Subscription>,
     waiting_reads: Vec<(Read, mpsc::Sender<ResultMessage>)>,
-    running_peeks: BTreeMap<RequestId, tokio::task::AbortHandle>,
+    running_peeks: BTreeMap<RequestId, read::Running>,
     buffer: CommitBuffer,
     /// Delta tables to delete once no commit runs.
     dropped_tables: Vec<ObjectId>,
@@ -294,7 +294,7 @@ impl Engine {
             Command::DiscardWrite { write } => {
                 self.staged.remove(&write);
                 if let Some(task) = self.staging.remove(&write) {
-                    task.abort();
+                    task.end();
                 }
             }
             Command::RunEpoch(run) => return self.run_epoch(run).await,

@@ -3,9 +3,10 @@
 //! Owns the decoding and execution of query plans and the compilation of plan expressions for the engine. Must not know how snapshots are taken.
 //! Called by the engine loop for peeks and writes, and by shard threads (through [`Evaluator`] and [`Compiler`]).
 //!
-//! Invariants. Execution runs on the compute runtime, never on the one that moves messages.
+//! Invariants. Execution runs on the compute runtime, never on the one that moves messages, and within a budget: of the queries together, or, for a recomputed
+//! operator, of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
@@ -23,11 +24,13 @@ use datafusion::physical_plan::{PhysicalExpr, SendableRecordBatchStream, execute
 use flowstone_dataflow::{ExprCompiler, QueryEvaluator, Snapshot};
 use flowstone_functions::codec;
 use flowstone_functions::errors::eval_error;
+use flowstone_functions::execution::{carry_budgets, narrower_batches, narrower_for_constants};
 use flowstone_functions::tables::ScanTarget;
 use flowstone_proto::ipc::decode_batches;
 use flowstone_proto::message::{RequestError, ResultMessage, SystemRelation};
 use flowstone_proto::plan::{Expr, QueryPlan};
-use flowstone_types::{EvalError, EvalErrorKind, ObjectId};
+use flowstone_types::budget::Within;
+use flowstone_types::{Budget, EvalError, EvalErrorKind, ObjectId, SharedBudget, budget};
 use futures::{FutureExt, TryFutureExt, TryStreamExt};
 use tokio::sync::mpsc;
 
@@ -57,10 +60,13 @@ async fn guarded_by<T, E>(
 
 /// What an evaluation error is to those who asked.
 pub(crate) fn evaluation_failed(error: EvalError) -> RequestError {
-    if error.kind == EvalErrorKind::Internal {
-        RequestError::Internal(error.message)
-    } else {
-        RequestError::Eval(error)
+    match error.kind {
+        EvalErrorKind::Internal => RequestError::Internal(error.message),
+        EvalErrorKind::OutOfMemory => RequestError::OutOfMemory {
+            detail: error.message,
+        },
+        EvalErrorKind::Cancelled => RequestError::Cancelled,
+        _ => RequestError::Eval(error),
     }
 }
 
@@ -73,6 +79,10 @@ fn request_error(error: &DataFusionError) -> RequestError {
                 detail: message.lines().next().unwrap_or_default().to_owned(),
             }
         }
+        // Rows that were sent already cannot be taken back.
+        _ if narrower_batches(error).is_some() => RequestError::OutOfMemory {
+            detail: error.to_string(),
+        },
         _ => evaluation_failed(eval_error(error)),
     }
 }
@@ -182,8 +192,18 @@ pub struct QueryRunner {
     limited: Arc<TaskContext>,
     /// For recomputed operators: whether a view can be evaluated must not depend on who else asks at that moment.
     unlimited: Arc<TaskContext>,
+    /// What one-shot queries may hold, counted or not by DataFusion.
+    shared: Arc<SharedBudget>,
+    /// The same for one recomputed operator.
+    recompute_bytes: usize,
     compute: tokio::runtime::Handle,
 }
+
+/// How many times what operators may hold everything may take: they do not count what is on its way between them, nor what they do not expect to be large.
+const UNCOUNTED: usize = 2;
+
+/// Rows on their way to a client, in bytes, beyond which a query waits until they have been taken.
+const IN_FLIGHT_BYTES: usize = 16 << 20;
 
 impl QueryRunner {
     /// A runner that works on the `compute` runtime. One-shot queries share `memory_bytes` and spill to `spill_dir`, which is emptied.
@@ -210,7 +230,11 @@ impl QueryRunner {
             .build_arc()
             .map_err(|error| failed(std::io::Error::other(error)))?;
         let state = Arc::new(flowstone_functions::registry::session_state());
+        carry_budgets();
+        let everything = memory_bytes.saturating_mul(UNCOUNTED);
         Ok(Self {
+            shared: SharedBudget::new(everything),
+            recompute_bytes: everything,
             limited: Arc::new(TaskContext::from(state.as_ref()).with_runtime(runtime)),
             unlimited: state.task_ctx(),
             state,
@@ -224,6 +248,13 @@ impl QueryRunner {
         &self.compute
     }
 
+    /// An account for a one-shot query.
+    #[must_use]
+    pub fn budget(&self) -> Arc<Budget> {
+        Budget::new(&self.shared)
+    }
+
+    /// Starts a query, with batches of at most `rows_max` rows if that is given.
     async fn execute(
         &self,
         context: &Arc<TaskContext>,
@@ -231,13 +262,56 @@ impl QueryRunner {
         tables: &(
              dyn Fn(ScanTarget, SchemaRef) -> Result<Arc<dyn TableProvider>, DataFusionError> + Sync
          ),
+        rows_max: Option<usize>,
     ) -> Result<SendableRecordBatchStream, DataFusionError> {
         let plan = codec::decode_plan(&query.bytes, &|target, schema| tables(target, schema))?;
-        let physical = self.state.create_physical_plan(&plan).await?;
-        execute_stream(physical, Arc::clone(context))
+        let mut state = Arc::clone(&self.state);
+        let mut context = Arc::clone(context);
+        if let Some(rows_max) = rows_max {
+            let mut narrow = SessionState::clone(&state);
+            *narrow.config_mut() = narrow.config().clone().with_batch_size(rows_max);
+            context = Arc::new(TaskContext::from(&narrow).with_runtime(context.runtime_env()));
+            state = Arc::new(narrow);
+        }
+        // Large constants are made when they are needed.
+        let plan = budget::constants_only(|| state.optimize(&plan))?;
+        let planner = Arc::clone(state.query_planner());
+        let physical = planner.create_physical_plan(&plan, state.as_ref()).await?;
+        let fitting = state.config().batch_size();
+        match narrower_for_constants(&physical)? {
+            Some(narrower) if narrower.rows < fitting => Err(narrower.into()),
+            _ => execute_stream(physical, context),
+        }
     }
 
     /// All rows of a query.
+    async fn all_rows(
+        &self,
+        context: &Arc<TaskContext>,
+        query: &QueryPlan,
+        tables: &(
+             dyn Fn(ScanTarget, SchemaRef) -> Result<Arc<dyn TableProvider>, DataFusionError> + Sync
+         ),
+    ) -> Result<Vec<RecordBatch>, DataFusionError> {
+        let mut rows_max = None;
+        loop {
+            let rows = async {
+                let stream = self.execute(context, query, tables, rows_max).await?;
+                stream.try_collect::<Vec<_>>().await
+            };
+            match rows.await {
+                Err(error) => match narrower_batches(&error) {
+                    Some(narrower) if rows_max.is_none_or(|rows| narrower.rows < rows) => {
+                        rows_max = Some(narrower.rows);
+                    }
+                    _ => return Err(error),
+                },
+                done => return done,
+            }
+        }
+    }
+
+    /// All rows of a query, which count in `budget` as long as it exists.
     ///
     /// # Errors
     /// Evaluation errors, and [`RequestError::Internal`] for a plan that does not decode.
@@ -245,16 +319,12 @@ impl QueryRunner {
         &self,
         query: &QueryPlan,
         tables: &Tables,
+        budget: &Arc<Budget>,
     ) -> Result<Vec<RecordBatch>, RequestError> {
-        let run = async {
-            let stream = self
-                .execute(&self.limited, query, &|target, schema| {
-                    tables.provider(target, &schema)
-                })
-                .await?;
-            stream.try_collect::<Vec<_>>().await
-        };
-        guarded(run.map_err(|error| request_error(&error))).await
+        let provider = |target, schema: SchemaRef| tables.provider(target, &schema);
+        let run = self.all_rows(&self.limited, query, &provider);
+        let run = guarded(run.map_err(|error| request_error(&error)));
+        Within::new(Some(Arc::clone(budget)), run).await
     }
 
     /// Streams the rows of a query to a client; ends with `Done` or `Failed`. Stops when the client goes.
@@ -263,34 +333,128 @@ impl QueryRunner {
         query: &QueryPlan,
         tables: &Tables,
         results: &mpsc::Sender<ResultMessage>,
+        budget: &Arc<Budget>,
     ) {
-        let run = async {
-            let mut stream = self
-                .execute(&self.limited, query, &|target, schema| {
-                    tables.provider(target, &schema)
-                })
-                .await?;
-            let mut next = Some(RecordBatch::new_empty(stream.schema()));
-            while let Some(batch) = next {
-                if results.send(ResultMessage::Rows(batch)).await.is_err() {
-                    break;
-                }
-                next = loop {
-                    match stream.try_next().await? {
-                        Some(batch) if batch.num_rows() == 0 => {}
-                        other => break other,
-                    }
-                };
-            }
-            Ok(())
-        };
-        let last = match guarded(run.map_err(|error: DataFusionError| request_error(&error))).await
-        {
+        let run = guarded(
+            self.send_rows(query, tables, results)
+                .map_err(|error| request_error(&error)),
+        );
+        let last = match Within::new(Some(Arc::clone(budget)), run).await {
             Ok(()) => ResultMessage::Done,
             Err(error) => ResultMessage::Failed(error),
         };
         // A client that has gone does not need the end.
         drop(results.send(last).await);
+    }
+
+    async fn send_rows(
+        &self,
+        query: &QueryPlan,
+        tables: &Tables,
+        results: &mpsc::Sender<ResultMessage>,
+    ) -> Result<(), DataFusionError> {
+        let provider = |target, schema: SchemaRef| tables.provider(target, &schema);
+        let mut rows_max = None;
+        let mut sending = Sending::new(results);
+        loop {
+            let attempt = async {
+                let mut stream = self
+                    .execute(&self.limited, query, &provider, rows_max)
+                    .await?;
+                if !sending.begin(stream.schema()).await {
+                    return Ok(());
+                }
+                while let Some(batch) = stream.try_next().await? {
+                    if batch.num_rows() > 0 && !sending.send(batch).await {
+                        return Ok(());
+                    }
+                }
+                Ok(())
+            };
+            match attempt.await {
+                Err(error) => match narrower_batches(&error) {
+                    Some(narrower)
+                        if sending.is_untouched()
+                            && rows_max.is_none_or(|rows| narrower.rows < rows) =>
+                    {
+                        rows_max = Some(narrower.rows);
+                    }
+                    _ => return Err(error),
+                },
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Rows on their way to a client.
+///
+/// They are kept until the client has done with them: so they are freed by the query that they count for.
+struct Sending<'a> {
+    results: &'a mpsc::Sender<ResultMessage>,
+    sent: VecDeque<(RecordBatch, usize)>,
+    bytes: usize,
+    begun: bool,
+    untouched: bool,
+}
+
+impl<'a> Sending<'a> {
+    const fn new(results: &'a mpsc::Sender<ResultMessage>) -> Self {
+        Self {
+            results,
+            sent: VecDeque::new(),
+            bytes: 0,
+            begun: false,
+            untouched: true,
+        }
+    }
+
+    /// Tells the client, once, that the query runs: a batch without rows. Returns whether the client is still there.
+    async fn begin(&mut self, schema: SchemaRef) -> bool {
+        if std::mem::replace(&mut self.begun, true) {
+            return true;
+        }
+        let empty = RecordBatch::new_empty(schema);
+        self.results.send(ResultMessage::Rows(empty)).await.is_ok()
+    }
+
+    /// Whether no rows were sent.
+    const fn is_untouched(&self) -> bool {
+        self.untouched
+    }
+
+    /// Forgets what the client has done with: everything before what it took last.
+    fn forget_taken(&mut self) {
+        let waiting = self
+            .results
+            .max_capacity()
+            .saturating_sub(self.results.capacity());
+        while self.sent.len() > waiting + 1
+            && let Some((_, bytes)) = self.sent.pop_front()
+        {
+            self.bytes -= bytes;
+        }
+    }
+
+    /// Sends a batch as soon as there is room. Returns whether the client is still there.
+    async fn send(&mut self, batch: RecordBatch) -> bool {
+        self.untouched = false;
+        let columns = batch.columns().iter();
+        let bytes = columns
+            .map(|column| column.to_data().get_slice_memory_size().unwrap_or(0))
+            .fold(0, usize::saturating_add);
+        self.forget_taken();
+        if self.bytes > 0 && self.bytes.saturating_add(bytes) > IN_FLIGHT_BYTES {
+            // All permits: the client has taken everything.
+            match self.results.reserve_many(self.results.max_capacity()).await {
+                Ok(permits) => drop(permits),
+                Err(_) => return false,
+            }
+            self.forget_taken();
+        }
+        self.sent.push_back((batch.clone(), bytes));
+        self.bytes += bytes;
+        self.results.send(ResultMessage::Rows(batch)).await.is_ok()
     }
 }
 
@@ -315,12 +479,10 @@ impl QueryEvaluator for Evaluator {
                 "recomputed operator scans collection {id}"
             ))),
         };
-        let run = async {
-            let stream = self.0.execute(&self.0.unlimited, query, &provider).await?;
-            stream.try_collect::<Vec<_>>().await
-        };
+        let run = self.0.all_rows(&self.0.unlimited, query, &provider);
         let run = guarded_by(run.map_err(|error| eval_error(&error)), |error| error);
-        self.0.compute.block_on(run)
+        let budget = Budget::alone(self.0.recompute_bytes);
+        self.0.compute.block_on(Within::new(Some(budget), run))
     }
 }
 

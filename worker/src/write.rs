@@ -4,13 +4,14 @@
 //! Called by the engine loop, which keeps the result until the coordinator names the write in an epoch or discards it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::SchemaRef;
 use flowstone_proto::ipc::decode_batches;
 use flowstone_proto::message::{RequestError, StageWrite, WriteOperation};
 use flowstone_types::normalize::normalize_batch;
-use flowstone_types::{DeltaBatch, Epoch, ObjectId, Weights};
+use flowstone_types::{Budget, DeltaBatch, Epoch, ObjectId, Weights};
 
 use crate::query::{QueryRunner, Tables, internal};
 
@@ -32,7 +33,7 @@ pub struct StagedWrite {
     pub affected: Vec<u64>,
 }
 
-/// Evaluates a write against `tables`, the content of everything it reads as of the last complete epoch.
+/// Evaluates a write against `tables`, the content of everything it reads as of the last complete epoch, within `budget`.
 ///
 /// # Errors
 /// [`RequestError::NotNull`] and evaluation errors; nothing is staged then.
@@ -41,6 +42,7 @@ pub async fn stage(
     tables: &Tables,
     infos: &BTreeMap<ObjectId, TableInfo>,
     runner: &QueryRunner,
+    budget: &Arc<Budget>,
 ) -> Result<StagedWrite, RequestError> {
     let mut staged = StagedWrite::default();
     for operation in &write.operations {
@@ -50,7 +52,9 @@ pub async fn stage(
                 query,
                 system,
             } => {
-                let rows = runner.collect(query, &tables.with_system(system)?).await?;
+                let rows = runner
+                    .collect(query, &tables.with_system(system)?, budget)
+                    .await?;
                 add(
                     &mut staged,
                     *table,
@@ -74,7 +78,9 @@ pub async fn stage(
                 query,
                 system,
             } => {
-                let rows = runner.collect(query, &tables.with_system(system)?).await?;
+                let rows = runner
+                    .collect(query, &tables.with_system(system)?, budget)
+                    .await?;
                 add(
                     &mut staged,
                     *table,
@@ -88,7 +94,9 @@ pub async fn stage(
                 query,
                 system,
             } => {
-                let rows = runner.collect(query, &tables.with_system(system)?).await?;
+                let rows = runner
+                    .collect(query, &tables.with_system(system)?, budget)
+                    .await?;
                 let info = info(infos, *table)?;
                 let width = info.schema.fields().len();
                 let (mut old, mut new) = (

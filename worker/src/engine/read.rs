@@ -12,7 +12,7 @@ use flowstone_proto::message::{
     WriteOperation,
 };
 use flowstone_proto::plan::QueryPlan;
-use flowstone_types::{Epoch, ObjectId};
+use flowstone_types::{Budget, Epoch, ObjectId};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -58,6 +58,34 @@ impl Read {
         let mut reads = reads(&peek.query)?;
         reads.retain(|id| !system.contains(id));
         Ok(reads)
+    }
+}
+
+/// A task that works for a statement.
+#[derive(Debug)]
+pub(super) struct Running {
+    task: tokio::task::AbortHandle,
+    budget: Option<Arc<Budget>>,
+}
+
+impl Running {
+    fn new<T>(task: &tokio::task::JoinHandle<T>, budget: Option<Arc<Budget>>) -> Self {
+        Self {
+            task: task.abort_handle(),
+            budget,
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Ends it: between two steps, and soon within one.
+    pub(super) fn end(&self) {
+        if let Some(budget) = &self.budget {
+            budget.cancel();
+        }
+        self.task.abort();
     }
 }
 
@@ -151,7 +179,8 @@ impl Engine {
             });
             answer(rows, epoch, results, &compute);
         });
-        self.running_peeks.insert(request, task.abort_handle());
+        self.running_peeks
+            .insert(request, Running::new(&task, None));
         Ok(())
     }
 
@@ -170,12 +199,14 @@ impl Engine {
             }
         };
         let runner = self.runner.clone();
+        let budget = runner.budget();
+        let running = Arc::clone(&budget);
         let task = self.runner.compute().spawn(async move {
             match tables.with_system(&peek.system) {
                 Ok(tables) => {
                     if results.send(ResultMessage::ReadEpoch(epoch)).await.is_ok() {
                         tokio::select! {
-                            () = runner.stream(&peek.query, &tables, &results) => {}
+                            () = runner.stream(&peek.query, &tables, &results, &budget) => {}
                             () = results.closed() => {}
                         }
                     }
@@ -183,7 +214,8 @@ impl Engine {
                 Err(error) => fail(results, error),
             }
         });
-        self.running_peeks.insert(peek.request, task.abort_handle());
+        self.running_peeks
+            .insert(peek.request, Running::new(&task, Some(running)));
         Ok(())
     }
 
@@ -271,9 +303,11 @@ impl Engine {
             self.event_sender.clone(),
         );
         let request = write.write;
+        let budget = runner.budget();
+        let running = Arc::clone(&budget);
         let task = self.runner.compute().spawn(async move {
             let result: Result<StagedWrite, RequestError> = match tables {
-                Ok(tables) => guarded(stage(&write, &tables, &infos, &runner)).await,
+                Ok(tables) => guarded(stage(&write, &tables, &infos, &runner, &budget)).await,
                 Err(error) => Err(error),
             };
             drop(
@@ -285,7 +319,8 @@ impl Engine {
                     .await,
             );
         });
-        self.staging.insert(request, task.abort_handle());
+        self.staging
+            .insert(request, Running::new(&task, Some(running)));
         Ok(())
     }
 
@@ -353,7 +388,7 @@ impl Engine {
 
     pub(super) async fn cancel(&mut self, request: RequestId) -> Result<(), Error> {
         if let Some(task) = self.running_peeks.remove(&request) {
-            task.abort();
+            task.end();
         }
         if let Some(position) = self
             .waiting_reads
