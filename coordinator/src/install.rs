@@ -20,7 +20,7 @@ use flowstone_sql::plan::{plan_index, plan_query};
 use flowstone_types::ObjectId;
 
 use crate::error::Error;
-use crate::planning::{Planner, blocking};
+use crate::planning::{Planner, replanning};
 use crate::raft::{CommitPoint, State};
 use crate::shared::Shared;
 
@@ -50,7 +50,7 @@ pub(crate) async fn plan_dataflows(
 ) -> Result<Vec<PlannedDataflow>, Error> {
     let wanted = in_dependency_order(catalog, items);
     let catalog = Arc::clone(catalog);
-    blocking(move || {
+    replanning(move || {
         let planner = Planner::for_catalog(Arc::clone(&catalog));
         let items = wanted.iter().filter_map(|id| catalog.items.get(id));
         let planned = items.filter_map(|item| plan_dataflow(&planner, item).transpose());

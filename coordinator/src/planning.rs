@@ -2,19 +2,34 @@
 //!
 //! Must not know what is planned. Called by `session` and `install`.
 //!
-//! Invariant. Planning runs where blocking is allowed: it takes milliseconds and, for deep expressions, a deep stack, which the runtime gives to its blocking
-//! threads.
+//! Invariants. Planning runs where blocking is allowed: it takes milliseconds and, for deep expressions, a deep stack, which the runtime gives to its blocking
+//! threads. Only so many run at a time, and each has a budget: it ends soon after nobody waits for it, holds no more memory than [`PLANNING_BYTES`], and
+//! computes no large constant. One that was given up counts as running until it has ended.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use flowstone_sql::Catalog;
 use flowstone_sql::catalog::DEFAULT_ROLE;
 use flowstone_sql::plan::PlanContext;
-use flowstone_types::{Epoch, ObjectId};
+use flowstone_types::{Budget, Epoch, ObjectId, budget};
+use tokio::sync::Semaphore;
 
 use crate::error::Error;
+use crate::session::stream::Limits;
 use crate::session::variables::Variables;
 use crate::shared::Shared;
+
+/// What planning one statement may hold: a statement of the largest size takes a few times its text, many times over.
+const PLANNING_BYTES: usize = 512 << 20;
+
+/// Plannings at a time, for each thread of the machine: they hold memory, and more of them would only take turns.
+const PLANNINGS_PER_THREAD: usize = 4;
+
+/// Who may plan.
+static PLANNINGS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    Arc::new(Semaphore::new(threads * PLANNINGS_PER_THREAD))
+});
 
 /// Everything planning asks about.
 #[derive(Clone, Debug)]
@@ -41,6 +56,8 @@ pub(crate) struct Planner {
     pub(crate) maintained: bool,
     /// The whole query string; empty if positions refer to nothing.
     pub(crate) text: Arc<str>,
+    /// When planning must end early; `None` for what nobody waits for.
+    pub(crate) limits: Option<Limits>,
 }
 
 impl Planner {
@@ -58,6 +75,7 @@ impl Planner {
             assigns: false,
             maintained: true,
             text: Arc::from(""),
+            limits: None,
         }
     }
 
@@ -84,7 +102,7 @@ impl Planner {
             let runtime = self.shared.as_ref()?.runtime.lock();
             runtime.collections.get(&id).map(|held| held.bytes)
         };
-        plan(&PlanContext {
+        let context = PlanContext {
             catalog: &self.catalog,
             database: &names.database,
             search_path: &names.search_path,
@@ -97,7 +115,9 @@ impl Planner {
             assigns: self.assigns,
             maintained: self.maintained,
             text: &self.text,
-        })
+        };
+        let budget = budget::current().unwrap_or_else(|| Budget::alone(usize::MAX));
+        budget.run(|| budget::constants_only(|| plan(&context)))
     }
 
     /// Plans on a blocking thread.
@@ -106,16 +126,81 @@ impl Planner {
         plan: impl FnOnce(&PlanContext<'_>) -> Result<T, flowstone_sql::Error> + Send + 'static,
     ) -> Result<T, Error> {
         let planner = self.clone();
-        blocking(move || planner.with(plan).map_err(Error::from)).await
+        let planning = blocking(move || planner.with(plan).map_err(Error::from));
+        match &self.limits {
+            Some(limits) => limits.run(planning).await,
+            None => planning.await,
+        }
     }
 }
 
-/// Runs `work` on a blocking thread.
+/// Ends what nobody waits for any more.
+struct CancelOnDrop(Arc<Budget>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// Runs `work` on a blocking thread, within a budget. Dropping it in the middle ends the work at its next check.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
+    let turn = Arc::clone(&PLANNINGS)
+        .acquire_owned()
+        .await
+        .map_err(|error| Error::Internal(error.to_string()))?;
+    within(Budget::alone(PLANNING_BYTES), turn, work).await
+}
+
+/// The same for what was planned once already and must be planned again: it waits for nobody and has no bound.
+pub(crate) async fn replanning<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    within(Budget::alone(usize::MAX), (), work).await
+}
+
+async fn within<T: Send + 'static>(
+    budget: Arc<Budget>,
+    turn: impl Send + 'static,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let _ended = CancelOnDrop(Arc::clone(&budget));
+    let work = move || {
+        let _turn = turn;
+        budget.run(|| {
+            if budget::check().is_err() {
+                return Err(Error::Cancelled);
+            }
+            work()
+        })
+    };
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(Error::Internal(format!("planning failed: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn planning_that_nobody_waits_for_ends() {
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let endless = blocking(move || {
+            while budget::check().is_ok() {
+                std::thread::yield_now();
+            }
+            tell.send(()).map_err(|_| Error::Cancelled)
+        });
+        let waited = tokio::time::timeout(Duration::from_millis(20), endless).await;
+        assert!(waited.is_err());
+        let ended = move || told.recv_timeout(Duration::from_secs(60));
+        let ended = tokio::task::spawn_blocking(ended).await.unwrap();
+        assert_eq!(ended, Ok(()));
     }
 }

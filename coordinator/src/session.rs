@@ -12,7 +12,7 @@ mod explain;
 mod read;
 mod savepoint;
 mod settings;
-mod stream;
+pub(crate) mod stream;
 mod subscribe;
 mod system;
 mod transaction;
@@ -154,7 +154,12 @@ impl Session {
             flowstone_sql::parse::parse(sql)?
         } else {
             let sql = sql.to_owned();
-            planning::blocking(move || Ok(flowstone_sql::parse::parse(&sql)?)).await?
+            let parsing = planning::blocking(move || Ok(flowstone_sql::parse::parse(&sql)?));
+            // No statement runs yet that could have been cancelled before.
+            let mut limits = self.limits.clone();
+            limits.cancelled.mark_unchanged();
+            limits.deadline = Arc::default();
+            limits.run(parsing).await?
         };
         *self.text.lock() = Arc::from(sql);
         Ok(statements)
@@ -169,6 +174,9 @@ impl Session {
         statement: &Statement,
         parameter_types: &[Option<SqlType>],
     ) -> Result<Description, Error> {
+        // As a statement of its own: what was asked of an earlier one does not end it.
+        self.limits.cancelled.mark_unchanged();
+        self.resume();
         let description = self.describe_statement(statement, parameter_types).await?;
         if self.described.len() >= DESCRIBED_MAX {
             self.described.pop_first();
@@ -482,6 +490,7 @@ impl Session {
             assigns: false,
             maintained: false,
             text: Arc::from(""),
+            limits: Some(self.limits.clone()),
         }
     }
 

@@ -365,7 +365,7 @@ impl Connection {
     }
 
     async fn run_statements(&mut self, sql: &str) -> Result<(), Failure> {
-        let statements = self.session.parse(sql).await?;
+        let statements = self.io.watch(self.session.parse(sql)).await??;
         if statements.is_empty() {
             self.io
                 .feed(PgWireBackendMessage::EmptyQueryResponse(
@@ -515,7 +515,8 @@ impl Connection {
         if !name.is_empty() && self.statements.contains_key(&name) {
             return Err(Error::DuplicateStatement(name).into());
         }
-        let mut statements = self.session.parse(&message.query).await?;
+        let parsing = self.session.parse(&message.query);
+        let mut statements = self.io.watch(parsing).await??;
         if statements.len() > 1 {
             return Err(Error::from(flowstone_sql::Error::syntax(
                 "cannot insert multiple commands into a prepared statement",

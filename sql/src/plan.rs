@@ -15,6 +15,7 @@ pub(crate) mod optimize;
 
 mod assignments;
 mod catalog_functions;
+mod expansion;
 mod exprs;
 mod lateral;
 mod lookup;
@@ -408,6 +409,7 @@ fn plan_tree(
     mut query: Query,
     parameter_types: &[Option<SqlType>],
 ) -> Result<PlannedQuery, Error> {
+    expansion::refuse_repetition(&query)?;
     let mut found = Found::default();
     names::resolve_for_planning(ctx, &mut query, &mut found)?;
     rewrite::rewrite(ctx, &mut query)?;
@@ -473,6 +475,7 @@ fn bind_tree<'a>(
     let mut context = PlannerContext::new().with_prepare_param_data_types(fields);
     SqlToRel::new_with_options(&provider, options)
         .sql_statement_to_plan_with_context(Statement::Query(Box::new(query)), &mut context)
+        .and_then(expansion::refuse_too_large)
         .and_then(lateral::inline_calls)
         .map_err(|error| errors::from_datafusion(&error, ctx.text))
 }
@@ -485,6 +488,7 @@ fn plan_view_text(
     depth: usize,
 ) -> Result<LogicalPlan, Error> {
     let ctx = PlanContext { text: "", ..*ctx };
+    expansion::refuse_repetition(&query)?;
     let mut found = Found::default();
     names::resolve_for_planning(&ctx, &mut query, &mut found)?;
     rewrite::rewrite(&ctx, &mut query)?;

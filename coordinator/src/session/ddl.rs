@@ -311,7 +311,7 @@ impl Session {
         planner.maintained = maintained == Maintained::Yes;
         let query = query.clone();
         let aliases: Vec<String> = columns.iter().map(|column| column.value.clone()).collect();
-        planner
+        let (parts, key, planned) = planner
             .run(move |ctx| {
                 let view = plan_view(ctx, &query, &aliases)?;
                 let key = if maintained == Maintained::Yes {
@@ -319,17 +319,18 @@ impl Session {
                 } else {
                     None
                 };
-                let depends_on = view.planned.depends_on;
-                Ok((
-                    ViewParts {
-                        columns: view.columns,
-                        query: view.query_sql,
-                        depends_on,
-                    },
-                    key,
-                ))
+                let parts = ViewParts {
+                    columns: view.columns,
+                    query: view.query_sql,
+                    depends_on: view.planned.depends_on.clone(),
+                };
+                Ok((parts, key, view.planned))
             })
-            .await
+            .await?;
+        if maintained == Maintained::Yes {
+            self.afford(planned).await?;
+        }
+        Ok((parts, key))
     }
 
     async fn plan_index(
@@ -345,13 +346,15 @@ impl Session {
             Some(keys) => {
                 let (on, keys) = (relation.id, keys.clone());
                 let planner = self.planner(statement).maintained();
-                planner
+                let (key, planned) = planner
                     .run(move |ctx| {
                         let planned = plan_index(ctx, on, &keys)?;
                         lower(&planned.planned)?;
-                        Ok(planned.key)
+                        Ok((planned.key, planned.planned))
                     })
-                    .await?
+                    .await?;
+                self.afford(planned).await?;
+                key
             }
         };
         Ok(ddl::plan_create_index(catalog, context, create, key)?)

@@ -45,7 +45,7 @@ impl Session {
         let kind = explain.kind;
         let epoch = self.shared.read_epoch();
         let since = self.shared.holds.since();
-        let lines = blocking(move || {
+        let explaining = blocking(move || {
             let incremental = |planned: &PlannedQuery| -> Result<Vec<String>, Error> {
                 let lowered = lower(planned)?;
                 Ok(explain_incremental(&lowered.plan, &|id| {
@@ -69,8 +69,8 @@ impl Session {
                     Ok(lookup.into_iter().chain(plan).collect())
                 }
             }
-        })
-        .await?;
+        });
+        let lines = self.limits.run(explaining).await?;
         let schema = explain_schema();
         let rows = text_rows(&schema, vec![lines])?;
         Ok(Outcome::Rows {

@@ -28,6 +28,9 @@ use crate::outcome::{Outcome, RowStream};
 /// Recognised lookups are remembered for this many statements.
 const LOOKUPS_MAX: usize = 256;
 
+/// What a view that reads nothing may hold.
+const CONSTANT_VIEW_BYTES: usize = 256 << 20;
+
 /// A statement that is a lookup, and under which circumstances it is.
 #[derive(Debug)]
 pub(super) struct KnownLookup {
@@ -103,7 +106,7 @@ impl Session {
                 None => Ok((planned.bind(&bound)?, None)),
             }
         });
-        let (planned, lookup) = self.limits.run(planning).await?;
+        let (planned, lookup) = planning.await?;
         for assignment in &assigned {
             self.set_variable(assignment)?;
         }
@@ -259,8 +262,8 @@ impl Session {
     ) -> Result<Request, Error> {
         self.limits.run(self.wait_visible(&planned.reads)).await?;
         let system = self.system_relations(&planned.system)?;
-        let query =
-            crate::planning::blocking(move || planned.encode().map_err(Error::from)).await?;
+        let encoding = crate::planning::blocking(move || planned.encode().map_err(Error::from));
+        let query = self.limits.run(encoding).await?;
         let request = self.shared.next_request();
         let stream = Request::open(&self.shared, request, hold);
         self.limits
@@ -272,6 +275,17 @@ impl Session {
             })))
             .await?;
         Ok(stream)
+    }
+
+    /// Checks what would be maintained of nothing but constants: it is computed once here, where it can be cancelled and has a bound, before shards do it.
+    pub(super) async fn afford(&self, planned: PlannedQuery) -> Result<(), Error> {
+        if !planned.constant {
+            return Ok(());
+        }
+        let request = self
+            .send_peek(planned, ReadAt::AtLeast(Epoch::MIN), None)
+            .await?;
+        self.limits.run(request.weigh(CONSTANT_VIEW_BYTES)).await
     }
 
     /// The value of an expression without columns.

@@ -11,7 +11,7 @@ use arrow_array::{
     new_null_array,
 };
 use arrow_schema::{Schema, SchemaRef};
-use flowstone_proto::message::{Command, RequestId, ResultMessage};
+use flowstone_proto::message::{Command, RequestError, RequestId, ResultMessage};
 use flowstone_types::{DeltaBatch, Epoch, SqlType};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -125,6 +125,24 @@ impl Request {
             }
         }
         Ok(batches)
+    }
+
+    /// Reads all rows and keeps none; fails once they take more than `bytes_max`.
+    pub(crate) async fn weigh(mut self, bytes_max: usize) -> Result<(), Error> {
+        let mut bytes = 0_usize;
+        while let Some(message) = self.next().await? {
+            if let ResultMessage::Rows(batch) = message {
+                for column in batch.columns() {
+                    let size = column.to_data().get_slice_memory_size();
+                    bytes = bytes.saturating_add(size.unwrap_or(0));
+                }
+            }
+            if bytes > bytes_max {
+                let detail = format!("A view that reads nothing may hold {bytes_max} bytes.");
+                return Err(RequestError::OutOfMemory { detail }.into());
+            }
+        }
+        Ok(())
     }
 
     /// The rows of a peek, with the names and types of `schema`.

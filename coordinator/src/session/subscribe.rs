@@ -44,12 +44,13 @@ impl Session {
         let types = self.parameter_types(statement, parameters);
         let planned = self.plan_subscription(statement, subscribe, &types).await?;
         let bound = parameters.to_vec();
-        let (planned, lowered) = crate::planning::blocking(move || {
+        self.afford(planned.bind(&bound)?).await?;
+        let lowering = crate::planning::blocking(move || {
             let planned = planned.bind(&bound)?;
             let lowered = lower(&planned)?;
             Ok((planned, lowered))
-        })
-        .await?;
+        });
+        let (planned, lowered) = self.limits.run(lowering).await?;
         self.note_recomputed(&lowered.recomputed);
         let up_to = match &subscribe.up_to {
             Some(expr) => Some(self.epoch_of(expr, "UP TO").await?),

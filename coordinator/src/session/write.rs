@@ -153,7 +153,8 @@ impl Session {
     async fn operation(&self, planned: PlannedWrite) -> Result<WriteOperation, Error> {
         let PlannedWrite { table, kind, query } = planned;
         let system = self.system_relations(&query.system)?;
-        let query = crate::planning::blocking(move || query.encode().map_err(Error::from)).await?;
+        let encoding = crate::planning::blocking(move || query.encode().map_err(Error::from));
+        let query = self.limits.run(encoding).await?;
         Ok(match kind {
             WriteKind::Insert => WriteOperation::Insert {
                 table,
