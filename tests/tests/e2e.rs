@@ -28,6 +28,9 @@ mod faults;
 #[path = "e2e/flight.rs"]
 mod flight;
 #[cfg(test)]
+#[path = "e2e/hostile.rs"]
+mod hostile;
+#[cfg(test)]
 #[path = "e2e/money.rs"]
 mod money;
 #[cfg(test)]

@@ -23,7 +23,7 @@ mod large;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// An error's SQLSTATE and message; empty if the server did not say anything.
-fn said(error: &tokio_postgres::Error) -> (String, String) {
+pub(crate) fn said(error: &tokio_postgres::Error) -> (String, String) {
     error.as_db_error().map_or_else(
         || (String::new(), format!("{error:?}")),
         |error| (error.code().code().to_owned(), error.message().to_owned()),

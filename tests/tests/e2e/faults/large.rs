@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use flowstone_tests::Node;
+use flowstone_tests::{Node, NodeOptions};
 use futures::{SinkExt, StreamExt, TryStreamExt};
 
 use super::{failure, rows};
@@ -134,7 +134,12 @@ async fn a_value_of_100_mb_goes_everywhere_a_small_one_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_larger_than_a_batch_can_hold_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(dir.path(), 1).await.unwrap();
+    // Less than what the statements below would make, so that none of them is carried out bit by bit.
+    let options = NodeOptions {
+        arguments: vec!["--query-memory-mib".to_owned(), "1024".to_owned()],
+        ..NodeOptions::default()
+    };
+    let node = Node::start_with(dir.path(), 1, options).await.unwrap();
     let client = node.connect().await.unwrap();
     client
         .batch_execute("CREATE TABLE t (id int, v text); CREATE TABLE seeds (id int); INSERT INTO seeds SELECT g FROM generate_series(1, 30) AS s (g)")
