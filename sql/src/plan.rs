@@ -22,6 +22,7 @@ mod lookup;
 mod provider;
 mod rewrite;
 mod subqueries;
+mod using;
 mod writes;
 
 use std::collections::BTreeMap;

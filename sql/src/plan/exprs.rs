@@ -112,7 +112,7 @@ const fn is_moment(sql_type: &SqlType) -> bool {
 }
 
 /// Whether values of the two types can be compared.
-fn comparable(left: &SqlType, right: &SqlType) -> bool {
+pub(super) fn comparable(left: &SqlType, right: &SqlType) -> bool {
     left == right
         || (is_text(left) && is_text(right))
         || (is_number(left) && is_number(right))
@@ -386,6 +386,9 @@ impl PostgresTyping {
         if let Some(function) = key.strip_prefix("unify:") {
             return self.unified_call(function, values, schema);
         }
+        if let Some(side) = key.strip_prefix("merged:") {
+            return self.merged_column(side, values, schema);
+        }
         match key {
             "int4" => match only(values)? {
                 Expr::Literal(ScalarValue::Int64(Some(value)), _) => {
@@ -487,6 +490,26 @@ impl PostgresTyping {
             })?;
         let call = Expr::ScalarFunction(ScalarFunction::new_udf(scalar, values));
         told(call, &common)
+    }
+
+    /// The column that a join USING makes of two of different types: of the outer side, or of that which has the common type already.
+    fn merged_column(&self, side: &str, values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
+        let types = values
+            .iter()
+            .map(|value| type_of(value, schema))
+            .collect::<Result<Vec<_>>>()?;
+        let (unified, common) = self.unify("join/using", values.clone(), schema)?;
+        let has_it = |index: usize| matches!(types.get(index), Some(Some(own)) if *own == common);
+        let right = side == "right" || (side == "inner" && !has_it(0) && has_it(1));
+        let chosen = usize::from(right);
+        let missing = || DataFusionError::Internal("a merged column is made of two".to_owned());
+        if has_it(chosen) {
+            return values.into_iter().nth(chosen).ok_or_else(missing);
+        }
+        told(
+            unified.into_iter().nth(chosen).ok_or_else(missing)?,
+            &common,
+        )
     }
 
     /// Brings values to their common type.

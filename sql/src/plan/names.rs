@@ -4,7 +4,8 @@
 //! as an internal name for planning, and fully qualified for the stored text of a view.
 //! Must not know expressions or plans. Called by [`crate::plan`].
 //!
-//! Invariants. After [`resolve_for_planning`] every relation name in the tree is a common table expression or an internal name.
+//! Invariants. After [`resolve_for_planning`] every relation name in the tree is a common table expression or an internal name, and no join has USING
+//! or NATURAL.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -211,16 +212,18 @@ pub(crate) fn qualified_name(catalog: &Catalog, relation: Relation<'_>) -> Vec<S
     }
 }
 
-/// Replaces the relation names of `query` by internal names, and notes what they stand for in `found`, in order of first use.
+/// Replaces the relation names of `query` by internal names, and notes what they stand for in `found`, in order of first use. Joins that name the
+/// columns they merge become joins with a condition.
 ///
 /// # Errors
-/// See [`resolve`]; with the position of the name.
+/// See [`resolve`] and [`super::using`]; with the position of the name.
 pub(super) fn resolve_for_planning<'a>(
     ctx: &PlanContext<'a>,
     query: &mut Query,
     found: &mut Found<'a>,
 ) -> Result<(), Error> {
-    run(ctx, query, found, Mode::Plan, Vec::new())
+    run(ctx, query, found, Mode::Plan, Vec::new())?;
+    super::using::spell_out(ctx, found, query)
 }
 
 /// Replaces the relation names of `query` by fully qualified ones.

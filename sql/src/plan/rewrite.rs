@@ -453,7 +453,8 @@ fn rewrite_set_operations(body: &mut SetExpr) {
     *body = SetExpr::Select(Box::new(names::select_all(relation)));
 }
 
-fn prepare_factor(factor: &mut TableFactor, number: usize) -> Result<(), Error> {
+/// Gives a derived table a name, and writes a function in FROM as a query or as `unnest`, all its columns named.
+pub(super) fn prepare_factor(factor: &mut TableFactor, number: usize) -> Result<(), Error> {
     match factor {
         TableFactor::Derived {
             alias: alias @ None,
