@@ -171,6 +171,7 @@ impl AggregateUDFImpl for PgAggregate {
         if args.is_distinct && !self.kind.is_extreme() {
             return Ok(Box::new(DistinctValues {
                 seen: HashSet::new(),
+                seen_bytes: 0,
                 data_type: argument.data_type().clone(),
                 inner,
             }));
@@ -719,6 +720,8 @@ impl Accumulator for SlidingExtreme {
 /// Feeds each distinct value once to another accumulator.
 struct DistinctValues {
     seen: HashSet<ScalarValue>,
+    /// What the values take. Asked for after every batch: adding it up anew would make many batches quadratic.
+    seen_bytes: usize,
     data_type: DataType,
     inner: Box<dyn Accumulator>,
 }
@@ -734,7 +737,13 @@ impl fmt::Debug for DistinctValues {
 impl DistinctValues {
     fn add(&mut self, values: &ArrayRef) -> Result<()> {
         for row in 0..values.len() {
-            if !values.is_null(row) && self.seen.insert(ScalarValue::try_from_array(values, row)?) {
+            if values.is_null(row) {
+                continue;
+            }
+            let value = ScalarValue::try_from_array(values, row)?;
+            let bytes = value.size();
+            if self.seen.insert(value) {
+                self.seen_bytes += bytes;
                 self.inner.update_batch(&[values.slice(row, 1)])?;
             }
         }
@@ -755,9 +764,7 @@ impl Accumulator for DistinctValues {
     }
 
     fn size(&self) -> usize {
-        size_of_val(self)
-            + self.seen.iter().map(ScalarValue::size).sum::<usize>()
-            + self.inner.size()
+        size_of_val(self) + self.seen_bytes + self.inner.size()
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
