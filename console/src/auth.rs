@@ -42,7 +42,7 @@ enum Credentials {
 /// Lets a request through if its user is who they say; where no password is asked for, everybody is, and the default role who says nothing.
 pub async fn require(
     State(authenticator): State<Authenticator>,
-    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -60,13 +60,17 @@ pub async fn require(
             .admit_trusted(DEFAULT_ROLE)
             .map(|()| DEFAULT_ROLE.to_owned()),
         Credentials::Basic(user, password) if authenticator.password_required() => authenticator
-            .verify_password(&user, &password, peer.ip())
+            .verify_password(&user, &password, peer.address.ip())
             .await
             .map(|()| user),
         Credentials::Basic(user, _) => authenticator.admit_trusted(&user).map(|()| user),
     };
     match admitted {
         Ok(user) => {
+            if let Err(full) = peer.ticket.opened(false) {
+                let report = Report::new("53300", full.to_string());
+                return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, report).into_response();
+            }
             request.extensions_mut().insert(User(user));
             next.run(request).await
         }

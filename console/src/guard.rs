@@ -8,7 +8,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use flowstone_coordinator::Authenticator;
@@ -71,14 +71,60 @@ pub(crate) async fn protect(
     response
 }
 
+/// Refuses a request that does not say which host it is addressed to, once and clearly: what stands between it and the node may have read it another way.
+pub(crate) async fn well_formed(request: Request, next: Next) -> Response {
+    let authority = request.uri().authority().map(ToString::to_string);
+    // HTTP/1.0 does not ask for one, and probes of health still speak it.
+    let may_be_absent = request.version() == Version::HTTP_10
+        && authority.is_none()
+        && !request.headers().contains_key(header::HOST);
+    match addressee(request.headers(), authority.as_deref()) {
+        Err(_) if may_be_absent => next.run(request).await,
+        Ok(_) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// The host that a request is addressed to. `authority`: that of the request line, which HTTP/2 has in place of `Host`.
+fn addressee<'a>(headers: &'a HeaderMap, authority: Option<&'a str>) -> Result<&'a str, Refusal> {
+    let malformed = |message: &str| Err(Refusal::malformed(message));
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = match (hosts.next(), authority) {
+        (Some(host), _) => host.to_str().unwrap_or_default(),
+        (None, Some(authority)) => authority,
+        (None, None) => return malformed("the request does not say which host it is addressed to"),
+    };
+    if hosts.next().is_some() {
+        return malformed("the request has more than one Host header");
+    }
+    if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(host)) {
+        return malformed("the Host header is not the host that is asked for");
+    }
+    if !is_host(host) {
+        return malformed("the Host header is not a host");
+    }
+    Ok(host)
+}
+
+/// Whether this is a name or an address, and perhaps a port: no user, no path, no list.
+fn is_host(text: &str) -> bool {
+    let (name, rest) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, rest)) if address.parse::<Ipv6Addr>().is_ok() => return is_rest(rest),
+        Some(_) => return false,
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    !name.is_empty() && name.bytes().all(in_name) && is_rest(rest)
+}
+
+/// Whether this may stand behind a host.
+fn is_rest(text: &str) -> bool {
+    text.is_empty() || is_port(text)
+}
+
 /// `authority`: that of the request line, which HTTP/2 has in place of `Host`.
 fn check(headers: &HeaderMap, authority: Option<&str>, hosts: Hosts) -> Result<(), Refusal> {
-    let text = |name| {
-        headers
-            .get(name)
-            .map(|value: &HeaderValue| value.to_str().unwrap_or_default())
-    };
-    let host = text(header::HOST).or(authority).unwrap_or_default();
+    let host = addressee(headers, authority)?;
     if hosts == Hosts::Loopback && !is_loopback(host) {
         return Err(
             Refusal::forbidden("the request is addressed to another host").with_hint(
@@ -86,12 +132,13 @@ fn check(headers: &HeaderMap, authority: Option<&str>, hosts: Hosts) -> Result<(
             ),
         );
     }
-    match text(header::ORIGIN) {
-        Some(origin) if !is_of_host(origin, host) => Err(Refusal::forbidden(
-            "the request comes from the page of another origin",
-        )),
-        _ => Ok(()),
+    let is_own = |origin: &HeaderValue| is_of_host(origin.to_str().unwrap_or_default(), host);
+    if headers.get_all(header::ORIGIN).iter().all(is_own) {
+        return Ok(());
     }
+    Err(Refusal::forbidden(
+        "the request comes from the page of another origin",
+    ))
 }
 
 /// Whether a `Host` names this machine, whatever the port: it may be forwarded.

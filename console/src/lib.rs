@@ -5,14 +5,15 @@
 //! Called by `node`, which hands over a listening socket.
 //!
 //! Invariants. Only `/livez` and `/readyz` are answered to those who are not authenticated where a password is asked for. Only `POST /api/sql` changes state,
-//! and it is answered only to programs and to pages that this process served. `/livez` answers as long as the process can; `/readyz` only when statements
+//! and it is answered only to programs and to pages that this process served. Every request names one host, and where no
+//! password is asked for, all but health is answered only to those that name this machine. `/livez` answers as long as the process can; `/readyz` only when statements
 //! would be served. A request that the client gave up ends, and so does its statement. Nothing is sent from anywhere else: the page works without a network.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use flowstone_coordinator::Client;
 use flowstone_tls::TlsListener;
@@ -44,7 +45,7 @@ pub(crate) struct App {
     /// Ends statements at shutdown.
     stop: CancellationToken,
     /// One permit for each SQL request that may run.
-    sql_requests: Semaphore,
+    sql_requests: Arc<Semaphore>,
 }
 
 /// Serves until `stop` is cancelled.
@@ -59,7 +60,7 @@ pub async fn serve(
     let app = Arc::new(App {
         client,
         stop: stop.clone(),
-        sql_requests: Semaphore::new(SQL_REQUESTS_MAX),
+        sql_requests: Arc::new(Semaphore::new(SQL_REQUESTS_MAX)),
     });
     let routes = routes(app).into_make_service_with_connect_info::<listener::Peer>();
     let serving = axum::serve(listener::HttpListener(listener), routes)
@@ -85,16 +86,14 @@ fn routes(app: Arc<App>) -> Router {
         .route("/console.js", get(page::js))
         .route("/api/objects", get(objects::get))
         .route("/api/sql", post(sql::post))
-        .route_layer(authenticated.clone())
-        .route_layer(from_fn_with_state(authenticator, guard::protect));
-    let guarded = Router::new()
         .route("/metrics", get(health::metrics))
         .route_layer(authenticated)
-        .merge(browsed);
+        .route_layer(from_fn_with_state(authenticator, guard::protect));
     // Health is for orchestrators, which have no password; it says nothing that a closed port would not.
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(health::readyz))
-        .merge(guarded)
+        .merge(browsed)
+        .layer(from_fn(guard::well_formed))
         .with_state(app)
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
-use flowstone_tls::{MaybeTlsStream, TlsListener};
+use flowstone_tls::{Connection, Ticket, TlsListener};
 
 /// What a client hears that speaks HTTP to a port of HTTPS: the answer of other servers.
 pub const PLAINTEXT_REFUSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 29\r\nConnection: close\r\n\r\nthis port accepts HTTPS only\n";
@@ -17,17 +17,19 @@ pub struct HttpListener(
 );
 
 /// Where a request comes from.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(
+#[derive(Clone, Debug)]
+pub struct Peer {
     /// Its address.
-    pub SocketAddr,
-);
+    pub address: SocketAddr,
+    /// The place of its connection.
+    pub ticket: Ticket,
+}
 
 impl Listener for HttpListener {
-    type Io = MaybeTlsStream;
+    type Io = Connection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (MaybeTlsStream, SocketAddr) {
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
         self.0.accept().await
     }
 
@@ -38,6 +40,9 @@ impl Listener for HttpListener {
 
 impl Connected<IncomingStream<'_, HttpListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, HttpListener>) -> Self {
-        Self(*stream.remote_addr())
+        Self {
+            address: *stream.remote_addr(),
+            ticket: stream.io().ticket().clone(),
+        }
     }
 }

@@ -4,7 +4,8 @@
 //! know planning or transactions: those are the session's.
 //!
 //! Invariants. One request is one session: what it leaves open is rolled back. A request that is dropped, because its client hung up or the node stops,
-//! drops its session and so ends its statement. An answer is collected before it is sent and never larger than [`RESULT_BYTES_MAX`] and one row.
+//! drops its session and so ends its statement. An answer is collected before it is sent and never larger than [`RESULT_BYTES_MAX`] and one row; until it is sent
+//! it counts as held by a session, and its request as one that runs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -60,6 +61,22 @@ enum Statements {
     Extended(Vec<Extended>),
 }
 
+impl Statements {
+    /// Bytes of their texts and parameters.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Simple(text) => text.len(),
+            Self::Extended(queries) => queries
+                .iter()
+                .map(|query| {
+                    let values = query.params.iter().flatten();
+                    query.query.len() + values.map(String::len).sum::<usize>()
+                })
+                .sum(),
+        }
+    }
+}
+
 /// A statement with the text of its parameters.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,7 +99,7 @@ pub(crate) async fn post(
         answered = serve(&app, user, &uri, &headers, body) => answered,
     };
     match answered {
-        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Ok(response) => response,
         Err(refusal) => refusal.into_response(),
     }
 }
@@ -93,7 +110,7 @@ async fn serve(
     uri: &Uri,
     headers: &HeaderMap,
     body: Body,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Response, Refusal> {
     if !is_json(headers) {
         return Err(
             Refusal::malformed("the content type of the request is not application/json")
@@ -101,7 +118,8 @@ async fn serve(
         );
     }
     let options = session_options(uri, user)?;
-    let _permit = app.sql_requests.try_acquire().map_err(|_| {
+    let requests = Arc::clone(&app.sql_requests);
+    let permit = requests.try_acquire_owned().map_err(|_| {
         unavailable(
             Report::new("53300", "too many SQL requests at once")
                 .with_hint("Try again, or keep a connection of the PostgreSQL protocol."),
@@ -124,7 +142,12 @@ async fn serve(
             Error::Unavailable(_) => unavailable(Report::from(&error)),
             _ => Refusal::new(StatusCode::BAD_REQUEST, Report::from(&error)),
         })?;
-    Ok(run::run(session, statements).await)
+    let mut held = session.memory().nothing();
+    held.resize(statements.bytes())
+        .map_err(|error| unavailable(Report::from(&Error::from(error))))?;
+    let answer = run::run(session, statements).await;
+    drop(held);
+    Ok(answer.into_response(permit))
 }
 
 fn unavailable(report: Report) -> Refusal {

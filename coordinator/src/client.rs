@@ -13,6 +13,7 @@ use flowstone_types::Clock;
 use crate::auth::{AuthPolicy, Authenticator, first_password};
 use crate::coordinator;
 use crate::error::Error;
+use crate::memory::SessionMemory;
 use crate::session::{Session, change_roles};
 use crate::shared::Shared;
 
@@ -25,6 +26,8 @@ pub struct Config {
     pub secret_key_file: Option<PathBuf>,
     /// Who must say a password.
     pub auth: AuthPolicy,
+    /// Bytes that all sessions together may hold ([`crate::memory`]).
+    pub session_memory_bytes: usize,
     /// The clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -112,6 +115,12 @@ impl Client {
     /// `UnknownDatabase` of [`Error::Sql`]; [`Error::Session`] for a startup parameter with a bad value; [`Error::Unavailable`] while shutting down.
     pub async fn open_session(&self, options: SessionOptions) -> Result<Session, Error> {
         Session::open(Arc::clone(&self.shared), options)
+    }
+
+    /// What counts against the bound of all sessions, for a client that has none yet.
+    #[must_use]
+    pub fn session_memory(&self) -> SessionMemory {
+        self.shared.memory.session()
     }
 
     /// Checks who clients are.

@@ -29,6 +29,7 @@ use crate::error::Error;
 use crate::holds::Holds;
 use crate::install;
 use crate::locks::{WriteGuard, WriteLocks};
+use crate::memory::SessionsMemory;
 use crate::raft::node::RaftTasks;
 use crate::raft::{Command as Replicated, ProposeError, RaftNode, State};
 use crate::registry::SessionRegistry;
@@ -193,6 +194,7 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
             ..Runtime::default()
         }),
         sessions: SessionRegistry::new(seed),
+        memory: SessionsMemory::new(config.session_memory_bytes),
         subscriptions: Mutex::default(),
         counters: Counters::default(),
         catalog: RwLock::new(Arc::new(state.catalog.clone())),

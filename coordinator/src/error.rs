@@ -2,6 +2,7 @@
 
 use flowstone_proto::message::RequestError;
 
+use crate::memory::MemoryError;
 use crate::raft::{OpenError, ProposeError, Refusal};
 use crate::secrets::SecretError;
 
@@ -20,6 +21,9 @@ pub enum Error {
     /// The session does not have it, or has it already.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// The session would hold more than it may.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// The client asked to cancel it.
     #[error("canceling statement due to user request")]
     Cancelled,

@@ -1,7 +1,7 @@
 //! The coordinator: decides what exists, what time it is, and what is durable; and gives client protocols their sessions.
 //!
 //! Owns the Raft group with the catalog, bindings, commit points and secrets ([`raft`]), the oracle ([`oracle`]), the epoch loop ([`epochs`]), read holds
-//! ([`holds`]), sessions with their transactions ([`session`]), who may open them ([`auth`]), and what errors are to a client ([`report`]). Must not know row
+//! ([`holds`]), sessions with their transactions ([`session`]), what they may hold ([`memory`]), who may open them ([`auth`]), and what errors are to a client ([`report`]). Must not know row
 //! data, operators or client protocols: rows stream from the worker to the session that asked, never through the coordinator's loop.
 //! Called by `pgwire` and `console` through [`Client`] and [`Session`], and started by `node`. Talks to the worker only in the messages of `proto`.
 //!
@@ -16,6 +16,7 @@ pub mod error;
 pub mod holds;
 mod install;
 mod locks;
+pub mod memory;
 pub mod oracle;
 pub mod outcome;
 mod planning;
@@ -30,8 +31,9 @@ mod shared;
 pub use auth::{AuthError, AuthPolicy, Authenticator};
 pub use client::{Client, Config, Metrics, Overview, Readiness, SessionOptions, start};
 pub use error::{Error, SessionError, TransactionError};
+pub use memory::{Held, MemoryError, SessionMemory, size_of_batch};
 pub use outcome::{
     CopyIn, CopyOptions, Description, Notice, Outcome, RowStream, Severity, TransactionStatus,
 };
 pub use report::Report;
-pub use session::Session;
+pub use session::{Session, statement_bytes};

@@ -7,7 +7,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use arrow_array::RecordBatch;
+use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
 use flowstone_sql::ast::CopyFormat;
 use flowstone_types::SqlType;
@@ -15,6 +15,8 @@ use futures::stream::{self, BoxStream, Stream, StreamExt};
 use parking_lot::Mutex;
 
 use crate::error::Error;
+use crate::memory::{Held, size_of_batch};
+use crate::session::StagedWrite;
 
 /// What a statement gave back.
 #[derive(Debug)]
@@ -33,7 +35,7 @@ pub enum Outcome {
         /// The whole tag: `INSERT 0 1`, `CREATE TABLE`.
         tag: String,
     },
-    /// The client sends rows now; give them to [`crate::Session::copy_in`].
+    /// The client sends rows now; give them to [`crate::Session::copy_rows`], and end it with [`crate::Session::copy_end`].
     CopyIn(CopyIn),
     /// Rows for the client, in `COPY`'s formats.
     CopyOut {
@@ -64,6 +66,18 @@ impl RowStream {
         stream: impl Stream<Item = Result<RecordBatch, Error>> + Send + 'static,
     ) -> Self {
         Self(Mutex::new(stream.boxed()))
+    }
+
+    /// A stream of these batches, which count as held until they were taken.
+    pub(crate) fn of_held(batches: Vec<RecordBatch>, held: Held) -> Self {
+        let rest = (batches.into_iter(), held);
+        Self::new(stream::unfold(rest, |(mut batches, mut held)| async move {
+            let batch = batches.next()?;
+            let left = held.bytes().saturating_sub(size_of_batch(&batch));
+            // It only shrinks: that cannot fail.
+            let _ = held.resize(left);
+            Some((Ok(batch), (batches, held)))
+        }))
     }
 
     /// A stream of these batches.
@@ -105,6 +119,10 @@ pub struct CopyIn {
     /// How they are written.
     pub options: CopyOptions,
     pub(crate) planned: flowstone_sql::plan::PlannedCopy,
+    /// The values of the columns that the client does not send, once they are known.
+    pub(crate) defaults: Option<Vec<(usize, ArrayRef)>>,
+    /// The rows sent so far.
+    pub(crate) staged: Vec<StagedWrite>,
 }
 
 /// What a statement takes and gives.

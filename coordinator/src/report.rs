@@ -85,6 +85,21 @@ impl From<&Error> for Report {
                         .to_owned(),
                 );
             }
+            Error::Memory(memory) => {
+                let who = if memory.session {
+                    "The session holds"
+                } else {
+                    "All sessions together hold"
+                };
+                report.detail = Some(format!(
+                    "{who} {} bytes of at most {}, and {} more were needed.",
+                    memory.held, memory.limit, memory.requested
+                ));
+                report.hint = Some(
+                    "Send or fetch less at a time, or start the node with a larger session_memory_mib."
+                        .to_owned(),
+                );
+            }
             Error::Transaction(transaction) => report.detail = transaction.detail(),
             Error::Session(SessionError::InvalidVariable { hint, .. }) => {
                 report.hint.clone_from(hint);
@@ -142,6 +157,7 @@ fn code(error: &Error) -> String {
         Error::Request(error) => return request_error(error),
         Error::Transaction(error) => transaction_error(error),
         Error::Session(error) => session_error(error),
+        Error::Memory(_) => "53200",
         Error::Cancelled | Error::Timeout => "57014",
         Error::Unavailable(_) => "57P03",
         Error::Internal(_) => "XX000",

@@ -20,12 +20,13 @@ pub mod variables;
 mod write;
 
 pub(crate) use ddl::change_roles;
+pub(crate) use transaction::StagedWrite;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::ArrayRef;
 use flowstone_sql::ast::{Statement, StatementKind};
 use flowstone_sql::error::ErrorKind;
 use flowstone_types::SqlType;
@@ -34,7 +35,8 @@ use tokio::time::Instant;
 
 use crate::client::SessionOptions;
 use crate::error::{Error, TransactionError};
-use crate::outcome::{CopyIn, Description, Notice, Outcome, TransactionStatus};
+use crate::memory::{Held, SessionMemory};
+use crate::outcome::{Description, Notice, Outcome, TransactionStatus};
 use crate::planning::{self, Planner};
 use crate::shared::Shared;
 use cursor::{Cursor, Prepared};
@@ -49,6 +51,23 @@ const DESCRIBED_MAX: usize = 256;
 /// A longer text is parsed on a blocking thread: this much takes well under a millisecond.
 const PARSED_AT_ONCE_BYTES: usize = 4096;
 
+/// About how many bytes a statement takes once it is parsed: its text, and a tree with a node for each item of a list. An estimate, on the safe side for what
+/// long statements are made of: literals.
+#[must_use]
+pub fn statement_bytes(text: &str) -> usize {
+    /// Text, tree's copies of names and literals, and the text kept for positions.
+    const COPIES: usize = 3;
+    /// An expression of the tree.
+    const NODE_BYTES: usize = 256;
+    let items = text
+        .bytes()
+        .filter(|byte| matches!(byte, b',' | b'('))
+        .count();
+    text.len()
+        .saturating_mul(COPIES)
+        .saturating_add(items.saturating_mul(NODE_BYTES))
+}
+
 /// One client's session. Dropping it closes it.
 #[derive(Debug)]
 pub struct Session {
@@ -56,6 +75,7 @@ pub struct Session {
     process_id: i32,
     secret: i32,
     user: String,
+    memory: SessionMemory,
     variables: Variables,
     /// The settings of which the client knows the reported ones.
     told: Arc<Settings>,
@@ -67,12 +87,19 @@ pub struct Session {
     cursors: BTreeMap<String, Cursor>,
     notices: Vec<Notice>,
     limits: Limits,
-    /// The last parsed query string, to which positions in its statements refer.
-    text: Mutex<Arc<str>>,
+    /// The last parsed query string, to which positions in its statements refer, and what it takes while they are worked on.
+    text: Mutex<(Arc<str>, Held)>,
     /// Parameter types of described statements, by their text.
-    described: BTreeMap<String, Vec<SqlType>>,
+    described: BTreeMap<String, Described>,
     /// Statements that are lookups, by their text.
     lookups: BTreeMap<String, Arc<read::KnownLookup>>,
+}
+
+/// What a statement's parameters are.
+#[derive(Debug)]
+struct Described {
+    types: Vec<SqlType>,
+    _held: Held,
 }
 
 impl Drop for Session {
@@ -108,7 +135,10 @@ impl Session {
         let registered = shared
             .sessions
             .register(options.user.clone(), Arc::clone(&told), now_ms);
+        let memory = shared.memory.session();
         let session = Self {
+            text: Mutex::new((Arc::from(""), memory.nothing())),
+            memory,
             shared,
             process_id: registered.process_id,
             secret: registered.secret,
@@ -125,7 +155,6 @@ impl Session {
                 cancelled: registered.cancelled,
                 deadline: Arc::default(),
             },
-            text: Mutex::new(Arc::from("")),
             described: BTreeMap::new(),
             lookups: BTreeMap::new(),
         };
@@ -145,11 +174,20 @@ impl Session {
         self.secret
     }
 
+    /// What the session holds: whoever keeps something on its behalf counts it here.
+    #[must_use]
+    pub const fn memory(&self) -> &SessionMemory {
+        &self.memory
+    }
+
     /// Parses a query string.
     ///
     /// # Errors
     /// [`Error::Sql`], with a position.
     pub async fn parse(&self, sql: &str) -> Result<Vec<Statement>, Error> {
+        // What was parsed before makes room.
+        *self.text.lock() = (Arc::from(""), self.memory.nothing());
+        let held = self.memory.hold(statement_bytes(sql))?;
         let statements = if sql.len() <= PARSED_AT_ONCE_BYTES {
             flowstone_sql::parse::parse(sql)?
         } else {
@@ -161,7 +199,7 @@ impl Session {
             limits.deadline = Arc::default();
             limits.run(parsing).await?
         };
-        *self.text.lock() = Arc::from(sql);
+        *self.text.lock() = (Arc::from(sql), held);
         Ok(statements)
     }
 
@@ -178,12 +216,19 @@ impl Session {
         self.limits.cancelled.mark_unchanged();
         self.resume();
         let description = self.describe_statement(statement, parameter_types).await?;
+        self.remember_types(statement, description.parameters.clone())?;
+        Ok(description)
+    }
+
+    /// Remembers the types of a statement's parameters for when it is run.
+    fn remember_types(&mut self, statement: &Statement, types: Vec<SqlType>) -> Result<(), Error> {
         if self.described.len() >= DESCRIBED_MAX {
             self.described.pop_first();
         }
+        let _held = self.memory.hold(statement.text.len())?;
         self.described
-            .insert(statement.text.clone(), description.parameters.clone());
-        Ok(description)
+            .insert(statement.text.clone(), Described { types, _held });
+        Ok(())
     }
 
     /// Runs a statement. `parameters`: one array of one value for each parameter, of the types that [`Session::describe`] gave.
@@ -207,16 +252,6 @@ impl Session {
             Some(result) => result,
             None => Box::pin(self.dispatch(statement, parameters)).await,
         };
-        self.finish_statement(result)
-    }
-
-    /// Ends a `COPY … FROM STDIN` with the rows that the client sent, with the columns of [`CopyIn::schema`]. Returns the command tag.
-    ///
-    /// # Errors
-    /// [`Error::Request`] if a row breaks a constraint; as [`Session::execute`].
-    pub async fn copy_in(&mut self, copy: CopyIn, rows: Vec<RecordBatch>) -> Result<String, Error> {
-        self.start_statement();
-        let result = Box::pin(self.finish_copy(copy, rows)).await;
         self.finish_statement(result)
     }
 
@@ -324,6 +359,14 @@ impl Session {
     #[must_use]
     pub fn user(&self) -> &str {
         &self.user
+    }
+
+    /// Whether the user is a superuser.
+    #[must_use]
+    pub fn is_superuser(&self) -> bool {
+        let catalog = self.shared.catalog();
+        let mut roles = catalog.roles.values();
+        roles.any(|role| role.superuser && role.name == self.user)
     }
 
     /// The value of a session variable; `None` if there is none of that name.
@@ -457,7 +500,7 @@ impl Session {
 
     /// What planning needs, for a statement of this session.
     fn planner(&self, statement: &Statement) -> Planner {
-        let text = self.text.lock().clone();
+        let text = Arc::clone(&self.text.lock().0);
         // Positions refer to the whole string; of a statement that came another way only the start of one is known.
         let tail = text
             .char_indices()
@@ -501,7 +544,7 @@ impl Session {
         parameters: &[ArrayRef],
     ) -> Vec<Option<SqlType>> {
         match self.described.get(&statement.text) {
-            Some(types) if types.len() == parameters.len() => {
+            Some(Described { types, .. }) if types.len() == parameters.len() => {
                 types.iter().cloned().map(Some).collect()
             }
             _ => parameters

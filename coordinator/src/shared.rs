@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use flowstone_proto::local::{Direct, ResultStreams};
 use flowstone_proto::message::{
-    CollectionStatistics, Command, RequestError, RequestId, SourceStatistics, SourceStatus,
+    CollectionStatistics, Command, RequestError, RequestId, SourceStatistics, SourceStatus, Staged,
     UpstreamAnswer, UpstreamQuestion,
 };
 use flowstone_sql::Catalog;
@@ -27,6 +27,7 @@ use crate::epochs::{FreezeId, WriteId};
 use crate::error::Error;
 use crate::holds::Holds;
 use crate::locks::WriteLocks;
+use crate::memory::SessionsMemory;
 use crate::raft::RaftNode;
 use crate::registry::SessionRegistry;
 use crate::room;
@@ -60,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) waiters: Mutex<Waiters>,
     pub(crate) runtime: Mutex<Runtime>,
     pub(crate) sessions: SessionRegistry,
+    /// What sessions hold.
+    pub(crate) memory: SessionsMemory,
     /// The subscriptions that go on, by the requests that feed them.
     pub(crate) subscriptions: Mutex<BTreeMap<RequestId, Subscription>>,
     pub(crate) counters: Counters,
@@ -99,7 +102,7 @@ pub(crate) struct Published {
 /// Who waits for an answer of the worker.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
-    pub(crate) writes: HashMap<RequestId, oneshot::Sender<Result<Vec<u64>, RequestError>>>,
+    pub(crate) writes: HashMap<RequestId, oneshot::Sender<Result<Staged, RequestError>>>,
     pub(crate) upstream: HashMap<RequestId, oneshot::Sender<Result<UpstreamAnswer, RequestError>>>,
 }
 

@@ -22,6 +22,7 @@ use tonic::{Request, Status};
 use uuid::Uuid;
 
 use crate::Error;
+use crate::inbox::Counted;
 use crate::listener::Peer;
 use crate::service::Service;
 use crate::sessions::{Caller, Sessions};
@@ -61,12 +62,14 @@ impl tonic::codegen::Service<http::Request<Body>> for Guarded {
         tonic::codegen::Service::<http::Request<Body>>::poll_ready(&mut self.service, cx)
     }
 
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let mut service = self.service.clone();
         let sessions = Arc::clone(&self.sessions);
         Box::pin(async move {
             match authenticate(&sessions, request.headers(), request.extensions()).await {
                 Ok(caller) => {
+                    let held = caller.memory().nothing();
+                    let mut request = request.map(|body| Body::new(Counted::new(body, held)));
                     request.extensions_mut().insert(Arc::new(caller));
                     service.call(request).await
                 }
@@ -81,15 +84,19 @@ async fn authenticate(
     headers: &HeaderMap,
     extensions: &Extensions,
 ) -> Result<Caller, Error> {
-    let Peer(peer) = extensions
+    let peer: &Peer = extensions
         .get()
         .ok_or_else(|| Error::Internal("a call comes from nowhere".to_owned()))?;
     let authorization = authorization(headers)?;
-    tokio::select! {
+    let caller = tokio::select! {
         biased;
         () = sessions.stop().cancelled() => Err(Error::Stopping),
-        caller = caller(sessions, authorization, peer.ip()) => caller,
-    }
+        caller = caller(sessions, authorization, peer.address.ip()) => caller,
+    }?;
+    peer.ticket
+        .opened(false)
+        .map_err(|_| Error::TooMany("connections"))?;
+    Ok(caller)
 }
 
 /// Who a client is by what it says of itself.
@@ -108,7 +115,7 @@ async fn caller(
             authenticator
                 .verify_password(&user, &password, peer)
                 .await?;
-            return Ok(Caller::new(user));
+            return Ok(sessions.passing(user));
         }
         None if authenticator.password_required() => {
             return Err(Error::BadCredentials(
@@ -119,7 +126,7 @@ async fn caller(
         None => DEFAULT_ROLE.to_owned(),
     };
     authenticator.admit_trusted(&user)?;
-    Ok(Caller::new(user))
+    Ok(sessions.passing(user))
 }
 
 /// Who makes a call that has come through [`Guarded`].

@@ -8,7 +8,7 @@
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
 use arrow_schema::{Schema, SchemaRef};
-use flowstone_coordinator::{Error as CoordinatorError, Outcome};
+use flowstone_coordinator::{Error as CoordinatorError, Outcome, size_of_batch};
 use flowstone_sql::ast::quote_ident;
 use flowstone_sql::error::ErrorKind;
 use flowstone_types::SqlType;
@@ -88,10 +88,12 @@ pub(crate) async fn ingest(
     tracing::debug!(table, committed_alone, ?modes, "bulk ingest");
     let mut rows = 0_i64;
     let mut chunk = Chunk::default();
+    let mut held = lease.memory().nothing();
     let outcome = async {
         while let Some(batch) = upload.next().await? {
             for piece in pieces(&batch) {
                 chunk.push(piece);
+                held.resize(chunk.bytes).map_err(CoordinatorError::from)?;
                 if chunk.is_full() {
                     rows += write(lease, &copy, chunk.take()).await?;
                 }
@@ -125,7 +127,7 @@ struct Chunk {
 impl Chunk {
     fn push(&mut self, batch: RecordBatch) {
         self.rows += batch.num_rows();
-        self.bytes += batch.get_array_memory_size();
+        self.bytes += size_of_batch(&batch);
         self.batches.push(batch);
     }
 
@@ -223,7 +225,7 @@ async fn command(turn: &mut Turn, sql: &str) -> Result<(), Error> {
 async fn write(lease: &Lease, copy: &str, batches: Vec<RecordBatch>) -> Result<i64, Error> {
     let mut turn = lease.turn().await;
     let statement = parse_one(&turn, copy).await?;
-    let Outcome::CopyIn(copy) = turn.execute(&statement, &[]).await? else {
+    let Outcome::CopyIn(mut copy) = turn.execute(&statement, &[]).await? else {
         return Err(Error::Internal("COPY does not take rows".to_owned()));
     };
     let schema = SchemaRef::clone(&copy.schema);
@@ -231,7 +233,8 @@ async fn write(lease: &Lease, copy: &str, batches: Vec<RecordBatch>) -> Result<i
         .iter()
         .map(|batch| fitted(&schema, batch))
         .collect::<Result<Vec<_>, _>>()?;
-    let tag = turn.copy_in(copy, rows).await?;
+    turn.copy_rows(&mut copy, rows).await?;
+    let tag = turn.copy_end(copy).await?;
     turn.settle();
     Ok(affected(&tag))
 }

@@ -13,6 +13,7 @@ mod auth;
 mod catalog;
 mod convert;
 mod error;
+mod inbox;
 mod info;
 mod ingest;
 mod listener;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use flowstone_tls::{MaybeTlsStream, TlsListener};
+use flowstone_tls::{Ticket, TlsListener};
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
@@ -17,13 +17,17 @@ pub const PLAINTEXT_REFUSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: c
 /// A connection and where it comes from.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: MaybeTlsStream,
+    stream: flowstone_tls::Connection,
     peer: SocketAddr,
 }
 
 /// Where a call comes from: an extension of it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// The place of its connection.
+    pub(crate) ticket: Ticket,
+}
 
 /// The connections of a listener, for ever.
 pub(crate) fn connections(
@@ -39,7 +43,10 @@ impl Connected for Connection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        Peer(self.peer)
+        Peer {
+            address: self.peer,
+            ticket: self.stream.ticket().clone(),
+        }
     }
 }
 

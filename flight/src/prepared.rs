@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch};
-use flowstone_coordinator::Description;
+use flowstone_coordinator::{Description, Held, size_of_batch};
 use flowstone_sql::ast::Statement;
 use flowstone_types::SqlType;
 use parking_lot::Mutex;
@@ -29,6 +29,7 @@ pub(crate) struct Prepared {
     /// `None` for an empty one.
     pub(crate) statement: Option<Statement>,
     pub(crate) description: Description,
+    _held: Held,
     bindings: Mutex<Bindings>,
 }
 
@@ -44,6 +45,7 @@ pub(crate) struct Bound {
     batches: Vec<Vec<ArrayRef>>,
     /// Rows of each batch.
     rows: Vec<usize>,
+    _held: Option<Held>,
 }
 
 impl Bound {
@@ -52,6 +54,7 @@ impl Bound {
         Self {
             batches: vec![Vec::new()],
             rows: vec![1],
+            _held: None,
         }
     }
 
@@ -59,13 +62,18 @@ impl Bound {
     ///
     /// # Errors
     /// [`Error::ParameterCount`], or a value that is none of its parameter's type.
-    pub(crate) fn new(types: &[SqlType], batches: &[RecordBatch]) -> Result<Self, Error> {
+    pub(crate) fn new(
+        types: &[SqlType],
+        batches: &[RecordBatch],
+        held: Option<Held>,
+    ) -> Result<Self, Error> {
         if types.is_empty() && batches.iter().all(|batch| batch.num_columns() == 0) {
             return Ok(Self::none());
         }
         let mut bound = Self {
             batches: Vec::with_capacity(batches.len()),
             rows: Vec::with_capacity(batches.len()),
+            _held: held,
         };
         for batch in batches {
             bound.batches.push(parameters(types, batch)?);
@@ -119,11 +127,13 @@ impl Prepared {
         seat: Arc<Seat>,
         statement: Option<Statement>,
         description: Description,
+        held: Held,
     ) -> Self {
         Self {
             seat,
             statement,
             description,
+            _held: held,
             bindings: Mutex::default(),
         }
     }
@@ -133,7 +143,7 @@ impl Prepared {
     /// # Errors
     /// [`Error::TooMany`]
     pub(crate) fn check_size(batches: &[RecordBatch]) -> Result<(), Error> {
-        let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+        let bytes: usize = batches.iter().map(size_of_batch).sum();
         if bytes > BOUND_BYTES_MAX {
             return Err(Error::TooMany("bytes of parameters"));
         }
@@ -145,7 +155,11 @@ impl Prepared {
     /// # Errors
     /// What [`Bound::new`] finds.
     pub(crate) fn bind(&self, batches: &[RecordBatch]) -> Result<(), Error> {
-        let bound = Arc::new(Bound::new(&self.description.parameters, batches)?);
+        let bytes = batches.iter().map(size_of_batch).sum();
+        let held = self.seat.memory().hold(bytes);
+        let held = held.map_err(flowstone_coordinator::Error::from)?;
+        let bound = Bound::new(&self.description.parameters, batches, Some(held))?;
+        let bound = Arc::new(bound);
         let mut bindings = self.bindings.lock();
         bindings.last += 1;
         let number = bindings.last;
@@ -208,7 +222,7 @@ mod tests {
                 ("b", Arc::new(StringArray::from(vec![None::<&str>]))),
             ]),
         ];
-        let runs: Vec<_> = Arc::new(Bound::new(&types, &batches).unwrap())
+        let runs: Vec<_> = Arc::new(Bound::new(&types, &batches, None).unwrap())
             .runs()
             .collect();
         assert_eq!(runs.len(), 3);
@@ -222,15 +236,18 @@ mod tests {
         let options = RecordBatchOptions::new().with_row_count(Some(0));
         let empty =
             RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options);
-        let bound = Bound::new(&[], &[empty.unwrap()]).unwrap();
+        let bound = Bound::new(&[], &[empty.unwrap()], None).unwrap();
         assert_eq!(Arc::new(bound).runs().count(), 1);
-        assert_eq!(Arc::new(Bound::new(&[], &[]).unwrap()).runs().count(), 1);
+        assert_eq!(
+            Arc::new(Bound::new(&[], &[], None).unwrap()).runs().count(),
+            1
+        );
     }
 
     #[test]
     fn too_few_columns_are_refused() {
         let batches = [batch(vec![("a", Arc::new(Int64Array::from(vec![1])))])];
-        let error = Bound::new(&[SqlType::Int4, SqlType::Int4], &batches).unwrap_err();
+        let error = Bound::new(&[SqlType::Int4, SqlType::Int4], &batches, None).unwrap_err();
         assert_eq!(
             error,
             Error::ParameterCount {

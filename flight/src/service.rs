@@ -24,7 +24,7 @@ use arrow_flight::{
 };
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
-use flowstone_coordinator::Outcome;
+use flowstone_coordinator::{Outcome, statement_bytes};
 use futures::{Stream, stream};
 use prost::Message;
 use tonic::metadata::MetadataValue;
@@ -415,6 +415,8 @@ impl Service {
             .sessions
             .seat(caller, request.transaction_id.as_deref())
             .await?;
+        let held = lease.memory().hold(statement_bytes(&request.query));
+        let held = held.map_err(flowstone_coordinator::Error::from)?;
         let mut turn = lease.turn().await;
         let statement = single(&turn, &request.query).await?;
         let description = match &statement {
@@ -433,7 +435,7 @@ impl Service {
             None => Bytes::new(),
         };
         let parameters = schema_bytes(&parameter_schema(&description.parameters))?;
-        let prepared = Prepared::new(lease.seat(), statement, description);
+        let prepared = Prepared::new(lease.seat(), statement, description, held);
         let handle = self.sessions.keep(prepared)?;
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle: Bytes::copy_from_slice(handle.as_bytes()),

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::ArrayRef;
-use flowstone_coordinator::{Authenticator, Client, Outcome, Session, SessionOptions};
+use flowstone_coordinator::{
+    Authenticator, Client, Outcome, Session, SessionMemory, SessionOptions,
+};
 use flowstone_sql::ast::{DiscardTarget, ResetVariable, Statement, StatementKind};
 use futures::FutureExt;
 use parking_lot::Mutex;
@@ -43,6 +45,7 @@ pub(crate) struct Seat {
     kind: SeatKind,
     options: SessionOptions,
     session: Arc<tokio::sync::Mutex<Session>>,
+    memory: SessionMemory,
     /// The statements that changed settings, by what they change: a transaction starts with them.
     settings: Mutex<BTreeMap<String, Statement>>,
     usage: Mutex<Usage>,
@@ -149,6 +152,7 @@ impl Seat {
             owner,
             kind,
             options,
+            memory: session.memory().clone(),
             session: Arc::new(tokio::sync::Mutex::new(session)),
             settings: Mutex::new(BTreeMap::new()),
             usage: Mutex::new(Usage {
@@ -161,6 +165,11 @@ impl Seat {
     /// Whether it was made for this caller: for its session, or for its user if neither has one.
     fn belongs_to(&self, caller: &Caller) -> bool {
         self.owner == caller.owner() && self.options.user == caller.user
+    }
+
+    /// What the session holds.
+    pub(crate) const fn memory(&self) -> &SessionMemory {
+        &self.memory
     }
 
     /// The session, once no other call of the client uses it.
@@ -264,15 +273,13 @@ const fn session_statement(kind: &StatementKind) -> Option<&'static str> {
 pub(crate) struct Caller {
     user: String,
     signed_in: Option<Lease>,
+    memory: SessionMemory,
 }
 
 impl Caller {
-    /// Someone who has no token.
-    pub(crate) const fn new(user: String) -> Self {
-        Self {
-            user,
-            signed_in: None,
-        }
+    /// What counts against the caller's session, or, without one, against the call.
+    pub(crate) const fn memory(&self) -> &SessionMemory {
+        &self.memory
     }
 
     fn owner(&self) -> Option<Uuid> {
@@ -360,7 +367,17 @@ impl Sessions {
         Ok(Caller {
             user: seat.options.user.clone(),
             signed_in: Some(Lease::new(seat)),
+            memory: seat.memory.clone(),
         })
+    }
+
+    /// Someone who has no token.
+    pub(crate) fn passing(&self, user: String) -> Caller {
+        Caller {
+            user,
+            signed_in: None,
+            memory: self.client.session_memory(),
+        }
     }
 
     async fn open(&self, user: String, owner: Option<Uuid>, kind: SeatKind) -> Result<Seat, Error> {

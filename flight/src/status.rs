@@ -141,6 +141,7 @@ const fn coordinator(error: &CoordinatorError) -> Code {
         CoordinatorError::Transaction(error) => transaction_error(error),
         CoordinatorError::Session(error) => session_error(error),
         CoordinatorError::Cancelled => Code::Cancelled,
+        CoordinatorError::Memory(_) => Code::ResourceExhausted,
         CoordinatorError::Timeout => Code::DeadlineExceeded,
         CoordinatorError::Unavailable(_) => Code::Unavailable,
         CoordinatorError::Internal(_) => Code::Internal,

@@ -11,6 +11,9 @@ const QUERY_MEMORY_MIB_MIN: usize = 64;
 /// Less would cut off a subscriber that merely shares the machine with others.
 const SUBSCRIBER_MEMORY_MIB_MIN: usize = 64;
 
+/// Less would fail what clients ordinarily send.
+const SESSION_MEMORY_MIB_MIN: usize = 64;
+
 /// The command line of `serve`. What is not given is looked for in the file, then defaulted.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -37,6 +40,10 @@ pub(crate) struct Arguments {
     /// machine has]
     #[arg(long, env = "FLOWSTONE_SUBSCRIBER_MEMORY_MIB")]
     subscriber_memory_mib: Option<usize>,
+    /// Memory that what sessions hold may take together, in MiB: what clients send until it is done with, rows on their way to them, writes of open transactions; one
+    /// session may hold half of it, and what needs more fails [default: a quarter of what the machine has]
+    #[arg(long, env = "FLOWSTONE_SESSION_MEMORY_MIB")]
+    session_memory_mib: Option<usize>,
     /// Log filter, as in `info,flowstone_worker=debug` [default: info, libraries at warn]
     #[arg(long, env = "FLOWSTONE_LOG")]
     log: Option<String>,
@@ -112,6 +119,7 @@ struct File {
     shards: Option<usize>,
     query_memory_mib: Option<usize>,
     subscriber_memory_mib: Option<usize>,
+    session_memory_mib: Option<usize>,
     log: Option<String>,
     log_format: Option<LogFormat>,
     auth: Option<Auth>,
@@ -131,6 +139,7 @@ pub(crate) struct Settings {
     pub(crate) shards: usize,
     pub(crate) query_memory_mib: usize,
     pub(crate) subscriber_memory_mib: usize,
+    pub(crate) session_memory_mib: usize,
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
     pub(crate) auth: Auth,
@@ -188,6 +197,10 @@ impl Settings {
                 .subscriber_memory_mib
                 .or(file.subscriber_memory_mib)
                 .unwrap_or_else(|| (machine_memory_mib() / 16).max(SUBSCRIBER_MEMORY_MIB_MIN)),
+            session_memory_mib: arguments
+                .session_memory_mib
+                .or(file.session_memory_mib)
+                .unwrap_or_else(|| (machine_memory_mib() / 4).max(SESSION_MEMORY_MIB_MIN)),
             log: arguments.log.or(file.log).unwrap_or_else(|| {
                 "info,openraft=warn,buoyant_kernel=warn,deltalake=warn".to_owned()
             }),
@@ -249,6 +262,9 @@ impl Settings {
         }
         if self.query_memory_mib < QUERY_MEMORY_MIB_MIN {
             bail!("query_memory_mib must be at least {QUERY_MEMORY_MIB_MIN}");
+        }
+        if self.session_memory_mib < SESSION_MEMORY_MIB_MIN {
+            bail!("session_memory_mib must be at least {SESSION_MEMORY_MIB_MIN}");
         }
         if self.subscriber_memory_mib < SUBSCRIBER_MEMORY_MIB_MIN {
             bail!("subscriber_memory_mib must be at least {SUBSCRIBER_MEMORY_MIB_MIN}");

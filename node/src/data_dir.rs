@@ -1,4 +1,4 @@
-//! The data directory: one process at a time, and a format this version can read.
+//! The data directory: one process at a time, a format this version can read, and nobody else's to look into.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -6,6 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use fs4::fs_std::FileExt;
+
+use crate::privacy;
 
 /// The version of the directory's layout that this binary writes. It reads this one.
 const FORMAT_VERSION: u32 = 1;
@@ -17,10 +19,10 @@ pub(crate) struct DataDir {
 }
 
 impl DataDir {
-    /// Creates the directory if needed, locks it and checks its format.
+    /// Creates the directory if needed, locks it, checks its format and keeps others out of it.
     ///
     /// # Errors
-    /// Another process holds it, it was written by a newer version, or the file system refuses.
+    /// Another process holds it, it was written by a newer version, it belongs to another user, or the file system refuses.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(path)
             .with_context(|| format!("cannot create the data directory {}", path.display()))?;
@@ -40,6 +42,14 @@ impl DataDir {
             );
         }
         check_format(path)?;
+        // Only now it is known to be a directory of ours.
+        if let Some((first, count)) = privacy::mend(path)? {
+            tracing::warn!(
+                count,
+                first = %first.display(),
+                "files of the data directory could be read or changed by others: they are the owner's alone now"
+            );
+        }
         Ok(Self { _lock: lock })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the settings, the data directory's lock and format version, and the order of starting and stopping. Must not know anyone else's logic.
 //!
-//! Invariants. One process per data directory. Nothing listens beyond loopback without TLS and passwords. On SIGTERM and SIGINT: stop accepting, commit, stop the worker, exit 0.
+//! Invariants. One process per data directory. Nothing listens beyond loopback without TLS and passwords. Files are the owner's alone. On SIGTERM and SIGINT: stop accepting, commit, stop the worker, exit 0.
 
 use std::process::ExitCode;
 
@@ -11,6 +11,10 @@ use flowstone_types::budget::allocator::CountingAllocator;
 
 mod config;
 mod data_dir;
+mod descriptors;
+mod log;
+mod privacy;
+mod process;
 mod serve;
 
 /// Counts what statements hold.

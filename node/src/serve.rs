@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use flowstone_coordinator::AuthPolicy;
-use flowstone_tls::{Plaintext, Protocol, ServerTls, TlsListener};
+use flowstone_tls::{Admission, Plaintext, Protocol, ServerTls, TlsListener};
 use flowstone_types::Clock;
 use flowstone_types::clock::SystemClock;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Auth, LogFormat, Settings, TlsFiles};
+use crate::config::{Auth, Settings, TlsFiles};
 use crate::data_dir::DataDir;
 
 /// Stack of the runtimes' threads in bytes: query planning recurses deeply, in debug builds above all.
@@ -23,7 +23,9 @@ const STACK_BYTES: usize = 16 << 20;
 /// # Errors
 /// Whatever keeps the node from starting, or broke while it ran.
 pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
-    init_log(&settings)?;
+    crate::log::init(&settings)?;
+    crate::privacy::mask_new_files();
+    let admission = Admission::new(crate::descriptors::connections_max()?);
     let data_dir = DataDir::open(&settings.data_dir)?;
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
@@ -37,29 +39,18 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let compute = runtime("compute").context("cannot start the compute runtime")?;
     let messages = runtime("messages").context("cannot start the message runtime")?;
-    let outcome = messages.block_on(serve(&settings, compute.handle().clone()));
+    let outcome = messages.block_on(serve(&settings, compute.handle().clone(), admission));
     messages.shutdown_background();
     compute.shutdown_background();
     drop(data_dir);
     outcome
 }
 
-fn init_log(settings: &Settings) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log)
-        .with_context(|| format!("\"{}\" is not a log filter", settings.log))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let installed = match settings.log_format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    };
-    installed.map_err(|error| anyhow::anyhow!("cannot set up the log: {error}"))
-}
-
-async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::Result<()> {
+async fn serve(
+    settings: &Settings,
+    compute: tokio::runtime::Handle,
+    admission: Admission,
+) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let tls = load_tls(settings, clock.as_ref()).await?;
     // Bind first: a port in use should be said before anything is recovered.
@@ -89,6 +80,7 @@ async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::
             Auth::TrustLoopback => AuthPolicy::TrustLoopback,
             Auth::Scram => AuthPolicy::Scram,
         },
+        session_memory_bytes: settings.session_memory_mib.saturating_mul(1 << 20),
         clock: Arc::clone(&clock),
     };
     let client = tokio::select! {
@@ -102,21 +94,30 @@ async fn serve(settings: &Settings, compute: tokio::runtime::Handle) -> anyhow::
         tls: tls.clone(),
         tls_required: settings.tls_required,
     };
-    let listener = |socket, protocol, refusal| {
-        tls_listener(
-            socket,
-            tls.clone(),
-            settings.tls_required,
-            protocol,
-            refusal,
-        )
+    // `refusal` is what clients hear that begin without TLS where it is required.
+    let listener = |socket, protocol, refusal: &'static [u8]| {
+        let tls = tls.clone().map(|tls| {
+            let plaintext = if settings.tls_required {
+                Plaintext::Refused(refusal)
+            } else {
+                Plaintext::Allowed
+            };
+            (tls, protocol, plaintext)
+        });
+        let admission = admission.clone();
+        match tls {
+            None => TlsListener::plain(socket, admission),
+            Some((tls, protocol, plaintext)) => {
+                TlsListener::tls(socket, tls, protocol, plaintext, admission)
+            }
+        }
     };
     let http = listener(http, Protocol::Http, flowstone_console::PLAINTEXT_REFUSED);
     let flight = listener(flight, Protocol::Grpc, flowstone_flight::PLAINTEXT_REFUSED);
     let serving = [
         server_task(
             "pgwire",
-            flowstone_pgwire::serve(pg, client.clone(), security, stop.clone()),
+            flowstone_pgwire::serve(pg, client.clone(), security, admission, stop.clone()),
         ),
         server_task(
             "flight",
@@ -240,27 +241,6 @@ async fn set_first_password(
         );
     }
     Ok(())
-}
-
-/// `refusal` is what clients hear that begin without TLS where it is required.
-fn tls_listener(
-    listener: TcpListener,
-    tls: Option<Arc<ServerTls>>,
-    tls_required: bool,
-    protocol: Protocol,
-    refusal: &'static [u8],
-) -> TlsListener {
-    match tls {
-        None => TlsListener::plain(listener),
-        Some(tls) => {
-            let plaintext = if tls_required {
-                Plaintext::Refused(refusal)
-            } else {
-                Plaintext::Allowed
-            };
-            TlsListener::tls(listener, tls, protocol, plaintext)
-        }
-    }
 }
 
 fn worker_ended(

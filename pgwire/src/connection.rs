@@ -3,21 +3,19 @@
 //! Owns prepared statements, portals and the rule that after an error in the extended protocol everything up to `Sync` is passed over.
 
 use std::collections::HashMap;
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow_array::ArrayRef;
+use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
 use flowstone_coordinator::{
-    Client, CopyIn, Description, Notice, Outcome, RowStream, Session, Severity, TransactionStatus,
-    report,
+    Client, Description, Held, Notice, Outcome, RowStream, Session, Severity, TransactionStatus,
+    report, size_of_batch,
 };
 use flowstone_sql::ast::{DiscardTarget, Statement, StatementKind};
+use flowstone_tls::Ticket;
 use flowstone_types::SqlType;
-use futures::stream::{SplitSink, SplitStream};
-use futures::{FutureExt, SinkExt, StreamExt};
+use futures::{FutureExt, StreamExt};
 use pgwire::error::PgWireError;
-use pgwire::messages::copy::{CopyData, CopyDone, CopyInResponse, CopyOutResponse};
 use pgwire::messages::data::{NoData, ParameterDescription, RowDescription};
 use pgwire::messages::extendedquery::{
     Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete,
@@ -31,22 +29,20 @@ use pgwire::messages::startup::ParameterStatus;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use pgwire::tokio::server::MaybeTls;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::codec::Framed;
 
 use crate::Error;
-use crate::copy::{CopyDecoder, CopyEncoder};
+use crate::copy::CopyEncoder;
 use crate::encode::{Formats, RowEncoder, decode_parameter, row_description};
-use crate::frontend::{self, Codec, Incoming};
+use crate::frontend::{self, Codec, Incoming, Received};
+use crate::io::Io;
 use crate::server::Security;
 use crate::{sqlstate, startup};
 
-/// Messages read ahead while a statement runs (a pipelining client sends many). Beyond that the client waits.
-const READ_AHEAD_MAX: usize = 4096;
+mod copying;
 
-/// Encoded bytes that are written to the socket at once. With the codec's 8 KiB, a result is a conversation of a hundred rows at a time: on a busy machine
-/// each turn of it waits for both sides to be scheduled.
-const WRITE_BYTES: usize = 64 << 10;
+/// What a prepared statement or a portal takes besides its text and values.
+const ENTRY_BYTES: usize = 1024;
 
 pub(crate) type Socket = Framed<MaybeTls, Codec>;
 
@@ -69,6 +65,9 @@ pub enum ConnectionError {
     /// The client took too long to say who it is.
     #[error("the session was not opened in time")]
     StartupTimeout,
+    /// The client had not said who it is when its place was needed.
+    #[error("ended before the session was opened, to make room for another connection")]
+    Evicted,
 }
 
 /// A statement failed (the connection goes on), or the connection did.
@@ -96,54 +95,13 @@ impl From<ConnectionError> for Failure {
     }
 }
 
-/// Both directions of the socket.
-struct Io {
-    reader: SplitStream<Socket>,
-    writer: SplitSink<Socket, PgWireBackendMessage>,
-    ahead: VecDeque<Incoming>,
-}
-
-impl Io {
-    async fn next(&mut self) -> Result<Option<Incoming>, ConnectionError> {
-        match self.ahead.pop_front() {
-            Some(message) => Ok(Some(message)),
-            None => self.reader.next().await.transpose(),
-        }
-    }
-
-    async fn feed(&mut self, message: PgWireBackendMessage) -> Result<(), ConnectionError> {
-        self.writer.feed(message).await
-    }
-
-    async fn flush(&mut self) -> Result<(), ConnectionError> {
-        self.writer.flush().await
-    }
-
-    /// Runs `work` while watching the socket: what the client sends is kept for later, its going away is an error.
-    async fn watch<T>(&mut self, work: impl Future<Output = T>) -> Result<T, ConnectionError> {
-        tokio::pin!(work);
-        loop {
-            if self.ahead.len() >= READ_AHEAD_MAX {
-                return Ok(work.await);
-            }
-            tokio::select! {
-                biased;
-                done = &mut work => return Ok(done),
-                message = self.reader.next() => match message {
-                    Some(Ok(Incoming::Message(PgWireFrontendMessage::Terminate(_)))) | None => return Err(ConnectionError::Gone),
-                    Some(message) => self.ahead.push_back(message?),
-                },
-            }
-        }
-    }
-}
-
 /// A statement that was parsed and described.
 #[derive(Debug)]
 struct Prepared {
     /// `None` for an empty query.
     statement: Option<Statement>,
     description: Description,
+    _held: Held,
 }
 
 /// A bound statement and, once it runs, its result.
@@ -153,6 +111,7 @@ struct Portal {
     parameters: Vec<ArrayRef>,
     formats: Formats,
     state: PortalState,
+    _held: Held,
 }
 
 #[derive(Debug)]
@@ -169,13 +128,28 @@ struct Running {
     schema: SchemaRef,
     rows: RowStream,
     /// The rest of the batch that is being sent.
-    batch: Option<(arrow_array::RecordBatch, usize)>,
+    batch: Option<(RecordBatch, usize)>,
+    /// What that takes.
+    held: Held,
     sent: u64,
 }
 
-struct Connection {
-    io: Io,
-    session: Session,
+impl Running {
+    fn new(verb: &'static str, schema: SchemaRef, rows: RowStream, held: Held) -> Self {
+        Self {
+            verb,
+            schema,
+            rows,
+            batch: None,
+            held,
+            sent: 0,
+        }
+    }
+}
+
+pub(crate) struct Connection {
+    pub(crate) io: Io,
+    pub(crate) session: Session,
     statements: HashMap<String, Arc<Prepared>>,
     portals: HashMap<String, Portal>,
     /// After an error in the extended protocol: everything up to `Sync` is passed over.
@@ -184,7 +158,7 @@ struct Connection {
 
 /// Serves one connection until the client ends it.
 ///
-/// `handshake` is held until the session is open: it bounds how many clients are on the way there.
+/// `ticket` is the connection's place: another one may take it before the session is open.
 ///
 /// # Errors
 /// [`ConnectionError`] if the socket fails or the client breaks the protocol.
@@ -192,21 +166,13 @@ pub async fn serve(
     socket: TcpStream,
     client: Client,
     security: Security,
-    handshake: OwnedSemaphorePermit,
+    ticket: Ticket,
 ) -> Result<(), ConnectionError> {
-    let Some((mut socket, session)) = startup::open(socket, &client, &security).await? else {
+    let Some((socket, session)) = startup::open(socket, &client, &security, &ticket).await? else {
         return Ok(());
     };
-    drop(handshake);
-    socket.set_backpressure_boundary(WRITE_BYTES);
-    let (writer, reader) = socket.split();
-    let io = Io {
-        reader,
-        writer,
-        ahead: VecDeque::new(),
-    };
     let mut connection = Connection {
-        io,
+        io: Io::new(socket),
         session,
         statements: HashMap::new(),
         portals: HashMap::new(),
@@ -224,7 +190,13 @@ pub async fn serve(
 
 impl Connection {
     async fn run(&mut self) -> Result<(), ConnectionError> {
-        while let Some(incoming) = self.io.next().await? {
+        while let Some(received) = self.io.next().await? {
+            // A long message counts as long as it is worked on.
+            let Received {
+                incoming,
+                held: _message,
+                ..
+            } = received;
             let message = match incoming {
                 Incoming::Message(message) => message,
                 Incoming::Malformed { kind, error } => {
@@ -272,6 +244,8 @@ impl Connection {
             frontend::SYNC => self.skipping = false,
             _ if self.skipping => return Ok(()),
             frontend::QUERY => {}
+            // Left over from a COPY that failed while the client was still sending.
+            frontend::COPY_DATA => return Ok(()),
             _ => {
                 self.skipping = true;
                 self.report(error.into()).await?;
@@ -386,13 +360,8 @@ impl Connection {
                             row_description(&schema, &formats)?,
                         )))
                         .await?;
-                    let mut running = Running {
-                        verb,
-                        schema,
-                        rows,
-                        batch: None,
-                        sent: 0,
-                    };
+                    let held = self.session.memory().nothing();
+                    let mut running = Running::new(verb, schema, rows, held);
                     self.fetch(&mut running, &formats, None).await?;
                     self.complete(&format!("{} {}", running.verb, running.sent))
                         .await?;
@@ -457,7 +426,7 @@ impl Connection {
         }
     }
 
-    async fn complete(&mut self, tag: &str) -> Result<(), Failure> {
+    pub(crate) async fn complete(&mut self, tag: &str) -> Result<(), Failure> {
         self.tell().await?;
         Ok(self
             .io
@@ -480,15 +449,30 @@ impl Connection {
                 let encoder = RowEncoder::new(&running.schema, &batch, formats)?;
                 let mut row = start;
                 while row < batch.num_rows() && left > 0 {
-                    self.io
-                        .feed(PgWireBackendMessage::DataRow(encoder.encode(row)?))
-                        .await?;
+                    match encoder.long(row) {
+                        Some(bytes) => {
+                            // What is made for it exists beside the batch until it is written.
+                            let made = self.session.memory().hold(bytes);
+                            let _made = made.map_err(flowstone_coordinator::Error::from)?;
+                            let pieces = long_work(|| encoder.pieces(row))?;
+                            self.io.feed_pieces(pieces).await?;
+                        }
+                        None => {
+                            let row = encoder.encode(row)?;
+                            self.io.feed(PgWireBackendMessage::DataRow(row)).await?;
+                        }
+                    }
                     row += 1;
                     left -= 1;
                     running.sent += 1;
                 }
                 if row < batch.num_rows() {
                     running.batch = Some((batch, row));
+                } else {
+                    drop(encoder);
+                    drop(batch);
+                    // It only shrinks: that cannot fail.
+                    let _ = running.held.resize(0);
                 }
             }
             if left == 0 {
@@ -504,7 +488,13 @@ impl Connection {
                 }
             };
             match next.transpose()? {
-                Some(batch) => running.batch = Some((batch, 0)),
+                Some(batch) => {
+                    running
+                        .held
+                        .resize(size_of_batch(&batch))
+                        .map_err(flowstone_coordinator::Error::from)?;
+                    running.batch = Some((batch, 0));
+                }
                 None => return Ok(true),
             }
         }
@@ -515,6 +505,9 @@ impl Connection {
         if !name.is_empty() && self.statements.contains_key(&name) {
             return Err(Error::DuplicateStatement(name).into());
         }
+        let held = self.session.memory();
+        let held = held.hold(flowstone_coordinator::statement_bytes(&message.query) + ENTRY_BYTES);
+        let held = held.map_err(flowstone_coordinator::Error::from)?;
         let parsing = self.session.parse(&message.query);
         let mut statements = self.io.watch(parsing).await??;
         if statements.len() > 1 {
@@ -545,6 +538,7 @@ impl Connection {
             Arc::new(Prepared {
                 statement,
                 description,
+                _held: held,
             }),
         );
         Ok(self
@@ -568,6 +562,12 @@ impl Connection {
                 types.len()
             ))));
         }
+        let values = message.parameters.iter().flatten();
+        let held = self
+            .session
+            .memory()
+            .hold(ENTRY_BYTES + values.map(bytes::Bytes::len).sum::<usize>())
+            .map_err(flowstone_coordinator::Error::from)?;
         let codes = Formats::from_codes(&message.parameter_format_codes);
         let mut parameters = Vec::with_capacity(types.len());
         for (index, (value, sql_type)) in itertools::zip_eq(&message.parameters, types).enumerate()
@@ -584,6 +584,7 @@ impl Connection {
             parameters,
             formats,
             state: PortalState::Bound,
+            _held: held,
         };
         let name = message.portal_name.clone().unwrap_or_default();
         if !name.is_empty() && self.portals.contains_key(&name) {
@@ -660,13 +661,9 @@ impl Connection {
             let outcome = self.run_statement(statement, &portal.parameters).await?;
             match outcome {
                 Outcome::Rows { verb, schema, rows } => {
-                    portal.state = PortalState::Running(Box::new(Running {
-                        verb,
-                        schema,
-                        rows,
-                        batch: None,
-                        sent: 0,
-                    }));
+                    let held = self.session.memory().nothing();
+                    let running = Running::new(verb, schema, rows, held);
+                    portal.state = PortalState::Running(Box::new(running));
                 }
                 other => {
                     self.finish(other).await?;
@@ -710,94 +707,14 @@ impl Connection {
             .feed(PgWireBackendMessage::CloseComplete(CloseComplete::new()))
             .await?)
     }
-
-    async fn copy_in(&mut self, copy: CopyIn) -> Result<(), Failure> {
-        let mut decoder = CopyDecoder::new(&copy.schema, &copy.options)?;
-        let (format, columns) = (i8::from(decoder.is_binary()), copy.schema.fields().len());
-        let response =
-            CopyInResponse::new(format, count(columns), vec![i16::from(format); columns]);
-        self.io
-            .feed(PgWireBackendMessage::CopyInResponse(response))
-            .await?;
-        self.io.flush().await?;
-        let mut batches = Vec::new();
-        loop {
-            match self.io.next().await? {
-                None => return Err(ConnectionError::Gone.into()),
-                Some(Incoming::Malformed { error, .. }) => return Err(error.into()),
-                Some(Incoming::Message(PgWireFrontendMessage::CopyData(data))) => {
-                    batches.extend(decoder.decode(&data.data)?)
-                }
-                Some(Incoming::Message(PgWireFrontendMessage::CopyDone(_))) => break,
-                Some(Incoming::Message(PgWireFrontendMessage::CopyFail(fail))) => {
-                    return Err(Error::CopyAbandoned(fail.message).into());
-                }
-                // Drivers pipeline these behind the statement that starts the copy.
-                Some(Incoming::Message(
-                    PgWireFrontendMessage::Flush(_) | PgWireFrontendMessage::Sync(_),
-                )) => {}
-                Some(Incoming::Message(_)) => {
-                    return Err(Failure::from(Error::Protocol(
-                        "unexpected message type during COPY from stdin".to_owned(),
-                    )));
-                }
-            }
-        }
-        batches.extend(decoder.finish()?);
-        let tag = self.io.watch(self.session.copy_in(copy, batches)).await??;
-        self.complete(&tag).await
-    }
-
-    async fn copy_out(
-        &mut self,
-        schema: &SchemaRef,
-        mut encoder: CopyEncoder,
-        mut rows: RowStream,
-    ) -> Result<(), Failure> {
-        let (format, columns) = (i8::from(encoder.is_binary()), schema.fields().len());
-        let response =
-            CopyOutResponse::new(format, count(columns), vec![i16::from(format); columns]);
-        self.io
-            .feed(PgWireBackendMessage::CopyOutResponse(response))
-            .await?;
-        if let Some(header) = encoder.header() {
-            self.io
-                .feed(PgWireBackendMessage::CopyData(CopyData::new(header)))
-                .await?;
-        }
-        let mut sent = 0_u64;
-        loop {
-            let next = match rows.next().now_or_never() {
-                Some(next) => next,
-                None => {
-                    self.io.flush().await?;
-                    self.io.watch(rows.next()).await?
-                }
-            };
-            let Some(batch) = next.transpose()? else {
-                break;
-            };
-            for line in encoder.encode(&batch)? {
-                self.io
-                    .feed(PgWireBackendMessage::CopyData(CopyData::new(line)))
-                    .await?;
-                sent += 1;
-            }
-        }
-        if let Some(trailer) = encoder.trailer() {
-            self.io
-                .feed(PgWireBackendMessage::CopyData(CopyData::new(trailer)))
-                .await?;
-        }
-        self.io
-            .feed(PgWireBackendMessage::CopyDone(CopyDone::new()))
-            .await?;
-        self.complete(&format!("COPY {sent}")).await
-    }
 }
 
-fn count(columns: usize) -> i16 {
-    i16::try_from(columns).unwrap_or(i16::MAX)
+/// Runs what may take longer than a thread that serves others has; they are served by another one meanwhile.
+pub(crate) fn long_work<T>(work: impl FnOnce() -> T) -> T {
+    match tokio::runtime::Handle::current().runtime_flavor() {
+        tokio::runtime::RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
+    }
 }
 
 fn notice_fields(notice: &Notice) -> Vec<(u8, String)> {

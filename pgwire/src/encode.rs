@@ -1,13 +1,30 @@
 //! Rows and parameters in PostgreSQL's text and binary formats.
 
 use arrow_array::{ArrayRef, RecordBatch};
+use arrow_buffer::Buffer;
 use arrow_schema::SchemaRef;
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use flowstone_types::SqlType;
 use flowstone_types::value::{ColumnBuilder, ColumnFormatter};
 use pgwire::messages::data::{DataRow, FieldDescription};
 
 use crate::Error;
+
+/// Rows of more bytes are sent in parts.
+const LONG_ROW_BYTES: usize = 64 << 10;
+/// A value of more bytes is a part of its own.
+const PIECE_BYTES: usize = 32 << 10;
+/// The kind of the message of a row.
+const DATA_ROW: u8 = b'D';
+
+/// A value where the column has it.
+struct InPlace(Buffer);
+
+impl AsRef<[u8]> for InPlace {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+}
 
 /// Which format each column (or parameter) has: none given means text, one given holds for all.
 #[derive(Clone, Debug)]
@@ -88,6 +105,59 @@ impl<'a> RowEncoder<'a> {
         Ok(Self { columns })
     }
 
+    /// Whether a row is so long that it is better sent in [`RowEncoder::pieces`], and then about how many bytes are made for that.
+    #[must_use]
+    pub fn long(&self, row: usize) -> Option<usize> {
+        let (mut all, mut made) = (0_usize, 0_usize);
+        for (column, is_binary) in &self.columns {
+            let bytes = column.size_hint(row);
+            all = all.saturating_add(bytes);
+            if bytes <= PIECE_BYTES || column.verbatim(row, *is_binary).is_none() {
+                made = made.saturating_add(bytes);
+            }
+        }
+        (all > LONG_ROW_BYTES).then_some(made)
+    }
+
+    /// The message of one row, in parts to be sent one after the other: long values are not copied where they are sent as they are.
+    ///
+    /// # Errors
+    /// A value that its type cannot show, or values that are longer together than a message.
+    pub fn pieces(&self, row: usize) -> Result<Vec<Bytes>, Error> {
+        let count = i16::try_from(self.columns.len()).unwrap_or(i16::MAX);
+        let mut pieces = Vec::new();
+        let mut small = BytesMut::new();
+        small.put_i16(count);
+        for (column, is_binary) in &self.columns {
+            let value = match column.verbatim(row, *is_binary) {
+                Some(value) if value.len() > PIECE_BYTES => Bytes::from_owner(InPlace(value)),
+                _ if column.is_null(row) => {
+                    small.put_i32(-1);
+                    continue;
+                }
+                _ if *is_binary => {
+                    let mut binary = Vec::new();
+                    column.write_binary(row, &mut binary)?;
+                    binary.into()
+                }
+                _ => {
+                    let mut text = String::new();
+                    column.write_text(row, &mut text)?;
+                    text.into()
+                }
+            };
+            small.put_i32(length(value.len())?);
+            if value.len() > PIECE_BYTES {
+                pieces.push(small.split().freeze());
+                pieces.push(value);
+            } else {
+                small.put_slice(&value);
+            }
+        }
+        pieces.push(small.freeze());
+        message(DATA_ROW, pieces)
+    }
+
     /// One row.
     ///
     /// # Errors
@@ -125,6 +195,20 @@ impl<'a> RowEncoder<'a> {
 /// The length of a value as the protocol has it.
 pub(crate) fn length(bytes: usize) -> Result<i32, Error> {
     i32::try_from(bytes).map_err(|_| Error::ValueTooLong(bytes))
+}
+
+/// A message of this kind, in parts: what comes before the body, and the body's parts.
+///
+/// # Errors
+/// [`Error::ValueTooLong`] if it is longer than a message may be.
+pub(crate) fn message(kind: u8, mut body: Vec<Bytes>) -> Result<Vec<Bytes>, Error> {
+    const LENGTH_BYTES: usize = 4;
+    let bytes = body.iter().map(Bytes::len).sum::<usize>() + LENGTH_BYTES;
+    let mut header = BytesMut::with_capacity(1 + LENGTH_BYTES);
+    header.put_u8(kind);
+    header.put_i32(length(bytes)?);
+    body.insert(0, header.freeze());
+    Ok(body)
 }
 
 /// What a client sent as text.

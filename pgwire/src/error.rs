@@ -46,6 +46,9 @@ pub enum Error {
     /// Somebody is not who they say, or may not log in. The connection ends.
     #[error(transparent)]
     Auth(#[from] flowstone_coordinator::AuthError),
+    /// There is no room for the connection. It ends.
+    #[error(transparent)]
+    Full(#[from] flowstone_tls::Full),
     /// The connection is not encrypted, and must be. It ends.
     #[error("connections without TLS are not accepted")]
     TlsRequired,
@@ -62,6 +65,8 @@ pub enum Error {
 pub enum CopyFault {
     /// It does not follow the format.
     Format,
+    /// A row is longer than a gigabyte.
+    TooLong,
     /// It is not text.
     Encoding,
     /// A field is not a value of its column's type.

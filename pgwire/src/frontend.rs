@@ -5,9 +5,11 @@
 //! [`crate::connection`], through a `Framed`.
 //!
 //! Invariants. Any bytes are messages or errors, never a panic. A message is read to its end and no further: what follows it begins where its length says.
-//! Nothing is allocated for what a message announces and does not hold.
+//! Nothing is allocated for what a message announces and does not hold. What has come of a long message counts as held by the session, and so does the message until it
+//! is dropped; one for which there is no room is passed over, and the next one is read.
 
 use bytes::{Buf, Bytes, BytesMut};
+use flowstone_coordinator::{Held, SessionMemory};
 use pgwire::messages::cancel::CancelRequest;
 use pgwire::messages::copy::{CopyData, CopyDone, CopyFail};
 use pgwire::messages::extendedquery::{
@@ -25,11 +27,13 @@ use crate::connection::ConnectionError;
 use crate::encode::text;
 
 /// Longest message that opens a connection, in bytes: PostgreSQL's limit.
-const STARTUP_BYTES_MAX: usize = 10_000;
+pub(crate) const STARTUP_BYTES_MAX: usize = 10_000;
 /// Longest message without text or data of the user.
 const SMALL_BYTES_MAX: usize = 10_000;
 /// Longest other message: PostgreSQL's limit.
 const LARGE_BYTES_MAX: usize = (1 << 30) - 2;
+/// Shorter messages are not counted: there are never many of them.
+const UNCOUNTED_BYTES: usize = 16 << 10;
 /// A length counts its own bytes.
 const LENGTH_BYTES: usize = 4;
 /// Stands where a version would: this is a request to cancel.
@@ -39,6 +43,8 @@ const MAJOR_VERSION: u16 = 3;
 
 /// The kind of a simple query.
 pub(crate) const QUERY: u8 = b'Q';
+/// The kind of the data of a COPY.
+pub(crate) const COPY_DATA: u8 = b'd';
 /// The kind of what ends a run of extended queries.
 pub(crate) const SYNC: u8 = b'S';
 
@@ -51,58 +57,198 @@ pub(crate) enum Incoming {
     Malformed { kind: u8, error: Error },
 }
 
+/// What a client sent, and what it takes.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) incoming: Incoming,
+    /// Bytes of the message.
+    pub(crate) bytes: usize,
+    /// Counts a long message as long as it is kept.
+    pub(crate) held: Option<Held>,
+}
+
+/// Something to be sent.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// A message.
+    Message(PgWireBackendMessage),
+    /// A part of a message that is written in parts.
+    Piece(Bytes),
+}
+
 /// Reads the messages of a client and writes those of the server.
 #[derive(Debug)]
 pub(crate) enum Codec {
     /// The first message has no kind.
     Startup,
     /// All others.
-    Session,
+    Session(Inbox),
+}
+
+impl Codec {
+    /// For an open session, which holds what comes.
+    pub(crate) fn session(memory: &SessionMemory) -> Self {
+        Self::Session(Inbox {
+            partial: memory.nothing(),
+            memory: memory.clone(),
+            skipped: None,
+        })
+    }
 }
 
 impl Decoder for Codec {
-    type Item = Incoming;
+    type Item = Received;
     type Error = ConnectionError;
 
-    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Incoming>, ConnectionError> {
-        let (kind, longest) = match self {
-            Self::Startup => (None, STARTUP_BYTES_MAX),
-            Self::Session => match buffer.first() {
-                None => return Ok(None),
-                Some(kind) => (Some(*kind), length_max(*kind)?),
-            },
-        };
-        let before = usize::from(kind.is_some());
-        let Some(length) = buffer
-            .get(before..)
-            .and_then(|rest| rest.first_chunk::<LENGTH_BYTES>())
-        else {
+    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Received>, ConnectionError> {
+        match self {
+            Self::Session(inbox) => inbox.decode(buffer),
+            Self::Startup => {
+                let Some(length) = announced(buffer, STARTUP_BYTES_MAX)? else {
+                    return Ok(None);
+                };
+                if buffer.len() < length {
+                    return Ok(None);
+                }
+                let mut body = buffer.split_to(length).freeze();
+                body.advance(LENGTH_BYTES);
+                Ok(Some(Received {
+                    incoming: incoming(0, body, |_, reader| startup(reader)),
+                    bytes: length,
+                    held: None,
+                }))
+            }
+        }
+    }
+}
+
+/// The messages of an open session.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    memory: SessionMemory,
+    /// What has come of a message that is not complete.
+    partial: Held,
+    skipped: Option<Skipped>,
+}
+
+/// A message for which there is no room.
+#[derive(Debug)]
+struct Skipped {
+    kind: u8,
+    /// Bytes of it that are still to come.
+    left: usize,
+    error: Error,
+}
+
+impl Inbox {
+    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Received>, ConnectionError> {
+        if let Some(received) = self.skip(buffer) {
+            return Ok(received);
+        }
+        let Some(&kind) = buffer.first() else {
             return Ok(None);
         };
-        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-        if !(LENGTH_BYTES..=longest).contains(&length) {
-            return Err(broken("invalid message length".to_owned()));
-        }
-        if buffer.len() < before + length {
+        let longest = length_max(kind)?;
+        let Some(length) = announced(buffer.get(1..).unwrap_or_default(), longest)? else {
+            return Ok(None);
+        };
+        let bytes = 1 + length;
+        if buffer.len() < bytes {
+            if let Err(error) = self.partial.resize(counted(buffer.capacity())) {
+                return Ok(self.refuse(kind, bytes, error.into(), buffer));
+            }
             return Ok(None);
         }
-        let mut body = buffer.split_to(before + length).freeze();
-        body.advance(before + LENGTH_BYTES);
-        let mut reader = Reader(body);
-        let message = match kind {
-            None => startup(&mut reader),
-            Some(kind) => message(kind, &mut reader),
-        };
-        let kind = kind.unwrap_or_default();
-        Ok(Some(
-            match message.and_then(|message| {
-                reader.end()?;
-                Ok(message)
-            }) {
-                Ok(message) => Incoming::Message(message),
-                Err(error) => Incoming::Malformed { kind, error },
+        // It only shrinks: that cannot fail.
+        let _ = self.partial.resize(0);
+        let held = match counted(bytes) {
+            0 => None,
+            counted => match self.memory.hold(counted) {
+                Ok(held) => Some(held),
+                Err(error) => return Ok(self.refuse(kind, bytes, error.into(), buffer)),
             },
-        ))
+        };
+        let mut body = buffer.split_to(bytes).freeze();
+        body.advance(1 + LENGTH_BYTES);
+        Ok(Some(Received {
+            incoming: incoming(kind, body, message),
+            bytes,
+            held,
+        }))
+    }
+
+    /// Begins to pass over a message.
+    fn refuse(
+        &mut self,
+        kind: u8,
+        bytes: usize,
+        error: flowstone_coordinator::Error,
+        buffer: &mut BytesMut,
+    ) -> Option<Received> {
+        // It only shrinks: that cannot fail.
+        let _ = self.partial.resize(0);
+        let error = error.into();
+        self.skipped = Some(Skipped {
+            kind,
+            left: bytes,
+            error,
+        });
+        let received = self.skip(buffer).flatten();
+        if buffer.is_empty() {
+            // What it took is given back.
+            *buffer = BytesMut::new();
+        }
+        received
+    }
+
+    /// Passes over what has come of a message for which there is no room; `None` if there is none.
+    fn skip(&mut self, buffer: &mut BytesMut) -> Option<Option<Received>> {
+        let skipped = self.skipped.as_mut()?;
+        let come = skipped.left.min(buffer.len());
+        buffer.advance(come);
+        skipped.left -= come;
+        if skipped.left > 0 {
+            return Some(None);
+        }
+        let Skipped { kind, error, .. } = self.skipped.take()?;
+        Some(Some(Received {
+            incoming: Incoming::Malformed { kind, error },
+            bytes: 0,
+            held: None,
+        }))
+    }
+}
+
+const fn counted(bytes: usize) -> usize {
+    if bytes > UNCOUNTED_BYTES { bytes } else { 0 }
+}
+
+/// The length that stands at the start of `buffer`; `None` if it has not come.
+fn announced(buffer: &[u8], longest: usize) -> Result<Option<usize>, ConnectionError> {
+    let Some(length) = buffer.first_chunk::<LENGTH_BYTES>() else {
+        return Ok(None);
+    };
+    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+    if !(LENGTH_BYTES..=longest).contains(&length) {
+        return Err(broken("invalid message length".to_owned()));
+    }
+    Ok(Some(length))
+}
+
+/// What the body of a message is.
+fn incoming(
+    kind: u8,
+    body: Bytes,
+    read: fn(u8, &mut Reader) -> Result<PgWireFrontendMessage, Error>,
+) -> Incoming {
+    let mut reader = Reader(body);
+    let message = read(kind, &mut reader).and_then(|message| {
+        reader.end()?;
+        Ok(message)
+    });
+    match message {
+        Ok(message) => Incoming::Message(message),
+        Err(error) => Incoming::Malformed { kind, error },
     }
 }
 
@@ -118,6 +264,20 @@ impl Encoder<PgWireBackendMessage> for Codec {
     }
 }
 
+impl Encoder<Outgoing> for Codec {
+    type Error = ConnectionError;
+
+    fn encode(&mut self, outgoing: Outgoing, buffer: &mut BytesMut) -> Result<(), ConnectionError> {
+        match outgoing {
+            Outgoing::Message(message) => Ok(message.encode(buffer)?),
+            Outgoing::Piece(bytes) => {
+                buffer.extend_from_slice(&bytes);
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Nobody can tell where the next message begins.
 fn broken(message: String) -> ConnectionError {
     ConnectionError::Broken(Box::new(Error::Protocol(message)))
@@ -130,7 +290,7 @@ fn malformed() -> Error {
 /// The longest message of a kind.
 fn length_max(kind: u8) -> Result<usize, ConnectionError> {
     match kind {
-        QUERY | b'P' | b'B' | b'd' => Ok(LARGE_BYTES_MAX),
+        QUERY | b'P' | b'B' | COPY_DATA => Ok(LARGE_BYTES_MAX),
         SYNC | b'C' | b'D' | b'E' | b'H' | b'X' | b'c' | b'f' => Ok(SMALL_BYTES_MAX),
         _ => Err(broken(format!("invalid frontend message type {kind}"))),
     }
@@ -186,7 +346,7 @@ fn message(kind: u8, body: &mut Reader) -> Result<PgWireFrontendMessage, Error> 
         b'H' => Message::Flush(Flush::new()),
         SYNC => Message::Sync(Sync::new()),
         b'X' => Message::Terminate(Terminate::new()),
-        b'd' => Message::CopyData(CopyData::new(body.rest())),
+        COPY_DATA => Message::CopyData(CopyData::new(body.rest())),
         b'c' => Message::CopyDone(CopyDone::new()),
         b'f' => Message::CopyFail(CopyFail::new(body.text()?)),
         _ => return Err(malformed()),

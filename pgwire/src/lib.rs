@@ -13,6 +13,7 @@ pub mod copy;
 pub mod encode;
 pub mod error;
 mod frontend;
+mod io;
 pub mod server;
 pub mod sqlstate;
 mod startup;

@@ -1,18 +1,21 @@
 //! Accepting connections.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use flowstone_coordinator::Client;
-use flowstone_tls::ServerTls;
+use flowstone_tls::{Admission, ServerTls};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::connection;
+use crate::{connection, startup};
 
-/// Clients that are not authenticated yet, at once. Whoever comes on top is hung up on: they cost memory before anybody knows who they are.
-const HANDSHAKES_MAX: usize = 1024;
+/// Clients that are told at once that there is no room for them. Further ones are hung up on.
+const REFUSALS_MAX: usize = 16;
+/// How long a client may take to hear that.
+const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How connections are protected. Who must say a password is the coordinator's policy.
 #[derive(Clone, Debug, Default)]
@@ -23,15 +26,16 @@ pub struct Security {
     pub tls_required: bool,
 }
 
-/// Serves connections until `stop` is cancelled, then waits for the open ones to notice.
+/// Serves connections, those that `admission` lets in, until `stop` is cancelled, then waits for the open ones to notice.
 pub async fn serve(
     listener: TcpListener,
     client: Client,
     security: Security,
+    admission: Admission,
     stop: CancellationToken,
 ) {
     let connections = TaskTracker::new();
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -39,14 +43,25 @@ pub async fn serve(
         };
         match accepted {
             Ok((socket, peer)) => {
-                let Ok(handshake) = Arc::clone(&handshakes).try_acquire_owned() else {
-                    tracing::debug!(%peer, "a connection was refused: too many are being opened");
-                    continue;
+                let ticket = match admission.admit(peer.ip()) {
+                    Ok(ticket) => ticket,
+                    Err(full) => {
+                        tracing::debug!(%peer, %full, "a connection was refused");
+                        if let Ok(turn) = Arc::clone(&refusals).try_acquire_owned() {
+                            connections.spawn(async move {
+                                let error = full.into();
+                                let work = startup::refuse_at_once(socket, &error);
+                                drop(tokio::time::timeout(REFUSAL_DEADLINE, work).await);
+                                drop(turn);
+                            });
+                        }
+                        continue;
+                    }
                 };
                 let (client, security, stop) = (client.clone(), security.clone(), stop.clone());
                 connections.spawn(async move {
                     tokio::select! {
-                        outcome = connection::serve(socket, client, security, handshake) => if let Err(error) = outcome {
+                        outcome = connection::serve(socket, client, security, ticket) => if let Err(error) = outcome {
                             tracing::debug!(%peer, %error, "connection ended");
                         },
                         () = stop.cancelled() => {}

@@ -43,6 +43,10 @@ fn report(error: &Error) -> Report {
             ..
         } => "22P04".to_owned(),
         Error::Copy {
+            fault: CopyFault::TooLong,
+            ..
+        } => "54000".to_owned(),
+        Error::Copy {
             fault: CopyFault::Value(error),
             ..
         } => Report::from(error).code,
@@ -56,6 +60,7 @@ fn report(error: &Error) -> Report {
         Error::CopyAbandoned(_) => "57014".to_owned(),
         Error::UnknownStatement(_) => "26000".to_owned(),
         Error::UnknownPortal(_) => "34000".to_owned(),
+        Error::Full(_) => "53300".to_owned(),
         Error::ValueTooLong(_) => "54000".to_owned(),
         Error::TlsRequired => {
             return Report::new("28000", error.to_string()).with_hint(

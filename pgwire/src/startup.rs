@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use flowstone_coordinator::auth::scram::ScramError;
 use flowstone_coordinator::{AuthError, Authenticator, Client, Session, SessionOptions};
-use flowstone_tls::Protocol;
+use flowstone_tls::{Protocol, Ticket};
 use futures::{SinkExt, StreamExt};
 use pgwire::messages::response::{ErrorResponse, ReadyForQuery, TransactionStatus as WireStatus};
 use pgwire::messages::startup::{
@@ -20,12 +20,12 @@ use pgwire::messages::startup::{
 };
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use pgwire::tokio::server::{MaybeTls, negotiate_tls};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::codec::{Framed, FramedParts};
 
 use crate::connection::{ConnectionError, Failure, Socket};
-use crate::frontend::{Codec, Incoming};
+use crate::frontend::{Codec, Incoming, STARTUP_BYTES_MAX};
 use crate::server::Security;
 use crate::{Error, sqlstate};
 
@@ -46,16 +46,46 @@ pub(crate) async fn open(
     socket: TcpStream,
     client: &Client,
     security: &Security,
+    ticket: &Ticket,
 ) -> Result<Option<(Socket, Session)>, ConnectionError> {
-    tokio::time::timeout(STARTUP_DEADLINE, start(socket, client, security))
+    let opened = async {
+        tokio::select! {
+            biased;
+            () = ticket.evicted() => Err(ConnectionError::Evicted),
+            opened = start(socket, client, security, ticket) => opened,
+        }
+    };
+    tokio::time::timeout(STARTUP_DEADLINE, opened)
         .await
         .map_err(|_| ConnectionError::StartupTimeout)?
+}
+
+/// Tells a client that is not even listened to why, and hangs up.
+///
+/// # Errors
+/// The socket fails.
+pub(crate) async fn refuse_at_once(mut socket: TcpStream, error: &Error) -> std::io::Result<()> {
+    let mut message = BytesMut::new();
+    let fields = sqlstate::fields(error, "FATAL");
+    if PgWireBackendMessage::ErrorResponse(ErrorResponse::new(fields))
+        .encode(&mut message)
+        .is_err()
+    {
+        return Ok(());
+    }
+    socket.write_all(&message).await?;
+    socket.shutdown().await?;
+    // Closing with bytes unread would take the answer back.
+    let mut rest = socket.take(u64::try_from(STARTUP_BYTES_MAX).unwrap_or(u64::MAX));
+    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 async fn start(
     socket: TcpStream,
     client: &Client,
     security: &Security,
+    ticket: &Ticket,
 ) -> Result<Option<(Socket, Session)>, ConnectionError> {
     let peer = socket.peer_addr()?.ip();
     let acceptor = security
@@ -75,14 +105,16 @@ async fn start(
         // It came in the clear, right behind the request for TLS: not from the client, or not from one that means well.
         return refuse(socket, &Error::UnencryptedData).await;
     }
-    let startup = match socket.next().await {
+    let first = socket.next().await;
+    ticket.heard();
+    let startup = match first.map(|first| first.map(|received| received.incoming)) {
         Some(Ok(Incoming::Malformed { error, .. })) => return refuse(socket, &error).await,
         Some(Err(ConnectionError::Broken(error))) => return refuse(socket, &error).await,
         Some(Err(error)) => return Err(error),
         // Without authentication and even without TLS, as in PostgreSQL: the secret is what counts, and libpq sends it in the clear.
         Some(Ok(Incoming::Message(PgWireFrontendMessage::CancelRequest(cancel)))) => {
             client.cancel(cancel.pid, &cancel.secret_key.to_bytes());
-            socket.close().await?;
+            SinkExt::<PgWireBackendMessage>::close(&mut socket).await?;
             return Ok(None);
         }
         Some(Ok(Incoming::Message(PgWireFrontendMessage::Startup(startup)))) => startup,
@@ -110,8 +142,11 @@ async fn start(
         Ok(session) => session,
         Err(error) => return refuse(socket, &error.into()).await,
     };
+    if let Err(full) = ticket.opened(session.is_superuser()) {
+        return refuse(socket, &full.into()).await;
+    }
     // Made anew, because messages were read past it: it must look at what is buffered first.
-    let mut socket = with_codec(socket, Codec::Session);
+    let mut socket = with_codec(socket, Codec::session(session.memory()));
     greet(&mut socket, &session).await?;
     Ok(Some((socket, session)))
 }
@@ -132,7 +167,7 @@ async fn refuse<T>(mut socket: Socket, error: &Error) -> Result<Option<T>, Conne
             sqlstate::fields(error, "FATAL"),
         )))
         .await?;
-    socket.close().await?;
+    SinkExt::<PgWireBackendMessage>::close(&mut socket).await?;
     Ok(None)
 }
 

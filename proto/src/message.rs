@@ -353,6 +353,15 @@ pub struct StageWrite {
     pub operations: Vec<WriteOperation>,
 }
 
+/// A write that was evaluated and waits for its epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staged {
+    /// Rows affected by each operation.
+    pub affected: Vec<u64>,
+    /// Memory that its rows take until then.
+    pub bytes: u64,
+}
+
 /// One step of a write.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum WriteOperation {
@@ -605,8 +614,8 @@ pub enum Response {
     WriteStaged {
         /// Its request.
         write: RequestId,
-        /// Rows affected by each operation, or why it cannot happen.
-        result: Result<Vec<u64>, RequestError>,
+        /// What it will do, or why it cannot happen.
+        result: Result<Staged, RequestError>,
     },
     /// The writes of an epoch could not be made durable: they did not happen. The epoch is run without them.
     WritesFailed {

@@ -37,6 +37,8 @@ pub struct NodeOptions {
     pub arguments: Vec<String>,
     /// Variables of its environment.
     pub environment: Vec<(String, String)>,
+    /// What runs the binary, if it is not run as it is: a program and its arguments.
+    pub wrapper: Vec<String>,
 }
 
 impl Default for NodeOptions {
@@ -45,6 +47,7 @@ impl Default for NodeOptions {
             host: "127.0.0.1".to_owned(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            wrapper: Vec::new(),
         }
     }
 }
@@ -64,6 +67,11 @@ impl Node {
     /// It exits, or does not serve in time.
     pub async fn start_with(data_dir: &Path, shards: usize, options: NodeOptions) -> Result<Self> {
         let mut node = Self::prepare(data_dir, shards, options)?;
+        if !node.options.wrapper.is_empty() {
+            let binary = Self::binary()?.into_os_string();
+            let wrapper = node.options.wrapper.iter().map(OsString::from);
+            node.wrapper = wrapper.chain([binary]).collect();
+        }
         node.restart().await?;
         Ok(node)
     }

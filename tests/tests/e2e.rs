@@ -27,6 +27,8 @@ mod faults;
 #[cfg(test)]
 #[path = "e2e/flight.rs"]
 mod flight;
+#[path = "e2e/held.rs"]
+mod held;
 #[cfg(test)]
 #[path = "e2e/hostile.rs"]
 mod hostile;
@@ -34,8 +36,14 @@ mod hostile;
 #[path = "e2e/money.rs"]
 mod money;
 #[cfg(test)]
+#[path = "e2e/places.rs"]
+mod places;
+#[cfg(test)]
 #[path = "e2e/postgres.rs"]
 mod postgres;
+#[cfg(test)]
+#[path = "e2e/private.rs"]
+mod private;
 #[cfg(test)]
 #[path = "e2e/process.rs"]
 mod process;

@@ -3,7 +3,7 @@
 //! To serve with axum or tonic, wrap [`TlsListener`] and [`MaybeTlsStream`] in types of your own that implement what the library asks for: the traits are
 //! theirs, and neither library is linked here.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,12 +16,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 
+use crate::admission::{Admission, Ticket};
 use crate::certificate::{Acceptor, Protocol, ServerTls};
 
 /// How long a client may take for its handshake.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
-/// Handshakes under way at once; further clients wait in the backlog. A handshake costs memory and a signature.
-const HANDSHAKES_MAX: usize = 512;
 /// How long accepting pauses after an error: out of file descriptors, most likely.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 /// The first byte of every TLS connection.
@@ -38,40 +37,54 @@ pub enum Plaintext {
     Refused(&'static [u8]),
 }
 
-/// A connection, encrypted or not.
+/// A stream, encrypted or not.
 #[derive(Debug)]
-pub enum MaybeTlsStream {
+enum MaybeTlsStream {
     /// In the clear.
     Plain(TcpStream),
     /// Encrypted.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl MaybeTlsStream {
-    /// Whether it is encrypted.
-    #[must_use]
-    pub const fn is_tls(&self) -> bool {
-        matches!(self, Self::Tls(_))
-    }
+/// A connection in its place. Reading fails once it must end to make room for another one.
+pub struct Connection {
+    stream: MaybeTlsStream,
+    ticket: Ticket,
+    evicted: BoxFuture<'static, ()>,
+}
 
-    /// The client's address.
-    ///
-    /// # Errors
-    /// The connection is gone.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        match self {
-            Self::Plain(stream) => stream.peer_addr(),
-            Self::Tls(stream) => stream.get_ref().0.peer_addr(),
-        }
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("stream", &self.stream)
+            .field("ticket", &self.ticket)
+            .finish_non_exhaustive()
     }
 }
 
-type Handshake = BoxFuture<'static, Option<(MaybeTlsStream, SocketAddr)>>;
+impl Connection {
+    fn new(stream: MaybeTlsStream, ticket: Ticket) -> Self {
+        Self {
+            stream,
+            evicted: Box::pin(ticket.evicted_owned()),
+            ticket,
+        }
+    }
+
+    /// Its place: to be told when the client is known.
+    #[must_use]
+    pub const fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+}
+
+type Handshake = BoxFuture<'static, Option<(Connection, SocketAddr)>>;
 
 /// A listening socket, with or without TLS.
 pub struct TlsListener {
     listener: TcpListener,
     tls: Option<(Arc<ServerTls>, Protocol, Plaintext)>,
+    admission: Admission,
     handshakes: FuturesUnordered<Handshake>,
 }
 
@@ -87,10 +100,11 @@ impl std::fmt::Debug for TlsListener {
 impl TlsListener {
     /// Connections in the clear.
     #[must_use]
-    pub fn plain(listener: TcpListener) -> Self {
+    pub fn plain(listener: TcpListener, admission: Admission) -> Self {
         Self {
             listener,
             tls: None,
+            admission,
             handshakes: FuturesUnordered::new(),
         }
     }
@@ -102,10 +116,12 @@ impl TlsListener {
         tls: Arc<ServerTls>,
         protocol: Protocol,
         plaintext: Plaintext,
+        admission: Admission,
     ) -> Self {
         Self {
             listener,
             tls: Some((tls, protocol, plaintext)),
+            admission,
             handshakes: FuturesUnordered::new(),
         }
     }
@@ -122,14 +138,15 @@ impl TlsListener {
     ///
     /// # Cancel safety
     /// Nothing is lost: handshakes under way are kept.
-    pub async fn accept(&mut self) -> (MaybeTlsStream, SocketAddr) {
+    pub async fn accept(&mut self) -> (Connection, SocketAddr) {
         loop {
             let accepted = tokio::select! {
                 Some(done) = self.handshakes.next(), if !self.handshakes.is_empty() => match done {
                     Some(ready) => return ready,
                     None => continue,
                 },
-                accepted = self.listener.accept(), if self.handshakes.len() < HANDSHAKES_MAX => accepted,
+                // Each handshake has a place: there are not more than may be opening.
+                accepted = self.listener.accept() => accepted,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -143,16 +160,29 @@ impl TlsListener {
                     continue;
                 }
             };
+            let ticket = match self.admission.admit(peer.ip()) {
+                Ok(ticket) => ticket,
+                Err(full) => {
+                    tracing::debug!(%peer, %full, "a connection was refused");
+                    continue;
+                }
+            };
             // An error means that the connection is gone; whoever reads from it will see.
             let _ = stream.set_nodelay(true);
             match &self.tls {
-                None => return (MaybeTlsStream::Plain(stream), peer),
+                None => return (Connection::new(MaybeTlsStream::Plain(stream), ticket), peer),
                 Some((tls, protocol, plaintext)) => {
                     let (acceptor, plaintext) = (tls.acceptor(*protocol), *plaintext);
                     self.handshakes.push(Box::pin(async move {
-                        let work = handshake(stream, acceptor, plaintext);
+                        let work = async {
+                            tokio::select! {
+                                biased;
+                                () = ticket.evicted() => Err(io::Error::from(ErrorKind::ConnectionAborted)),
+                                stream = handshake(stream, acceptor, plaintext) => stream,
+                            }
+                        };
                         match tokio::time::timeout(HANDSHAKE_DEADLINE, work).await {
-                            Ok(Ok(stream)) => stream.map(|stream| (stream, peer)),
+                            Ok(Ok(stream)) => stream.map(|stream| (Connection::new(stream, ticket), peer)),
                             Ok(Err(error)) => {
                                 tracing::debug!(%peer, %error, "TLS handshake failed");
                                 None
@@ -197,42 +227,50 @@ async fn handshake(
 
 macro_rules! delegate {
     ($self:ident, $method:ident($($argument:expr),*)) => {
-        match $self.get_mut() {
-            MaybeTlsStream::Plain(stream) => Pin::new(stream).$method($($argument),*),
-            MaybeTlsStream::Tls(stream) => Pin::new(stream).$method($($argument),*),
+        match $self.as_mut().get_mut() {
+            Connection { stream: MaybeTlsStream::Plain(stream), .. } => Pin::new(stream).$method($($argument),*),
+            Connection { stream: MaybeTlsStream::Tls(stream), .. } => Pin::new(stream).$method($($argument),*),
         }
     };
 }
 
-impl AsyncRead for MaybeTlsStream {
+impl AsyncRead for Connection {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        delegate!(self, poll_read(cx, buffer))
+        if self.ticket.is_evicted() || self.evicted.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
+        }
+        let before = buffer.filled().len();
+        let read = delegate!(self, poll_read(cx, buffer));
+        if buffer.filled().len() > before {
+            self.ticket.heard();
+        }
+        read
     }
 }
 
-impl AsyncWrite for MaybeTlsStream {
+impl AsyncWrite for Connection {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         delegate!(self, poll_write(cx, bytes))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         delegate!(self, poll_flush(cx))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         delegate!(self, poll_shutdown(cx))
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
@@ -240,9 +278,9 @@ impl AsyncWrite for MaybeTlsStream {
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
+        match &self.stream {
+            MaybeTlsStream::Plain(stream) => stream.is_write_vectored(),
+            MaybeTlsStream::Tls(stream) => stream.is_write_vectored(),
         }
     }
 }

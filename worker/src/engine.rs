@@ -364,9 +364,9 @@ impl Engine {
                 // A write that was discarded meanwhile has no entry any more.
                 if self.staging.remove(&write).is_some() {
                     let result = result.map(|staged| {
-                        let affected = staged.affected.clone();
+                        let summary = staged.summary();
                         self.staged.insert(write, staged);
-                        affected
+                        summary
                     });
                     self.respond(Response::WriteStaged { write, result }).await;
                 }

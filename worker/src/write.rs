@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow_array::{Array, RecordBatch};
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
 use flowstone_proto::ipc::decode_batches;
-use flowstone_proto::message::{RequestError, StageWrite, WriteOperation};
+use flowstone_proto::message::{RequestError, StageWrite, Staged, WriteOperation};
 use flowstone_types::normalize::normalize_batch;
 use flowstone_types::{Budget, DeltaBatch, Epoch, ObjectId, Weights};
 
@@ -31,6 +31,25 @@ pub struct StagedWrite {
     pub changes: Vec<(ObjectId, DeltaBatch)>,
     /// Rows affected by each operation.
     pub affected: Vec<u64>,
+}
+
+impl StagedWrite {
+    /// What the coordinator is told of it.
+    pub fn summary(&self) -> Staged {
+        // Columns that were sent together share a buffer: each counts for what it uses of it.
+        let size = |column: &ArrayRef| {
+            let used = column.to_data().get_slice_memory_size();
+            used.unwrap_or_else(|_| column.get_array_memory_size())
+        };
+        let sizes = self
+            .changes
+            .iter()
+            .map(|(_, delta)| delta.rows.columns().iter().map(size).sum::<usize>());
+        Staged {
+            affected: self.affected.clone(),
+            bytes: u64::try_from(sizes.sum::<usize>()).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 /// Evaluates a write against `tables`, the content of everything it reads as of the last complete epoch, within `budget`.

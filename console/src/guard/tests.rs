@@ -102,3 +102,43 @@ fn where_passwords_are_asked_for_a_node_has_any_name_and_still_no_foreign_page_m
         assert!(check(&given, None, Hosts::All).is_err(), "{given:?}");
     }
 }
+
+#[test]
+fn a_request_names_one_host_and_nothing_else() {
+    let named = |hosts: &[&'static str], authority| {
+        let mut headers = HeaderMap::new();
+        for host in hosts {
+            headers.append(header::HOST, HeaderValue::from_static(host));
+        }
+        addressee(&headers, authority).map(str::to_owned)
+    };
+    for host in ["localhost", "db_1.example.com:80", "[::1]:6876", "10.0.0.1"] {
+        assert_eq!(named(&[host], None).unwrap(), host);
+        assert_eq!(named(&[], Some(host)).unwrap(), host);
+        assert_eq!(named(&[host], Some(host)).unwrap(), host);
+    }
+    for (hosts, authority) in [
+        (&[][..], None),
+        (&["localhost", "localhost"], None),
+        (&["localhost", "example.com"], None),
+        (&["localhost", "localhost"], Some("localhost")),
+        (&["localhost"], Some("example.com")),
+        (&[""], None),
+        (&["user@localhost"], None),
+        (&["user:password@localhost:80"], None),
+        (&["localhost, example.com"], None),
+        (&["localhost example.com"], None),
+        (&["localhost/"], None),
+        (&["http://localhost"], None),
+        (&["localhost:"], None),
+        (&["localhost:80:80"], None),
+        (&["localhost:65536"], None),
+        (&[":80"], None),
+        (&["[::1"], None),
+        (&["[::1]80"], None),
+        (&["::1"], None),
+        (&[], Some("user@localhost")),
+    ] {
+        assert!(named(hosts, authority).is_err(), "{hosts:?} {authority:?}");
+    }
+}

@@ -12,22 +12,67 @@
 //! | jsonb | the value itself, its numbers digit for digit; a JSON `null` is not told from NULL |
 //! | everything else, arrays among it | text as PostgreSQL writes it |
 
+use std::convert::Infallible;
+
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use flowstone_coordinator::{Notice, Report, Severity, report};
+use axum::body::{Body, Bytes};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use flowstone_coordinator::{Held, Notice, Report, SessionMemory, Severity, report};
 use flowstone_types::value::ColumnFormatter;
 use flowstone_types::{SqlType, TypeError};
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::RESULT_BYTES_MAX;
 use crate::refusal::ErrorJson;
 
 /// The results of the statements run so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Results {
     results: Vec<OneResult>,
     /// Bytes of those.
     bytes: usize,
+    /// What they, and the result that is being written, take.
+    held: Held,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    parts: Vec<Bytes>,
+    held: Held,
+}
+
+impl Answer {
+    /// The response. The answer counts, and `permit` is held, until it was sent.
+    pub(super) fn into_response(self, permit: OwnedSemaphorePermit) -> Response {
+        /// Bytes handed to the connection at once.
+        const PIECE_BYTES: usize = 64 << 10;
+        let length: usize = self.parts.iter().map(Bytes::len).sum();
+        let kept = (self.held, permit);
+        let parts = self.parts.into_iter().flat_map(|mut part| {
+            let pieces = part.len().div_ceil(PIECE_BYTES);
+            (0..pieces).map(move |_| part.split_to(part.len().min(PIECE_BYTES)))
+        });
+        let parts = parts.map(move |part| {
+            let _sent = &kept;
+            Ok::<_, Infallible>(part)
+        });
+        let headers = [
+            (header::CONTENT_TYPE, "application/json".to_owned()),
+            (header::CONTENT_LENGTH, length.to_string()),
+        ];
+        let body = Body::from_stream(futures::stream::iter(parts));
+        (headers, body).into_response()
+    }
+
+    /// The text, for tests.
+    #[cfg(test)]
+    pub(super) fn text(&self) -> Vec<u8> {
+        self.parts.concat()
+    }
 }
 
 #[derive(Debug)]
@@ -38,6 +83,29 @@ struct OneResult {
 }
 
 impl Results {
+    pub(super) fn new(memory: &SessionMemory) -> Self {
+        Self {
+            results: Vec::new(),
+            bytes: 0,
+            held: memory.nothing(),
+        }
+    }
+
+    /// Writes the rows of a batch down.
+    ///
+    /// # Errors
+    /// The answer becomes too large for itself or for the session, or a value cannot be shown.
+    pub(super) fn push_rows(
+        &mut self,
+        writer: &mut RowsWriter,
+        batch: &RecordBatch,
+    ) -> Result<(), Report> {
+        writer.push(batch)?;
+        self.held
+            .resize(self.bytes + writer.json.len())
+            .map_err(|error| Report::from(&flowstone_coordinator::Error::from(error)))
+    }
+
     pub(super) fn error(&mut self, report: &Report, notices: Vec<Notice>) {
         self.push_object("error", &ErrorJson::from(report), notices);
     }
@@ -66,21 +134,26 @@ impl Results {
     }
 
     /// The whole answer.
-    pub(super) fn finish(self) -> Vec<u8> {
-        let mut json = Vec::with_capacity(self.bytes + 64 * (self.results.len() + 1));
-        json.extend_from_slice(b"{\"results\":[");
+    pub(super) fn finish(self) -> Answer {
+        let mut parts = Vec::with_capacity(2 * self.results.len() + 2);
+        let mut between = b"{\"results\":[".to_vec();
         for (index, result) in self.results.into_iter().enumerate() {
             if index > 0 {
-                json.push(b',');
+                between.push(b',');
             }
-            json.extend_from_slice(&result.json);
-            json.extend_from_slice(b",\"notices\":");
+            parts.push(Bytes::from(std::mem::take(&mut between)));
+            parts.push(result.json.into());
+            between.extend_from_slice(b",\"notices\":");
             let notices: Vec<_> = result.notices.iter().map(NoticeJson::from).collect();
-            write(&mut json, &notices);
-            json.push(b'}');
+            write(&mut between, &notices);
+            between.push(b'}');
         }
-        json.extend_from_slice(b"]}");
-        json
+        between.extend_from_slice(b"]}");
+        parts.push(between.into());
+        Answer {
+            parts,
+            held: self.held,
+        }
     }
 
     fn push_object(&mut self, key: &str, value: &impl Serialize, notices: Vec<Notice>) {

@@ -7,7 +7,7 @@ use flowstone_types::SqlType;
 use flowstone_types::value::ColumnBuilder;
 use futures::StreamExt;
 
-use super::answer::Results;
+use super::answer::{Answer, Results};
 use super::{Extended, Statements};
 
 /// What a client of this API uses instead of what it does not do.
@@ -17,10 +17,10 @@ const STREAMING_HINT: &str =
 /// The JSON of the results of all statements that were run.
 ///
 /// Dropping the future ends the statement that runs and rolls its transaction back.
-pub(super) async fn run(session: Session, statements: Statements) -> Vec<u8> {
+pub(super) async fn run(session: Session, statements: Statements) -> Answer {
     let mut run = Run {
+        results: Results::new(session.memory()),
         session,
-        results: Results::default(),
     };
     match &statements {
         Statements::Simple(query) => {
@@ -147,7 +147,8 @@ impl Run {
             } => {
                 let mut writer = self.results.start_rows(&schema)?;
                 while let Some(batch) = rows.next().await {
-                    writer.push(&batch.map_err(|error| Report::from(&error))?)?;
+                    self.results
+                        .push_rows(&mut writer, &batch.map_err(|error| Report::from(&error))?)?;
                 }
                 let tag = format!("{verb} {}", writer.len());
                 let notices = self.session.take_notices();
@@ -185,7 +186,7 @@ impl Run {
         }
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    fn finish(mut self) -> Answer {
         if self.session.transaction_status() == TransactionStatus::InTransaction {
             self.results.add_notices(vec![Notice {
                 severity: Severity::Warning,

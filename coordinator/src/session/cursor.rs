@@ -1,6 +1,7 @@
 //! Prepared statements by name, and cursors.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::{ArrayRef, RecordBatch};
@@ -10,9 +11,10 @@ use flowstone_types::SqlType;
 use futures::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
-use super::Session;
 use super::transaction::{Class, Mode, Transaction};
+use super::{Session, statement_bytes};
 use crate::error::{Error, SessionError, TransactionError};
+use crate::memory::{Held, size_of_batch};
 use crate::outcome::{Outcome, RowStream};
 
 /// A prepared statement.
@@ -20,6 +22,7 @@ use crate::outcome::{Outcome, RowStream};
 pub(super) struct Prepared {
     pub(super) statement: Statement,
     pub(super) types: Vec<Option<SqlType>>,
+    _held: Arc<Held>,
 }
 
 /// A cursor: a stream and what of its last batch was not fetched yet.
@@ -59,7 +62,12 @@ impl Cursor {
     }
 
     /// Up to `count` rows.
-    async fn fetch(&mut self, count: u64, patience: Patience) -> Result<Vec<RecordBatch>, Error> {
+    async fn fetch(
+        &mut self,
+        count: u64,
+        patience: Patience,
+        held: &mut Held,
+    ) -> Result<Vec<RecordBatch>, Error> {
         let mut fetched = Vec::new();
         let mut missing = count;
         while missing > 0 {
@@ -68,6 +76,7 @@ impl Cursor {
                     .unwrap_or(u64::MAX)
                     .min(missing);
                 if batch.num_rows() > 0 {
+                    held.resize(held.bytes() + size_of_batch(&batch))?;
                     fetched.push(batch);
                 }
                 continue;
@@ -105,11 +114,15 @@ impl Session {
             .collect::<Result<Vec<_>, _>>()?;
         // What is wrong with the statement is said now, as far as it does not depend on the parameters.
         self.describe_statement(&prepare.statement, &types).await?;
+        let held = self
+            .memory()
+            .hold(statement_bytes(&prepare.statement.text))?;
         self.prepared.insert(
             name,
             Prepared {
                 statement: (*prepare.statement).clone(),
                 types,
+                _held: Arc::new(held),
             },
         );
         Ok(Outcome::Command {
@@ -131,7 +144,11 @@ impl Session {
     }
 
     pub(super) async fn execute_prepared(&mut self, execute: &Execute) -> Result<Outcome, Error> {
-        let Prepared { statement, types } = self.find_prepared(&execute.name)?;
+        let Prepared {
+            statement,
+            types,
+            _held,
+        } = self.find_prepared(&execute.name)?;
         let description = self.describe_statement(&statement, &types).await?;
         if description.parameters.len() != execute.parameters.len() {
             let (expected, actual) = (description.parameters.len(), execute.parameters.len());
@@ -146,8 +163,7 @@ impl Session {
         for (expr, sql_type) in itertools::zip_eq(&execute.parameters, &description.parameters) {
             values.push(self.evaluate(expr, Some(sql_type)).await?);
         }
-        self.described
-            .insert(statement.text.clone(), description.parameters);
+        self.remember_types(&statement, description.parameters)?;
         Box::pin(self.dispatch(&statement, &values)).await
     }
 
@@ -232,14 +248,15 @@ impl Session {
             (None, true) => Patience::First,
             (None, false) => Patience::Complete,
         };
+        let mut held = self.memory.nothing();
         let batches = limits
-            .run(cursor.fetch(fetch.count.unwrap_or(u64::MAX), patience))
+            .run(cursor.fetch(fetch.count.unwrap_or(u64::MAX), patience, &mut held))
             .await?;
         let schema = std::sync::Arc::clone(&cursor.schema);
         Ok(Outcome::Rows {
             verb: "FETCH",
             schema,
-            rows: RowStream::of(batches),
+            rows: RowStream::of_held(batches, held),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_schema::SchemaRef;
@@ -12,7 +13,7 @@ use flowstone_functions::codec::decode_plan;
 use flowstone_proto::ipc::decode_batches;
 use flowstone_proto::local::{self, WorkerEnd};
 use flowstone_proto::message::{
-    Command, Peek, ReadAt, RequestError, RequestId, Response, ResultMessage, StageWrite,
+    Command, Peek, ReadAt, RequestError, RequestId, Response, ResultMessage, StageWrite, Staged,
     SystemRelation, WriteOperation,
 };
 use flowstone_proto::plan::QueryPlan;
@@ -212,7 +213,7 @@ impl Double {
             .unwrap()
     }
 
-    async fn stage(&mut self, write: StageWrite) -> Result<Vec<u64>, RequestError> {
+    async fn stage(&mut self, write: StageWrite) -> Result<Staged, RequestError> {
         let mut counts = Vec::new();
         let mut changes = Vec::new();
         for operation in write.operations {
@@ -288,7 +289,10 @@ impl Double {
             changes.push(change);
         }
         self.staged.insert(write.write, changes);
-        Ok(counts)
+        Ok(Staged {
+            affected: counts,
+            bytes: 0,
+        })
     }
 
     fn apply(&mut self, change: &Change) {
@@ -359,6 +363,7 @@ impl Node {
             data_dir: directory.path().to_owned(),
             secret_key_file: None,
             auth: AuthPolicy::TrustLoopback,
+            session_memory_bytes: 64 << 20,
             clock: Arc::new(SystemClock),
         };
         Self {

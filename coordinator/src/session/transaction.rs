@@ -8,12 +8,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use flowstone_proto::message::{Command, RequestId};
+use flowstone_proto::message::{Command, RequestId, Staged};
 use flowstone_sql::catalog::SchemaId;
 use flowstone_types::{Epoch, ObjectId};
 
 use crate::error::TransactionError;
 use crate::holds::Hold;
+use crate::memory::{Held, MemoryError};
 use crate::shared::Shared;
 
 /// Where a session stands.
@@ -71,6 +72,8 @@ pub(crate) struct StagedWrite {
     pub(crate) name: String,
     /// Rows affected by each operation.
     pub(crate) counts: Vec<u64>,
+    /// What its rows take in the worker.
+    held: Held,
 }
 
 impl StagedWrite {
@@ -79,6 +82,7 @@ impl StagedWrite {
         request: RequestId,
         table: ObjectId,
         name: String,
+        held: Held,
     ) -> Self {
         Self {
             shared,
@@ -86,7 +90,18 @@ impl StagedWrite {
             table,
             name,
             counts: Vec::new(),
+            held,
         }
+    }
+
+    /// Notes what the worker made of it.
+    ///
+    /// # Errors
+    /// The session may not hold that much.
+    pub(crate) fn evaluated(&mut self, staged: Staged) -> Result<(), MemoryError> {
+        self.counts = staged.affected;
+        self.held
+            .resize(usize::try_from(staged.bytes).unwrap_or(usize::MAX))
     }
 
     /// Rows affected altogether.
@@ -95,7 +110,7 @@ impl StagedWrite {
     }
 
     /// Hands the write over to an epoch.
-    pub(crate) fn release(mut self) -> Option<RequestId> {
+    pub(crate) const fn release(&mut self) -> Option<RequestId> {
         self.request.take()
     }
 }

@@ -78,7 +78,7 @@ impl Session {
             let table = planned.table;
             let operation = self.operation(planned).await?;
             let staged = self.stage(table, operation).await?;
-            self.finish_write(staged).await?
+            self.finish_write(vec![staged]).await?
         } else {
             self.read_then_write(planned).await?
         };
@@ -186,10 +186,11 @@ impl Session {
             None => return Err(RequestError::Dropped.into()),
         };
         let write = self.shared.next_request();
+        // From here on, dropping it discards the write.
+        let held = self.memory.hold(size_of_operation(&operation))?;
+        let mut staged = StagedWrite::new(Arc::clone(&self.shared), write, table, name, held);
         let (answer, answered) = oneshot::channel();
         self.shared.waiters.lock().writes.insert(write, answer);
-        // From here on, dropping it discards the write.
-        let mut staged = StagedWrite::new(Arc::clone(&self.shared), write, table, name);
         let work = async {
             self.shared
                 .send(Command::StageWrite(StageWrite {
@@ -199,17 +200,17 @@ impl Session {
                 .await?;
             Ok(answered.await.map_err(|_| self.shared.gone())??)
         };
-        staged.counts = self.limits.run(work).await?;
+        staged.evaluated(self.limits.run(work).await?)?;
         Ok(staged)
     }
 
-    /// Keeps a staged INSERT for the end of its transaction, or commits it if there is none. Returns the rows.
-    async fn finish_write(&mut self, staged: StagedWrite) -> Result<u64, Error> {
-        let rows = staged.rows();
+    /// Keeps a staged INSERT, in one piece or several, for the end of its transaction, or commits it if there is none. Returns the rows.
+    async fn finish_write(&mut self, staged: Vec<StagedWrite>) -> Result<u64, Error> {
+        let rows = staged.iter().map(StagedWrite::rows).sum();
         match self.transaction.mode() {
-            None => self.commit_writes(vec![staged]).await?,
-            Some(Mode::Write(waiting)) => waiting.push(staged),
-            Some(mode) => *mode = Mode::Write(vec![staged]),
+            None => self.commit_writes(staged).await?,
+            Some(Mode::Write(waiting)) => waiting.extend(staged),
+            Some(mode) => *mode = Mode::Write(staged),
         }
         Ok(rows)
     }
@@ -235,14 +236,12 @@ impl Session {
     /// Not cancelled half way: once the epoch is asked for, the write happens.
     async fn submit(
         &self,
-        staged: Vec<StagedWrite>,
+        mut staged: Vec<StagedWrite>,
         lock: WriteGuard,
         freeze: Option<FreezeId>,
     ) -> Result<(), Error> {
-        let requests = staged
-            .into_iter()
-            .filter_map(StagedWrite::release)
-            .collect();
+        // They count until the epoch has taken them.
+        let requests = staged.iter_mut().filter_map(StagedWrite::release).collect();
         let (done, finished) = oneshot::channel();
         let id = self.shared.next_write();
         self.shared
@@ -272,6 +271,8 @@ impl Session {
                     schema: copy_schema(&planned),
                     options,
                     planned,
+                    defaults: None,
+                    staged: Vec::new(),
                 }))
             }
             CopyDirection::ToStdout => {
@@ -326,13 +327,72 @@ impl Session {
             .await
     }
 
-    pub(super) async fn finish_copy(
+    /// Takes rows of a `COPY … FROM STDIN`, with the columns of [`CopyIn::schema`]: they are checked and kept in the worker until the copy ends.
+    ///
+    /// # Errors
+    /// [`Error::Request`] if a row breaks a constraint; [`Error::Memory`] if there are too many for one transaction; as [`Session::execute`]. The copy has failed then, and is to be
+    /// dropped.
+    pub async fn copy_rows(
         &mut self,
-        copy: CopyIn,
+        copy: &mut CopyIn,
         rows: Vec<RecordBatch>,
-    ) -> Result<String, Error> {
+    ) -> Result<(), Error> {
+        let result = Box::pin(self.stage_copied(copy, rows)).await;
+        if result.is_err() {
+            return self.finish_statement(result);
+        }
+        result
+    }
+
+    /// Ends a `COPY … FROM STDIN`: all its rows appear at once, or with its transaction. Returns the command tag.
+    ///
+    /// # Errors
+    /// As [`Session::execute`].
+    pub async fn copy_end(&mut self, copy: CopyIn) -> Result<String, Error> {
+        self.start_statement();
+        let result = Box::pin(self.finish_copy(copy)).await;
+        self.finish_statement(result)
+    }
+
+    async fn finish_copy(&mut self, mut copy: CopyIn) -> Result<String, Error> {
+        if copy.staged.is_empty() {
+            // The table must still be there.
+            self.stage_copied(&mut copy, Vec::new()).await?;
+        }
+        let rows = self.finish_write(copy.staged).await?;
+        Ok(format!("COPY {rows}"))
+    }
+
+    async fn stage_copied(
+        &mut self,
+        copy: &mut CopyIn,
+        rows: Vec<RecordBatch>,
+    ) -> Result<(), Error> {
         self.enter(&Class::Write).await?;
-        let planned = copy.planned;
+        let planned = &copy.planned;
+        let defaults = match &copy.defaults {
+            Some(defaults) => defaults,
+            // Once for all rows: a default is a stable expression.
+            None => copy.defaults.insert(self.copy_defaults(planned).await?),
+        };
+        let schema = super::stream::nullable(&planned.schema);
+        let batches = rows
+            .iter()
+            .map(|batch| whole_rows(planned, defaults, batch))
+            .collect::<Result<Vec<_>, _>>()?;
+        drop(rows);
+        let encode = move || Ok(encode_batches(&schema, &batches)?);
+        let operation = WriteOperation::InsertRows {
+            table: planned.table,
+            rows: crate::planning::blocking(encode).await?,
+        };
+        let staged = self.stage(planned.table, operation).await?;
+        copy.staged.push(staged);
+        Ok(())
+    }
+
+    /// The values of the columns that the client does not send.
+    async fn copy_defaults(&self, planned: &PlannedCopy) -> Result<Vec<(usize, ArrayRef)>, Error> {
         let mut defaults = Vec::new();
         for (column, text) in &planned.defaults {
             let field = planned.schema.fields().get(*column);
@@ -350,18 +410,17 @@ impl Session {
             };
             defaults.push((*column, value));
         }
-        let schema = super::stream::nullable(&planned.schema);
-        let batches = rows
-            .iter()
-            .map(|batch| whole_rows(&planned, &defaults, batch))
-            .collect::<Result<Vec<_>, _>>()?;
-        let operation = WriteOperation::InsertRows {
-            table: planned.table,
-            rows: encode_batches(&schema, &batches)?,
-        };
-        let staged = self.stage(planned.table, operation).await?;
-        let rows = self.finish_write(staged).await?;
-        Ok(format!("COPY {rows}"))
+        Ok(defaults)
+    }
+}
+
+/// What a write takes before it is evaluated.
+const fn size_of_operation(operation: &WriteOperation) -> usize {
+    match operation {
+        WriteOperation::InsertRows { rows, .. } => rows.len(),
+        WriteOperation::Insert { query, .. }
+        | WriteOperation::Update { query, .. }
+        | WriteOperation::Delete { query, .. } => query.bytes.len(),
     }
 }
 

@@ -4,7 +4,9 @@ use arrow_array::{Array, Int32Array, RecordBatch, StringArray};
 use arrow_schema::Schema;
 use proptest::prelude::*;
 
+use super::decoder::ROWS_PER_BATCH;
 use super::*;
+use crate::error::CopyFault;
 
 fn options(format: CopyFormat) -> CopyOptions {
     let text = format == CopyFormat::Text;
@@ -88,13 +90,14 @@ fn encode(options: &CopyOptions, rows: &[Row]) -> Vec<u8> {
     let ids: Int32Array = rows.iter().map(|(id, _)| *id).collect();
     let names: StringArray = rows.iter().map(|(_, name)| name.as_deref()).collect();
     let batch = RecordBatch::try_new(schema(), vec![Arc::new(ids), Arc::new(names)]).unwrap();
-    let mut encoder = CopyEncoder::new(&schema(), options).unwrap();
+    let encoder = CopyEncoder::new(&schema(), options).unwrap();
     let mut data: Vec<u8> = encoder
         .header()
         .map(|header| header.to_vec())
         .unwrap_or_default();
-    for line in encoder.encode(&batch).unwrap() {
-        data.extend_from_slice(&line);
+    let lines = encoder.rows(&batch).unwrap();
+    for row in 0..rows.len() {
+        data.extend_from_slice(&lines.encode(row).unwrap());
     }
     data.extend(encoder.trailer().unwrap_or_default());
     data
@@ -320,6 +323,64 @@ fn a_delimiter_of_two_bytes_is_refused() {
     options.delimiter = 'ä';
     assert!(CopyDecoder::new(&schema(), &options).is_err());
     assert!(CopyEncoder::new(&schema(), &options).is_err());
+}
+
+#[test]
+fn reading_looks_at_each_byte_once_however_long_the_row_is() {
+    let value = "ab\\n\"c\"\",\"d\t \\".repeat(4000);
+    for format in [CopyFormat::Text, CopyFormat::Csv, CopyFormat::Binary] {
+        let options = options(format);
+        let data = encode(&options, &[row(1, &value), row(2, &value)]);
+        for piece in [1, 100, 8192] {
+            let mut decoder = CopyDecoder::new(&schema(), &options).unwrap();
+            let mut rows = 0;
+            for piece in data.chunks(piece) {
+                decoder.decode(piece).unwrap();
+                assert!(
+                    decoder.held() <= 3 * value.len() + (64 << 10),
+                    "{format:?}: {} bytes are kept",
+                    decoder.held()
+                );
+            }
+            rows += decoder.finish().unwrap().unwrap().num_rows();
+            assert_eq!(rows, 2, "{format:?}");
+            assert_eq!(
+                decoder.scanned(),
+                u64::try_from(data.len()).unwrap(),
+                "{format:?} in pieces of {piece}"
+            );
+        }
+    }
+}
+
+#[test]
+fn fields_beyond_the_last_column_are_not_kept() {
+    for (format, delimiter) in [(CopyFormat::Text, "\t"), (CopyFormat::Csv, ",")] {
+        let mut decoder = CopyDecoder::new(&schema(), &options(format)).unwrap();
+        let data = ["x".repeat(1000), delimiter.repeat(1000)].concat();
+        for _ in 0..1000 {
+            decoder.decode(data.as_bytes()).unwrap();
+        }
+        assert!(decoder.held() < 10_000, "{}", decoder.held());
+        assert!(decoder.decode(b"\n").is_err());
+    }
+}
+
+#[test]
+fn batches_are_cut_by_their_bytes_too() {
+    let mut decoder = CopyDecoder::new(&schema(), &options(CopyFormat::Text)).unwrap();
+    let data = format!("1\t{}\n", "x".repeat(1 << 20)).repeat(9);
+    let batches = decoder.decode(data.as_bytes()).unwrap();
+    let rows: Vec<usize> = batches.iter().map(RecordBatch::num_rows).collect();
+    assert_eq!(rows, [4, 4]);
+}
+
+#[test]
+fn an_error_shows_the_start_of_a_long_value() {
+    let data = format!("{}\ta\n", "9".repeat(10_000));
+    let (_, context, _) = fault(decode(CopyFormat::Text, data.as_bytes()));
+    let expected = format!("COPY, line 1, column id: \"{}...\"", "9".repeat(100));
+    assert_eq!(context, expected);
 }
 
 fn any_rows() -> impl Strategy<Value = Vec<Row>> {

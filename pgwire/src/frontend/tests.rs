@@ -3,8 +3,18 @@ use super::*;
 /// What a session makes of bytes, and what is left of them.
 fn decode(bytes: &[u8]) -> (Result<Option<Incoming>, ConnectionError>, Vec<u8>) {
     let mut buffer = BytesMut::from(bytes);
-    let decoded = Codec::Session.decode(&mut buffer);
-    (decoded, buffer.to_vec())
+    let decoded = session().decode(&mut buffer);
+    (incoming_of(decoded), buffer.to_vec())
+}
+
+fn session() -> Codec {
+    Codec::session(&SessionMemory::with_limit(1 << 20))
+}
+
+fn incoming_of(
+    decoded: Result<Option<Received>, ConnectionError>,
+) -> Result<Option<Incoming>, ConnectionError> {
+    decoded.map(|received| received.map(|received| received.incoming))
 }
 
 fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
@@ -96,7 +106,7 @@ fn without_a_kind_or_a_length_nothing_after_it_can_be_read() {
 #[test]
 fn a_message_is_waited_for_without_room_for_all_that_it_announces() {
     let mut buffer = BytesMut::from(b"d\x3f\xff\xff\xfe1\t2\n".as_slice());
-    assert!(matches!(Codec::Session.decode(&mut buffer), Ok(None)));
+    assert!(matches!(session().decode(&mut buffer), Ok(None)));
     assert!(buffer.capacity() < 1_000, "{}", buffer.capacity());
 }
 
@@ -105,7 +115,7 @@ fn a_startup_message_is_read_to_its_end_and_no_further() {
     let decode = |bytes: &[u8]| {
         let mut buffer = BytesMut::from(bytes);
         let decoded = Codec::Startup.decode(&mut buffer);
-        (decoded, buffer.to_vec())
+        (incoming_of(decoded), buffer.to_vec())
     };
     let whole = b"\0\0\0\x15\0\x03\0\x02user\0ada\0x\0\0\0pass";
     let (decoded, rest) = decode(whole);
@@ -142,5 +152,78 @@ fn a_startup_message_is_read_to_its_end_and_no_further() {
             matches!(decode(broken).0, Err(ConnectionError::Broken(_))),
             "{broken:?}"
         );
+    }
+}
+
+/// Feeds bytes in pieces, as a socket does; what comes of them, and the most memory that was held.
+fn dribble(memory: &SessionMemory, bytes: &[u8], piece: usize) -> (Vec<Received>, usize) {
+    let mut codec = Codec::session(memory);
+    let (mut buffer, mut received, mut most) = (BytesMut::new(), Vec::new(), 0);
+    for piece in bytes.chunks(piece) {
+        buffer.extend_from_slice(piece);
+        while let Some(one) = codec.decode(&mut buffer).unwrap() {
+            received.push(one);
+        }
+        most = most.max(buffer.capacity());
+        // What is read at once is small where there is a socket.
+        let read = UNCOUNTED_BYTES.max(2 * piece.len());
+        assert!(
+            buffer.capacity() <= read.max(2 * memory.used()),
+            "{} bytes are kept and {} are counted",
+            buffer.capacity(),
+            memory.used()
+        );
+    }
+    (received, most)
+}
+
+#[test]
+fn what_has_come_of_a_message_counts_until_the_message_is_dropped() {
+    let memory = SessionMemory::with_limit(1 << 20);
+    let message = framed(b'd', &vec![b'x'; 200_000]);
+    let (received, _) = dribble(&memory, &message, 1000);
+    assert!(matches!(
+        received.as_slice(),
+        [Received {
+            incoming: Incoming::Message(PgWireFrontendMessage::CopyData(_)),
+            held: Some(_),
+            bytes: 200_005,
+        }]
+    ));
+    assert_eq!(memory.used(), 200_005);
+    drop(received);
+    assert_eq!(memory.used(), 0);
+}
+
+#[test]
+fn a_message_without_room_is_passed_over_and_the_next_one_is_read() {
+    let memory = SessionMemory::with_limit(1 << 20);
+    let mut bytes = framed(QUERY, &vec![b'x'; 5 << 20]);
+    bytes.extend(framed(SYNC, b""));
+    for piece in [1000, 100_000, bytes.len()] {
+        let (received, _) = dribble(&memory, &bytes, piece);
+        match received.as_slice() {
+            [refused, next] => {
+                assert!(
+                    matches!(
+                        &refused.incoming,
+                        Incoming::Malformed {
+                            kind: QUERY,
+                            error: Error::Coordinator(flowstone_coordinator::Error::Memory(_))
+                        }
+                    ),
+                    "{refused:?}"
+                );
+                assert!(
+                    matches!(
+                        &next.incoming,
+                        Incoming::Message(PgWireFrontendMessage::Sync(_))
+                    ),
+                    "{next:?}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(memory.used(), 0);
     }
 }

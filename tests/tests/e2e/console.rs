@@ -400,6 +400,10 @@ async fn requests_that_are_malformed_foreign_or_too_large_are_refused_as_json() 
         ("/console.css", "text/css; charset=utf-8"),
         ("/console.js", "text/javascript; charset=utf-8"),
         ("/api/objects", "application/json"),
+        (
+            "/metrics",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        ),
     ] {
         let answer = get(path).await;
         assert_eq!(answer.status, 200, "{path}");
@@ -416,6 +420,35 @@ async fn requests_that_are_malformed_foreign_or_too_large_are_refused_as_json() 
             .await
             .unwrap();
         assert_eq!(foreign.status, 403, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_does_not_name_one_host_is_refused_on_every_path() {
+    let (_dir, node) = node().await;
+    let port = node.http_port();
+    let own = format!("127.0.0.1:{port}");
+    let paths = [
+        ("GET", "/"),
+        ("GET", "/api/objects"),
+        ("POST", "/api/sql"),
+        ("GET", "/metrics"),
+        ("GET", "/livez"),
+        ("GET", "/readyz"),
+        ("GET", "/api/nothing"),
+    ];
+    for (method, path) in paths {
+        for hosts in [
+            vec![("Host", own.as_str()), ("Host", own.as_str())],
+            vec![("Host", own.as_str()), ("Host", "example.com")],
+            vec![("Host", "")],
+            vec![("Host", "materialize@localhost")],
+            vec![("Host", "localhost, example.com")],
+            vec![("Host", "localhost/")],
+        ] {
+            let answer = http::request(port, method, path, &hosts, "").await.unwrap();
+            assert_eq!(answer.status, 400, "{path} {hosts:?}: {answer:?}");
+        }
     }
 }
 

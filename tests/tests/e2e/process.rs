@@ -68,7 +68,7 @@ pub(crate) fn refusal(command: &mut Command) -> String {
 async fn get(port: u16, path: &str) -> std::io::Result<(u16, String)> {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).await?;
     socket
-        .write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())
+        .write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())
         .await?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await?;

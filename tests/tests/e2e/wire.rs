@@ -498,7 +498,7 @@ fn pipelined(sql: &str) -> Vec<(u8, Vec<u8>)> {
     ]
 }
 
-fn tags(messages: &[(u8, Vec<u8>)]) -> String {
+pub(crate) fn tags(messages: &[(u8, Vec<u8>)]) -> String {
     messages.iter().map(|(tag, _)| char::from(*tag)).collect()
 }
 

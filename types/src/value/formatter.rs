@@ -13,7 +13,7 @@ use arrow_array::{
     Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, LargeBinaryArray, ListArray,
     PrimitiveArray, StringArray,
 };
-use arrow_buffer::NullBuffer;
+use arrow_buffer::{Buffer, NullBuffer};
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, TimeUnit};
 
@@ -75,6 +75,9 @@ enum Cells {
     },
 }
 
+/// About what a number or a date takes.
+const FIXED_CELL_BYTES: usize = 16;
+
 /// The array itself, or cast to `target`; a value that does not fit is an error.
 fn cast_to(array: &dyn Array, target: &DataType) -> Result<ArrayRef, TypeError> {
     if array.data_type() == target {
@@ -132,6 +135,47 @@ impl<'a> ColumnFormatter<'a> {
     pub fn is_null(&self, row: usize) -> bool {
         matches!(self.cells, Cells::AllNull)
             || self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row))
+    }
+
+    /// The cell at `row` (below the column's length) without a copy, if the format shows it as it is in memory: text, and `bytea` in binary format.
+    #[must_use]
+    pub fn verbatim(&self, row: usize, binary: bool) -> Option<Buffer> {
+        if self.is_null(row) {
+            return None;
+        }
+        let (values, start, length) = match &self.cells {
+            Cells::Text(values) => {
+                let start = values.value_offsets().get(row).copied()?;
+                (values.values(), start, values.value_length(row))
+            }
+            Cells::Bytea(values) if binary => {
+                let start = values.value_offsets().get(row).copied()?;
+                (values.values(), start, values.value_length(row))
+            }
+            _ => return None,
+        };
+        let (start, length) = (usize::try_from(start).ok()?, usize::try_from(length).ok()?);
+        Some(values.slice_with_length(start, length))
+    }
+
+    /// About how many bytes the cell at `row` (below the column's length) takes, whatever the format; cheap.
+    #[must_use]
+    pub fn size_hint(&self, row: usize) -> usize {
+        if self.is_null(row) {
+            return 0;
+        }
+        let length = |length: Option<usize>| length.unwrap_or_default();
+        match &self.cells {
+            Cells::Text(values) => length(usize::try_from(values.value_length(row)).ok()),
+            // Two digits for each byte.
+            Cells::Bytea(values) => 2 * length(usize::try_from(values.value_length(row)).ok()),
+            Cells::Jsonb(values) => length(usize::try_from(values.value_length(row)).ok()),
+            Cells::List { lists, items, .. } => {
+                let (start, end) = list_bounds(lists, row);
+                (start..end).map(|item| 8 + items.size_hint(item)).sum()
+            }
+            _ => FIXED_CELL_BYTES,
+        }
     }
 
     /// Appends the cell at `row` (below the column's length) in text format. Returns `false`, appending nothing, for NULL.

@@ -20,11 +20,15 @@ fn column(sql_type: &SqlType, cells: &[Option<&str>]) -> RecordBatch {
 }
 
 fn parsed(results: Results) -> Value {
-    serde_json::from_slice(&results.finish()).unwrap()
+    serde_json::from_slice(&results.finish().text()).unwrap()
+}
+
+fn results_of() -> Results {
+    Results::new(&SessionMemory::with_limit(64 << 20))
 }
 
 fn rows_of(batch: &RecordBatch) -> Value {
-    let mut results = Results::default();
+    let mut results = results_of();
     let mut writer = results.start_rows(&batch.schema()).unwrap();
     writer.push(batch).unwrap();
     results.rows(writer, "SELECT", Vec::new());
@@ -96,7 +100,7 @@ fn numbers_inside_jsonb_keep_their_digits() {
         &SqlType::Jsonb,
         &[Some(r#"{"n": 12345678901234567890.123456789}"#)],
     );
-    let results = Results::default();
+    let results = results_of();
     let mut writer = results.start_rows(&batch.schema()).unwrap();
     writer.push(&batch).unwrap();
     let json = String::from_utf8(writer.json).unwrap();
@@ -105,7 +109,7 @@ fn numbers_inside_jsonb_keep_their_digits() {
 
 #[test]
 fn results_have_the_documented_form() {
-    let mut results = Results::default();
+    let mut results = results_of();
     let batch = column(&SqlType::Numeric(Some((10, 2))), &[Some("1.50")]);
     let mut writer = results.start_rows(&batch.schema()).unwrap();
     writer.push(&batch).unwrap();
@@ -150,14 +154,14 @@ fn results_have_the_documented_form() {
             },
         ]})
     );
-    assert_eq!(parsed(Results::default()), json!({"results": []}));
+    assert_eq!(parsed(results_of()), json!({"results": []}));
 }
 
 #[test]
 fn a_result_that_is_too_large_is_an_error_and_all_results_count() {
     let megabyte = "x".repeat(1 << 20);
     let batch = column(&SqlType::Text, &[Some(&megabyte)]);
-    let mut results = Results::default();
+    let mut results = results_of();
     let mut written = 0;
     let report = loop {
         let mut writer = results.start_rows(&batch.schema()).unwrap();

@@ -1,0 +1,376 @@
+//! How many connections there may be, of all listeners together, and which one goes when there is no room.
+//!
+//! Owns the count of connections and the order in which those were last heard that have not said who they are. Must not know protocols: they tell when they heard something,
+//! and when the client is known. Called by every listener.
+//!
+//! Invariants. There are never more connections than the limit, so descriptors are left for the node's own files. A connection whose client is known is never ended for
+//! another one. One whose client is not known keeps nobody out: when there is no room it is ended, first those of the address that has most of them, and of these the
+//! longest silent.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// Connections at once whose client is not known yet, at most: they cost memory before anybody knows who they are.
+const OPENING_MAX: usize = 1024;
+/// One address may have this part of them. Half, because behind one address there may be a pool that opens all its connections at once.
+const ADDRESS_SHARE: usize = 2;
+/// The last connections are for superusers: so an administrator gets in when a pool has taken the rest.
+const RESERVED: usize = 3;
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Limits {
+    all: usize,
+    opening: usize,
+    address: usize,
+}
+
+impl Limits {
+    fn new(all: usize) -> Self {
+        let opening = OPENING_MAX.min(all / 2).max(1);
+        Self {
+            all,
+            opening,
+            address: (opening / ADDRESS_SHARE).max(1),
+        }
+    }
+}
+
+/// There is no room for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// Every connection belongs to somebody who is known.
+    #[error("sorry, too many clients already")]
+    All,
+    /// The last ones are not for everybody.
+    #[error("remaining connection slots are reserved for roles with the SUPERUSER attribute")]
+    Reserved,
+}
+
+/// Where a connection comes from: the whole address, or the network that a client of IPv6 usually has to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    V4(u32),
+    V6(u64),
+}
+
+impl Origin {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.to_bits()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Self::V6(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+            }
+        }
+    }
+}
+
+/// A connection whose client is not known.
+#[derive(Debug)]
+struct Opening {
+    origin: Origin,
+    evicted: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By when they were last heard, which is the order of these numbers.
+    opening: BTreeMap<u64, Opening>,
+    by_origin: BTreeMap<Origin, usize>,
+    /// Connections whose client is known.
+    open: usize,
+    next: u64,
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn add(&mut self, opening: Opening) -> u64 {
+        *self.by_origin.entry(opening.origin).or_default() += 1;
+        let number = self.number();
+        self.opening.insert(number, opening);
+        number
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Opening> {
+        let opening = self.opening.remove(&number)?;
+        if let Some(count) = self.by_origin.get_mut(&opening.origin) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_origin.remove(&opening.origin);
+            }
+        }
+        Some(opening)
+    }
+
+    fn count(&self, origin: Origin) -> usize {
+        self.by_origin.get(&origin).copied().unwrap_or_default()
+    }
+
+    /// Ends the longest silent connection of an origin.
+    fn evict(&mut self, origin: Origin) {
+        let mut opening = self.opening.iter();
+        let oldest = opening.find(|(_, opening)| opening.origin == origin);
+        if let Some(number) = oldest.map(|(number, _)| *number)
+            && let Some(opening) = self.remove(number)
+        {
+            opening.evicted.cancel();
+        }
+    }
+
+    /// The origin with most connections whose client is not known.
+    fn busiest(&self) -> Option<Origin> {
+        let busiest = self.by_origin.iter().max_by_key(|(_, count)| **count);
+        busiest.map(|(origin, _)| *origin)
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+/// Admits connections; clones share the count.
+#[derive(Clone, Debug)]
+pub struct Admission(Arc<Inner>);
+
+impl Admission {
+    /// At most `connections_max` at once.
+    #[must_use]
+    pub fn new(connections_max: usize) -> Self {
+        Self(Arc::new(Inner {
+            limits: Limits::new(connections_max),
+            state: Mutex::default(),
+        }))
+    }
+
+    /// Lets a connection from `address` in. Another one may be ended for it.
+    ///
+    /// # Errors
+    /// [`Full::All`] if there is none to be ended.
+    pub fn admit(&self, address: IpAddr) -> Result<Ticket, Full> {
+        let origin = Origin::of(address);
+        let limits = self.0.limits;
+        let mut state = self.0.state.lock();
+        if state.count(origin) >= limits.address {
+            state.evict(origin);
+        } else if state.opening.len() >= limits.opening
+            || state.opening.len() + state.open >= limits.all
+        {
+            let busiest = state.busiest().ok_or(Full::All)?;
+            state.evict(busiest);
+        }
+        let evicted = CancellationToken::new();
+        let number = state.add(Opening {
+            origin,
+            evicted: evicted.clone(),
+        });
+        Ok(Ticket(Arc::new(Place {
+            admission: self.clone(),
+            stage: Mutex::new(Stage::Opening(number)),
+            evicted,
+        })))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The client is not known; it was last heard then.
+    Opening(u64),
+    /// It is.
+    Open,
+}
+
+#[derive(Debug)]
+struct Place {
+    admission: Admission,
+    stage: Mutex<Stage>,
+    evicted: CancellationToken,
+}
+
+/// A connection's place, until the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Ticket(Arc<Place>);
+
+impl Ticket {
+    /// The client has said something.
+    pub fn heard(&self) {
+        let mut stage = self.0.stage.lock();
+        let mut state = self.0.admission.0.state.lock();
+        if let Stage::Opening(number) = *stage
+            && let Some(opening) = state.remove(number)
+        {
+            *stage = Stage::Opening(state.add(opening));
+        }
+    }
+
+    /// The client is known: the connection keeps its place from now on.
+    ///
+    /// # Errors
+    /// [`Full`] if the last places are for others, or the connection was ended meanwhile.
+    pub fn opened(&self, superuser: bool) -> Result<(), Full> {
+        let mut stage = self.0.stage.lock();
+        let Stage::Opening(number) = *stage else {
+            return Ok(());
+        };
+        let all = self.0.admission.0.limits.all;
+        let mut state = self.0.admission.0.state.lock();
+        let reserved = if superuser { 0 } else { RESERVED };
+        if state.open + reserved >= all {
+            return Err(if superuser { Full::All } else { Full::Reserved });
+        }
+        state.remove(number).ok_or(Full::All)?;
+        state.open += 1;
+        *stage = Stage::Open;
+        Ok(())
+    }
+
+    /// Whether the connection must end to make room for another one.
+    #[must_use]
+    pub fn is_evicted(&self) -> bool {
+        self.0.evicted.is_cancelled()
+    }
+
+    /// Resolves when the connection must end to make room for another one.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost if it is dropped.
+    pub async fn evicted(&self) {
+        self.0.evicted.cancelled().await;
+    }
+
+    /// The same, for those who keep the future.
+    pub(crate) fn evicted_owned(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.0.evicted.clone().cancelled_owned()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.admission.0.state.lock();
+        match *self.stage.get_mut() {
+            // One that was ended has gone already.
+            Stage::Opening(number) => drop(state.remove(number)),
+            Stage::Open => state.open -= 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        Ipv4Addr::new(10, 0, 0, last).into()
+    }
+
+    fn is_evicted(ticket: &Ticket) -> bool {
+        ticket.is_evicted()
+    }
+
+    fn admit(admission: &Admission, last: u8, count: usize) -> Vec<Ticket> {
+        (0..count)
+            .map(|_| admission.admit(address(last)).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn one_address_keeps_to_its_share_and_its_longest_silent_goes() {
+        let admission = Admission::new(100);
+        // 50 may be opening, 25 of one address.
+        let first = admit(&admission, 1, 25);
+        first[0].heard();
+        let other = admit(&admission, 2, 1);
+        let more = admit(&admission, 1, 1);
+        assert!(!is_evicted(&first[0]), "it was heard");
+        assert!(is_evicted(&first[1]), "it was silent longest");
+        assert_eq!(first.iter().filter(|ticket| is_evicted(ticket)).count(), 1);
+        assert!(!is_evicted(&other[0]) && !is_evicted(&more[0]));
+    }
+
+    #[test]
+    fn when_all_is_full_the_address_with_most_gives_way() {
+        let admission = Admission::new(100);
+        let (many, fewer) = (admit(&admission, 1, 25), admit(&admission, 2, 24));
+        let one = admit(&admission, 3, 1);
+        let newcomer = admit(&admission, 4, 1);
+        assert!(is_evicted(&many[0]));
+        let kept = fewer.iter().chain(&one).chain(&newcomer).chain(&many[1..]);
+        assert_eq!(kept.filter(|ticket| is_evicted(ticket)).count(), 0);
+    }
+
+    #[test]
+    fn those_who_are_known_keep_their_places() {
+        let admission = Admission::new(10);
+        let mut open = admit(&admission, 1, 1);
+        open[0].opened(false).unwrap();
+        for _ in 1..7 {
+            let ticket = admission.admit(address(1)).unwrap();
+            ticket.opened(false).unwrap();
+            open.push(ticket);
+        }
+        // The last three are reserved.
+        let refused = admission.admit(address(1)).unwrap();
+        assert_eq!(refused.opened(false), Err(Full::Reserved));
+        for _ in 7..10 {
+            let ticket = admission.admit(address(1)).unwrap();
+            ticket.opened(true).unwrap();
+            open.push(ticket);
+        }
+        drop(refused);
+        assert_eq!(admission.admit(address(2)).unwrap_err(), Full::All);
+        assert!(open.iter().all(|ticket| !is_evicted(ticket)));
+        drop(open.pop());
+        admission.admit(address(2)).unwrap().opened(true).unwrap();
+    }
+
+    #[test]
+    fn silent_connections_make_room_for_those_that_become_known() {
+        let admission = Admission::new(10);
+        let silent = admit(&admission, 1, 2);
+        let mut open = Vec::new();
+        for _ in 0..7 {
+            let ticket = admission.admit(address(2)).unwrap();
+            ticket.opened(false).unwrap();
+            open.push(ticket);
+        }
+        let third = admission.admit(address(2)).unwrap();
+        let fourth = admission.admit(address(2)).unwrap();
+        assert!(is_evicted(&silent[0]));
+        assert_eq!(silent[0].opened(true), Err(Full::All), "it has gone");
+        drop((third, fourth));
+    }
+
+    #[test]
+    fn what_ends_is_forgotten() {
+        let admission = Admission::new(100);
+        let tickets = admit(&admission, 1, 25);
+        tickets[0].opened(false).unwrap();
+        let clone = tickets[1].clone();
+        drop(tickets);
+        assert_eq!(admission.0.state.lock().opening.len(), 1);
+        drop(clone);
+        let state = admission.0.state.lock();
+        assert_eq!((state.open, state.opening.len()), (0, 0));
+        assert!(state.by_origin.is_empty());
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_origin() {
+        let of = |text: &str| Origin::of(text.parse::<Ipv6Addr>().unwrap().into());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:10.0.0.1"), Origin::of(address(1)));
+    }
+}
