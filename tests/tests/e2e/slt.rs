@@ -1,17 +1,32 @@
-//! Golden files: every `tests/slt/**/*.slt` against a fresh database of one node. `SLT_UPDATE=1` rewrites the expectations.
+//! Golden files: every `tests/slt/**/*.slt` against a fresh database of one node, and those that are portable against a fresh database of PostgreSQL, so that what we
+//! expect is what it says. `SLT_UPDATE=1` rewrites the expectations, with what the node answers.
+//!
+//! A file is portable unless its first line says `# flowstone only: ` and why. A record of a portable file that has no counterpart has `onlyif flowstone` before it.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use flowstone_tests::Node;
+use flowstone_tests::{Node, Postgres};
 use regex::Regex;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-/// A connection that also explains each materialized view it creates.
-struct Connection(Client);
+/// How a file says that it is not portable, before the reason.
+const FLOWSTONE_ONLY: &str = "# flowstone only: ";
+
+/// Whose answers are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Engine {
+    /// The node; it also explains each materialized view that is created.
+    Flowstone,
+    /// PostgreSQL; what is a materialized view in the node is a view there, so that it is fresh.
+    Postgres,
+}
+
+/// A connection to one of them.
+struct Connection(Client, Engine);
 
 /// How many views were explained.
 static EXPLAINED: AtomicUsize = AtomicUsize::new(0);
@@ -58,6 +73,18 @@ fn created_view(sql: &str) -> Option<&str> {
     Some(CREATE.captures(sql)?.get(1)?.as_str())
 }
 
+/// The statement with views in place of materialized ones.
+fn with_plain_views(sql: &str) -> String {
+    static MATERIALIZED: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"(?i)\bMATERIALIZED\s+VIEW\b").unwrap());
+    MATERIALIZED.replace_all(sql, "VIEW").into_owned()
+}
+
+/// Why a file is not portable; `None` if it is.
+fn only_flowstone(text: &str) -> Option<&str> {
+    text.lines().next()?.strip_prefix(FLOWSTONE_ONLY)
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct StatementError(String);
@@ -68,7 +95,11 @@ impl AsyncDB for Connection {
     type ColumnType = DefaultColumnType;
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<Self::ColumnType>, Self::Error> {
-        let messages = self.0.simple_query(sql).await.map_err(|error| {
+        let translated = match self.1 {
+            Engine::Flowstone => sql.to_owned(),
+            Engine::Postgres => with_plain_views(sql),
+        };
+        let messages = self.0.simple_query(&translated).await.map_err(|error| {
             let text = error.as_db_error().map_or_else(
                 || error.to_string(),
                 |db| {
@@ -103,7 +134,9 @@ impl AsyncDB for Connection {
                 _ => {}
             }
         }
-        if let Some(name) = created_view(sql) {
+        if self.1 == Engine::Flowstone
+            && let Some(name) = created_view(sql)
+        {
             self.explain(name).await?;
         }
         Ok(if is_query {
@@ -114,7 +147,10 @@ impl AsyncDB for Connection {
     }
 
     fn engine_name(&self) -> &'static str {
-        "flowstone"
+        match self.1 {
+            Engine::Flowstone => "flowstone",
+            Engine::Postgres => "postgres",
+        }
     }
 
     async fn sleep(_: Duration) {}
@@ -146,18 +182,29 @@ pub(crate) fn files_in(root: &Path) -> Vec<PathBuf> {
 
 /// Runs a golden file in a database of a node, or rewrites it.
 pub(crate) async fn run(path: &Path, port: u16, database: &str) -> Result<(), String> {
+    run_on(Engine::Flowstone, path, port, database).await
+}
+
+async fn run_on(engine: Engine, path: &Path, port: u16, database: &str) -> Result<(), String> {
     let database = database.to_owned();
+    let user = match engine {
+        Engine::Flowstone => "materialize",
+        Engine::Postgres => "postgres",
+    };
     let mut runner = Runner::new(move || {
-        let config = format!("host=127.0.0.1 port={port} user=materialize dbname={database}");
+        // Texts of times depend on the zone: the node's is UTC until it is told otherwise.
+        let config = format!(
+            "host=127.0.0.1 port={port} user={user} dbname={database} options='-c timezone=UTC'"
+        );
         async move {
             let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
                 .await
                 .map_err(|error| StatementError(error.to_string()))?;
             tokio::spawn(connection);
-            Ok(Connection(client))
+            Ok(Connection(client, engine))
         }
     });
-    if std::env::var_os("SLT_UPDATE").is_some() {
+    if engine == Engine::Flowstone && std::env::var_os("SLT_UPDATE").is_some() {
         runner
             .update_test_file(
                 path,
@@ -219,6 +266,44 @@ async fn slt() {
         "{} of {} files failed:\n{}",
         failures.len(),
         paths.len(),
+        failures.join("\n")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn portable_files_hold_on_postgres() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("slt");
+    let dir = tempfile::tempdir().unwrap();
+    let postgres = Postgres::start(dir.path()).unwrap();
+    let admin = postgres.connect().await.unwrap();
+    let only = std::env::var("SLT_ONLY").unwrap_or_default();
+    let (mut failures, mut portable) = (Vec::new(), 0);
+    for path in files_in(&root) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let name = path.strip_prefix(&root).unwrap().display().to_string();
+        if let Some(reason) = only_flowstone(&text) {
+            assert!(
+                reason.len() > 10,
+                "{name} does not say why it is not portable"
+            );
+            continue;
+        }
+        if !path.display().to_string().contains(&only) {
+            continue;
+        }
+        portable += 1;
+        let database = format!("slt_{}", path.file_stem().unwrap().display());
+        let create = format!("CREATE DATABASE {database}");
+        admin.batch_execute(&create).await.unwrap();
+        if let Err(error) = run_on(Engine::Postgres, &path, postgres.port(), &database).await {
+            failures.push(format!("{name}: {error}"));
+        }
+    }
+    assert!(portable > 0);
+    assert!(
+        failures.is_empty(),
+        "{} of {portable} portable files do not hold on PostgreSQL:\n{}",
+        failures.len(),
         failures.join("\n")
     );
 }
