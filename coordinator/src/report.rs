@@ -211,6 +211,9 @@ const fn sql_error(kind: ErrorKind) -> &'static str {
         ErrorKind::DuplicateAlias => "42712",
         ErrorKind::NotNullViolation => "23502",
         ErrorKind::InvalidRowCount => "2201W",
+        ErrorKind::InvalidOffset => "2201X",
+        ErrorKind::Windowing => "42P20",
+        ErrorKind::InvalidFrameOffset => "22013",
         ErrorKind::Evaluation(kind) => eval_error(kind),
         ErrorKind::Internal => "XX000",
     }

@@ -191,7 +191,10 @@ const fn sql_error(kind: ErrorKind) -> Code {
         ErrorKind::ObjectInUse => Code::FailedPrecondition,
         ErrorKind::DuplicateAlias => Code::InvalidArgument,
         ErrorKind::NotNullViolation => Code::FailedPrecondition,
-        ErrorKind::InvalidRowCount => Code::InvalidArgument,
+        ErrorKind::InvalidRowCount
+        | ErrorKind::InvalidOffset
+        | ErrorKind::Windowing
+        | ErrorKind::InvalidFrameOffset => Code::InvalidArgument,
         ErrorKind::Evaluation(kind) => eval_error(kind),
         ErrorKind::Internal => Code::Internal,
     }

@@ -12,6 +12,7 @@ pub mod cast;
 pub mod codec;
 pub mod errors;
 pub mod execution;
+pub mod null_safe;
 pub mod planner;
 pub mod registry;
 pub mod tables;

@@ -236,7 +236,7 @@ fn build_session_state(registry: &Registry) -> SessionState {
         .into_iter()
         .filter(|rule| rule.name() != "single_distinct_aggregation_to_group_by")
         .collect();
-    let rules = while_wanted(rules);
+    let rules = while_wanted(crate::null_safe::replace_rules(rules));
     let mut physical_rules = PhysicalOptimizer::new().rules;
     physical_rules.insert(0, Arc::new(ForgetAtOuterJoins));
     physical_rules.push(Arc::new(InPieces));

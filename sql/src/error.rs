@@ -71,6 +71,12 @@ pub enum ErrorKind {
     NotNullViolation,
     /// `2201W`
     InvalidRowCount,
+    /// `2201X`
+    InvalidOffset,
+    /// `42P20`: a window that cannot be.
+    Windowing,
+    /// `22013`: the offset of a window frame is negative.
+    InvalidFrameOffset,
     /// A constant expression could not be evaluated.
     Evaluation(EvalErrorKind),
     /// `XX000`: a bug of ours.

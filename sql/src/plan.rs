@@ -3,7 +3,7 @@
 //! Owns binding of names, typing, output names, parameters, and the plans of row-changing statements. What is done, in order: names are resolved
 //! (`names`); the tree is rewritten to constructs whose meaning DataFusion shares (`rewrite`); DataFusion's `SqlToRel` makes a plan, asking
 //! us for relations, functions, types and operators (`provider`, `exprs`); lateral calls are moved to where they can run (`lateral`); types are coerced;
-//! safe rules optimise (`optimize`).
+//! correlated subqueries become joins (`unnest`); safe rules optimise (`optimize`).
 //! Must not know where plans run. Called by the coordinator for statements, and by [`crate::lower`]'s callers before lowering.
 //!
 //! Invariants. Planning is deterministic: the clock and the session come with [`PlanContext`]. Scans name collections by id
@@ -15,13 +15,17 @@ pub(crate) mod optimize;
 
 mod assignments;
 mod catalog_functions;
+mod correlation;
 mod expansion;
 mod exprs;
+mod frames;
 mod lateral;
 mod lookup;
 mod provider;
+mod records;
 mod rewrite;
 mod subqueries;
+mod unnest;
 mod using;
 mod writes;
 
@@ -521,7 +525,10 @@ fn finish(
 ) -> Result<PlannedQuery, Error> {
     let mapped = |error: DataFusionError| errors::from_datafusion(&error, ctx.text);
     let analysed = optimize::analyse(plan).map_err(mapped)?;
+    records::check(&analysed).map_err(mapped)?;
     let analysed = optimize::spell_out_membership(analysed).map_err(mapped)?;
+    let analysed = unnest::unnest(analysed).map_err(mapped)?;
+    let analysed = optimize::check(analysed).map_err(mapped)?;
     optimize::refuse_membership_with_nulls(&analysed)?;
     let (analysed, columns) = settle_output(analysed)?;
     if ctx.maintained {

@@ -38,6 +38,8 @@ mod money;
 #[cfg(test)]
 #[path = "e2e/places.rs"]
 mod places;
+#[path = "e2e/odd.rs"]
+mod odd;
 #[cfg(test)]
 #[path = "e2e/postgres.rs"]
 mod postgres;
@@ -50,6 +52,9 @@ mod process;
 #[cfg(test)]
 #[path = "e2e/slt.rs"]
 mod slt;
+#[cfg(test)]
+#[path = "e2e/subqueries.rs"]
+mod subqueries;
 #[cfg(test)]
 #[path = "e2e/tables.rs"]
 mod tables;

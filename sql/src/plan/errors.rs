@@ -3,7 +3,7 @@
 //! Owns the mapping of planning errors to [`Error`]: kind, wording and position. Called by [`crate::plan`] and [`crate::lower`].
 
 use datafusion::common::{Column, DataFusionError, SchemaError, Span};
-use flowstone_types::EvalErrorKind;
+use flowstone_types::{EvalErrorKind, TypeError};
 use sqlparser::tokenizer::Location;
 
 use super::names::INTERNAL;
@@ -36,10 +36,21 @@ pub(crate) fn from_datafusion(error: &DataFusionError, text: &str) -> Error {
             || Error::internal("unknown planning error"),
             |first| from_datafusion(first, text),
         ),
-        DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
-            Some(error) => error.clone(),
-            None => from_evaluation(error),
-        },
+        DataFusionError::External(inner) => {
+            if let Some(error) = inner.downcast_ref::<Error>() {
+                return error.clone();
+            }
+            match inner.downcast_ref::<TypeError>() {
+                Some(TypeError::Unsupported(_)) => {
+                    Error::unsupported("values of this type are not supported here")
+                        .with_hint("Give the fields of a row one by one.")
+                }
+                _ => from_evaluation(error),
+            }
+        }
+        DataFusionError::Internal(message) if refused_inside(message).is_some() => {
+            Error::unsupported(refused_inside(message).unwrap_or_default())
+        }
         DataFusionError::SchemaError(inner, _) => from_schema(inner, text),
         DataFusionError::Plan(message) => from_plan(message),
         DataFusionError::NotImplemented(message) => Error::unsupported(lower_first(message)),
@@ -137,6 +148,17 @@ fn from_schema(error: &SchemaError, text: &str) -> Error {
     }
 }
 
+/// What DataFusion calls a broken invariant, and is something that a statement can ask for and we do not do.
+fn refused_inside(message: &str) -> Option<&'static str> {
+    if message.contains("Cannot run range queries on datatype") {
+        return Some("a window with RANGE over values of this type is not supported");
+    }
+    if message.contains("LogicalPlan::Limit only supports literal") {
+        return Some("LIMIT and OFFSET that are no constants are not supported");
+    }
+    None
+}
+
 /// The messages of DataFusion that PostgreSQL words otherwise.
 fn reworded(message: &str) -> Option<Error> {
     if let Some((_, inner)) =
@@ -168,7 +190,7 @@ fn reworded(message: &str) -> Option<Error> {
     }
     if message.starts_with("OFFSET must be >=") {
         return Some(Error::new(
-            ErrorKind::InvalidRowCount,
+            ErrorKind::InvalidOffset,
             "OFFSET must not be negative",
         ));
     }

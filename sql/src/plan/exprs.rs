@@ -877,7 +877,7 @@ fn is_only_told(sql_type: &SqlType) -> bool {
 }
 
 /// An expression of type `sql_type`, of which DataFusion knows the Arrow type only.
-fn told(expr: Expr, sql_type: &SqlType) -> Result<Expr> {
+pub(super) fn told(expr: Expr, sql_type: &SqlType) -> Result<Expr> {
     if !is_only_told(sql_type) {
         return Ok(expr);
     }
@@ -912,7 +912,7 @@ fn told_array(array: Expr, schema: &DFSchema) -> Result<Expr> {
 }
 
 /// The call of a scalar function that exists.
-fn call(name: &str, args: Vec<Expr>) -> Result<Expr> {
+pub(super) fn call(name: &str, args: Vec<Expr>) -> Result<Expr> {
     let scalar = flowstone_functions::registry()
         .scalar(name)
         .ok_or_else(|| DataFusionError::Internal(format!("no function {name}")))?;

@@ -16,21 +16,19 @@ use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::expr::{Case, InSubquery};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    BinaryExpr, Distinct, Expr, ExprSchemable, Limit, LogicalPlan, LogicalPlanBuilder, Operator,
-    Subquery, lit,
+    BinaryExpr, Distinct, Expr, ExprSchemable, InvariantLevel, Limit, LogicalPlan,
+    LogicalPlanBuilder, Operator, Subquery, lit,
 };
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
 use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
-use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
 use datafusion::optimizer::eliminate_filter::EliminateFilter;
 use datafusion::optimizer::eliminate_group_by_constant::EliminateGroupByConstant;
 use datafusion::optimizer::eliminate_limit::EliminateLimit;
 use datafusion::optimizer::eliminate_outer_join::EliminateOuterJoin;
-use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::optimize_unions::OptimizeUnions;
 use datafusion::optimizer::propagate_empty_relation::PropagateEmptyRelation;
@@ -40,8 +38,9 @@ use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggreg
 use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
-use datafusion::optimizer::{Analyzer, Optimizer, OptimizerConfig, OptimizerRule};
+use datafusion::optimizer::{AnalyzerRule, Optimizer, OptimizerConfig, OptimizerRule};
 use flowstone_functions::execution::while_wanted;
+use flowstone_functions::null_safe::{ExtractKeys, FlattenJoins};
 
 use crate::error::Error;
 
@@ -55,13 +54,22 @@ fn config() -> ConfigOptions {
         .clone()
 }
 
-/// Resolves GROUPING and coerces types.
+/// Resolves GROUPING, coerces types, and writes comparisons with ANY and ALL of a subquery as EXISTS.
 pub(crate) fn analyse(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let analyzer = Analyzer::with_rules(vec![
-        Arc::new(ResolveGroupingFunction::new()),
-        Arc::new(TypeCoercion::new()),
-    ]);
-    analyzer.execute_and_check(plan, &config(), |_, _| {})
+    plan.check_invariants(InvariantLevel::Always)?;
+    let options = config();
+    let plan = ResolveGroupingFunction::new().analyze(plan, &options)?;
+    let plan = TypeCoercion::new().analyze(plan, &options)?;
+    let rules = Config::new();
+    RewriteSetComparison::new()
+        .rewrite(plan, &rules)
+        .map(|rewritten| rewritten.data)
+}
+
+/// Checks that a plan can be executed.
+pub(crate) fn check(plan: LogicalPlan) -> Result<LogicalPlan> {
+    plan.check_invariants(InvariantLevel::Executable)?;
+    Ok(plan)
 }
 
 type Rules = Vec<Arc<dyn OptimizerRule + Send + Sync>>;
@@ -91,16 +99,21 @@ impl OptimizerConfig for Config {
     }
 }
 
+impl Config {
+    fn new() -> Self {
+        let mut options = config();
+        options.optimizer.skip_failed_rules = false;
+        options.optimizer.max_passes = PASSES_MAX;
+        Self {
+            options: Arc::new(options),
+            aliases: Arc::new(AliasGenerator::new()),
+            functions: flowstone_functions::session_state(),
+        }
+    }
+}
+
 fn run(rules: Rules, plan: LogicalPlan) -> Result<LogicalPlan> {
-    let mut options = config();
-    options.optimizer.skip_failed_rules = false;
-    options.optimizer.max_passes = PASSES_MAX;
-    let config = Config {
-        options: Arc::new(options),
-        aliases: Arc::new(AliasGenerator::new()),
-        functions: flowstone_functions::session_state(),
-    };
-    Optimizer::with_rules(while_wanted(rules)).optimize(plan, &config, |_, _| {})
+    Optimizer::with_rules(while_wanted(rules)).optimize(plan, &Config::new(), |_, _| {})
 }
 
 /// Optimises a plan that runs once.
@@ -113,10 +126,10 @@ pub(crate) fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
         Arc::new(DecorrelatePredicateSubquery::new()),
         Arc::new(ScalarSubqueryToJoin::new()),
         Arc::new(DecorrelateLateralJoin::new()),
-        Arc::new(ExtractEquijoinPredicate::new()),
+        Arc::new(ExtractKeys),
         Arc::new(EliminateDuplicatedExpr::new()),
         Arc::new(EliminateFilter::new()),
-        Arc::new(EliminateCrossJoin::new()),
+        Arc::new(FlattenJoins),
         Arc::new(EliminateLimit::new()),
         Arc::new(PropagateEmptyRelation::new()),
         Arc::new(EliminateOuterJoin::new()),
@@ -157,10 +170,10 @@ pub(crate) fn prepare_for_maintenance(plan: LogicalPlan) -> Result<LogicalPlan> 
         Arc::new(DecorrelatePredicateSubquery::new()),
         Arc::new(ScalarSubqueryToJoin::new()),
         Arc::new(DecorrelateLateralJoin::new()),
-        Arc::new(ExtractEquijoinPredicate::new()),
+        Arc::new(ExtractKeys),
         Arc::new(EliminateDuplicatedExpr::new()),
         Arc::new(EliminateFilter::new()),
-        Arc::new(EliminateCrossJoin::new()),
+        Arc::new(FlattenJoins),
         Arc::new(EliminateLimit::new()),
         Arc::new(PropagateEmptyRelation::new()),
         Arc::new(EliminateOuterJoin::new()),

@@ -19,6 +19,7 @@ use sqlparser::ast::{
     WindowType,
 };
 
+use super::frames;
 use super::names::{self, INTERNAL, fold, quoted, table_alias};
 use super::subqueries::{CountExists, array_subquery, scalar_subquery};
 use super::{PlanContext, catalog_functions};
@@ -217,6 +218,13 @@ impl VisitorMut for Rewriter<'_, '_> {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        for NamedWindowDefinition(_, window) in &select.named_window {
+            if let NamedWindowExpr::WindowSpec(spec) = window
+                && let Some(frame) = &spec.window_frame
+            {
+                flow(frames::check(frame))?;
+            }
+        }
         if let GroupByExpr::Expressions(exprs, _) = &mut select.group_by {
             exprs.iter_mut().for_each(protect);
         }
@@ -248,11 +256,39 @@ impl VisitorMut for Rewriter<'_, '_> {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        match expr {
+            Expr::Function(function) => {
+                if let Some(WindowType::WindowSpec(spec)) = &function.over
+                    && let Some(frame) = &spec.window_frame
+                {
+                    return flow(frames::check(frame));
+                }
+            }
+            // The rows that ANY and ALL compare with are no value: they stand as those of an EXISTS until then.
+            Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } => {
+                if let Expr::Subquery(subquery) = &**right {
+                    **right = Expr::Exists {
+                        subquery: subquery.clone(),
+                        negated: false,
+                    };
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         if let Expr::Function(function) = expr
             && let Some(WindowType::WindowSpec(spec)) = &mut function.over
         {
             plain_frame_bounds(spec);
+        }
+        if let Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } = expr
+            && let Expr::Exists { subquery, .. } = &**right
+        {
+            **right = Expr::Subquery(subquery.clone());
         }
         let taken = std::mem::replace(expr, Expr::value(Value::Null));
         match rewrite_expr(self.ctx, taken) {

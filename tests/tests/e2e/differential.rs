@@ -33,11 +33,11 @@ const STEPS_PER_ROUND: usize = 4;
 /// A statement may not take longer; a view that never becomes readable is a failure like a wrong row.
 const STATEMENT_DEADLINE: Duration = Duration::from_secs(60);
 
-type Row = Vec<Option<String>>;
+pub(crate) type Row = Vec<Option<String>>;
 
 /// What a server answered.
 #[derive(Debug, Clone)]
-enum Answer {
+pub(crate) enum Answer {
     Rows(Vec<Row>),
     Error { code: String, message: String },
 }
@@ -48,7 +48,7 @@ impl Answer {
         matches!(self, Self::Error { code, .. } if code.starts_with("22") || code.starts_with("21"))
     }
 
-    fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Rows(rows) => {
                 let mut text = format!("{} rows", rows.len());
@@ -66,7 +66,7 @@ impl Answer {
     }
 }
 
-async fn ask(client: &Client, sql: &str) -> Answer {
+pub(crate) async fn ask(client: &Client, sql: &str) -> Answer {
     let Ok(outcome) = tokio::time::timeout(STATEMENT_DEADLINE, client.simple_query(sql)).await
     else {
         return Answer::Error {
@@ -191,7 +191,7 @@ struct Seen {
     errors: usize,
 }
 
-async fn connect(port: u16, user: &str, database: &str) -> Client {
+pub(crate) async fn connect(port: u16, user: &str, database: &str) -> Client {
     let config = format!("host=127.0.0.1 port={port} user={user} dbname={database}");
     let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
     tokio::spawn(connection);
