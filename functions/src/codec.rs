@@ -27,6 +27,7 @@ use datafusion_proto::bytes::{
 use datafusion_proto::logical_plan::{AsLogicalPlan, LogicalExtensionCodec};
 use datafusion_proto::protobuf::LogicalPlanNode;
 
+use crate::codec::pieces::{Piece, Pieces, Read, StandIns};
 use crate::registry::task_context;
 use crate::tables::{CollectionTable, InputTable, ScanTarget};
 
@@ -35,6 +36,12 @@ use crate::tables::{CollectionTable, InputTable, ScanTarget};
 /// # Errors
 /// If the expression has a form that cannot travel: a subquery, an outer reference.
 pub fn encode_expr(expr: &Expr) -> Result<Vec<u8>> {
+    let mut pieces = Pieces::default();
+    let rest = pieces.cut_expr(expr.clone(), None)?.data;
+    pieces.close(&expr_bytes(&rest)?, &expr_bytes, &plan_bytes)
+}
+
+fn expr_bytes(expr: &Expr) -> Result<Vec<u8>> {
     // DataFusion reads again what it wrote, for protobuf reads less deep than it writes.
     let bytes = expr
         .to_bytes()
@@ -47,12 +54,17 @@ pub fn encode_expr(expr: &Expr) -> Result<Vec<u8>> {
     Ok(bytes.to_vec())
 }
 
+fn expr_of(bytes: &[u8]) -> Result<Expr> {
+    Expr::from_bytes_with_ctx(bytes, &task_context())
+}
+
 /// Decodes what [`encode_expr`] wrote.
 ///
 /// # Errors
 /// If the bytes are not an expression or name an unknown function.
 pub fn decode_expr(bytes: &[u8]) -> Result<Expr> {
-    Expr::from_bytes_with_ctx(bytes, &task_context())
+    let (read, rest) = Read::open(bytes, &expr_of, &plan_of)?;
+    read.complete_expr(expr_of(rest)?)
 }
 
 /// The expression, ready to be evaluated over batches of `schema`. Its columns are unqualified names of `schema`.
@@ -84,11 +96,25 @@ pub fn encode_plan(plan: &LogicalPlan) -> Result<Vec<u8>> {
         .transform_up_with_subqueries(unproject_work_table)?
         .transform_data(|plan| plan.transform_up_with_subqueries(plain_literals))?
         .data;
-    let bytes = logical_plan_to_bytes_with_extension_codec(&plan, &PlaceholderCodec)?.to_vec();
+    let mut pieces = Pieces::default();
+    let rest = pieces.cut_plan(plan)?;
+    pieces.close(&plan_bytes(&rest)?, &expr_bytes, &plan_bytes)
+}
+
+fn plan_bytes(plan: &LogicalPlan) -> Result<Vec<u8>> {
+    let codec = PlaceholderCodec::default();
+    let bytes = logical_plan_to_bytes_with_extension_codec(plan, &codec)?.to_vec();
     // Protobuf reads less deep than it writes. What the worker could not read must be refused here, before it is in the catalog.
     LogicalPlanNode::try_decode(&bytes)
         .map_err(|error| plan_datafusion_err!("{TOO_DEEP}: {error}"))?;
     Ok(bytes)
+}
+
+fn plan_of(bytes: &[u8], read: &Read) -> Result<LogicalPlan> {
+    let codec = PlaceholderCodec {
+        pieces: read.stand_ins(),
+    };
+    logical_plan_from_bytes_with_extension_codec(bytes, &task_context(), &codec)
 }
 
 /// DataFusion's encoding drops the metadata of literals, which is part of the names of expressions that have them: drops it here, keeping the names.
@@ -150,8 +176,8 @@ pub fn decode_plan(
     bytes: &[u8],
     tables: &dyn Fn(ScanTarget, SchemaRef) -> Result<Arc<dyn TableProvider>>,
 ) -> Result<LogicalPlan> {
-    let plan =
-        logical_plan_from_bytes_with_extension_codec(bytes, &task_context(), &PlaceholderCodec)?;
+    let (read, rest) = Read::open(bytes, &expr_of, &plan_of)?;
+    let plan = read.complete_plan(plan_of(rest, &read)?)?;
     let replaced = plan.transform_up_with_subqueries(|node| {
         let LogicalPlan::TableScan(mut scan) = node else {
             return Ok(Transformed::no(node));
@@ -177,22 +203,36 @@ pub fn scan_target(provider: &dyn TableProvider) -> Option<ScanTarget> {
         .map(|table| ScanTarget::Input(table.index))
 }
 
-/// Writes placeholder tables as their target; functions need nothing beyond their names.
-#[derive(Debug)]
-struct PlaceholderCodec;
+/// Writes placeholder tables as their target and pieces as their number; functions need nothing beyond their names.
+#[derive(Debug, Default)]
+struct PlaceholderCodec {
+    /// Pieces that were read before.
+    pieces: StandIns,
+}
 
 impl LogicalExtensionCodec for PlaceholderCodec {
     fn try_decode(
         &self,
-        _buf: &[u8],
+        buf: &[u8],
         _inputs: &[LogicalPlan],
         _ctx: &TaskContext,
     ) -> Result<Extension> {
-        internal_err!("a shipped plan has no extension nodes")
+        match String::from_utf8_lossy(buf).parse() {
+            Ok(index) => Ok(Extension {
+                node: Arc::new(self.pieces.get(index)?),
+            }),
+            Err(_) => internal_err!("a shipped plan has no extension nodes but its pieces"),
+        }
     }
 
-    fn try_encode(&self, node: &Extension, _buf: &mut Vec<u8>) -> Result<()> {
-        internal_err!("the extension node {} cannot be shipped", node.node.name())
+    fn try_encode(&self, node: &Extension, buf: &mut Vec<u8>) -> Result<()> {
+        match node.node.as_any().downcast_ref::<Piece>() {
+            Some(piece) => {
+                buf.extend_from_slice(piece.index.to_string().as_bytes());
+                Ok(())
+            }
+            None => internal_err!("the extension node {} cannot be shipped", node.node.name()),
+        }
     }
 
     fn try_decode_table_provider(
@@ -224,5 +264,6 @@ impl LogicalExtensionCodec for PlaceholderCodec {
     }
 }
 
+mod pieces;
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ pub mod registry;
 pub mod tables;
 
 mod arrays;
+mod chain;
 mod crypto;
 mod datetime;
 mod growth;
@@ -36,6 +37,7 @@ mod text;
 mod to_char;
 mod udf;
 
+pub use chain::{can_be_step, operator_chain};
 pub use registry::{
     Registry, expr_planners, registry, session_config, session_state, task_context,
 };
@@ -49,6 +51,7 @@ fn scalar_functions() -> Vec<datafusion::logical_expr::ScalarUDF> {
         operators::functions(),
         cast::functions(),
         arrays::functions(),
+        chain::functions(),
         crypto::functions(),
         datetime::functions(),
         json::functions(),

@@ -64,7 +64,7 @@ const fn symbol(op: Op) -> &'static str {
 
 /// One binary operator as a function.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Arithmetic {
+pub(crate) struct Arithmetic {
     op: Op,
     signature: Signature,
 }

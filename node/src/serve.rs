@@ -16,7 +16,7 @@ use crate::config::{Auth, Settings, TlsFiles};
 use crate::data_dir::DataDir;
 
 /// Stack of the runtimes' threads in bytes: query planning recurses deeply, in debug builds above all.
-const STACK_BYTES: usize = 16 << 20;
+const STACK_BYTES: usize = 64 << 20;
 
 /// Runs a node until it is told to stop.
 ///

@@ -17,6 +17,7 @@ mod precedence;
 mod query;
 mod role;
 mod session;
+mod sets;
 mod source;
 mod types;
 

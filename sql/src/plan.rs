@@ -17,6 +17,7 @@ mod assignments;
 mod catalog_functions;
 mod correlation;
 mod expansion;
+mod chains;
 mod exprs;
 mod frames;
 mod lateral;

@@ -23,7 +23,7 @@ type Job = Box<dyn FnOnce(&mut Shard) + Send>;
 const JOBS_IN_FLIGHT: usize = 64;
 
 /// Stack of a shard thread in bytes: expressions nest deeply.
-const STACK_BYTES: usize = 16 << 20;
+const STACK_BYTES: usize = 64 << 20;
 
 /// The shard threads of one worker.
 #[derive(Debug)]

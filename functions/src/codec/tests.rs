@@ -201,3 +201,87 @@ fn aggregates_and_columns_survive_in_expressions() {
     assert_eq!(decode_expr(&encode_expr(&expr).unwrap()).unwrap(), expr);
     assert!(scalar_function("pg_add").is_ok());
 }
+
+/// `CASE WHEN c0 = 0 THEN 0 ELSE CASE WHEN c0 = 1 …`, so many levels deep.
+fn nested_case(levels: i32) -> Expr {
+    (0..levels).fold(col("c0"), |inner, level| {
+        datafusion::logical_expr::when(col("c0").eq(lit(level)), lit(level))
+            .otherwise(inner)
+            .unwrap()
+    })
+}
+
+#[test]
+fn deep_expressions_travel_in_pieces() {
+    for levels in [1, 11, 12, 13, 60, 400] {
+        let expr = nested_case(levels);
+        let travelled = decode_expr(&encode_expr(&expr).unwrap()).unwrap();
+        assert_eq!(travelled, expr, "{levels} levels");
+    }
+}
+
+#[test]
+fn deep_plans_travel_in_pieces_and_keep_their_columns() {
+    let table: Arc<dyn TableProvider> = Arc::new(CollectionTable::new(ObjectId::User(7), schema()));
+    let source = provider_as_source(table);
+    for depth in [1, 14, 15, 16, 70, 300] {
+        let mut builder = LogicalPlanBuilder::scan("t", Arc::clone(&source), None).unwrap();
+        for level in 0..depth {
+            builder = builder
+                .filter(col("c0").gt(lit(level)))
+                .unwrap()
+                .alias(format!("t{level}"))
+                .unwrap();
+        }
+        let plan = builder.build().unwrap();
+        assert_eq!(round_trip(&plan), plan, "{depth} levels");
+    }
+    // Expressions are cut as well, inside of every piece.
+    let mut builder = LogicalPlanBuilder::scan("t", source, None).unwrap();
+    for _ in 0..40 {
+        builder = builder
+            .filter(nested_case(40).gt(lit(0)))
+            .unwrap()
+            .project(vec![nested_case(40).alias("c0"), nested_case(30)])
+            .unwrap()
+            .project(vec![col("c0")])
+            .unwrap();
+    }
+    let plan = builder
+        .project(vec![nested_case(100)])
+        .unwrap()
+        .build()
+        .unwrap();
+    let travelled = round_trip(&plan);
+    assert_eq!(travelled.schema(), plan.schema());
+    // Nothing but names that are given once more is different.
+    let mut kinds = Vec::new();
+    let mut other_kinds = Vec::new();
+    for (plan, kinds) in [(&plan, &mut kinds), (&travelled, &mut other_kinds)] {
+        plan.apply(|node| {
+            kinds.push(std::mem::discriminant(node));
+            node.apply_expressions(|expr| {
+                expr.apply(|part| {
+                    assert!(!matches!(part, Expr::Placeholder(_)));
+                    Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+                })
+            })
+        })
+        .unwrap();
+    }
+    assert_eq!(kinds, other_kinds);
+}
+
+#[test]
+fn bytes_that_are_no_pieces_are_refused() {
+    let whole = encode_expr(&nested_case(60)).unwrap();
+    assert!(whole.first().is_some_and(|kind| *kind == 1));
+    for length in [0, 1, 3, 20] {
+        assert!(decode_expr(&whole[..length]).is_err(), "{length} bytes");
+    }
+    assert!(decode_expr(&[9, 0, 0]).is_err());
+    // The last piece is missing.
+    let one = encode_expr(&nested_case(13)).unwrap();
+    let end = 5 + usize::try_from(u32::from_le_bytes(one[1..5].try_into().unwrap())).unwrap();
+    assert!(decode_expr(&one[end..]).is_err());
+}

@@ -13,7 +13,7 @@ use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Word};
 
 use super::dialect::FlowstoneDialect;
 use super::types::parse_type;
-use super::{depth, operators};
+use super::{depth, operators, sets};
 use crate::ast::{Ident, Name, OptionValue, WithOption};
 use crate::catalog::names::check_identifier;
 use crate::error::{Error, ErrorKind};
@@ -811,7 +811,9 @@ impl<'a> Cursor<'a> {
 
     /// An expression.
     pub(super) fn expr(&mut self) -> Result<Expr, Error> {
-        self.delegate(|parser| parser.parse_expr())
+        let mut expr = self.delegate(|parser| parser.parse_expr())?;
+        sets::balance(&mut expr);
+        Ok(expr)
     }
 
     /// A query. It must start here with SELECT, VALUES, TABLE, WITH or a parenthesis.
@@ -828,7 +830,9 @@ impl<'a> Cursor<'a> {
         if !starts {
             return Err(self.error("a query"));
         }
-        self.delegate(|parser| parser.parse_query())
+        let mut query = self.delegate(|parser| parser.parse_query())?;
+        sets::balance(&mut query);
+        Ok(query)
     }
 
     /// A SQL type.

@@ -8,14 +8,36 @@ use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 /// Operators that may follow each other without parentheses, commas or a clause between them.
 const OPERATORS_MAX: usize = 1_000;
-/// Queries of one set operation, and joins of one FROM clause.
+/// Conditions joined by AND. They are read as a tree that is not deep, but DataFusion makes a deep one of them, and compares each with each.
+const ANDS_MAX: usize = 1_000;
+/// Conditions joined by OR, which stay a tree that is not deep.
+const ORS_MAX: usize = 10_000;
+/// Set operations that differ from the one before, and joins of one FROM clause.
 const OPERANDS_MAX: usize = 250;
+/// Queries that set operations join. A run of the same operation is read as a tree that is not deep.
+const QUERIES_MAX: usize = 10_000;
 
 /// One pair of parentheses, or the statement.
 #[derive(Debug, Default)]
 struct Level {
     operators: usize,
-    operands: usize,
+    ands: usize,
+    ors: usize,
+    joins: usize,
+    /// Set operations, and how many of them are another one than the one before.
+    sets: usize,
+    changes: usize,
+    /// The last set operation, and whether it was one with ALL.
+    last: Option<(Keyword, bool)>,
+}
+
+impl Level {
+    /// Another expression begins.
+    const fn begin(&mut self) {
+        self.operators = 0;
+        self.ands = 0;
+        self.ors = 0;
+    }
 }
 
 /// The index of the token at which a statement becomes too deep, if it does.
@@ -34,14 +56,42 @@ pub(super) fn too_deep(tokens: &[TokenWithSpan]) -> Option<usize> {
                 let level = levels.last_mut()?;
                 match role(other) {
                     Role::Operator => level.operators += 1,
-                    Role::Border => level.operators = 0,
-                    Role::Operand => {
+                    Role::And => {
                         level.operators = 0;
-                        level.operands += 1;
+                        level.ands += 1;
+                    }
+                    Role::Or => {
+                        level.operators = 0;
+                        level.ands = 0;
+                        level.ors += 1;
+                    }
+                    Role::Border => level.begin(),
+                    Role::Query => {
+                        level.begin();
+                        level.joins = 0;
+                    }
+                    Role::Join => {
+                        level.begin();
+                        level.joins += 1;
+                    }
+                    Role::Set(keyword) => {
+                        let set = Some((keyword, is_all(tokens, index)));
+                        level.begin();
+                        level.joins = 0;
+                        level.sets += 1;
+                        if keyword == Keyword::EXCEPT || level.last != set {
+                            level.changes += 1;
+                        }
+                        level.last = set;
                     }
                     Role::Part => {}
                 }
-                if level.operators > OPERATORS_MAX || level.operands > OPERANDS_MAX {
+                if level.operators > OPERATORS_MAX
+                    || level.ands > ANDS_MAX
+                    || level.ors > ORS_MAX
+                    || level.joins.max(level.changes) > OPERANDS_MAX
+                    || level.sets > QUERIES_MAX
+                {
                     return Some(index);
                 }
             }
@@ -50,21 +100,42 @@ pub(super) fn too_deep(tokens: &[TokenWithSpan]) -> Option<usize> {
     None
 }
 
+/// Whether ALL follows the token with an index.
+fn is_all(tokens: &[TokenWithSpan], index: usize) -> bool {
+    let next = tokens
+        .iter()
+        .skip(index + 1)
+        .find(|token| !matches!(token.token, Token::Whitespace(_)));
+    next.is_some_and(
+        |next| matches!(&next.token, Token::Word(word) if word.keyword == Keyword::ALL),
+    )
+}
+
 enum Role {
     /// Makes the tree of an expression deeper.
     Operator,
     /// Another expression begins.
     Border,
+    /// Another query begins.
+    Query,
+    /// Makes the tree of a FROM clause deeper.
+    Join,
     /// Makes the tree of a query deeper.
-    Operand,
-    /// Neither.
+    Set(Keyword),
+    /// Belongs to a chain of ANDs.
+    And,
+    /// Belongs to a chain of ORs, and begins another one of ANDs.
+    Or,
+    /// None of these.
     Part,
 }
 
 fn role(token: &Token) -> Role {
     match token {
         Token::Word(word) if word.quote_style.is_none() => match word.keyword {
-            Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::JOIN => Role::Operand,
+            Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT => Role::Set(word.keyword),
+            Keyword::JOIN => Role::Join,
+            Keyword::SELECT => Role::Query,
             Keyword::IS
             | Keyword::NOTNULL
             | Keyword::LIKE
@@ -75,11 +146,9 @@ fn role(token: &Token) -> Role {
             | Keyword::AT
             | Keyword::COLLATE
             | Keyword::OPERATOR => Role::Operator,
-            // Long chains of them are read as a tree that is not deep.
-            Keyword::AND
-            | Keyword::OR
-            | Keyword::SELECT
-            | Keyword::FROM
+            Keyword::AND => Role::And,
+            Keyword::OR => Role::Or,
+            Keyword::FROM
             | Keyword::WHERE
             | Keyword::HAVING
             | Keyword::GROUP
@@ -126,11 +195,12 @@ mod tests {
         for text in [
             format!("SELECT {list}"),
             format!("SELECT a IN ({list}) FROM t"),
-            format!("SELECT {}", vec!["a"; 50_000].join(" AND ")),
-            format!("SELECT {}", vec!["a = 1 AND b"; 50_000].join(" OR ")),
+            format!("SELECT {}", vec!["a"; 1_000].join(" AND ")),
+            format!("SELECT {}", vec!["a = 1 AND b"; 10_000].join(" OR ")),
             format!("INSERT INTO t VALUES {rows}"),
             format!("SELECT CASE {cases} END"),
             vec!["SELECT 1 + 1"; 3_000].join("; "),
+            vec!["SELECT a FROM t JOIN u ON true"; 5_000].join(" UNION ALL "),
         ] {
             parse(&text).unwrap();
         }
@@ -140,10 +210,17 @@ mod tests {
     fn what_becomes_deep_is_refused_at_the_token_that_is_too_much() {
         for (text, limit) in [
             (vec!["1"; 200_000].join("+"), 2_100),
+            (vec!["a"; 200_000].join(" AND "), 7_000),
+            (vec!["a"; 200_000].join(" OR "), 51_000),
             (format!("1{}", "::int".repeat(200_000)), 9_000),
             (format!("1{}", " IS NULL".repeat(200_000)), 9_000),
             (format!("a{}", "[1]".repeat(200_000)), 9_000),
-            (vec!["1"; 100_000].join(" UNION SELECT "), 5_000),
+            (vec!["1"; 100_000].join(" UNION SELECT "), 170_000),
+            (vec!["1"; 100_000].join(" EXCEPT SELECT "), 5_000),
+            (
+                vec!["1"; 100_000].join(" UNION SELECT 1 UNION ALL SELECT "),
+                9_000,
+            ),
             (
                 format!("* FROM a{}", " JOIN a ON true".repeat(100_000)),
                 5_000,

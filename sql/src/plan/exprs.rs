@@ -18,10 +18,12 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, Operator};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use flowstone_functions::cast::{can_cast, cast_expr};
+use flowstone_functions::planner::PostgresExprPlanner;
 use flowstone_types::sql_type::TYPE_KEY;
 use flowstone_types::{EvalErrorKind, SqlType};
 use sqlparser::ast::BinaryOperator;
 
+use super::chains;
 use super::names::INTERNAL;
 use crate::error::{Error, ErrorKind};
 
@@ -369,6 +371,29 @@ impl PostgresTyping {
         ))
     }
 
+    /// An operator as the planner would plan it that asks us first and then `functions`.
+    fn operator(
+        &self,
+        op: BinaryOperator,
+        left: Expr,
+        right: Expr,
+        schema: &DFSchema,
+    ) -> Result<Expr> {
+        let (left, right) = self.without_padding(&op, left, right, schema)?;
+        let (left, right) = self.operands(&op, left, right, schema)?;
+        let operands = RawBinaryExpr { op, left, right };
+        match PostgresExprPlanner.plan_binary_op(operands, schema)? {
+            PlannerResult::Planned(expr) => Ok(expr),
+            PlannerResult::Original(RawBinaryExpr { op, left, right }) => {
+                let name = |side: &Expr| type_of(side, schema);
+                let types = (name(&left)?, name(&right)?);
+                let known = |known: Option<SqlType>| known.unwrap_or(SqlType::Text);
+                let types = (known(types.0), known(types.1));
+                Err(raise(no_operator(&op.to_string(), &types.0, &types.1)))
+            }
+        }
+    }
+
     fn marker(&self, key: &str, values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
         if let Some(name) = key.strip_prefix("cast:") {
             return self.cast_or_lookup(values, &parse(name)?, schema);
@@ -378,6 +403,12 @@ impl PostgresTyping {
         }
         if let Some(function) = key.strip_prefix("set:") {
             return set_returning(function, values, schema);
+        }
+        if let Some(operators) = key.strip_prefix(chains::KEY) {
+            let operator = |op: BinaryOperator, left, right, schema: &DFSchema| {
+                self.operator(op, left, right, schema)
+            };
+            return chains::plan(operators, values, schema, &operator);
         }
         if let Some(field) = key.strip_prefix("field:") {
             let name = Expr::Literal(ScalarValue::Utf8(Some(field.to_owned())), None);

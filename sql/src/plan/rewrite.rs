@@ -22,7 +22,7 @@ use sqlparser::ast::{
 use super::frames;
 use super::names::{self, INTERNAL, fold, quoted, table_alias};
 use super::subqueries::{CountExists, array_subquery, scalar_subquery};
-use super::{PlanContext, catalog_functions};
+use super::{PlanContext, catalog_functions, chains};
 use crate::error::{Error, ErrorKind};
 
 /// Alias of the nested join that stands for EXCEPT ALL and INTERSECT ALL.
@@ -57,6 +57,7 @@ const EXPRESSION_DEPTH_MAX: usize = 200;
 /// # Errors
 /// Whatever is wrong with the tree itself: unknown types, functions that a maintained view cannot call.
 pub(super) fn rewrite(ctx: &PlanContext<'_>, query: &mut Query) -> Result<(), Error> {
+    chains::shorten(query);
     if let ControlFlow::Break(error) = sqlparser::ast::Visit::visit(query, &mut Depth::default()) {
         return Err(error);
     }

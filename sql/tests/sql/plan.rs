@@ -921,3 +921,166 @@ fn every_query_of_psql_is_planned() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
+
+/// The operands joined by the operators, and the same with parentheses, which make no chain.
+fn chain(operands: &[&str], operators: &[&str]) -> (String, String) {
+    let (first, rest) = operands.split_first().unwrap();
+    let mut plain = (*first).to_owned();
+    let mut nested = (*first).to_owned();
+    for (operator, operand) in operators.iter().zip(rest) {
+        plain = format!("{plain} {operator} {operand}");
+        nested = format!("({nested} {operator} {operand})");
+    }
+    (plain, nested)
+}
+
+#[test]
+fn a_long_chain_of_operators_means_what_its_operators_mean() {
+    let fixture = Fixture::new();
+    let kinds: [(&str, &[&str], &[&str]); 9] = [
+        ("orders", &["id", "item", "amount", "3", "-2"], &["+", "-"]),
+        (
+            "orders",
+            &["id", "2.5", "amount", "1e1", "f.x"],
+            &["+", "-"],
+        ),
+        ("items", &["name", "'x'", "1", "price", "''"], &["||"]),
+        ("items", &["'a'", "'b'", "name"], &["||"]),
+        ("typed", &["d", "1", "i2", "2"], &["+", "-"]),
+        ("typed", &["ts", "iv", "'1 hour'"], &["+", "-"]),
+        ("typed", &["j", "'a'", "0"], &["->"]),
+        ("typed", &["a", "4", "ARRAY[5]", "i2::int"], &["||"]),
+        ("typed", &["f", "i2", "2", "0.5::real"], &["+", "-"]),
+    ];
+    for (table, operands, operators) in kinds {
+        for length in [15, 16, 17, 18, 40] {
+            for start in 0..operands.len() {
+                let operands: Vec<&str> = (0..=length)
+                    .map(|index| match index {
+                        0 => operands[0],
+                        _ => operands[(start + index) % operands.len()],
+                    })
+                    .collect();
+                let operators: Vec<&str> = (0..length)
+                    .map(|index| operators[(start + index * index) % operators.len()])
+                    .collect();
+                let (plain, nested) = chain(&operands, &operators);
+                let from = format!("FROM {table}, (SELECT 0.25::float8 AS x) AS f");
+                let parsed = |expr: &str| fixture.query(&format!("SELECT {expr} AS c {from}"));
+                assert_eq!(parsed(&plain), parsed(&nested), "{plain}");
+            }
+        }
+    }
+}
+
+/// Runs a test with the stack that the node's threads have.
+fn with_a_deep_stack(test: fn()) {
+    std::thread::Builder::new()
+        .stack_size(64 << 20)
+        .spawn(test)
+        .unwrap()
+        .join()
+        .unwrap();
+}
+
+#[test]
+fn what_is_as_long_as_tools_make_it_is_planned_and_answered() {
+    with_a_deep_stack(long_statements);
+}
+
+fn long_statements() {
+    let fixture = Fixture::new();
+    let repeat = |text: &str, separator: &str, count: usize| vec![text; count].join(separator);
+    let numbers = |count: usize| {
+        (0..count)
+            .map(|number| number.to_string())
+            .collect::<Vec<_>>()
+    };
+    let thousand = numbers(1_000).join(" + ");
+    let cases = "CASE WHEN id = 99 THEN 1 ELSE ".repeat(60);
+    let thens = "CASE WHEN id > 0 THEN ".repeat(60);
+    let joins: String = (0..60)
+        .map(|number| format!(" JOIN items AS i{number} ON i{number}.id = items.id"))
+        .collect();
+    let expressions: Vec<String> = numbers(2_000)
+        .iter()
+        .map(|number| format!("amount + {number}"))
+        .collect();
+    let list = numbers(20_000).join(", ");
+    for (sql, rows) in [
+        (format!("SELECT {thousand}"), vec!["499500".to_owned()]),
+        (
+            format!(
+                "SELECT count(*) FROM orders WHERE {} + id = 404560",
+                numbers(900).join(" + ")
+            ),
+            vec!["1".to_owned()],
+        ),
+        (
+            format!(
+                "SELECT {} FROM items WHERE id = 1",
+                repeat("name", " || ", 1_000)
+            ),
+            vec!["apple".repeat(1_000)],
+        ),
+        (
+            format!(
+                "SELECT count(*) FROM items WHERE {}",
+                repeat("id > 1", " AND ", 1_000)
+            ),
+            vec!["2".to_owned()],
+        ),
+        (
+            format!(
+                "SELECT count(*) FROM items WHERE {}",
+                repeat("id = 1", " OR ", 1_000)
+            ),
+            vec!["1".to_owned()],
+        ),
+        (
+            format!(
+                "SELECT count(*) FROM ({}) AS u",
+                repeat("SELECT 1 AS a", " UNION ALL ", 1_000)
+            ),
+            vec!["1000".to_owned()],
+        ),
+        (
+            format!(
+                "SELECT count(*) FROM ({}) AS u",
+                repeat("SELECT 1 AS a", " UNION ", 300)
+            ),
+            vec!["1".to_owned()],
+        ),
+        (
+            format!("SELECT {cases} 2 {} FROM items", "END ".repeat(60)),
+            vec!["2".to_owned(); 3],
+        ),
+        (
+            format!("SELECT {thens} 2 {} FROM items", "END ".repeat(60)),
+            vec!["2".to_owned(); 3],
+        ),
+        (
+            format!("SELECT count(*) FROM items{joins}"),
+            vec!["3".to_owned()],
+        ),
+        (
+            format!(
+                "SELECT count(*) FROM orders WHERE id IN ({})",
+                expressions.join(", ")
+            ),
+            vec!["5".to_owned()],
+        ),
+        (
+            format!("SELECT count(*) FROM orders WHERE id IN (NULL, {list})"),
+            vec!["5".to_owned()],
+        ),
+        (
+            format!("SELECT count(*) FROM orders WHERE id NOT IN (NULL, {list})"),
+            vec!["0".to_owned()],
+        ),
+    ] {
+        let shown: String = sql.chars().take(60).collect();
+        let found = fixture.query(&sql).map(|(_, rows)| rows);
+        assert_eq!(found, Ok(rows), "{shown}");
+    }
+}
