@@ -14,7 +14,10 @@ use std::time::Duration;
 
 use flowstone_proto::PROTOCOL_VERSION;
 use flowstone_proto::local::CoordinatorEnd;
-use flowstone_proto::message::{Command, RequestError, RequestId, Response};
+use flowstone_proto::message::{
+    Command, Failure, LogId, RequestError, RequestId, Response, SourceStatus,
+};
+use flowstone_sql::catalog::ItemKind;
 use flowstone_types::{Epoch, ObjectId};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -77,6 +80,8 @@ enum Proposed {
     Bound(Epoch),
     Binding(Epoch),
     CommitPoint(Epoch),
+    Failures(Epoch),
+    CleanedUp,
 }
 
 /// A command for the worker, and what is true once it is sent.
@@ -112,6 +117,8 @@ struct Loop {
     since_sent: Epoch,
     /// What was dropped since the start: the worker may still speak of it for a moment. Ids are never reused.
     dropped: BTreeSet<ObjectId>,
+    /// Sources and source tables that have failed for good: nothing that is said of them later counts.
+    failed: BTreeSet<ObjectId>,
     ending: Ending,
     when_stopped: Vec<oneshot::Sender<()>>,
     /// Whether the worker has stopped as it was told to.
@@ -128,7 +135,7 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
         .secret_key_file
         .clone()
         .unwrap_or_else(|| config.data_dir.join("secrets.key"));
-    let data_dir = config.data_dir.clone();
+    let (data_dir, named_key) = (config.data_dir.clone(), key_path.display().to_string());
     let key = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&data_dir).map_err(|error| {
             Error::Unavailable(format!("cannot create \"{}\": {error}", data_dir.display()))
@@ -143,6 +150,13 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
     )
     .await?;
     let state = raft.state();
+    for (id, sealed) in &state.secrets {
+        if key.open(*id, sealed).is_err() {
+            return Err(Error::Unavailable(format!(
+                "\"{named_key}\" is damaged: it is not the key that secret {id} was encrypted with; put the right one in its place"
+            )));
+        }
+    }
 
     let CoordinatorEnd {
         commands,
@@ -150,7 +164,10 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
         results,
         direct,
     } = worker;
-    let logged = greet(&commands, &mut responses, state.commit_point.epoch).await?;
+    let (logged, local_log) = greet(&commands, &mut responses, &state, &config.data_dir).await?;
+    if state.local_log.is_none() {
+        raft.propose(Replicated::LocalLog(local_log)).await?;
+    }
     let epochs = EpochLoop::new(Recovered {
         commit_point: state.commit_point.epoch,
         positions: state.commit_point.positions.clone(),
@@ -201,6 +218,10 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
         next_number: AtomicU64::new(1),
         stopping: AtomicBool::new(false),
     });
+    let failed = state.failures.iter();
+    let failed: Vec<(ObjectId, Failure)> = failed
+        .map(|(id, failure)| (*id, failure.failure.clone()))
+        .collect();
     let mut coordinator = Loop {
         shared: Arc::clone(&shared),
         epochs,
@@ -214,27 +235,33 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
         freezes: HashMap::new(),
         since_sent: Epoch::MIN,
         dropped: BTreeSet::new(),
+        failed: BTreeSet::new(),
         ending: Ending::No,
         when_stopped: Vec::new(),
         finished: false,
         raft_tasks: Some(raft_tasks),
     };
+    let failed = coordinator.note_failures(&failed);
+    shared.runtime.lock().visible.extend(failed);
     coordinator.restore(state).await?;
     tokio::spawn(coordinator.run());
     Ok(shared)
 }
 
-/// Says hello; returns the epochs in the worker's local log.
+/// Says hello; returns the epochs in the worker's local log, and which log it is.
 async fn greet(
     commands: &mpsc::Sender<Command>,
     responses: &mut mpsc::Receiver<Response>,
-    commit_point: Epoch,
-) -> Result<Vec<Epoch>, Error> {
+    state: &State,
+    data_dir: &std::path::Path,
+) -> Result<(Vec<Epoch>, LogId), Error> {
+    let commit_point = state.commit_point.epoch;
     let gone = || Error::Unavailable("the worker has stopped".to_owned());
     commands
         .send(Command::Hello {
             version: PROTOCOL_VERSION,
             commit_point,
+            local_log: state.local_log,
         })
         .await
         .map_err(|_| gone())?;
@@ -242,7 +269,19 @@ async fn greet(
         Some(Response::Ready {
             version,
             logged_epochs,
-        }) if version == PROTOCOL_VERSION => Ok(logged_epochs),
+            local_log,
+            newest_logged,
+            cut_through,
+        }) if version == PROTOCOL_VERSION => {
+            if cut_through > commit_point || newest_logged > state.oracle_bound.max(commit_point) {
+                let path = data_dir.join("coordinator").join("raft-log.redb");
+                return Err(Error::Unavailable(format!(
+                    "\"{}\" is damaged: it is older than the tables and the local log, which it has to know; restore all files of the data directory as of one moment",
+                    path.display()
+                )));
+            }
+            Ok((logged_epochs, local_log))
+        }
         Some(Response::Ready { version, .. }) => Err(Error::Unavailable(format!(
             "the worker speaks protocol version {version}, the coordinator {PROTOCOL_VERSION}"
         ))),
@@ -420,7 +459,40 @@ impl Loop {
             Proposed::Bound(epoch) => self.epochs.bound_durable(*epoch),
             Proposed::Binding(epoch) => self.epochs.binding_durable(*epoch),
             Proposed::CommitPoint(epoch) => self.epochs.commit_point_durable(*epoch),
+            Proposed::Failures(epoch) => self.epochs.failures_durable(*epoch),
+            Proposed::CleanedUp => {}
         }
+    }
+
+    /// Lets the statuses say that something has failed for good; a source with all its tables. Returns all of them.
+    fn note_failures(&mut self, failures: &[(ObjectId, Failure)]) -> Vec<ObjectId> {
+        let mut all = Vec::new();
+        let catalog = self.shared.catalog();
+        let now = self.shared.clock.now_ms();
+        let mut runtime = self.shared.runtime.lock();
+        for (object, failure) in failures {
+            let fed = catalog.items.values().filter(|item| match &item.kind {
+                ItemKind::Table {
+                    source: Some(source),
+                    ..
+                } => source.source == *object,
+                _ => false,
+            });
+            if self.dropped.contains(object) {
+                continue;
+            }
+            for id in fed.map(|item| item.id).chain([*object]) {
+                all.push(id);
+                if self.failed.insert(id) {
+                    let status = SourceStatus::Failed {
+                        error: failure.message.clone(),
+                        hint: failure.hint.clone(),
+                    };
+                    runtime.statuses.insert(id, (status, now));
+                }
+            }
+        }
+        all
     }
 
     fn publish(&mut self, publication: Publication) {
@@ -495,6 +567,7 @@ impl Loop {
                     self.epochs.object_dropped(id);
                     runtime.forget(id);
                     self.dropped.insert(id);
+                    self.failed.remove(&id);
                 }
             }
             Event::MarkDirty => self.epochs.mark_dirty(),
@@ -533,6 +606,7 @@ impl Loop {
                     self.epochs.source_snapshot(source, tables, position);
                 }
             }
+            Response::SourceStatus { object, .. } if self.failed.contains(&object) => {}
             Response::SourceStatus { object, status } => {
                 let now = self.shared.clock.now_ms();
                 self.shared
@@ -560,6 +634,17 @@ impl Loop {
                 for id in self.epochs.writes_failed(epoch) {
                     self.answer_write(id, Err(error.clone()));
                 }
+            }
+            Response::Failed { epoch, failures } => {
+                let failed = self.note_failures(&failures);
+                self.epochs.failing(epoch, failed);
+                self.propose(
+                    Proposed::Failures(epoch),
+                    Replicated::Fail { epoch, failures },
+                );
+            }
+            Response::CleanedUp { id } => {
+                self.propose(Proposed::CleanedUp, Replicated::CleanedUp(id))
             }
             Response::EpochComplete { epoch } => self.epochs.epoch_complete(epoch),
             Response::Hydrated { id } => {

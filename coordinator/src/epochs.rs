@@ -4,7 +4,7 @@
 //! done comes out as [`Effect`]s, which `coordinator` executes in order. Must not know sessions, the catalog or any channel.
 //!
 //! Invariants. Epochs strictly increase. An epoch is observable only when it and every epoch before it has been run by the worker and has its bindings on
-//! disk. At most [`EPOCHS_IN_WORKER_MAX`] epochs are in the worker: while one runs, what arrives gathers for the next. After a restart every epoch that had a
+//! disk, and what failed in it as well. At most [`EPOCHS_IN_WORKER_MAX`] epochs are in the worker: while one runs, what arrives gathers for the next. After a restart every epoch that had a
 //! binding or a record in the local log runs again, with the same contents and in the same order, before a new one opens; and an epoch at the oracle's old bound,
 //! above which nobody has seen any, so that reads need not wait for a new bound.
 //!
@@ -113,6 +113,8 @@ struct OpenEpoch {
     moves_sources: bool,
     complete: bool,
     durable: bool,
+    /// Something failed in it for good, and that is not on disk yet.
+    failing: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -317,6 +319,22 @@ impl EpochLoop {
         }
     }
 
+    /// Something failed for good in an epoch that is not complete: it cannot be observed before [`EpochLoop::failures_durable`]. From it on there is
+    /// something to read of `objects`: the failure.
+    pub fn failing(&mut self, epoch: Epoch, objects: Vec<ObjectId>) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.epoch == epoch) {
+            open.failing = true;
+            open.visible.extend(objects);
+        }
+    }
+
+    /// What failed in an epoch is on disk.
+    pub fn failures_durable(&mut self, epoch: Epoch) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.epoch == epoch) {
+            open.failing = false;
+        }
+    }
+
     /// The oracle's bound is on disk.
     pub fn bound_durable(&mut self, bound: Epoch) {
         self.oracle.bound_is_durable(bound);
@@ -398,7 +416,7 @@ impl EpochLoop {
         while self
             .open
             .front()
-            .is_some_and(|open| open.complete && open.durable)
+            .is_some_and(|open| open.complete && open.durable && !open.failing)
             && let Some(open) = self.open.pop_front()
         {
             newest = Some(open.epoch);
@@ -437,6 +455,7 @@ impl EpochLoop {
                 moves_sources: !bindings.is_empty(),
                 complete: false,
                 durable: true,
+                failing: false,
             });
             effects.push(Effect::Run(RunEpoch {
                 epoch,
@@ -492,6 +511,7 @@ impl EpochLoop {
             moves_sources: !bindings.is_empty(),
             complete: false,
             durable: bindings.is_empty(),
+            failing: false,
         });
         let requests = requests.into_iter().flatten().collect();
         effects.push(Effect::Run(RunEpoch {

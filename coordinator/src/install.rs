@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowstone_proto::message::{
-    CollectionDescription, CollectionKind, Command, DataflowDescription, Export,
-    PostgresConnection, SourceDescription, SourceKind, SourceTable,
+    CleanUp, CollectionDescription, CollectionKind, Command, DataflowDescription, Export, Failure,
+    PostgresConnection, Remains, ReplicationSlot, SourceDescription, SourceKind, SourceTable,
 };
 use flowstone_sql::Catalog;
 use flowstone_sql::catalog::{
@@ -18,10 +18,12 @@ use flowstone_sql::catalog::{
 use flowstone_sql::lower::{Lowered, lower};
 use flowstone_sql::plan::{plan_index, plan_query};
 use flowstone_types::ObjectId;
+use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::planning::{Planner, replanning};
-use crate::raft::{CommitPoint, State};
+use crate::raft::{Cleanup, CommitPoint, DurableFailure, State};
+use crate::secrets::SecretError;
 use crate::shared::Shared;
 
 /// A maintained view or index, ready for the worker, and what of it is recomputed at each change.
@@ -32,12 +34,72 @@ pub(crate) struct PlannedDataflow {
     pub(crate) recomputed: Vec<String>,
 }
 
+/// What is known of items that existed before this process.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    commit_point: CommitPoint,
+    /// Sources of which an epoch has something.
+    bound: BTreeSet<ObjectId>,
+    failures: BTreeMap<ObjectId, DurableFailure>,
+}
+
+impl Past {
+    fn failure(&self, id: ObjectId) -> Option<Failure> {
+        self.failures.get(&id).map(|found| found.failure.clone())
+    }
+}
+
 /// The commands that bring the worker to a recovered state.
 pub(crate) async fn restore_commands(shared: &Shared, state: State) -> Result<Vec<Command>, Error> {
     let catalog = Arc::new(state.catalog);
     let all: Vec<ObjectId> = catalog.items.keys().copied().collect();
     let dataflows = plan_dataflows(&catalog, &all).await?;
-    install_commands(shared, &catalog, &all, &dataflows, &state.commit_point)
+    let bound = state
+        .bindings
+        .values()
+        .flatten()
+        .map(|binding| binding.source);
+    let bound = bound
+        .chain(state.commit_point.positions.keys().copied())
+        .collect();
+    let past = Past {
+        commit_point: state.commit_point,
+        bound,
+        failures: state.failures,
+    };
+    let mut commands = install_commands(shared, &catalog, &all, &dataflows, &past)?;
+    commands.extend(clean_up(shared, &state.cleanup));
+    Ok(commands)
+}
+
+/// The command that removes what dropped objects left behind, if there is anything.
+pub(crate) fn clean_up(shared: &Shared, cleanup: &BTreeMap<ObjectId, Cleanup>) -> Option<Command> {
+    let mut work = Vec::new();
+    for (id, cleanup) in cleanup {
+        let remains = match cleanup {
+            Cleanup::Collection => Remains::Collection,
+            Cleanup::Source(None) => Remains::Source(None),
+            Cleanup::Source(Some(slot)) => {
+                let secret = |id: ObjectId| {
+                    let sealed = slot.secrets.iter().find(|secret| secret.id == id);
+                    let sealed = sealed.ok_or(SecretError::Missing(id))?;
+                    Ok(shared.key.open(id, &sealed.sealed)?)
+                };
+                match resolve_with(&slot.connection, &secret) {
+                    Ok(connection) => Remains::Source(Some(ReplicationSlot {
+                        connection,
+                        slot: slot.slot.clone(),
+                    })),
+                    Err(error) => {
+                        tracing::error!(%id, slot = slot.slot, %error, "the slot of a dropped source cannot be dropped: drop it by hand");
+                        continue;
+                    }
+                }
+            }
+        };
+        work.push(CleanUp { id: *id, remains });
+    }
+    (!work.is_empty()).then_some(Command::CleanUp(work))
 }
 
 /// Plans the dataflows among some items, inputs first.
@@ -68,8 +130,9 @@ pub(crate) fn install_commands(
     catalog: &Catalog,
     items: &[ObjectId],
     dataflows: &[PlannedDataflow],
-    commit_point: &CommitPoint,
+    past: &Past,
 ) -> Result<Vec<Command>, Error> {
+    let commit_point = &past.commit_point;
     let new: BTreeSet<ObjectId> = items.iter().copied().collect();
     let found: Vec<&Item> = items
         .iter()
@@ -81,13 +144,13 @@ pub(crate) fn install_commands(
             .iter()
             .find(|dataflow| dataflow.description.id == item.id)
             .and_then(|dataflow| dataflow.key.clone());
-        commands
-            .extend(collection(catalog, item, key, commit_point).map(Command::CreateCollection));
+        commands.extend(collection(catalog, item, key, past).map(Command::CreateCollection));
     }
     for item in &found {
         if let ItemKind::Source(source) = &item.kind {
             let kind = source_kind(shared, catalog, item.id, &source.kind)?;
-            let tables = source_tables(catalog, item.id, |_| true);
+            // A table that has failed for good is not read any more.
+            let tables = source_tables(catalog, item.id, |id| !past.failures.contains_key(&id));
             let snapshotted = tables
                 .iter()
                 .map(|table| table.id)
@@ -101,6 +164,8 @@ pub(crate) fn install_commands(
                 progress: source.progress,
                 resume_from: commit_point.positions.get(&item.id).copied(),
                 snapshotted,
+                bound: past.bound.contains(&item.id),
+                failure: past.failure(item.id),
             }));
         }
     }
@@ -158,8 +223,17 @@ fn collection(
     catalog: &Catalog,
     item: &Item,
     planned_key: Option<Vec<usize>>,
-    commit_point: &CommitPoint,
+    past: &Past,
 ) -> Option<CollectionDescription> {
+    let failure = match &item.kind {
+        ItemKind::Table {
+            source: Some(source),
+            ..
+        } => past
+            .failure(item.id)
+            .or_else(|| past.failure(source.source)),
+        _ => None,
+    };
     let (kind, key) = match &item.kind {
         ItemKind::Table {
             source: None, key, ..
@@ -195,7 +269,8 @@ fn collection(
         schema: arrow_schema(item.columns().unwrap_or_default()),
         key,
         kind,
-        delta_version: commit_point.versions.get(&item.id).copied(),
+        delta_version: past.commit_point.versions.get(&item.id).copied(),
+        failure,
     })
 }
 
@@ -354,8 +429,15 @@ pub(crate) fn resolve(
     shared: &Shared,
     connection: &Connection,
 ) -> Result<PostgresConnection, Error> {
+    resolve_with(connection, &|id| shared.secret_value(id))
+}
+
+fn resolve_with(
+    connection: &Connection,
+    value_of: &dyn Fn(ObjectId) -> Result<Zeroizing<Vec<u8>>, Error>,
+) -> Result<PostgresConnection, Error> {
     let secret = |id: ObjectId| -> Result<String, Error> {
-        let value = shared.secret_value(id)?;
+        let value = value_of(id)?;
         let text = std::str::from_utf8(&value).map_err(|_| {
             let message = "a secret that is used in a connection must be text";
             Error::Sql(flowstone_sql::Error::new(

@@ -17,7 +17,7 @@ pub mod state_machine;
 
 pub use command::{Command, Proposal, Refusal, Reply};
 pub use node::{ProposeError, RaftNode};
-pub use state::{CommitPoint, State};
+pub use state::{Cleanup, CommitPoint, DurableFailure, State};
 
 openraft::declare_raft_types!(
     /// The types of the coordinator's Raft group.

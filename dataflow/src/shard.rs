@@ -249,6 +249,27 @@ impl Shard {
         Ok(())
     }
 
+    /// Gives a collection an error that is in it from `epoch` on, outside of any tick. The collection may belong to one shard only in this respect.
+    ///
+    /// # Errors
+    /// [`Error::UnknownCollection`].
+    pub fn load_error(
+        &mut self,
+        id: ObjectId,
+        error: EvalError,
+        epoch: Epoch,
+    ) -> Result<(), Error> {
+        let collection = self
+            .collections
+            .get(&id)
+            .ok_or(Error::UnknownCollection(id))?;
+        let relation = self.relations.get_mut(collection.relation)?;
+        relation.start_history(epoch);
+        relation.apply(None, &[(error, 1)], epoch)?;
+        self.last_epoch = self.last_epoch.max(epoch);
+        Ok(())
+    }
+
     /// Renders a materialized view or an index. It takes part in ticks once it was hydrated: see [`Shard::begin_hydration`].
     ///
     /// # Errors

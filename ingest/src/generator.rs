@@ -13,7 +13,6 @@ pub mod tables;
 pub(crate) mod tpch;
 
 use std::ops::{ControlFlow, RangeInclusive};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +31,9 @@ use crate::{Error, SourceContext, SourceEvent, TableChanges, TableData, state_fi
 use auction::Timeline;
 use flowstone_storage::{DeltaTables, StagedSnapshot};
 use rows::Rows;
+
+/// Pause between two attempts to stage a snapshot on a disk that refuses.
+const STAGE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Rows per generated batch.
 const ROWS_PER_BATCH: usize = 8192;
@@ -244,7 +246,7 @@ impl Shared {
             if matches!(table.snapshot, SnapshotState::Staging) {
                 let result = tokio::select! {
                     () = self.cancel.cancelled() => return,
-                    result = self.stage(&table) => result,
+                    result = self.stage_when_possible(&table) => result,
                 };
                 let snapshot = result.map_or_else(
                     |error| SnapshotState::Failed(describe_error(&error)),
@@ -273,6 +275,20 @@ impl Shared {
                 position: SNAPSHOT_TICK,
             })
             .await;
+        }
+    }
+
+    /// Tries again while the disk refuses: that is not final.
+    async fn stage_when_possible(&self, table: &Table) -> Result<StagedSnapshot, Error> {
+        loop {
+            let error = match self.stage(table).await {
+                Err(error) if error.retryable() => describe_error(&error),
+                outcome => return outcome,
+            };
+            tracing::warn!(source = %self.id, table = %table.id, error, "snapshot could not be staged; trying again");
+            self.status(table.id, SourceStatus::Stalled { error, hint: None })
+                .await;
+            tokio::time::sleep(STAGE_AGAIN).await;
         }
     }
 
@@ -346,8 +362,6 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct GeneratorSource {
     shared: Arc<Shared>,
-    base_path: PathBuf,
-    broken: Option<Error>,
     ticking: JoinHandle<()>,
     staging: Vec<JoinHandle<()>>,
     /// Ends the tasks if the handle is dropped.
@@ -355,7 +369,12 @@ pub(crate) struct GeneratorSource {
 }
 
 impl GeneratorSource {
-    pub(crate) fn start(description: SourceDescription, context: SourceContext) -> Self {
+    /// # Errors
+    /// The file of its base time cannot be used.
+    pub(crate) fn start(
+        description: SourceDescription,
+        context: SourceContext,
+    ) -> Result<Self, Error> {
         let (generator, interval, seed) = match description.kind {
             SourceKind::LoadGenerator {
                 generator,
@@ -373,10 +392,13 @@ impl GeneratorSource {
         let base_path = context
             .state_dir
             .join(format!("{}-generator.json", description.id));
-        let (base_ms, broken) = match base_time(&base_path, context.clock.now_ms()) {
-            Ok(base_ms) => (base_ms, None),
-            Err(error) => (0, Some(error)),
-        };
+        if description.bound && !base_path.exists() {
+            return Err(Error::Damaged {
+                path: base_path,
+                reason: "it is missing".to_owned(),
+            });
+        }
+        let base_ms = base_time(&base_path, context.clock.now_ms())?;
         let timeline = Timeline {
             base_us: i64::try_from(base_ms.saturating_mul(1000)).unwrap_or(i64::MAX),
             tick_us: i64::try_from(interval.as_micros()).unwrap_or(i64::MAX),
@@ -402,29 +424,20 @@ impl GeneratorSource {
             &context.schemas,
             &description.snapshotted,
         );
-        let failure = broken.as_ref().map(|error| describe_error(error));
-        let ticking = tokio::spawn(run(Arc::clone(&shared), fresh, interval, failure));
+        let ticking = tokio::spawn(run(Arc::clone(&shared), fresh, interval));
         let cancel = shared.cancel.clone().drop_guard();
-        Self {
+        Ok(Self {
             shared,
-            base_path,
-            broken,
             ticking,
             staging: Vec::new(),
             _cancel: cancel,
-        }
+        })
     }
 
     pub(crate) async fn take(
         &mut self,
         binding: &SourceBinding,
     ) -> Result<Vec<TableChanges>, Error> {
-        if let Some(broken) = &self.broken {
-            return Err(Error::Failed {
-                message: describe_error(broken),
-                hint: None,
-            });
-        }
         self.wait_staged(&binding.snapshots).await?;
         let (plan, taken) = {
             let mut state = self.shared.lock();
@@ -546,14 +559,6 @@ impl GeneratorSource {
             }
         }
     }
-
-    pub(crate) async fn drop_state(self) {
-        let path = self.base_path.clone();
-        self.stop().await;
-        if let Err(error) = state_file::remove(&path) {
-            tracing::warn!(%error, "generator state stays");
-        }
-    }
 }
 
 /// The error with its causes.
@@ -578,19 +583,8 @@ fn base_time(path: &std::path::Path, now_ms: u64) -> Result<u64, Error> {
 }
 
 /// Announces the snapshot, then ticks.
-async fn run(
-    shared: Arc<Shared>,
-    fresh: Vec<ObjectId>,
-    interval: Duration,
-    failure: Option<String>,
-) {
+async fn run(shared: Arc<Shared>, fresh: Vec<ObjectId>, interval: Duration) {
     shared.status(shared.id, SourceStatus::Starting).await;
-    if let Some(error) = failure {
-        shared
-            .status(shared.id, SourceStatus::Failed { error, hint: None })
-            .await;
-        return;
-    }
     shared.prepare(fresh).await;
     let tables: Vec<ObjectId> = shared.lock().tables.iter().map(|table| table.id).collect();
     for object in tables.into_iter().chain([shared.id]) {

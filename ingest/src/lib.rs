@@ -15,7 +15,9 @@ mod source;
 mod state_file;
 
 pub use postgres::types::sql_type;
-pub use source::{Error, SourceContext, SourceEvent, SourceHandle, TableChanges, TableData, start};
+pub use source::{
+    Error, SourceContext, SourceEvent, SourceHandle, TableChanges, TableData, clean_up, start,
+};
 
 use flowstone_proto::message::{RequestError, UpstreamAnswer, UpstreamQuestion};
 

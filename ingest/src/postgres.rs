@@ -27,7 +27,8 @@ use std::time::Duration;
 
 use arrow_schema::SchemaRef;
 use flowstone_proto::message::{
-    SourceBinding, SourceDescription, SourceKind, SourceStatistics, SourceStatus, SourceTable,
+    Failure, PostgresConnection, SourceBinding, SourceDescription, SourceKind, SourceStatistics,
+    SourceStatus, SourceTable,
 };
 use flowstone_types::ObjectId;
 use tokio::sync::watch;
@@ -38,9 +39,11 @@ use crate::{Error, SourceContext, SourceEvent, TableChanges};
 use attempt::AttemptError;
 use manifest::{Manifest, ManifestTable};
 use snapshot::Lifetime;
-use state::{FILE_VERSION, Fatal, Shared};
+use state::{FILE_VERSION, Shared};
 use table_log::{Counters, Snapshot, TableLog};
-use wire::{Connection, Purpose, WireError, quote_identifier, quote_literal};
+use wire::{
+    Connection, Purpose, WireError, format_lsn, parse_lsn, quote_identifier, quote_literal,
+};
 
 /// First and longest pause between attempts.
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
@@ -49,20 +52,23 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const BACKOFF_RESET: Duration = Duration::from_secs(30);
 /// How often counters are reported while they move.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
-/// How long dropping the slot may take before the upstream is left to itself.
-const DROP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running PostgreSQL source.
 #[derive(Debug)]
 pub(crate) struct PostgresSource {
-    shared: Result<Arc<Shared>, Fatal>,
+    shared: Arc<Shared>,
     tasks: Vec<JoinHandle<()>>,
     /// Ends the tasks if the handle is dropped.
-    _cancel: Option<DropGuard>,
+    _cancel: DropGuard,
 }
 
 impl PostgresSource {
-    pub(crate) fn start(description: SourceDescription, context: SourceContext) -> Self {
+    /// # Errors
+    /// A file of its state cannot be used.
+    pub(crate) fn start(
+        description: SourceDescription,
+        context: SourceContext,
+    ) -> Result<Self, Error> {
         let SourceContext {
             tables,
             clock,
@@ -76,52 +82,27 @@ impl PostgresSource {
             slot,
         } = description.kind
         else {
-            return Self::broken(Fatal {
-                message: "source is not a PostgreSQL source".to_owned(),
-                hint: None,
-            });
+            return Err(Error::Invariant(
+                "source is not a PostgreSQL source".to_owned(),
+            ));
         };
         let id = description.id;
-        let shared = match Shared::new(
+        let shared = Arc::new(Shared::new(
             id,
             connection,
             publication,
             slot,
             tables,
             clock,
-            events.clone(),
+            events,
             &state_dir,
-        ) {
-            Ok(shared) => Arc::new(shared),
-            Err(error) => {
-                let AttemptError::Transient { message, .. } = AttemptError::from(error) else {
-                    return Self::broken(Fatal {
-                        message: "source state cannot be read".to_owned(),
-                        hint: None,
-                    });
-                };
-                let status = SourceStatus::Failed {
-                    error: message.clone(),
-                    hint: None,
-                };
-                let report = tokio::spawn(async move {
-                    if events
-                        .send(SourceEvent::Status { object: id, status })
-                        .await
-                        .is_err()
-                    {
-                        tracing::debug!(source = %id, "nobody hears of the source");
-                    }
-                });
-                return Self {
-                    tasks: vec![report],
-                    ..Self::broken(Fatal {
-                        message,
-                        hint: None,
-                    })
-                };
-            }
-        };
+        )?);
+        if description.bound && shared.manifest.get().is_none() {
+            return Err(Error::Damaged {
+                path: shared.manifest.path().to_owned(),
+                reason: "it is missing".to_owned(),
+            });
+        }
         register(
             &shared,
             &description.tables,
@@ -145,43 +126,31 @@ impl PostgresSource {
             )),
         ];
         let cancel = shared.cancel.clone().drop_guard();
-        Self {
-            shared: Ok(shared),
+        Ok(Self {
+            shared,
             tasks,
-            _cancel: Some(cancel),
-        }
+            _cancel: cancel,
+        })
     }
 
-    const fn broken(fatal: Fatal) -> Self {
-        Self {
-            shared: Err(fatal),
-            tasks: Vec::new(),
-            _cancel: None,
-        }
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.shared.lock().fatal.clone()
     }
 
     pub(crate) async fn take(
         &mut self,
         binding: &SourceBinding,
     ) -> Result<Vec<TableChanges>, Error> {
-        match &self.shared {
-            Ok(shared) => shared.take(binding).await,
-            Err(Fatal { message, hint }) => Err(Error::Failed {
-                message: message.clone(),
-                hint: hint.clone(),
-            }),
-        }
+        self.shared.take(binding).await
     }
 
     pub(crate) fn acknowledge(&self, position: u64) {
-        if let Ok(shared) = &self.shared {
-            shared.lock().acknowledge(position);
-            shared.moved.notify_one();
-        }
+        self.shared.lock().acknowledge(position);
+        self.shared.moved.notify_one();
     }
 
     pub(crate) fn add_tables(&self, tables: Vec<SourceTable>, schemas: Vec<(ObjectId, SchemaRef)>) {
-        let Ok(shared) = &self.shared else { return };
+        let shared = &self.shared;
         let mut state = shared.lock();
         for (table, schema) in with_schemas(&tables, &schemas) {
             // Changes are kept from now on: whatever was received before is older than the slot that will be made for the snapshot.
@@ -193,35 +162,20 @@ impl PostgresSource {
     }
 
     pub(crate) fn remove_tables(&self, tables: &[ObjectId]) {
-        if let Ok(shared) = &self.shared {
-            let mut state = shared.lock();
-            state.remove_tables(tables);
-            state.manifest_stale = true;
-            drop(state);
-            shared.moved.notify_one();
-        }
+        let mut state = self.shared.lock();
+        state.remove_tables(tables);
+        state.manifest_stale = true;
+        drop(state);
+        self.shared.moved.notify_one();
     }
 
     pub(crate) async fn stop(self) {
-        if let Ok(shared) = &self.shared {
-            shared.cancel.cancel();
-        }
+        self.shared.cancel.cancel();
         for task in self.tasks {
             if let Err(error) = task.await {
                 tracing::error!(%error, "source task failed");
             }
         }
-    }
-
-    pub(crate) async fn drop_upstream(self) {
-        let shared = self.shared.as_ref().ok().map(Arc::clone);
-        self.stop().await;
-        let Some(shared) = shared else { return };
-        let dropped = tokio::time::timeout(DROP_TIMEOUT, drop_slot_until_gone(&shared)).await;
-        if dropped.is_err() {
-            tracing::error!(source = %shared.id, slot = shared.slot, "replication slot stays upstream; drop it by hand");
-        }
-        shared.remove_files().await;
     }
 }
 
@@ -308,7 +262,7 @@ async fn run(shared: Arc<Shared>, established: watch::Sender<bool>, resume_from:
             AttemptError::Stopped => return,
             AttemptError::Permanent { message, hint } => {
                 tracing::error!(source = %shared.id, error = message, "source failed");
-                shared.lock().fatal = Some(Fatal {
+                shared.lock().fatal = Some(Failure {
                     message: message.clone(),
                     hint: hint.clone(),
                 });
@@ -388,6 +342,7 @@ async fn establish(
         .unwrap_or_default();
     let field = |index: usize| identity.get(index).cloned().flatten().unwrap_or_default();
     let (system, timeline) = (field(0), field(1));
+    check_position(shared, &field(2))?;
     if shared.manifest.get().is_none() && resume_from.is_none() {
         first_snapshot(shared, &mut connection, &system, &timeline).await?;
     }
@@ -435,6 +390,21 @@ fn check_identity(manifest: &Manifest, system: &str, timeline: &str) -> Result<(
         ));
     }
     Ok(())
+}
+
+/// A server that does not know what it sent before was restored from an earlier state of itself.
+fn check_position(shared: &Shared, newest: &str) -> Result<(), AttemptError> {
+    let received = shared.lock().received;
+    match parse_lsn(newest) {
+        Some(position) if position < received => Err(AttemptError::permanent(
+            format!(
+                "server is at {newest}, but the source has read it up to {}",
+                format_lsn(received)
+            ),
+            "The server was restored to an earlier state, and what the source has read is not its history any more. Drop the source and create it again.",
+        )),
+        _ => Ok(()),
+    }
 }
 
 async fn check_slot(shared: &Shared, connection: &mut Connection) -> Result<(), AttemptError> {
@@ -557,28 +527,17 @@ async fn drop_slot(connection: &mut Connection, slot: &str) -> Result<(), WireEr
     }
 }
 
-/// Drops the source's slot; waits while the server cannot be reached or still thinks that it is in use.
-async fn drop_slot_until_gone(shared: &Shared) {
-    let mut complained = false;
-    loop {
-        let error = match drop_slot_once(shared).await {
-            Ok(()) => return,
-            Err(error) => error,
-        };
-        // An active slot is let go in a moment.
-        if !complained && error.code() != Some("55006") {
-            complained = true;
-            tracing::warn!(source = %shared.id, slot = shared.slot, %error, "replication slot could not be dropped yet");
-        }
-        tokio::time::sleep(BACKOFF_FIRST).await;
-    }
-}
-
-async fn drop_slot_once(shared: &Shared) -> Result<(), WireError> {
-    let mut connection = Connection::open(&shared.connection, Purpose::Replication).await?;
-    let result = drop_slot(&mut connection, &shared.slot).await;
-    connection.close().await;
-    result
+/// Drops a slot, wherever it is; one that is not there counts as dropped.
+pub(crate) async fn drop_slot_of(connection: &PostgresConnection, slot: &str) -> Result<(), Error> {
+    let attempt = async {
+        let mut connection = Connection::open(connection, Purpose::Replication).await?;
+        let result = drop_slot(&mut connection, slot).await;
+        connection.close().await;
+        result
+    };
+    attempt.await.map_err(|error: WireError| Error::Upstream {
+        message: format!("replication slot \"{slot}\" could not be dropped: {error}"),
+    })
 }
 
 /// Waits for the source to be established; `false` if it is stopped before.

@@ -1,24 +1,26 @@
 //! What a running source is to the worker, whatever it reads.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
 use flowstone_proto::message::{
-    SourceBinding, SourceDescription, SourceKind, SourceStatistics, SourceStatus, SourceTable,
+    Failure, ReplicationSlot, SourceBinding, SourceDescription, SourceKind, SourceStatistics,
+    SourceStatus, SourceTable,
 };
 use flowstone_types::{Clock, EvalError, ObjectId, SourceChanges};
 use tokio::sync::mpsc;
 
 use crate::generator::GeneratorSource;
 use crate::postgres::PostgresSource;
+use crate::state_file;
 use flowstone_storage::{DeltaTables, StagedSnapshot};
 
 /// Why a source cannot give what it is asked for.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Upstream cannot give it any more, for example because the replication slot is gone. The source must be dropped.
+    /// Upstream cannot give it any more, for example because the replication slot is gone: that is final. The source must be dropped.
     #[error("{message}")]
     Failed {
         /// Why.
@@ -37,6 +39,20 @@ pub enum Error {
         /// The operating system's answer.
         source: std::io::Error,
     },
+    /// A server did not do what it was asked for. It may do so later.
+    #[error("{message}")]
+    Upstream {
+        /// What was asked, and what it says.
+        message: String,
+    },
+    /// A file of the source's own state is not as it was written. Refuse to start, and name the file.
+    #[error("source state file \"{}\" is damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A snapshot could not be staged.
     #[error("could not stage snapshot")]
     Storage(#[from] flowstone_storage::Error),
@@ -50,9 +66,11 @@ impl Error {
     #[must_use]
     pub const fn retryable(&self) -> bool {
         match self {
-            Self::State { .. } => true,
+            Self::State { .. } | Self::Upstream { .. } => true,
             Self::Storage(error) => error.retryable(),
-            Self::Failed { .. } | Self::Stopped | Self::Invariant(_) => false,
+            Self::Failed { .. } | Self::Stopped | Self::Damaged { .. } | Self::Invariant(_) => {
+                false
+            }
         }
     }
 }
@@ -137,20 +155,53 @@ pub struct SourceHandle(Inner);
 enum Inner {
     Generator(GeneratorSource),
     Postgres(PostgresSource),
+    /// It failed for good in an earlier run.
+    Failed(Failure),
 }
 
-/// Starts a source. It runs its own tasks on the current tokio runtime until stopped.
+/// Starts a source. It runs its own tasks on the current tokio runtime until stopped. One that has failed for good does nothing.
+///
+/// # Errors
+/// [`Error::Damaged`] or [`Error::State`] if a file of its state cannot be used.
 ///
 /// # Panics
 /// Outside a tokio runtime.
-#[must_use]
-pub fn start(description: SourceDescription, context: SourceContext) -> SourceHandle {
-    SourceHandle(match &description.kind {
-        SourceKind::Postgres { .. } => Inner::Postgres(PostgresSource::start(description, context)),
-        SourceKind::LoadGenerator { .. } => {
-            Inner::Generator(GeneratorSource::start(description, context))
+pub fn start(
+    description: SourceDescription,
+    context: SourceContext,
+) -> Result<SourceHandle, Error> {
+    if let Some(failure) = description.failure {
+        return Ok(SourceHandle(Inner::Failed(failure)));
+    }
+    Ok(SourceHandle(match &description.kind {
+        SourceKind::Postgres { .. } => {
+            Inner::Postgres(PostgresSource::start(description, context)?)
         }
-    })
+        SourceKind::LoadGenerator { .. } => {
+            Inner::Generator(GeneratorSource::start(description, context)?)
+        }
+    }))
+}
+
+/// Removes what a dropped source left behind: its slot upstream, if it had one, then its state files. One attempt.
+///
+/// # Errors
+/// What upstream or the file system says; to be tried again.
+pub async fn clean_up(
+    id: ObjectId,
+    slot: Option<&ReplicationSlot>,
+    state_dir: &Path,
+) -> Result<(), Error> {
+    if let Some(ReplicationSlot { connection, slot }) = slot {
+        crate::postgres::drop_slot_of(connection, slot).await?;
+    }
+    for ending in ["manifest.json", "errors.json", "generator.json"] {
+        let path = state_dir.join(format!("{id}-{ending}"));
+        tokio::task::spawn_blocking(move || state_file::remove(&path))
+            .await
+            .map_err(|error| Error::Invariant(error.to_string()))??;
+    }
+    Ok(())
 }
 
 impl SourceHandle {
@@ -168,6 +219,20 @@ impl SourceHandle {
         match &mut self.0 {
             Inner::Generator(source) => source.take(binding).await,
             Inner::Postgres(source) => source.take(binding).await,
+            Inner::Failed(Failure { message, hint }) => Err(Error::Failed {
+                message: message.clone(),
+                hint: hint.clone(),
+            }),
+        }
+    }
+
+    /// Why the source can never go on, if that is so.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        match &self.0 {
+            Inner::Generator(_) => None,
+            Inner::Postgres(source) => source.failure(),
+            Inner::Failed(failure) => Some(failure.clone()),
         }
     }
 
@@ -187,6 +252,7 @@ impl SourceHandle {
         match &mut self.0 {
             Inner::Generator(source) => source.add_tables(tables, schemas).await,
             Inner::Postgres(source) => source.add_tables(tables, schemas),
+            Inner::Failed(_) => {}
         }
     }
 
@@ -195,6 +261,7 @@ impl SourceHandle {
         match &mut self.0 {
             Inner::Generator(source) => source.remove_tables(tables),
             Inner::Postgres(source) => source.remove_tables(tables),
+            Inner::Failed(_) => {}
         }
     }
 
@@ -203,14 +270,7 @@ impl SourceHandle {
         match self.0 {
             Inner::Generator(source) => source.stop().await,
             Inner::Postgres(source) => source.stop().await,
-        }
-    }
-
-    /// Stops the source for good: what it holds upstream and in the state directory goes.
-    pub async fn drop_upstream(self) {
-        match self.0 {
-            Inner::Generator(source) => source.drop_state().await,
-            Inner::Postgres(source) => source.drop_upstream().await,
+            Inner::Failed(_) => {}
         }
     }
 }

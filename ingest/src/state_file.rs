@@ -1,4 +1,4 @@
-//! Small files that must survive a crash: written beside their place, synced, and renamed into it.
+//! Small files that must survive a crash: written beside their place, synced, and renamed into it. The last line is a checksum of the rest.
 
 use std::io::Write;
 use std::path::Path;
@@ -8,6 +8,9 @@ use serde::de::DeserializeOwned;
 
 use crate::Error;
 
+/// What stands before the checksum of everything above it.
+const CHECKSUM: &str = "\n# crc32 ";
+
 /// Writes `value` as the whole content of `path`; after a crash the file holds the old or the new content.
 ///
 /// Blocks for two syncs.
@@ -16,8 +19,10 @@ pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
         path: path.to_owned(),
         source,
     };
-    let content =
+    let mut content =
         serde_json::to_vec_pretty(value).map_err(|error| failed(std::io::Error::other(error)))?;
+    let checksum = format!("{CHECKSUM}{:08x}\n", crc32fast::hash(&content));
+    content.extend_from_slice(checksum.as_bytes());
     let parent = path.parent().unwrap_or_else(|| Path::new("."));
     let attempt = || {
         std::fs::create_dir_all(parent)?;
@@ -31,18 +36,37 @@ pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
     attempt().map_err(failed)
 }
 
-/// The content of `path`, or `None` if it was never written.
+/// The content of `path`, or `None` if it is not there. Files of the first releases have no checksum.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     let failed = |source| Error::State {
         path: path.to_owned(),
         source,
     };
     match std::fs::read(path) {
-        Ok(content) => serde_json::from_slice(&content)
+        Ok(content) => checked(&content)
+            .and_then(|content| serde_json::from_slice(content).map_err(|error| error.to_string()))
             .map(Some)
-            .map_err(|error| failed(std::io::Error::other(error))),
+            .map_err(|reason| Error::Damaged {
+                path: path.to_owned(),
+                reason,
+            }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(error)),
+    }
+}
+
+/// What the checksum at the end, if there is one, says to be whole.
+fn checked(bytes: &[u8]) -> Result<&[u8], String> {
+    let mark = CHECKSUM.as_bytes();
+    let Some(at) = bytes.windows(mark.len()).rposition(|found| found == mark) else {
+        return Ok(bytes);
+    };
+    let (content, rest) = bytes.split_at(at);
+    let expected = format!("{CHECKSUM}{:08x}\n", crc32fast::hash(content));
+    if rest == expected.as_bytes() {
+        Ok(content)
+    } else {
+        Err("its checksum does not match".to_owned())
     }
 }
 

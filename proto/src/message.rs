@@ -23,6 +23,8 @@ pub enum Command {
         version: u32,
         /// The epoch of the newest commit point: the state to recover to.
         commit_point: Epoch,
+        /// The local log that the worker must have; `None` before the coordinator has heard of one.
+        local_log: Option<LogId>,
     },
     /// A collection exists from now on.
     CreateCollection(CollectionDescription),
@@ -37,11 +39,13 @@ pub enum Command {
     },
     /// A view or index is maintained from now on, starting from its inputs as of the last epoch run.
     CreateDataflow(DataflowDescription),
-    /// The named objects and their state go. Upstream slots of sources are dropped; Delta directories are deleted.
+    /// The named objects and their state in memory go, and their sources stop. [`Command::CleanUp`] follows for what they leave elsewhere.
     Drop {
         /// Collections, dataflows and sources, dependents first.
         objects: Vec<ObjectId>,
     },
+    /// Removes what dropped objects left behind, here and upstream, trying again until it is done. Each is answered by [`Response::CleanedUp`].
+    CleanUp(Vec<CleanUp>),
     /// Evaluates a write against the last complete epoch and keeps its changes for a later [`Command::RunEpoch`]. Answered by [`Response::WriteStaged`].
     StageWrite(StageWrite),
     /// Forgets a staged write.
@@ -93,6 +97,46 @@ pub enum Command {
     Shutdown,
 }
 
+/// Names one local log: chosen by the worker when it makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogId(pub [u8; 16]);
+
+/// Why a source or a source table can never go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What readers are told.
+    pub message: String,
+    /// What the user can do.
+    pub hint: Option<String>,
+}
+
+/// What a dropped object left behind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CleanUp {
+    /// The object.
+    pub id: ObjectId,
+    /// What it was.
+    pub remains: Remains,
+}
+
+/// What remains of an object.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Remains {
+    /// The directory of a Delta table.
+    Collection,
+    /// The state files of a source, and its slot upstream if it has one.
+    Source(Option<ReplicationSlot>),
+}
+
+/// A replication slot and where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicationSlot {
+    /// How to reach the server.
+    pub connection: PostgresConnection,
+    /// Its name.
+    pub slot: String,
+}
+
 /// A collection: something with rows that are maintained and can be read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CollectionDescription {
@@ -108,6 +152,8 @@ pub struct CollectionDescription {
     pub kind: CollectionKind,
     /// The version of its Delta table at the commit point it recovers to; `None` if it is new or was never committed.
     pub delta_version: Option<i64>,
+    /// Why its source cannot feed it any more: reads fail with it until the collection is dropped.
+    pub failure: Option<Failure>,
 }
 
 /// Where a collection's rows come from.
@@ -164,6 +210,10 @@ pub struct SourceDescription {
     pub resume_from: Option<u64>,
     /// Tables whose snapshot is in the commit point.
     pub snapshotted: Vec<ObjectId>,
+    /// Whether an epoch has anything of it: then its state files are there.
+    pub bound: bool,
+    /// Why it can never go on, if that is so: it does not run, and its tables fail with it.
+    pub failure: Option<Failure>,
 }
 
 /// What a source reads. Positions are `u64`: an LSN for PostgreSQL, the number of ticks for a generator.
@@ -582,6 +632,12 @@ pub enum Response {
         version: u32,
         /// Epochs found in the local log above the commit point, in order: each must be run again.
         logged_epochs: Vec<Epoch>,
+        /// The local log.
+        local_log: LogId,
+        /// The newest epoch that was ever acknowledged to be in it.
+        newest_logged: Epoch,
+        /// The newest commit point that it was cut for.
+        cut_through: Epoch,
     },
     /// A source has buffered whole transactions up to `position`.
     SourceProgress {
@@ -623,6 +679,19 @@ pub enum Response {
         epoch: Epoch,
         /// Why.
         error: RequestError,
+    },
+    /// Sources or source tables have failed for good, and their collections say so from this epoch on. Comes before the epoch is complete; it may not be
+    /// observed before this is durable.
+    Failed {
+        /// The epoch.
+        epoch: Epoch,
+        /// What failed, and why.
+        failures: Vec<(ObjectId, Failure)>,
+    },
+    /// What a dropped object left behind is gone.
+    CleanedUp {
+        /// The object.
+        id: ObjectId,
     },
     /// An epoch was run and its writes, unless they failed, are durable in the local log.
     EpochComplete {

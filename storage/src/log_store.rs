@@ -4,12 +4,14 @@
 //! Must not know which statement made a change, or when it may be dropped: the caller says so by [`LogStore::truncate_through`].
 //! Called by `worker`'s log thread. Everything here blocks; nothing awaits.
 //!
-//! Format. A segment is a file `log-<first epoch, 20 digits>.fslog`: a header (magic, format version, hash version, first epoch, CRC of these), then records.
+//! Format. A segment is a file `log-<first epoch, 20 digits>.fslog`: a header (magic, format version, hash version, first epoch, epoch of the record before it,
+//! CRC of these), then records. The file `acknowledged` says which record was acknowledged last ([`acknowledged`]).
 //! A record is a length, the CRC of the payload and the CRC of these two seeded with the segment's first epoch, then the payload: the epoch and, for each
 //! table, its id, the weights and the rows as one Arrow IPC stream. All integers are little endian.
 //!
-//! Invariants. Epochs strictly increase over all segments. A record is acknowledged only after `fdatasync`, a segment's name after the directory's `fsync`.
-//! Only the last record of the last segment can be incomplete: anything else is damage and refused.
+//! Invariants. Epochs strictly increase over all segments. A record is acknowledged only after `fdatasync`, a segment's name after the directory's `fsync`,
+//! and a record counts only after [`LogStore::acknowledge`], which says so in the file `acknowledged`. So only a last record that was not acknowledged can be
+//! incomplete: anything else is damage and refused, and what was acknowledged is there or its absence is refused.
 
 use std::fs::{File, OpenOptions};
 use std::io::Cursor;
@@ -23,10 +25,12 @@ use flowstone_types::{DeltaBatch, Epoch, ObjectId, Weights};
 
 use crate::Error;
 
+mod acknowledged;
 mod codec;
 #[cfg(test)]
 mod tests;
 
+use acknowledged::{Acknowledged, AcknowledgedFile};
 use codec::{HEADER_BYTES, RECORD_HEADER_BYTES};
 
 /// A segment past this size is closed and the next append opens a new one.
@@ -42,6 +46,10 @@ pub struct LogStore {
     closed: Vec<Segment>,
     open: Option<OpenSegment>,
     last_epoch: Epoch,
+    /// `None` before [`LogStore::recover`] if no release that knows the file has opened the log.
+    acknowledged: Option<AcknowledgedFile>,
+    /// A segment that a crash left without a whole header.
+    headless: Option<PathBuf>,
     #[cfg(test)]
     bytes_free: Option<u64>,
 }
@@ -49,6 +57,8 @@ pub struct LogStore {
 #[derive(Debug)]
 struct Segment {
     path: PathBuf,
+    /// Epoch of the record before the first, if the segment says it.
+    follows: Option<Epoch>,
     last_epoch: Epoch,
 }
 
@@ -63,6 +73,17 @@ struct OpenSegment {
     dirty_tail: bool,
 }
 
+/// What [`LogStore::recover`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogState {
+    /// Identity of the log, chosen when it was made.
+    pub identity: [u8; 16],
+    /// Epoch of the newest record that was ever acknowledged.
+    pub newest: Epoch,
+    /// The newest epoch that the log was cut for.
+    pub cut_through: Epoch,
+}
+
 /// The changes of one epoch.
 #[derive(Clone, Debug)]
 pub struct LogRecord {
@@ -75,10 +96,10 @@ pub struct LogRecord {
 impl LogStore {
     /// Opens the log in `dir`, which is made if it does not exist, and returns its records in the order of their epochs.
     ///
-    /// A record that a crash left incomplete at the very end is cut off: it was never acknowledged.
+    /// A record that a crash left incomplete at the very end is left out: it was never acknowledged. Nothing is changed on disk before [`LogStore::recover`].
     ///
     /// # Errors
-    /// [`Error::Damaged`] if anything before the tail is not as written; [`Error::NewerFormat`]; [`Error::Io`].
+    /// [`Error::Damaged`] if anything that was acknowledged is not as written; [`Error::NewerFormat`]; [`Error::Io`].
     pub fn open(dir: &Path) -> Result<(Self, Vec<LogRecord>), Error> {
         std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
         let mut paths = Vec::new();
@@ -94,6 +115,8 @@ impl LogStore {
             closed: Vec::new(),
             open: None,
             last_epoch: Epoch::MIN,
+            acknowledged: AcknowledgedFile::open(dir)?,
+            headless: None,
             #[cfg(test)]
             bytes_free: None,
         };
@@ -103,7 +126,135 @@ impl LogStore {
             let is_last = position + 1 == count;
             store.read_segment(first_epoch, path, is_last, &mut records)?;
         }
+        store.check_acknowledged(&records)?;
         Ok((store, records))
+    }
+
+    /// Whether the file `acknowledged` is of this log and not of an earlier state of it: at most one record can be newer.
+    fn check_acknowledged(&self, records: &[LogRecord]) -> Result<(), Error> {
+        let Some(file) = &self.acknowledged else {
+            return Ok(());
+        };
+        let acknowledged = file.content().epoch;
+        let newer = records
+            .iter()
+            .filter(|record| record.epoch > acknowledged)
+            .count();
+        if newer > 1 {
+            let reason = format!("it is older than the log: {newer} records are newer");
+            return Err(Error::damaged(file.path(), reason));
+        }
+        Ok(())
+    }
+
+    /// Checks that everything that was acknowledged and is not in the tables is there; then settles what a crash left half done. To be called once, before
+    /// anything is appended.
+    ///
+    /// `commit_point`: the tables hold everything up to it. `identity`: that of the log that must be there, if it is known.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], naming the file that is missing or lacks something; [`Error::Io`].
+    pub fn recover(
+        &mut self,
+        commit_point: Epoch,
+        identity: Option<[u8; 16]>,
+    ) -> Result<LogState, Error> {
+        let path = AcknowledgedFile::path_in(&self.dir);
+        match (&self.acknowledged, identity) {
+            (None, Some(_)) => return Err(Error::damaged(&path, "it is missing")),
+            (Some(file), Some(expected)) if file.identity() != expected => {
+                return Err(Error::damaged(&path, "it is of another log"));
+            }
+            _ => {}
+        }
+        self.check_chain(commit_point)?;
+        if let Some(path) = self.headless.take() {
+            // The crash hit between making the segment and its first record.
+            std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            sync_dir(&self.dir)?;
+        }
+        self.settle()?;
+        if self.acknowledged.is_none() {
+            let content = self.newest_record(Epoch::MIN);
+            self.acknowledged = Some(AcknowledgedFile::create(&self.dir, content)?);
+        }
+        // A record whose acknowledgement was cut short is run again, and counts from then on.
+        self.acknowledge()?;
+        let file = self.acknowledged_file()?;
+        let state = LogState {
+            identity: file.identity(),
+            newest: file.content().epoch,
+            cut_through: file.content().cut_through,
+        };
+        self.last_epoch = self.last_epoch.max(state.newest);
+        Ok(state)
+    }
+
+    /// Each segment follows the one before it, and the last acknowledged record is there, as far as the tables do not have it anyway.
+    fn check_chain(&self, commit_point: Epoch) -> Result<(), Error> {
+        let segments = || {
+            self.closed
+                .iter()
+                .chain(self.open.as_ref().map(|open| &open.segment))
+        };
+        let mut before = None;
+        for segment in segments() {
+            if let Some(follows) = segment.follows
+                && before.map_or(follows > commit_point, |before| before != follows)
+            {
+                let reason = format!("the records before it, up to epoch {follows}, are missing");
+                return Err(Error::damaged(&segment.path, reason));
+            }
+            before = Some(segment.last_epoch);
+        }
+        let Some(file) = &self.acknowledged else {
+            return Ok(());
+        };
+        let content = file.content();
+        if content.epoch > commit_point && self.last_epoch < content.epoch {
+            let path = self.dir.join(codec::segment_name(content.segment));
+            let reason = if path.exists() {
+                format!(
+                    "the record of epoch {}, which was acknowledged, is missing",
+                    content.epoch
+                )
+            } else {
+                "it is missing".to_owned()
+            };
+            return Err(Error::damaged(&path, reason));
+        }
+        Ok(())
+    }
+
+    fn acknowledged_file(&self) -> Result<&AcknowledgedFile, Error> {
+        self.acknowledged
+            .as_ref()
+            .ok_or_else(|| Error::Invariant("the local log was not recovered".to_owned()))
+    }
+
+    /// What the file `acknowledged` is to say of the newest record.
+    fn newest_record(&self, cut_through: Epoch) -> Acknowledged {
+        self.open
+            .as_ref()
+            .map_or_else(Acknowledged::default, |open| Acknowledged {
+                epoch: open.segment.last_epoch,
+                segment: open.first_epoch,
+                length: open.length,
+                cut_through,
+            })
+    }
+
+    /// Notes that the newest record is acknowledged from now on; to be called before anybody hears of it. Returns once that is on disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; to be tried again. [`Error::Invariant`] before [`LogStore::recover`].
+    pub fn acknowledge(&mut self) -> Result<(), Error> {
+        let before = self.acknowledged_file()?.content();
+        let content = self.newest_record(before.cut_through);
+        match &mut self.acknowledged {
+            Some(file) if content.epoch > before.epoch => file.write(content),
+            _ => Ok(()),
+        }
     }
 
     fn read_segment(
@@ -114,13 +265,17 @@ impl LogStore {
         records: &mut Vec<LogRecord>,
     ) -> Result<(), Error> {
         let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        if is_last && codec::is_torn_header(&bytes) {
-            // The crash hit between making the segment and its first record.
-            std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
-            return sync_dir(&self.dir);
+        let content = self.acknowledged.as_ref().map(AcknowledgedFile::content);
+        let acknowledged = content
+            .filter(|content| content.segment == first_epoch && content.epoch >= first_epoch)
+            .map_or(0, |content| content.length);
+        if is_last && acknowledged == 0 && codec::is_torn_header(&bytes) {
+            self.headless = Some(path);
+            return Ok(());
         }
-        codec::check_header(&path, &bytes, first_epoch)?;
-        let mut at = HEADER_BYTES;
+        let header = codec::check_header(&path, &bytes, first_epoch)?;
+        let mut at = header.length;
+        let before = self.last_epoch;
         while at < bytes.len() {
             let rest = bytes.get(at..).unwrap_or_default();
             match codec::read_frame(rest, first_epoch) {
@@ -147,9 +302,24 @@ impl LogStore {
                 }
             }
         }
+        let length = u64::try_from(at)
+            .map_err(|_| Error::Invariant("segment longer than 2^64 bytes".to_owned()))?;
+        if length < acknowledged {
+            return Err(Error::damaged(
+                &path,
+                format!(
+                    "the record at byte {at}, which was acknowledged, is not as it was written"
+                ),
+            ));
+        }
         let segment = Segment {
             path,
-            last_epoch: self.last_epoch,
+            follows: header.follows,
+            last_epoch: if self.last_epoch > before {
+                self.last_epoch
+            } else {
+                header.follows.unwrap_or(self.last_epoch)
+            },
         };
         if !is_last {
             self.closed.push(segment);
@@ -160,17 +330,13 @@ impl LogStore {
             .write(true)
             .open(&segment.path)
             .map_err(Error::io("open", &segment.path))?;
-        let length = u64::try_from(at)
-            .map_err(|_| Error::Invariant("segment longer than 2^64 bytes".to_owned()))?;
-        let mut open = OpenSegment {
+        self.open = Some(OpenSegment {
             segment,
             file,
             first_epoch,
             length,
             dirty_tail: at < bytes.len(),
-        };
-        open.cut_tail()?;
-        self.open = Some(open);
+        });
         Ok(())
     }
 
@@ -266,6 +432,7 @@ impl LogStore {
             file: created?,
             segment: Segment {
                 path,
+                follows: Some(self.last_epoch),
                 last_epoch: self.last_epoch,
             },
             first_epoch,
@@ -282,7 +449,7 @@ impl LogStore {
             .truncate(true)
             .open(path)
             .map_err(Error::io("create", path))?;
-        self.write_at(&file, &codec::header(first_epoch), 0)
+        self.write_at(&file, &codec::header(first_epoch, self.last_epoch), 0)
             .map_err(Error::io("write", path))?;
         file.sync_all().map_err(Error::io("sync", path))?;
         sync_dir(&self.dir)?;
@@ -295,11 +462,19 @@ impl LogStore {
         }
     }
 
-    /// Drops the segments whose epochs are all at or below `epoch`: the tables hold them now. Records above stay.
+    /// Drops the segments whose epochs are all at or below `epoch`: the tables hold them now. Records above stay. That the log was cut for this epoch is noted
+    /// first, so that an older state of the tables is never taken for the newest.
     ///
     /// # Errors
-    /// [`Error::Io`]; what could not be dropped is dropped by a later call.
+    /// [`Error::Io`]; what could not be dropped is dropped by a later call. [`Error::Invariant`] before [`LogStore::recover`].
     pub fn truncate_through(&mut self, epoch: Epoch) -> Result<(), Error> {
+        let before = self.acknowledged_file()?.content();
+        if let Some(file) = &mut self.acknowledged {
+            file.write(Acknowledged {
+                cut_through: before.cut_through.max(epoch),
+                ..before
+            })?;
+        }
         let whole = self
             .open
             .as_ref()

@@ -869,14 +869,18 @@ impl DeltaTables {
         let dropped = self.inner.dir.join(format!("{DROPPED}{id}"));
         let dir = self.inner.dir.clone();
         blocking(move || {
-            match std::fs::rename(&path, &dropped) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-                other => other.map_err(Error::io("rename", &path))?,
-            }
+            let unless_absent = |result: std::io::Result<()>| match result {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            };
+            // What an earlier try has left goes first: its name is needed.
+            unless_absent(std::fs::remove_dir_all(&dropped))
+                .map_err(Error::io("remove", &dropped))?;
+            unless_absent(std::fs::rename(&path, &dropped)).map_err(Error::io("rename", &path))?;
             std::fs::File::open(&dir)
                 .and_then(|dir| dir.sync_all())
                 .map_err(Error::io("sync", &dir))?;
-            std::fs::remove_dir_all(&dropped).map_err(Error::io("remove", &dropped))
+            unless_absent(std::fs::remove_dir_all(&dropped)).map_err(Error::io("remove", &dropped))
         })
         .await?;
         lock(&self.inner.tables).remove(&id);

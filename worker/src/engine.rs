@@ -6,7 +6,7 @@
 //! Invariants. One command at a time; a `RunEpoch` is over, local log synced, before the next command is looked at. Slow work that needs no order (queries,
 //! Delta commits, upstream questions) runs in tasks of its own, and its end comes back as an event.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +16,14 @@ use flowstone_ingest::{SourceContext, SourceEvent, SourceHandle};
 use flowstone_proto::PROTOCOL_VERSION;
 use flowstone_proto::local::{ResultStreams, WorkerEnd};
 use flowstone_proto::message::{
-    CollectionDescription, CollectionStatistics, Command, RequestError, RequestId, Response,
-    ResultMessage, SourceDescription,
+    CollectionDescription, CollectionStatistics, Command, Failure, LogId, RequestError, RequestId,
+    Response, ResultMessage, SourceDescription,
 };
 use flowstone_storage::{DeltaTables, LogRecord, LogStore};
 use flowstone_types::{Clock, Epoch, ObjectId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Error;
@@ -34,6 +35,7 @@ use crate::shards::ShardPool;
 use crate::subscription::Subscription;
 use crate::write::{StagedWrite, TableInfo};
 
+mod cleanup;
 mod epoch;
 mod key_changes;
 mod objects;
@@ -92,6 +94,10 @@ struct Source {
     progress: Option<u64>,
     /// Bound positions whose epochs are not in a durable commit point.
     bound: VecDeque<(Epoch, u64)>,
+    /// Why it can never go on, if a take said so.
+    failure: Option<Failure>,
+    /// Tables that have yet to say that the source has failed for good.
+    failing: Vec<ObjectId>,
 }
 
 /// The state of the loop.
@@ -123,6 +129,12 @@ struct Engine {
     buffer: CommitBuffer,
     /// Delta tables to delete once no commit runs.
     dropped_tables: Vec<ObjectId>,
+    /// Ends with the sources that were dropped last.
+    stopping: TaskTracker,
+    /// Ends the work that would go on for as long as it takes; it is remembered elsewhere.
+    cancel: CancellationToken,
+    /// Sources and source tables that have failed for good, as far as their collections say so.
+    failed: BTreeSet<ObjectId>,
     committing: bool,
     maintaining: bool,
     /// The newest epoch that was run.
@@ -196,6 +208,9 @@ pub async fn start(config: Config, end: WorkerEnd) -> Result<(), Error> {
         running_peeks: BTreeMap::new(),
         buffer: CommitBuffer::default(),
         dropped_tables: Vec::new(),
+        stopping: no_tasks(),
+        cancel: CancellationToken::new(),
+        failed: BTreeSet::new(),
         committing: false,
         maintaining: false,
         last_run: Epoch::MIN,
@@ -227,6 +242,7 @@ impl Engine {
             source.handle.stop().await;
         }
         self.subscriptions.clear();
+        self.cancel.cancel();
         self.tasks.close();
         self.tasks.wait().await;
         let shards = self.shards;
@@ -267,6 +283,7 @@ impl Engine {
             Command::Hello {
                 version,
                 commit_point,
+                local_log,
             } => {
                 if version != PROTOCOL_VERSION {
                     return Err(Error::Protocol(format!(
@@ -277,19 +294,30 @@ impl Engine {
                 self.readable.write().durable = commit_point;
                 self.logged = self.logged.split_off(&commit_point.next());
                 let logged_epochs = self.logged.keys().copied().collect();
+                let log = Arc::clone(&self.log);
+                let found = tokio::task::spawn_blocking(move || {
+                    log.lock()
+                        .recover(commit_point, local_log.map(|LogId(identity)| identity))
+                })
+                .await
+                .map_err(|_| log_thread_panicked())??;
                 self.respond(Response::Ready {
                     version: PROTOCOL_VERSION,
                     logged_epochs,
+                    local_log: LogId(found.identity),
+                    newest_logged: found.newest,
+                    cut_through: found.cut_through,
                 })
                 .await;
             }
             Command::CreateCollection(description) => self.create_collection(description).await?,
-            Command::CreateSource(description) => self.create_source(description),
+            Command::CreateSource(description) => self.create_source(description).await?,
             Command::AddSourceTables { source, tables } => {
                 self.add_source_tables(source, tables).await?
             }
             Command::CreateDataflow(description) => self.create_dataflow(description).await?,
             Command::Drop { objects } => self.drop_objects(objects).await?,
+            Command::CleanUp(work) => self.clean_up(work),
             Command::StageWrite(write) => self.stage_write(write).await?,
             Command::DiscardWrite { write } => {
                 self.staged.remove(&write);
@@ -442,6 +470,17 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Nothing to wait for.
+fn no_tasks() -> TaskTracker {
+    let tasks = TaskTracker::new();
+    tasks.close();
+    tasks
+}
+
+fn log_thread_panicked() -> flowstone_storage::Error {
+    flowstone_storage::Error::Invariant("the log thread panicked".to_owned())
 }
 
 /// Tries again, ever more slowly, while the environment refuses; gives up only when trying again cannot help.

@@ -100,6 +100,25 @@ fn started() -> (EpochLoop, World) {
 }
 
 #[test]
+fn an_epoch_in_which_something_failed_is_observable_once_that_is_durable() {
+    let (mut epochs, mut world) = started();
+    let before = world.observable.len();
+    epochs.submit_write(WriteId(1), vec![RequestId(7)], None);
+    world.poll(&mut epochs);
+    let epoch = world.ran.last().unwrap().epoch;
+    epochs.failing(epoch, vec![TABLE]);
+    epochs.epoch_complete(epoch);
+    world.poll(&mut epochs);
+    assert_eq!(world.observable.len(), before);
+    epochs.failures_durable(epoch);
+    world.poll(&mut epochs);
+    assert_eq!(
+        world.observable.last().unwrap(),
+        &(epoch, vec![WriteId(1)], vec![TABLE])
+    );
+}
+
+#[test]
 fn a_write_is_observable_after_the_worker_ran_its_epoch() {
     let (mut epochs, mut world) = started();
     epochs.submit_write(WriteId(1), vec![RequestId(7)], None);

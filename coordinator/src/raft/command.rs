@@ -3,7 +3,7 @@
 //! The log stores these bytes, so a variant is only ever added at the end and a field never changes its meaning; [`crate::raft::log_store`] carries the
 //! version of the encoding.
 
-use flowstone_proto::message::SourceBinding;
+use flowstone_proto::message::{Failure, LogId, SourceBinding};
 use flowstone_sql::catalog::CatalogChange;
 use flowstone_types::{Epoch, ObjectId};
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,17 @@ pub enum Command {
         /// The bound.
         epoch: Epoch,
     },
+    /// The worker has this local log from now on.
+    LocalLog(LogId),
+    /// Sources or source tables have failed for good.
+    Fail {
+        /// The epoch from which on reads say so.
+        epoch: Epoch,
+        /// What failed, and why.
+        failures: Vec<(ObjectId, Failure)>,
+    },
+    /// What a dropped object left behind is gone.
+    CleanedUp(ObjectId),
 }
 
 /// A secret as it is stored: encrypted, bound to its id.

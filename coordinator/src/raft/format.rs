@@ -13,8 +13,33 @@ use serde::{Deserialize, Serialize};
 
 use super::state::{CommitPoint, State};
 
-/// Version of the snapshot file. 1: before roles. 2: with roles.
-pub const SNAPSHOT_FORMAT: u32 = 2;
+/// Version of the snapshot file. 1: before roles. 2: with roles. 3: with failures and clean-up.
+pub const SNAPSHOT_FORMAT: u32 = 3;
+
+/// [`State`] in format 2.
+#[derive(Serialize, Deserialize)]
+struct StateV2 {
+    cluster_id: Option<[u8; 16]>,
+    catalog: Catalog,
+    secrets: BTreeMap<ObjectId, Vec<u8>>,
+    bindings: BTreeMap<Epoch, Vec<SourceBinding>>,
+    commit_point: CommitPoint,
+    oracle_bound: Epoch,
+}
+
+impl From<StateV2> for State {
+    fn from(old: StateV2) -> Self {
+        Self {
+            cluster_id: old.cluster_id,
+            catalog: old.catalog,
+            secrets: old.secrets,
+            bindings: old.bindings,
+            commit_point: old.commit_point,
+            oracle_bound: old.oracle_bound,
+            ..Self::default()
+        }
+    }
+}
 
 /// [`State`] in format 1.
 #[derive(Serialize, Deserialize)]
@@ -56,6 +81,7 @@ impl From<StateV1> for State {
             bindings: old.bindings,
             commit_point: old.commit_point,
             oracle_bound: old.oracle_bound,
+            ..Self::default()
         }
     }
 }
@@ -75,6 +101,7 @@ pub(super) fn encode(state: &State) -> Result<Vec<u8>, postcard::Error> {
 pub(super) fn decode(version: u32, bytes: &[u8]) -> Result<State, postcard::Error> {
     match version {
         ..=1 => postcard::from_bytes::<StateV1>(bytes).map(State::from),
+        2 => postcard::from_bytes::<StateV2>(bytes).map(State::from),
         _ => postcard::from_bytes(bytes),
     }
 }
@@ -111,6 +138,25 @@ mod tests {
         assert_eq!(decode(1, &bytes).unwrap(), state);
         let bytes = encode(&state).unwrap();
         assert_eq!(decode(SNAPSHOT_FORMAT, &bytes).unwrap(), state);
+    }
+
+    #[test]
+    fn a_state_from_before_failures_has_none() {
+        let state = State {
+            cluster_id: Some([7; 16]),
+            oracle_bound: Epoch(99),
+            ..State::default()
+        };
+        let old = StateV2 {
+            cluster_id: state.cluster_id,
+            catalog: state.catalog.clone(),
+            secrets: state.secrets.clone(),
+            bindings: state.bindings.clone(),
+            commit_point: state.commit_point.clone(),
+            oracle_bound: state.oracle_bound,
+        };
+        let bytes = postcard::to_stdvec(&old).unwrap();
+        assert_eq!(decode(2, &bytes).unwrap(), state);
     }
 
     /// Bytes that version 1 of this software wrote for an empty node: not made here, so that a change of a type in it is noticed.

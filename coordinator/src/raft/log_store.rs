@@ -32,8 +32,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{OpenError, TypeConfig};
 
-/// Version of the file's layout and of the encoding of its values. 2: entries may change roles. Older files are read, and marked as of this version when opened.
-pub const LOG_FORMAT: u32 = 2;
+/// Version of the file's layout and of the encoding of its values. 2: entries may change roles. 3: entries may say that
+/// something failed or was cleaned up. Older files are read, and marked as of this version when opened.
+pub const LOG_FORMAT: u32 = 3;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");

@@ -3,6 +3,7 @@
 //! Owns the openraft instance and one task that collects queued commands into one [`Proposal`]: openraft 0.9 writes and syncs one entry at a time, so grouping
 //! has to happen before it. Called by `coordinator::start` and whoever proposes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::command::{Command, Proposal, Refusal};
 use super::log_store::LogStore;
 use super::network::NoNetwork;
-use super::state::{STATE_FORMAT, State};
+use super::state::{Cleanup, STATE_FORMAT, State};
 use super::state_machine::StateMachine;
 use super::{OpenError, TypeConfig};
 
@@ -172,6 +173,17 @@ impl RaftNode {
     pub fn secret(&self, id: ObjectId) -> Option<Vec<u8>> {
         self.machine
             .with_state(|state| state.secrets.get(&id).cloned())
+    }
+
+    /// What of the dropped objects has yet to be cleaned up.
+    #[must_use]
+    pub fn cleanup(&self, dropped: &[ObjectId]) -> BTreeMap<ObjectId, Cleanup> {
+        self.machine.with_state(|state| {
+            let found = dropped
+                .iter()
+                .filter_map(|id| Some((*id, state.cleanup.get(id)?.clone())));
+            found.collect()
+        })
     }
 
     /// Writes a Raft snapshot and cuts the log behind it, without waiting for either.

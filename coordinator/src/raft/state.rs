@@ -1,19 +1,21 @@
 //! The replicated state as a value, and the deterministic function that applies a command to it.
 //!
 //! No I/O, no clock, no randomness. Invariants: bindings are kept only above the commit point; the commit point never moves back; what belongs to an object
-//! goes with its catalog item.
+//! goes with its catalog item, except what has to be cleaned up after it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flowstone_proto::message::SourceBinding;
-use flowstone_sql::catalog::{Catalog, CatalogChange};
+use flowstone_proto::message::{Failure, LogId, SourceBinding};
+use flowstone_sql::catalog::{
+    Catalog, CatalogChange, Connection, Item, ItemKind, SourceItemKind, StringOrSecret,
+};
 use flowstone_types::{Epoch, ObjectId};
 use serde::{Deserialize, Serialize};
 
-use super::command::{Command, Refusal};
+use super::command::{Command, Refusal, SealedSecret};
 
-/// Version of the meaning of [`State`]; a node refuses a newer one. 2: with roles.
-pub const STATE_FORMAT: u32 = 2;
+/// Version of the meaning of [`State`]; a node refuses a newer one. 2: with roles. 3: with failures and clean-up.
+pub const STATE_FORMAT: u32 = 3;
 
 /// Everything the coordinator must not forget.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +32,41 @@ pub struct State {
     pub commit_point: CommitPoint,
     /// Epochs above this one have not been issued.
     pub oracle_bound: Epoch,
+    /// The local log that the worker must have; `None` before it had one.
+    pub local_log: Option<LogId>,
+    /// Sources and source tables that have failed for good.
+    pub failures: BTreeMap<ObjectId, DurableFailure>,
+    /// What dropped objects left behind and is not known to be gone.
+    pub cleanup: BTreeMap<ObjectId, Cleanup>,
+}
+
+/// A failure that stays until the user drops what has failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DurableFailure {
+    /// The first epoch whose reads fail.
+    pub epoch: Epoch,
+    /// Why.
+    pub failure: Failure,
+}
+
+/// What has to be removed after an object was dropped, with all that is needed for it: the connection may be dropped as well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cleanup {
+    /// The directory of a Delta table.
+    Collection,
+    /// The state files of a source, and its slot upstream if it has one.
+    Source(Option<CleanupSlot>),
+}
+
+/// A replication slot to drop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CleanupSlot {
+    /// The server, as it was when the source was dropped.
+    pub connection: Connection,
+    /// The secrets that the connection names.
+    pub secrets: Vec<SealedSecret>,
+    /// The slot.
+    pub slot: String,
 }
 
 /// What is in the Delta tables: a consistent cut.
@@ -54,6 +91,9 @@ impl Default for State {
             bindings: BTreeMap::new(),
             commit_point: CommitPoint::default(),
             oracle_bound: Epoch::MIN,
+            local_log: None,
+            failures: BTreeMap::new(),
+            cleanup: BTreeMap::new(),
         }
     }
 }
@@ -102,6 +142,26 @@ impl State {
                 self.oracle_bound = self.oracle_bound.max(*epoch);
                 Ok(())
             }
+            Command::LocalLog(id) => {
+                self.local_log.get_or_insert(*id);
+                Ok(())
+            }
+            Command::Fail { epoch, failures } => {
+                for (id, failure) in failures {
+                    // What was dropped meanwhile has no readers any more; the first failure is the one that they were told.
+                    if self.catalog.items.contains_key(id) {
+                        self.failures.entry(*id).or_insert_with(|| DurableFailure {
+                            epoch: *epoch,
+                            failure: failure.clone(),
+                        });
+                    }
+                }
+                Ok(())
+            }
+            Command::CleanedUp(id) => {
+                self.cleanup.remove(id);
+                Ok(())
+            }
         }
     }
 
@@ -114,18 +174,77 @@ impl State {
         catalog
             .apply(changes)
             .map_err(|error| Refusal::Invalid(error.message))?;
-        self.catalog = catalog;
-        for change in changes {
-            if let CatalogChange::DropItem(id) = change
-                && !self.catalog.items.contains_key(id)
-            {
-                self.forget(*id);
+        let before = std::mem::replace(&mut self.catalog, catalog);
+        let dropped = || {
+            changes.iter().filter_map(|change| match change {
+                CatalogChange::DropItem(id) => before.items.get(id),
+                _ => None,
+            })
+        };
+        let gone: Vec<&Item> = dropped()
+            .filter(|item| !self.catalog.items.contains_key(&item.id))
+            .collect();
+        // Secrets that go in the same statement are still needed to reach the server.
+        for item in &gone {
+            if let Some(cleanup) = self.cleanup_of(&before, item) {
+                self.cleanup.insert(item.id, cleanup);
             }
+        }
+        for item in gone {
+            self.forget(item.id);
         }
         Ok(())
     }
 
+    /// What an item leaves behind when it goes.
+    fn cleanup_of(&self, catalog: &Catalog, item: &Item) -> Option<Cleanup> {
+        match &item.kind {
+            ItemKind::Table { .. }
+            | ItemKind::Progress { .. }
+            | ItemKind::MaterializedView { .. } => Some(Cleanup::Collection),
+            ItemKind::Source(source) => Some(Cleanup::Source(match &source.kind {
+                SourceItemKind::Postgres {
+                    connection, slot, ..
+                } => self.slot_of(catalog, *connection, slot),
+                SourceItemKind::LoadGenerator { .. } => None,
+            })),
+            ItemKind::View { .. }
+            | ItemKind::Index { .. }
+            | ItemKind::Secret
+            | ItemKind::Connection(_) => None,
+        }
+    }
+
+    fn slot_of(&self, catalog: &Catalog, connection: ObjectId, slot: &str) -> Option<CleanupSlot> {
+        let ItemKind::Connection(connection) = &catalog.items.get(&connection)?.kind else {
+            return None;
+        };
+        let Connection::Postgres {
+            user,
+            password,
+            ssl_root,
+            ..
+        } = connection;
+        let named = |value: &StringOrSecret| match value {
+            StringOrSecret::Secret(id) => Some(*id),
+            StringOrSecret::String(_) => None,
+        };
+        let ids = [named(user), *password, ssl_root.as_ref().and_then(named)];
+        let secrets = ids.into_iter().flatten().filter_map(|id| {
+            Some(SealedSecret {
+                id,
+                sealed: self.secrets.get(&id)?.clone(),
+            })
+        });
+        Some(CleanupSlot {
+            connection: connection.clone(),
+            secrets: secrets.collect(),
+            slot: slot.to_owned(),
+        })
+    }
+
     fn forget(&mut self, id: ObjectId) {
+        self.failures.remove(&id);
         self.secrets.remove(&id);
         self.commit_point.versions.remove(&id);
         self.commit_point.positions.remove(&id);

@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
-use flowstone_proto::message::SourceBinding;
-use flowstone_sql::catalog::{CatalogChange, Database, DatabaseId};
+use flowstone_proto::message::{Failure, SourceBinding};
+use flowstone_sql::catalog::{
+    Catalog, CatalogChange, Connection, Database, DatabaseId, Item, ItemKind, Source,
+    SourceItemKind, StringOrSecret,
+};
 use flowstone_types::{Epoch, ObjectId};
 use openraft::StorageError;
 use openraft::testing::{StoreBuilder, Suite};
@@ -101,6 +104,102 @@ async fn what_was_proposed_is_there_after_a_restart_with_and_without_a_snapshot(
         }
     );
     stop(node, tasks).await;
+}
+
+fn item(id: ObjectId, oid: u32, kind: ItemKind) -> Item {
+    Item {
+        id,
+        oid,
+        schema: *Catalog::initial().schemas.keys().next_back().unwrap(),
+        name: format!("item_{id}"),
+        create_sql: String::new(),
+        depends_on: Vec::new(),
+        comment: None,
+        column_comments: std::collections::BTreeMap::new(),
+        kind,
+    }
+}
+
+#[test]
+fn a_source_that_goes_with_its_connection_leaves_what_its_slot_is_dropped_with() {
+    let [secret, connection, source] = [1, 2, 3].map(|id| ObjectId::User(9_000 + id));
+    let postgres = Connection::Postgres {
+        host: "h".to_owned(),
+        port: 5432,
+        user: StringOrSecret::String("u".to_owned()),
+        password: Some(secret),
+        database: "d".to_owned(),
+        ssl_mode: flowstone_proto::message::SslMode::Disable,
+        ssl_root: None,
+    };
+    let sealed = SealedSecret {
+        id: secret,
+        sealed: vec![1, 2, 3],
+    };
+    let items = [
+        item(secret, 40_001, ItemKind::Secret),
+        item(connection, 40_002, ItemKind::Connection(postgres.clone())),
+        item(
+            source,
+            40_003,
+            ItemKind::Source(Source {
+                kind: SourceItemKind::Postgres {
+                    connection,
+                    publication: "p".to_owned(),
+                    slot: "s".to_owned(),
+                },
+                progress: None,
+            }),
+        ),
+    ];
+    let mut state = State::default();
+    let create = Command::CatalogChanges {
+        changes: items
+            .into_iter()
+            .map(|item| CatalogChange::PutItem(Box::new(item)))
+            .collect(),
+        expected_version: state.catalog.version,
+        secrets: vec![sealed.clone()],
+    };
+    state.apply(&create).unwrap();
+    let failure = Failure {
+        message: "gone".to_owned(),
+        hint: None,
+    };
+    let fail = |epoch, message: &str| Command::Fail {
+        epoch: Epoch(epoch),
+        failures: vec![(
+            source,
+            Failure {
+                message: message.to_owned(),
+                ..failure.clone()
+            },
+        )],
+    };
+    state.apply(&fail(5, "gone")).unwrap();
+    state.apply(&fail(6, "another")).unwrap();
+    // The first failure is what readers were told.
+    assert_eq!(
+        state.failures.get(&source),
+        Some(&DurableFailure {
+            epoch: Epoch(5),
+            failure
+        })
+    );
+
+    let drop = [source, connection, secret].map(CatalogChange::DropItem);
+    let drop = catalog_change(&state, drop.to_vec());
+    state.apply(&drop).unwrap();
+    assert!(state.failures.is_empty() && state.secrets.is_empty());
+    let slot = state::CleanupSlot {
+        connection: postgres,
+        secrets: vec![sealed],
+        slot: "s".to_owned(),
+    };
+    let expected = [(source, Cleanup::Source(Some(slot)))];
+    assert_eq!(state.cleanup, expected.into());
+    state.apply(&Command::CleanedUp(source)).unwrap();
+    assert!(state.cleanup.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,8 +28,8 @@ use crate::error::Error;
 use crate::install;
 use crate::locks::WriteGuard;
 use crate::outcome::{Notice, Outcome, Severity};
+use crate::raft::Command as Replicated;
 use crate::raft::command::SealedSecret;
-use crate::raft::{Command as Replicated, CommitPoint};
 use crate::shared::Shared;
 
 /// A change of the catalog, ready to be made.
@@ -484,7 +484,7 @@ async fn carry_through(
     }
     let dataflows = install::plan_dataflows(&after, &new).await?;
     let commands =
-        install::install_commands(&shared, &after, &new, &dataflows, &CommitPoint::default())?;
+        install::install_commands(&shared, &after, &new, &dataflows, &install::Past::default())?;
     let expected_version = before.version;
     let Change {
         changes,
@@ -515,6 +515,9 @@ async fn carry_through(
     }
     if !objects.is_empty() {
         shared.send(Command::Drop { objects }).await?;
+    }
+    if let Some(command) = install::clean_up(&shared, &shared.raft.cleanup(&gone)) {
+        shared.send(command).await?;
     }
     {
         let now = shared.clock.now_ms();

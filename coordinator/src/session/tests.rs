@@ -13,8 +13,8 @@ use flowstone_functions::codec::decode_plan;
 use flowstone_proto::ipc::decode_batches;
 use flowstone_proto::local::{self, WorkerEnd};
 use flowstone_proto::message::{
-    Command, Peek, ReadAt, RequestError, RequestId, Response, ResultMessage, StageWrite, Staged,
-    SystemRelation, WriteOperation,
+    CleanUp, Command, LogId, Peek, ReadAt, RequestError, RequestId, Response, ResultMessage,
+    StageWrite, Staged, SystemRelation, WriteOperation,
 };
 use flowstone_proto::plan::QueryPlan;
 use flowstone_types::clock::SystemClock;
@@ -75,6 +75,7 @@ impl Double {
             Command::Hello {
                 version,
                 commit_point,
+                local_log: _,
             } => {
                 let disk = self.disk.lock().clone();
                 assert_eq!(
@@ -91,6 +92,9 @@ impl Double {
                 self.answer(Response::Ready {
                     version,
                     logged_epochs,
+                    local_log: LogId([9; 16]),
+                    newest_logged: Epoch::MIN,
+                    cut_through: Epoch::MIN,
                 })
                 .await;
             }
@@ -174,6 +178,11 @@ impl Double {
             Command::Shutdown => {
                 self.answer(Response::Stopped).await;
                 return false;
+            }
+            Command::CleanUp(work) => {
+                for CleanUp { id, .. } in work {
+                    self.answer(Response::CleanedUp { id }).await;
+                }
             }
             Command::CreateDataflow(_) | Command::AllowCompaction { .. } => {}
             Command::Lookup(_) => unreachable!("no test here has an index"),

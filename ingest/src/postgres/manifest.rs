@@ -4,7 +4,7 @@
 //! Called by the tasks of the source.
 //!
 //! Invariants. Changes happen one after another; each is durable before anyone sees it. A change that was begun is finished, even if the task that
-//! asked for it is cancelled: until then no other change starts and the file is not removed.
+//! asked for it is cancelled: until then no other change starts.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -92,17 +92,15 @@ impl ManifestFile {
             .map_err(|error| Error::Invariant(error.to_string()))?
     }
 
-    /// Removes the file, after the change that is being written.
-    pub(crate) async fn remove(&self) -> Result<(), Error> {
-        let _turn = self.turn.lock().await;
-        state_file::remove(&self.path)
+    /// Where it is.
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::sync_channel;
-    use std::task::Poll;
 
     use futures::FutureExt;
 
@@ -131,21 +129,6 @@ mod tests {
         let (release, wait) = sync_channel(1);
         runtime.spawn_blocking(move || wait.recv().unwrap());
         runtime.block_on(test(release));
-    }
-
-    #[test]
-    fn a_cancelled_change_is_over_before_the_file_is_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("manifest.json");
-        let file = ManifestFile::open(path.clone()).unwrap();
-        with_stalled_writes(|release| async move {
-            assert!(file.change(|_| Some(manifest(1))).now_or_never().is_none());
-            let mut remove = Box::pin(file.remove());
-            assert!(matches!(futures::poll!(&mut remove), Poll::Pending));
-            release.send(()).unwrap();
-            remove.await.unwrap();
-        });
-        assert!(!path.exists());
     }
 
     #[test]

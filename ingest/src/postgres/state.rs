@@ -9,7 +9,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use flowstone_proto::message::{PostgresConnection, SourceBinding, SourceStatus, SourceTable};
+use flowstone_proto::message::{
+    Failure as Failed, PostgresConnection, SourceBinding, SourceStatus, SourceTable,
+};
 use flowstone_storage::DeltaTables;
 use flowstone_types::{Clock, ObjectId};
 use serde::{Deserialize, Serialize};
@@ -44,13 +46,6 @@ pub(crate) struct ErrorsFile {
 /// Version of [`super::manifest::Manifest`] and [`ErrorsFile`].
 pub(crate) const FILE_VERSION: u32 = 1;
 
-/// Why the source as a whole cannot go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fatal {
-    pub(crate) message: String,
-    pub(crate) hint: Option<String>,
-}
-
 /// What a take gives, and the tables that failed in it.
 type Taken = (Vec<TableChanges>, Vec<(ObjectId, Failure)>);
 
@@ -73,7 +68,8 @@ pub(crate) struct State {
     confirmed: u64,
     /// The largest position a take waits for.
     waiting_for: u64,
-    pub(crate) fatal: Option<Fatal>,
+    /// Why the source as a whole cannot go on.
+    pub(crate) fatal: Option<Failed>,
     errors: ErrorsFile,
     /// Whether tables of the manifest have got into a commit point.
     pub(crate) manifest_stale: bool,
@@ -441,17 +437,6 @@ impl Shared {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Forgets everything durable: the source is dropped.
-    pub(crate) async fn remove_files(&self) {
-        let removed = [
-            self.manifest.remove().await,
-            state_file::remove(&self.errors_path),
-        ];
-        for error in removed.into_iter().filter_map(Result::err) {
-            tracing::warn!(source = %self.id, %error, "source state stays");
-        }
     }
 
     /// Wakes waiting takes and the reporter.

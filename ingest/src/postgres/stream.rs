@@ -208,6 +208,8 @@ fn refused(shared: &Shared, error: WireError) -> AttemptError {
     let about_slot = server.message.contains("replication slot");
     match server.code.as_str() {
         "42704" if about_slot => slot_missing(shared),
+        // Decoding looks it up as of each change: creating it again does not bring back what it published.
+        "42704" if server.message.contains("publication") => publication_missing(shared),
         "55000" if about_slot => slot_lost(&server.message),
         _ => error.into(),
     }
@@ -218,6 +220,14 @@ pub(crate) fn slot_missing(shared: &Shared) -> AttemptError {
     AttemptError::permanent(
         format!("replication slot \"{}\" does not exist", shared.slot),
         "The slot was dropped upstream and the changes since then are lost. Drop the source and create it again.",
+    )
+}
+
+/// The publication does not exist where the stream is.
+fn publication_missing(shared: &Shared) -> AttemptError {
+    AttemptError::permanent(
+        format!("publication \"{}\" does not exist", shared.publication),
+        "The publication was dropped upstream, and what changed since then was not published. Create it again, then drop the source and create it again.",
     )
 }
 

@@ -151,7 +151,7 @@ async fn ticks_advance_and_the_snapshot_is_announced_first() {
         .iter()
         .position(|event| matches!(event, SourceEvent::Progress { .. }));
     assert!(snapshot.unwrap() < progress.unwrap());
-    running.handle.drop_upstream().await;
+    running.drop_with(&setup).await;
     assert_eq!(
         std::fs::read_dir(setup.dir.path().join("state"))
             .unwrap()

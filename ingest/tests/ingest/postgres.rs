@@ -449,7 +449,7 @@ async fn dropping_the_source_drops_its_slot_and_a_lost_slot_fails_it() {
         "1"
     );
     let running = setup.run();
-    running.handle.drop_upstream().await;
+    running.drop_with(&setup).await;
     assert_eq!(
         value(&client, "SELECT count(*) FROM pg_replication_slots").await,
         "0"

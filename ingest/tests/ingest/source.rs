@@ -7,11 +7,12 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use flowstone_ingest::{
-    SourceContext, SourceEvent, SourceHandle, TableChanges, TableData, ask, sql_type, start,
+    SourceContext, SourceEvent, SourceHandle, TableChanges, TableData, ask, clean_up, sql_type,
+    start,
 };
 use flowstone_proto::message::{
-    SourceBinding, SourceColumn, SourceDescription, SourceKind, SourceStatus, SourceTable,
-    UpstreamAnswer, UpstreamQuestion, UpstreamTable,
+    ReplicationSlot, SourceBinding, SourceColumn, SourceDescription, SourceKind, SourceStatus,
+    SourceTable, UpstreamAnswer, UpstreamQuestion, UpstreamTable,
 };
 use flowstone_storage::DeltaTables;
 use flowstone_types::clock::SystemClock;
@@ -137,6 +138,8 @@ impl Setup {
             progress: None,
             resume_from: None,
             snapshotted: Vec::new(),
+            bound: false,
+            failure: None,
         };
         Self {
             dir,
@@ -174,12 +177,39 @@ impl Setup {
             schemas: self.schemas.clone(),
             events: tx,
         };
-        let handle = start(self.description.clone(), context);
+        let handle = start(self.description.clone(), context).unwrap();
         Running {
             handle,
             events,
             seen: Vec::new(),
         }
+    }
+}
+
+impl Running {
+    /// Stops the source and removes what it leaves behind.
+    pub(crate) async fn drop_with(self, setup: &Setup) {
+        self.handle.stop().await;
+        let slot = match &setup.description.kind {
+            SourceKind::Postgres {
+                connection, slot, ..
+            } => Some(ReplicationSlot {
+                connection: connection.clone(),
+                slot: slot.clone(),
+            }),
+            SourceKind::LoadGenerator { .. } => None,
+        };
+        let state = setup.dir.path().join("state");
+        // An active slot is let go in a moment.
+        let mut outcome = clean_up(SOURCE, slot.as_ref(), &state).await;
+        for _ in 0..100 {
+            if outcome.is_ok() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await; // poll interval
+            outcome = clean_up(SOURCE, slot.as_ref(), &state).await;
+        }
+        outcome.unwrap();
     }
 }
 

@@ -14,9 +14,11 @@ use std::sync::Arc;
 
 const MAGIC: [u8; 8] = *b"FSLOG\r\n\0";
 /// The format this release writes, and the newest it reads.
-pub(super) const FORMAT_VERSION: u32 = 1;
-/// magic, format version, hash version, first epoch, CRC.
-pub(super) const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 4;
+pub(super) const FORMAT_VERSION: u32 = 2;
+/// magic, format version, hash version, first epoch, epoch before it, CRC.
+pub(super) const HEADER_BYTES: usize = HEADER_BYTES_1 + 8;
+/// In version 1 no segment says what it follows.
+const HEADER_BYTES_1: usize = 8 + 4 + 4 + 8 + 4;
 /// payload length, payload CRC, header CRC.
 pub(super) const RECORD_HEADER_BYTES: usize = 12;
 
@@ -35,23 +37,34 @@ pub(super) fn segment_epoch(path: &Path) -> Option<Epoch> {
         .map(Epoch)
 }
 
-pub(super) fn header(first_epoch: Epoch) -> Vec<u8> {
+/// The header of a segment whose first record follows one of epoch `follows`, in whatever segment.
+pub(super) fn header(first_epoch: Epoch, follows: Epoch) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
     bytes.extend_from_slice(&HASH_VERSION.to_le_bytes());
     bytes.extend_from_slice(&first_epoch.0.to_le_bytes());
+    bytes.extend_from_slice(&follows.0.to_le_bytes());
     bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
     bytes
 }
 
-/// Whether a segment holds nothing but an incomplete header: short, or allocated but never written.
-pub(super) fn is_torn_header(bytes: &[u8]) -> bool {
-    bytes.len() < HEADER_BYTES
-        || (bytes.len() == HEADER_BYTES && bytes.iter().all(|byte| *byte == 0))
+/// What the header of a segment says.
+pub(super) struct Header {
+    /// Where the first record begins.
+    pub(super) length: usize,
+    /// The epoch of the record before the first; not known in version 1.
+    pub(super) follows: Option<Epoch>,
 }
 
-pub(super) fn check_header(path: &Path, bytes: &[u8], first_epoch: Epoch) -> Result<(), Error> {
+/// Whether a segment holds nothing but an incomplete header: short, or allocated but never written.
+pub(super) fn is_torn_header(bytes: &[u8]) -> bool {
+    bytes.len() < HEADER_BYTES_1
+        || (bytes.len() <= HEADER_BYTES && bytes.iter().all(|byte| *byte == 0))
+        || (bytes.len() < HEADER_BYTES && bytes.get(8..12) == Some(&FORMAT_VERSION.to_le_bytes()))
+}
+
+pub(super) fn check_header(path: &Path, bytes: &[u8], first_epoch: Epoch) -> Result<Header, Error> {
     let mut reader = Reader { path, bytes };
     if reader.take(8)? != MAGIC {
         return Err(Error::damaged(path, "not a segment of the local log"));
@@ -66,8 +79,13 @@ pub(super) fn check_header(path: &Path, bytes: &[u8], first_epoch: Epoch) -> Res
     }
     let _hash_version = reader.u32()?;
     let epoch = reader.u64()?;
+    let (length, follows) = if version == 1 {
+        (HEADER_BYTES_1, None)
+    } else {
+        (HEADER_BYTES, Some(Epoch(reader.u64()?)))
+    };
     let crc = reader.u32()?;
-    if bytes.get(..HEADER_BYTES - 4).map(crc32fast::hash) != Some(crc) {
+    if bytes.get(..length - 4).map(crc32fast::hash) != Some(crc) {
         return Err(Error::damaged(path, "the header is not as it was written"));
     }
     if epoch != first_epoch.0 {
@@ -76,7 +94,7 @@ pub(super) fn check_header(path: &Path, bytes: &[u8], first_epoch: Epoch) -> Res
             format!("the header says epoch {epoch}, the name {first_epoch}"),
         ));
     }
-    Ok(())
+    Ok(Header { length, follows })
 }
 
 /// What stands at a position of a segment.

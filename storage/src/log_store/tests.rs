@@ -3,6 +3,7 @@ use std::sync::Arc;
 use arrow_array::{Int64Array, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 
+use super::acknowledged::AcknowledgedFile;
 use super::*;
 
 fn record(epoch: u64) -> LogRecord {
@@ -55,9 +56,18 @@ fn assert_records(found: &[LogRecord], epochs: std::ops::RangeInclusive<u64>) {
     }
 }
 
+/// Opens the log and recovers it where no table holds anything.
+fn opened(dir: &Path) -> (LogStore, Vec<LogRecord>) {
+    let (mut log, records) = LogStore::open(dir).unwrap();
+    log.recover(Epoch::MIN, None).unwrap();
+    (log, records)
+}
+
+/// A log with these records, of which all but the last are acknowledged. Returns its segment.
 fn filled(dir: &Path, epochs: std::ops::RangeInclusive<u64>) -> PathBuf {
-    let (mut log, _) = LogStore::open(dir).unwrap();
+    let (mut log, _) = opened(dir);
     for epoch in epochs {
+        log.acknowledge().unwrap();
         log.append(&record(epoch)).unwrap();
     }
     let path = log.open.as_ref().unwrap().segment.path.clone();
@@ -69,12 +79,12 @@ fn filled(dir: &Path, epochs: std::ops::RangeInclusive<u64>) -> PathBuf {
 fn records_come_back_in_order_and_epochs_must_increase() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 1..=5);
-    let (mut log, records) = LogStore::open(dir.path()).unwrap();
+    let (mut log, records) = opened(dir.path());
     assert_records(&records, 1..=5);
     assert!(matches!(log.append(&record(5)), Err(Error::Invariant(_))));
     log.append(&record(6)).unwrap();
     drop(log);
-    assert_records(&LogStore::open(dir.path()).unwrap().1, 1..=6);
+    assert_records(&opened(dir.path()).1, 1..=6);
 }
 
 #[test]
@@ -82,6 +92,7 @@ fn a_tail_torn_at_any_byte_is_cut_and_the_log_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let path = filled(dir.path(), 1..=3);
     let bytes = std::fs::read(&path).unwrap();
+    let note = std::fs::read(AcknowledgedFile::path_in(dir.path())).unwrap();
     let two = HEADER_BYTES
         + (1..=2)
             .map(|epoch| RECORD_HEADER_BYTES + codec::encode_record(&record(epoch)).unwrap().len())
@@ -96,7 +107,8 @@ fn a_tail_torn_at_any_byte_is_cut_and_the_log_goes_on() {
                 continue;
             }
             std::fs::write(&path, tail).unwrap();
-            let (mut log, records) = LogStore::open(dir.path()).unwrap();
+            std::fs::write(AcknowledgedFile::path_in(dir.path()), &note).unwrap();
+            let (mut log, records) = opened(dir.path());
             assert_records(&records, 1..=2);
             // Appending again is tried now and then: each time costs syncs.
             if !cut.is_multiple_of(16) {
@@ -104,7 +116,7 @@ fn a_tail_torn_at_any_byte_is_cut_and_the_log_goes_on() {
             }
             log.append(&record(3)).unwrap();
             drop(log);
-            assert_records(&LogStore::open(dir.path()).unwrap().1, 1..=3);
+            assert_records(&opened(dir.path()).1, 1..=3);
         }
     }
 }
@@ -116,10 +128,10 @@ fn a_segment_torn_in_its_header_is_forgotten() {
     for length in 0..HEADER_BYTES {
         std::fs::write(
             dir.path().join(codec::segment_name(Epoch(3))),
-            &codec::header(Epoch(3))[..length],
+            &codec::header(Epoch(3), Epoch(2))[..length],
         )
         .unwrap();
-        let (log, records) = LogStore::open(dir.path()).unwrap();
+        let (log, records) = opened(dir.path());
         assert_records(&records, 1..=2);
         drop(log);
     }
@@ -146,7 +158,7 @@ fn damage_before_the_tail_is_refused_at_every_byte() {
     std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
     std::fs::write(
         dir.path().join(codec::segment_name(Epoch(9))),
-        codec::header(Epoch(9)),
+        codec::header(Epoch(9), Epoch(3)),
     )
     .unwrap();
     assert!(matches!(
@@ -158,20 +170,21 @@ fn damage_before_the_tail_is_refused_at_every_byte() {
 #[test]
 fn a_newer_format_is_a_clear_error() {
     let dir = tempfile::tempdir().unwrap();
-    let mut header = codec::header(Epoch(1));
-    header[8] = 2;
+    let mut header = codec::header(Epoch(1), Epoch::MIN);
+    header[8] = 3;
     std::fs::write(dir.path().join(codec::segment_name(Epoch(1))), header).unwrap();
     assert!(matches!(
         LogStore::open(dir.path()),
-        Err(Error::NewerFormat { found: 2, .. })
+        Err(Error::NewerFormat { found: 3, .. })
     ));
 }
 
 #[test]
 fn a_full_disk_fails_the_append_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut log, _) = LogStore::open(dir.path()).unwrap();
+    let (mut log, _) = opened(dir.path());
     log.append(&record(1)).unwrap();
+    log.acknowledge().unwrap();
     for free in [0, 1, 11, 12, 100] {
         log.bytes_free = Some(free);
         let error = log.append(&record(2)).unwrap_err();
@@ -185,36 +198,208 @@ fn a_full_disk_fails_the_append_and_nothing_else() {
     log.bytes_free = None;
     log.append(&record(2)).unwrap();
     drop(log);
-    assert_records(&LogStore::open(dir.path()).unwrap().1, 1..=2);
+    assert_records(&opened(dir.path()).1, 1..=2);
 }
 
 #[test]
 fn truncation_drops_what_is_below_and_keeps_what_is_above() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut log, _) = LogStore::open(dir.path()).unwrap();
+    let (mut log, _) = opened(dir.path());
     for epoch in 1..=3 {
         log.append(&record(epoch)).unwrap();
+        log.acknowledge().unwrap();
     }
     log.truncate_through(Epoch(2)).unwrap();
-    assert_records(&LogStore::open(dir.path()).unwrap().1, 1..=3);
+    assert_records(&opened(dir.path()).1, 1..=3);
     log.truncate_through(Epoch(3)).unwrap();
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    assert_eq!(segments(dir.path()), Vec::<PathBuf>::new());
     log.append(&record(4)).unwrap();
+    log.acknowledge().unwrap();
     log.close_segment();
     log.append(&record(5)).unwrap();
     log.truncate_through(Epoch(4)).unwrap();
-    assert_records(&LogStore::open(dir.path()).unwrap().1, 5..=5);
+    drop(log);
+    let (mut log, records) = LogStore::open(dir.path()).unwrap();
+    log.recover(Epoch(4), None).unwrap();
+    assert_records(&records, 5..=5);
 }
 
 #[test]
 fn a_disk_too_full_for_a_new_segment_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut log, _) = LogStore::open(dir.path()).unwrap();
+    let (mut log, _) = opened(dir.path());
     log.bytes_free = Some(5);
     log.append(&record(1)).unwrap_err();
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    assert_eq!(segments(dir.path()), Vec::<PathBuf>::new());
     log.bytes_free = None;
     log.append(&record(2)).unwrap();
     drop(log);
-    assert_records(&LogStore::open(dir.path()).unwrap().1, 2..=2);
+    assert_records(&opened(dir.path()).1, 2..=2);
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| codec::segment_epoch(path).is_some())
+        .collect();
+    found.sort();
+    found
+}
+
+/// A log whose records are all acknowledged, in as many segments as there are ranges. Returns its identity and the segments.
+fn acknowledged(dir: &Path, parts: &[std::ops::RangeInclusive<u64>]) -> ([u8; 16], Vec<PathBuf>) {
+    let (mut log, _) = LogStore::open(dir).unwrap();
+    let identity = log.recover(Epoch::MIN, None).unwrap().identity;
+    for part in parts {
+        log.close_segment();
+        for epoch in part.clone() {
+            log.append(&record(epoch)).unwrap();
+            log.acknowledge().unwrap();
+        }
+    }
+    log.close().unwrap();
+    (identity, segments(dir))
+}
+
+/// Opens the log as a start does, with everything up to `commit_point` in the tables.
+fn start(dir: &Path, commit_point: u64, identity: [u8; 16]) -> Result<Vec<LogRecord>, Error> {
+    let (mut log, records) = LogStore::open(dir)?;
+    log.recover(Epoch(commit_point), Some(identity))?;
+    Ok(records)
+}
+
+#[track_caller]
+fn assert_blames(result: Result<Vec<LogRecord>, Error>, path: &Path) {
+    match result {
+        Err(Error::Damaged { file, .. } | Error::NewerFormat { file, .. }) => {
+            assert_eq!(file, path)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_acknowledged_record_that_is_damaged_or_missing_is_refused_at_every_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let (identity, paths) = acknowledged(dir.path(), &[1..=2]);
+    let path = &paths[0];
+    let bytes = std::fs::read(path).unwrap();
+    for at in 0..bytes.len() {
+        std::fs::write(path, &bytes[..at]).unwrap();
+        assert_blames(start(dir.path(), 0, identity), path);
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x40;
+        std::fs::write(path, &damaged).unwrap();
+        assert_blames(start(dir.path(), 0, identity), path);
+    }
+    std::fs::remove_file(path).unwrap();
+    assert_blames(start(dir.path(), 0, identity), path);
+    assert_blames(start(dir.path(), 1, identity), path);
+    // What the tables hold is not needed any more: the log may have been cut.
+    assert!(start(dir.path(), 2, identity).unwrap().is_empty());
+    std::fs::write(path, &bytes).unwrap();
+    assert_records(&start(dir.path(), 0, identity).unwrap(), 1..=2);
+}
+
+#[test]
+fn a_refused_start_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (identity, paths) = acknowledged(dir.path(), &[1..=2]);
+    let bytes = std::fs::read(&paths[0]).unwrap();
+    std::fs::write(&paths[0], &bytes[..bytes.len() - 1]).unwrap();
+    for _ in 0..2 {
+        assert_blames(start(dir.path(), 0, identity), &paths[0]);
+        assert_eq!(std::fs::read(&paths[0]).unwrap(), bytes[..bytes.len() - 1]);
+    }
+}
+
+#[test]
+fn a_segment_that_is_missing_or_of_an_earlier_day_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (identity, paths) = acknowledged(dir.path(), &[1..=2, 3..=4, 5..=6]);
+    let bytes: Vec<Vec<u8>> = paths
+        .iter()
+        .map(|path| std::fs::read(path).unwrap())
+        .collect();
+    let first = codec::frame(&codec::encode_record(&record(3)).unwrap(), Epoch(3)).unwrap();
+    for (index, (path, bytes)) in itertools::zip_eq(&paths, &bytes).enumerate() {
+        std::fs::remove_file(path).unwrap();
+        // The one after it says what it follows; after the last there is the note of what was acknowledged.
+        assert_blames(
+            start(dir.path(), 0, identity),
+            paths.get(index + 1).unwrap_or(path),
+        );
+        std::fs::write(path, &bytes[..HEADER_BYTES + first.len()]).unwrap();
+        assert_blames(
+            start(dir.path(), 0, identity),
+            paths.get(index + 1).unwrap_or(path),
+        );
+        std::fs::write(path, bytes).unwrap();
+    }
+    std::fs::remove_file(&paths[0]).unwrap();
+    assert_records(&start(dir.path(), 2, identity).unwrap(), 3..=6);
+}
+
+#[test]
+fn the_note_of_what_was_acknowledged_is_missed_and_believed_only_if_it_is_the_newest() {
+    let dir = tempfile::tempdir().unwrap();
+    let (identity, _) = acknowledged(dir.path(), &[1..=2]);
+    let path = AcknowledgedFile::path_in(dir.path());
+    let early = std::fs::read(&path).unwrap();
+    {
+        let (mut log, _) = LogStore::open(dir.path()).unwrap();
+        log.recover(Epoch::MIN, Some(identity)).unwrap();
+        for epoch in 3..=5 {
+            log.append(&record(epoch)).unwrap();
+            log.acknowledge().unwrap();
+        }
+    }
+    let newest = std::fs::read(&path).unwrap();
+    for damaged in [&early[..], &newest[..20], b"", &vec![0; newest.len()][..]] {
+        std::fs::write(&path, damaged).unwrap();
+        assert_blames(start(dir.path(), 0, identity), &path);
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert_blames(start(dir.path(), 0, identity), &path);
+    // One flipped bit costs one of the two slots, and the log itself is whole.
+    for at in 0..newest.len() {
+        let mut damaged = newest.clone();
+        damaged[at] ^= 0x01;
+        std::fs::write(&path, &damaged).unwrap();
+        assert_records(&start(dir.path(), 0, identity).unwrap(), 1..=5);
+    }
+    std::fs::write(&path, &newest).unwrap();
+    assert_blames(start(dir.path(), 0, [7; 16]), &path);
+}
+
+#[test]
+fn a_log_of_the_first_format_is_read_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(codec::segment_name(Epoch(1)));
+    let mut bytes = codec::header(Epoch(1), Epoch::MIN);
+    bytes.truncate(HEADER_BYTES - 12);
+    bytes[8] = 1;
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+    bytes.extend(codec::frame(&codec::encode_record(&record(1)).unwrap(), Epoch(1)).unwrap());
+    std::fs::write(&path, bytes).unwrap();
+    let (mut log, records) = opened(dir.path());
+    assert_records(&records, 1..=1);
+    log.append(&record(2)).unwrap();
+    log.acknowledge().unwrap();
+    drop(log);
+    assert_records(&opened(dir.path()).1, 1..=2);
+}
+
+#[test]
+fn what_the_log_was_cut_for_is_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = opened(dir.path());
+    log.append(&record(4)).unwrap();
+    log.acknowledge().unwrap();
+    log.truncate_through(Epoch(7)).unwrap();
+    drop(log);
+    let (mut log, _) = LogStore::open(dir.path()).unwrap();
+    let state = log.recover(Epoch(7), None).unwrap();
+    assert_eq!((state.newest, state.cut_through), (Epoch(4), Epoch(7)));
 }

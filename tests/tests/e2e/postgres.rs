@@ -1123,3 +1123,209 @@ async fn values_of_every_type_read_as_upstream() {
     );
     assert_eq!(row.get::<_, Vec<Option<i32>>>(4), [Some(1), None, Some(3)]);
 }
+
+/// Kills the node while the upstream is changed by `upstream`, and starts it again.
+async fn kill_and(world: &mut World, upstream: &str) {
+    world.node.kill().unwrap();
+    wait::until("the slot to be let go", DEADLINE, async || {
+        match rows(
+            &world.upstream,
+            "SELECT 1 FROM pg_replication_slots WHERE active",
+        )
+        .await?
+        {
+            active if active.is_empty() => Ok(()),
+            active => Err(format!("{active:?}")),
+        }
+    })
+    .await
+    .unwrap();
+    world.up(upstream).await;
+    world.node.restart().await.unwrap();
+    world.client = world.node.connect().await.unwrap();
+}
+
+/// The queries fail, all with the same message, now and after any number of restarts. Returns the message.
+async fn fail_for_good(world: &mut World, queries: &[&str], text: &str) -> String {
+    let [first, ..] = queries else {
+        panic!("no query")
+    };
+    world.until_fails(first, text).await;
+    let said = world.fails(first).await;
+    for query in queries {
+        world.until_fails(query, text).await;
+        assert_eq!(world.fails(query).await, said, "{query}");
+    }
+    for round in 0..3 {
+        if round == 1 {
+            world.node.stop().await.unwrap();
+        } else {
+            world.node.kill().unwrap();
+        }
+        world.node.restart().await.unwrap();
+        world.client = world.node.connect().await.unwrap();
+        // At once, not only when the source has looked again.
+        for query in queries {
+            assert_eq!(world.fails(query).await, said, "round {round}: {query}");
+        }
+    }
+    said
+}
+
+const TWO_TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t SELECT g, g FROM generate_series(1, 1000) AS s (g);
+     CREATE TABLE other (id int PRIMARY KEY); INSERT INTO other VALUES (1)";
+
+const READS_OF_T: [&str; 4] = [
+    "SELECT count(*) FROM t",
+    "SELECT v FROM t WHERE id = 7",
+    "SELECT n FROM counts",
+    "SELECT count(*) FROM t JOIN other USING (id)",
+];
+
+async fn with_views_over_t() -> World {
+    let world = World::with_source(TWO_TABLES).await;
+    world
+        .sql("CREATE MATERIALIZED VIEW counts AS SELECT count(*) AS n FROM t; CREATE INDEX by_id ON t (id)")
+        .await;
+    world.until("SELECT n FROM counts", &["1000"]).await;
+    world.until("SELECT * FROM other", &["1"]).await;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_lost_while_the_node_is_down_is_a_failure_for_good() {
+    let mut world = with_views_over_t().await;
+    world
+        .up("INSERT INTO t SELECT g, g FROM generate_series(1001, 1100) AS s (g)")
+        .await;
+    world.until("SELECT n FROM counts", &["1100"]).await;
+    kill_and(
+        &mut world,
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots",
+    )
+    .await;
+    fail_for_good(&mut world, &READS_OF_T, "does not exist").await;
+    fail_for_good(&mut world, &["SELECT * FROM other"], "does not exist").await;
+    for name in ["mz_source", "t"] {
+        let seen = world.until_status(name, "failed", "does not exist").await;
+        assert!(
+            seen.contains("Drop the source and create it again"),
+            "{seen}"
+        );
+    }
+    // A slot of the same name that begins later does not bring back what was lost.
+    let slot = lines(
+        &world
+            .rows("SELECT replication_slot FROM mz_internal.mz_postgres_sources")
+            .await,
+    );
+    let create = format!(
+        "SELECT pg_create_logical_replication_slot('{}', 'pgoutput')",
+        slot[0]
+    );
+    kill_and(&mut world, &create).await;
+    fail_for_good(&mut world, &READS_OF_T, "does not exist").await;
+    world.sql("DROP SOURCE mz_source CASCADE").await;
+    world.sql("CREATE SOURCE mz_source FROM POSTGRES CONNECTION pg_connection (PUBLICATION 'mz_source') FOR ALL TABLES").await;
+    world.until("SELECT count(*) FROM t", &["1100"]).await;
+    world.until_status("mz_source", "running", "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_that_is_gone_is_a_failure_for_good() {
+    let mut world = with_views_over_t().await;
+    kill_and(
+        &mut world,
+        "DROP PUBLICATION mz_source; INSERT INTO t VALUES (5000, 1)",
+    )
+    .await;
+    fail_for_good(&mut world, &READS_OF_T[..3], "mz_source").await;
+    kill_and(&mut world, "CREATE PUBLICATION mz_source FOR ALL TABLES").await;
+    fail_for_good(&mut world, &READS_OF_T[..3], "mz_source").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_fails_stays_failed_and_the_others_go_on() {
+    for (change, text) in [
+        ("DROP TABLE t", "was dropped"),
+        (
+            "ALTER TABLE t DROP COLUMN v; INSERT INTO t VALUES (5000)",
+            "incompatible schema change",
+        ),
+        (
+            "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t REPLICA IDENTITY FULL; ALTER TABLE t ALTER v TYPE text; INSERT INTO t VALUES (5000, 'x')",
+            "incompatible schema change",
+        ),
+    ] {
+        let mut world = with_views_over_t().await;
+        kill_and(&mut world, change).await;
+        fail_for_good(&mut world, &READS_OF_T, text).await;
+        world.up("INSERT INTO other VALUES (2)").await;
+        world
+            .until("SELECT id FROM other ORDER BY id", &["1", "2"])
+            .await;
+        world.until_status("t", "failed", text).await;
+        world.until_status("other", "running", "").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dropped_source_leaves_upstream_is_removed_after_kills_and_outages() {
+    let mut world = with_views_over_t().await;
+    let data = world._dir.path().join("data");
+    let left = |id: &str| {
+        let files = std::fs::read_dir(data.join("sources")).unwrap();
+        let mut left: Vec<String> = files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with(&format!("{id}-")))
+            .collect();
+        left.extend(data.join("delta").join(id).exists().then(|| id.to_owned()));
+        left
+    };
+    let ids = lines(
+        &world
+            .rows("SELECT id FROM mz_objects WHERE name IN ('mz_source', 't', 'other', 'counts', 'mz_source_progress')")
+            .await,
+    );
+    assert!(ids.iter().any(|id| !left(id).is_empty()));
+    world.postgres.stop().unwrap();
+    // The connection and its secret go as well: what is needed is kept with the work.
+    world
+        .sql("DROP SOURCE mz_source CASCADE; DROP CONNECTION pg_connection; DROP SECRET pgpass")
+        .await;
+    for _ in 0..2 {
+        world.node.kill().unwrap();
+        world.node.restart().await.unwrap();
+    }
+    world.postgres.start_server().unwrap();
+    world.upstream = world.postgres.connect().await.unwrap();
+    wait::until("everything to be cleaned up", DEADLINE, async || {
+        let left: Vec<String> = ids.iter().flat_map(|id| left(id)).collect();
+        let slots = world.slots().await;
+        (left.is_empty() && slots.is_empty())
+            .then_some(())
+            .ok_or_else(|| format!("{left:?} {slots:?}"))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_dropped_right_before_a_kill_leaves_nothing() {
+    for _ in 0..3 {
+        let mut world = with_views_over_t().await;
+        world.sql("DROP SOURCE mz_source CASCADE").await;
+        world.node.kill().unwrap();
+        world.node.restart().await.unwrap();
+        let delta = world._dir.path().join("data").join("delta");
+        wait::until("everything to be cleaned up", DEADLINE, async || {
+            let slots = world.slots().await;
+            let left = std::fs::read_dir(&delta).unwrap().count();
+            (left == 0 && slots.is_empty())
+                .then_some(())
+                .ok_or_else(|| format!("{left} tables, {slots:?}"))
+        })
+        .await
+        .unwrap();
+    }
+}

@@ -8,14 +8,15 @@ use flowstone_dataflow::{
     CollectionInput, TickOutput, partition_changes, partition_columns, partition_delta,
 };
 use flowstone_ingest::{TableChanges, TableData};
-use flowstone_proto::message::{Command, RequestError, Response, RunEpoch};
+use flowstone_proto::message::{Command, Failure, RequestError, Response, RunEpoch};
 use flowstone_storage::{LogRecord, LogStore, StagedSnapshot};
 use flowstone_types::{
     DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId, SourceChanges, Weights,
 };
 use futures::StreamExt;
+use tokio::task::JoinHandle;
 
-use super::{Engine, Event, Flow, RETRY_FIRST, retrying};
+use super::{Engine, Event, Flow, RETRY_FIRST, log_thread_panicked, retrying};
 use crate::Error;
 use crate::error::with_causes;
 use crate::shards::PartitionedInputs;
@@ -39,6 +40,11 @@ impl Engine {
             return Ok(Flow::Stop);
         };
         let changes = self.log_writes(&run).await?;
+        // That the record counts is written down while the shards work; nobody hears of the epoch before.
+        let acknowledged = (!changes.is_empty()).then(|| {
+            let log = Arc::clone(&self.log);
+            tokio::task::spawn_blocking(move || log.lock().acknowledge())
+        });
 
         let mut inputs: Vec<(ObjectId, CollectionInput)> = Vec::new();
         for (table, delta) in changes {
@@ -47,6 +53,7 @@ impl Engine {
             }
         }
         let mut changed: Vec<(ObjectId, Vec<SourceChanges>)> = Vec::new();
+        let mut failures = Vec::new();
         for TableChanges { table, data } in taken {
             // The table may have been dropped after the source buffered its changes.
             if !self.collections.contains_key(&table) {
@@ -61,10 +68,18 @@ impl Engine {
                     }
                 }
                 TableData::Error(error) => {
-                    inputs.push((table, CollectionInput::Errors(vec![(error, 1)])))
+                    if self.failed.insert(table) {
+                        let failure = Failure {
+                            message: error.message.clone(),
+                            hint: Some("Drop the table and add it again.".to_owned()),
+                        };
+                        failures.push((table, failure));
+                        inputs.push((table, CollectionInput::Errors(vec![(error, 1)])));
+                    }
                 }
             }
         }
+        self.fail_sources(&mut inputs, &mut failures);
         // Looked up only now: a snapshot of this epoch is in the collections.
         for (table, changes) in changed {
             inputs.push((
@@ -78,12 +93,68 @@ impl Engine {
         let outputs = self.shards.tick(run.epoch, partitioned).await?;
         self.absorb(outputs, None);
         self.last_run = run.epoch;
+        if let Some(task) = acknowledged {
+            self.finish_acknowledging(task).await?;
+        }
+        if !failures.is_empty() {
+            self.respond(Response::Failed {
+                epoch: run.epoch,
+                failures,
+            })
+            .await;
+        }
         self.respond(Response::EpochComplete { epoch: run.epoch })
             .await;
         self.shards
             .on_each(|_, shard| shard.maintain(MAINTENANCE_FUEL))
             .await?;
         Ok(Flow::Continue)
+    }
+
+    /// Waits until the newest record of the local log counts.
+    async fn finish_acknowledging(
+        &self,
+        task: JoinHandle<Result<(), flowstone_storage::Error>>,
+    ) -> Result<(), Error> {
+        match task.await.map_err(|_| log_thread_panicked())? {
+            Err(error) if error.retryable() => {
+                tracing::warn!(
+                    error = with_causes(&error),
+                    "the local log refused a note; trying again"
+                );
+                Ok(retrying("note what the local log holds", || {
+                    self.on_log(LogStore::acknowledge)
+                })
+                .await?)
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
+    /// Lets the tables of sources that have failed for good say so from this epoch on.
+    fn fail_sources(
+        &mut self,
+        inputs: &mut Vec<(ObjectId, CollectionInput)>,
+        failures: &mut Vec<(ObjectId, Failure)>,
+    ) {
+        for (id, source) in &mut self.sources {
+            let found = source.failure.clone();
+            let Some(failure) = found.or_else(|| source.handle.failure()) else {
+                continue;
+            };
+            if self.failed.insert(*id) {
+                tracing::error!(source = %id, error = failure.message, "a source failed for good");
+                let tables = source.description.tables.iter().map(|table| table.id);
+                source.failing = tables.collect();
+                failures.push((*id, failure.clone()));
+            }
+            for table in source.failing.drain(..) {
+                if self.collections.contains_key(&table) && self.failed.insert(table) {
+                    let error = EvalError::new(EvalErrorKind::Source, failure.message.clone());
+                    inputs.push((table, CollectionInput::Errors(vec![(error, 1)])));
+                }
+            }
+        }
     }
 
     /// Takes what each bound source has up to its position. `None` if the coordinator asks to stop while a source is waited for.
@@ -126,14 +197,9 @@ impl Engine {
             match changes {
                 Ok(changes) => taken.extend(changes),
                 Err(flowstone_ingest::Error::Stopped) => {}
-                // What was bound cannot be had any more: every table says so, and everything else goes on.
-                Err(flowstone_ingest::Error::Failed { message, .. }) => {
-                    tracing::error!(source = %binding.source, message, "a source failed for good");
-                    let error = EvalError::new(EvalErrorKind::Source, message);
-                    taken.extend(source.description.tables.iter().map(|table| TableChanges {
-                        table: table.id,
-                        data: TableData::Error(error.clone()),
-                    }));
+                // What was bound cannot be had any more: every table says so ([`Engine::fail_sources`]), and everything else goes on.
+                Err(flowstone_ingest::Error::Failed { message, hint }) => {
+                    source.failure.get_or_insert(Failure { message, hint });
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -205,9 +271,7 @@ impl Engine {
         let log = Arc::clone(&self.log);
         tokio::task::spawn_blocking(move || work(&mut log.lock()))
             .await
-            .map_err(|_| {
-                flowstone_storage::Error::Invariant("the log thread panicked".to_owned())
-            })?
+            .map_err(|_| log_thread_panicked())?
     }
 
     /// Feeds a staged snapshot into the dataflow in ticks of bounded size, all at `epoch`. Its rows are committed by naming their files, not by writing them again.
@@ -449,6 +513,15 @@ impl Engine {
     }
 
     pub(super) async fn commit_point_durable(&mut self, epoch: Epoch) -> Result<(), Error> {
+        // Upstream is told last: should anything go back to an earlier state before, the log knows.
+        match self.on_log(move |log| log.truncate_through(epoch)).await {
+            // The log stays longer than it must; the next commit point cuts it.
+            Err(error) if error.retryable() => {
+                tracing::warn!(%error, pause = ?RETRY_FIRST, "the local log could not be cut");
+                return Ok(());
+            }
+            outcome => outcome?,
+        }
         for source in self.sources.values_mut() {
             let mut newest = None;
             while let Some((bound, position)) = source.bound.front().copied()
@@ -460,13 +533,6 @@ impl Engine {
             if let Some(position) = newest {
                 source.handle.acknowledge(position);
             }
-        }
-        match self.on_log(move |log| log.truncate_through(epoch)).await {
-            // The log stays longer than it must; the next commit point cuts it.
-            Err(error) if error.retryable() => {
-                tracing::warn!(%error, pause = ?RETRY_FIRST, "the local log could not be cut")
-            }
-            outcome => outcome?,
         }
         Ok(())
     }

@@ -7,11 +7,13 @@ use flowstone_proto::message::{
     CollectionDescription, CollectionKind, DataflowDescription, Export, RequestError, RequestId,
     Response, ResultMessage, SourceDescription, SourceTable,
 };
-use flowstone_types::{DeltaBatch, Epoch, ObjectId};
+use flowstone_types::{DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId};
 use futures::StreamExt;
+use tokio_util::task::TaskTracker;
 
-use super::{Engine, Source, retrying};
+use super::{Engine, RETRY_FIRST, Source, retrying};
 use crate::Error;
+use crate::error::with_causes;
 use crate::write::TableInfo;
 
 impl Engine {
@@ -48,6 +50,25 @@ impl Engine {
         // A view is loaded too: its dataflow then yields what differs from the stored rows, so that memory and files agree whatever it computes.
         if let Some(version) = description.delta_version {
             self.load_collection(&description, version).await?;
+        }
+        if let Some(failure) = &description.failure {
+            let error = EvalError::new(EvalErrorKind::Source, failure.message.clone());
+            let epoch = self.last_run;
+            let outcomes = self
+                .shards
+                .on_each(move |index, shard| {
+                    // Errors belong to any one shard.
+                    if index == 0 {
+                        shard.load_error(id, error.clone(), epoch)
+                    } else {
+                        Ok(())
+                    }
+                })
+                .await?;
+            for outcome in outcomes {
+                outcome?;
+            }
+            self.failed.insert(id);
         }
         let mut infos = (*self.infos).clone();
         infos.insert(
@@ -110,16 +131,35 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn create_source(&mut self, description: SourceDescription) {
-        let handle =
-            flowstone_ingest::start(description.clone(), self.source_context(&description));
+    pub(super) async fn create_source(
+        &mut self,
+        description: SourceDescription,
+    ) -> Result<(), Error> {
+        let handle = loop {
+            match flowstone_ingest::start(description.clone(), self.source_context(&description)) {
+                Err(error) if error.retryable() => {
+                    tracing::warn!(
+                        error = with_causes(&error),
+                        "a source could not be started; trying again"
+                    );
+                    tokio::time::sleep(RETRY_FIRST).await;
+                }
+                started => break started?,
+            }
+        };
+        if description.failure.is_some() {
+            self.failed.insert(description.id);
+        }
         let source = Source {
             handle,
             progress: description.resume_from,
             bound: std::collections::VecDeque::new(),
+            failure: None,
+            failing: Vec::new(),
             description,
         };
         self.sources.insert(source.description.id, source);
+        Ok(())
     }
 
     pub(super) async fn add_source_tables(
@@ -138,6 +178,9 @@ impl Engine {
             .collect();
         let source = self.sources.get_mut(&id).ok_or(Error::UnknownObject(id))?;
         source.description.tables.extend(tables.iter().cloned());
+        if self.failed.contains(&id) {
+            source.failing.extend(tables.iter().map(|table| table.id));
+        }
         source.handle.add_tables(tables, schemas).await;
         Ok(())
     }
@@ -174,9 +217,11 @@ impl Engine {
     pub(super) async fn drop_objects(&mut self, objects: Vec<ObjectId>) -> Result<(), Error> {
         self.end_subscriptions_to(&objects).await?;
         let mut infos = (*self.infos).clone();
+        let stopping = TaskTracker::new();
         for id in &objects {
+            self.failed.remove(id);
             if let Some(source) = self.sources.remove(id) {
-                self.tasks.spawn(source.handle.drop_upstream());
+                stopping.spawn(source.handle.stop());
             }
             if let Some(collection) = self.collections.remove(id) {
                 if let CollectionKind::SourceTable { source } = collection.kind
@@ -187,11 +232,12 @@ impl Engine {
                 }
                 infos.remove(id);
                 self.buffer.remove(*id);
-                self.dropped_tables.push(*id);
             }
             self.readable.write().from.remove(id);
             self.sent_statistics.remove(id);
         }
+        stopping.close();
+        self.stopping = stopping;
         self.infos = Arc::new(infos);
         self.shards
             .on_each(move |_, shard| {
@@ -200,7 +246,6 @@ impl Engine {
                 }
             })
             .await?;
-        self.delete_dropped_tables();
         self.start_ready_reads().await
     }
 
@@ -219,20 +264,5 @@ impl Engine {
             self.end_subscription(request).await?;
         }
         Ok(())
-    }
-
-    /// Deletes the files of dropped tables, unless a commit may still be writing to them.
-    pub(super) fn delete_dropped_tables(&mut self) {
-        if self.committing {
-            return;
-        }
-        for id in std::mem::take(&mut self.dropped_tables) {
-            let delta = self.delta.clone();
-            self.tasks.spawn(async move {
-                if let Err(error) = delta.drop_table(id).await {
-                    tracing::warn!(%id, %error, "the files of a dropped table could not be deleted");
-                }
-            });
-        }
     }
 }

@@ -98,7 +98,7 @@ impl Killed {
             Some(bytes) => std::fs::write(file, bytes).unwrap(),
             None => std::fs::remove_file(file).unwrap(),
         }
-        let words = refusal(&mut serve_on_free_ports(&self.data()));
+        let words = self.refused();
         let name = file.file_name().unwrap().to_str().unwrap();
         // A version of the format that does not exist yet is one of the things that damage looks like.
         let is_told =
@@ -109,6 +109,16 @@ impl Killed {
 
         assert!(named, "{} is not named: {words}", file.display());
         std::fs::write(file, whole).unwrap();
+    }
+
+    /// What a start says that is refused. A port that was free a moment ago may be taken by another test.
+    fn refused(&self) -> String {
+        loop {
+            let words = refusal(&mut serve_on_free_ports(&self.data()));
+            if !words.contains("Address already in use") {
+                return words;
+            }
+        }
     }
 
     async fn check_whole(mut self) {
@@ -147,7 +157,7 @@ fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
     files
 }
 
-/// Where the records of the newest segment of the local log begin: a header of 28 bytes, then for each record its length (4 bytes, little endian), two
+/// Where the records of the newest segment of the local log begin: a header of 36 bytes, then for each record its length (4 bytes, little endian), two
 /// checksums of 4 bytes and that many bytes.
 fn records(log: &Path) -> Vec<usize> {
     let Some(bytes) = files(log, "fslog")
@@ -157,7 +167,7 @@ fn records(log: &Path) -> Vec<usize> {
         return Vec::new();
     };
     let mut found = Vec::new();
-    let mut at = 28;
+    let mut at = 36;
     while let Some(length) = bytes.get(at..at + 4) {
         found.push(at);
         let length = u32::from_le_bytes(length.try_into().unwrap());
@@ -232,13 +242,33 @@ async fn a_damaged_local_log_is_refused_by_name() {
         .last()
         .expect("what was inserted last is in the local log");
     let records = records(&killed.data().join("log"));
-    // In the header, and in every record that another one follows: what is wrong with the last one may be a write that was cut short.
-    let within = records.windows(2).flat_map(|record| match record {
-        [from, to] => vec![*from, from + 5, from + 12, (from + to) / 2, to - 1],
-        _ => Vec::new(),
-    });
+    let bytes = std::fs::read(segment).unwrap();
+    // In the header, and in every record; the newest one was acknowledged as well.
+    let length = bytes.len();
+    let ends = records.iter().skip(1).chain([&length]);
+    let within = itertools::zip_eq(&records, ends)
+        .flat_map(|(from, to)| [*from, from + 5, from + 12, (from + to) / 2, to - 1]);
     for at in [0, 9].into_iter().chain(within) {
         killed.is_refused(segment, Some(&flipped(segment, at)));
     }
+    for length in [0, 20, 36, records[records.len() - 1], bytes.len() - 1] {
+        killed.is_refused(segment, Some(&bytes[..length]));
+    }
+    killed.is_refused(segment, None);
+    let note = killed.data().join("log").join("acknowledged");
+    let bytes = std::fs::read(&note).unwrap();
+    killed.is_refused(&note, Some(b""));
+    killed.is_refused(&note, Some(&vec![0; bytes.len()]));
+    killed.is_refused(&note, None);
+    // Without the whole directory, the coordinator misses it.
+    let (log, aside) = (killed.data().join("log"), killed.dir.path().join("aside"));
+    std::fs::rename(&log, &aside).unwrap();
+    let words = killed.refused();
+    assert!(
+        words.contains("acknowledged\" is damaged: it is missing"),
+        "{words}"
+    );
+    std::fs::remove_dir_all(&log).unwrap();
+    std::fs::rename(&aside, &log).unwrap();
     killed.check_whole().await;
 }
