@@ -10,6 +10,7 @@
 
 mod batch;
 mod error;
+mod held;
 mod operator;
 mod partition;
 mod relation;

@@ -33,6 +33,7 @@ use self::segment::Segment;
 pub(crate) use self::segment::{Piece, WeightChunks};
 use crate::Error;
 use crate::batch::{add_weights, expand, index as row_index, weights_of};
+use crate::held::Held;
 use crate::partition::hash_columns;
 use crate::snapshot::{Part, Snapshot};
 
@@ -129,12 +130,13 @@ impl Relation {
         u64::try_from(self.total).unwrap_or(0)
     }
 
-    /// What is held, for those who ask how much and whether it can be read.
+    /// How many rows there are, and whether they can be read. How much is held is not said: it depends on who else holds it.
     pub(crate) fn statistics(&self) -> CollectionStatistics {
         let errors = self.errors.values().copied();
         CollectionStatistics {
             rows: self.rows(),
-            bytes: self.bytes(),
+            bytes: 0,
+            held: BTreeMap::new(),
             errors: errors
                 .filter_map(|weight| u64::try_from(weight).ok())
                 .fold(0, u64::saturating_add),
@@ -153,11 +155,27 @@ impl Relation {
         self.live
     }
 
-    /// Bytes of segments, weights and indexes; an estimate where lists are long.
-    pub(crate) fn bytes(&self) -> u64 {
-        let segments: usize = self.segments.iter().flatten().map(Segment::bytes).sum();
-        let indexes: usize = self.indexes.iter().flatten().map(KeyIndex::bytes).sum();
-        u64::try_from(segments + indexes).unwrap_or(u64::MAX)
+    /// Bytes of what is not in `held` yet of the rows, and of their weights and history.
+    pub(crate) fn row_bytes(&self, held: &mut Held) -> usize {
+        let segments: usize = self
+            .segments
+            .iter()
+            .flatten()
+            .map(|segment| segment.bytes(held))
+            .sum();
+        let undo = |undo: &Undo| undo.rows.capacity() * size_of::<(RowId, i64)>();
+        let history: usize = self.history.iter().flatten().map(undo).sum();
+        segments + history
+    }
+
+    /// Bytes of one index; none if it is gone.
+    pub(crate) fn index_bytes(&self, number: usize) -> usize {
+        self.index(number).map_or(0, KeyIndex::bytes)
+    }
+
+    /// Numbers that indexes have or had.
+    pub(crate) fn index_numbers(&self) -> std::ops::Range<usize> {
+        0..self.indexes.len()
     }
 
     /// The number of the index over `columns`, built from the rows if it is new. Each call is paired with one [`Self::release_index`].

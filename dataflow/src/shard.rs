@@ -14,12 +14,14 @@
 //! A step runs at most once per tick, after all its inputs: steps run by (stage, number), and a message sent in one stage is for a later one.
 //! Only steps that got input are visited.
 
+mod memory;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
-use flowstone_proto::message::{CollectionStatistics, DataflowDescription, Export};
+use flowstone_proto::message::{DataflowDescription, Export};
 use flowstone_proto::plan::Plan;
 use flowstone_types::hash::hash_rows;
 use flowstone_types::normalize::normalize_batch;
@@ -687,13 +689,6 @@ impl Shard {
         }
         let rows = make_batch(&collection.schema, relation.gather(&found)?, found.len())?;
         Ok(Some((rows, weights_of(weights))))
-    }
-
-    /// What this shard holds of a collection or index.
-    #[must_use]
-    pub fn statistics(&self, id: ObjectId) -> Option<CollectionStatistics> {
-        let relation = self.relations.0.get(&self.collections.get(&id)?.relation)?;
-        Some(relation.statistics())
     }
 
     /// How many rows and groups a dataflow keeps for itself on this shard: distinct rows of its own arrangements, groups, the last recomputed result.

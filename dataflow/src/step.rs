@@ -8,6 +8,7 @@ use flowstone_types::{DeltaBatch, ObjectId};
 
 use crate::Error;
 use crate::batch::{Changes, consolidate, index, with_schema};
+use crate::held::Held;
 use crate::operator::aggregate::Aggregate;
 use crate::operator::distinct::Distinct;
 use crate::operator::filter_project::FilterProject;
@@ -125,6 +126,19 @@ impl Kind {
         }
     }
 
+    /// The operator and the bytes of what it keeps to itself that are not in `held` yet; `None` for one that keeps nothing.
+    pub(crate) fn bytes(&self, held: &mut Held) -> Option<(&'static str, usize)> {
+        Some(match self {
+            Self::Aggregate(operator) => ("aggregate", operator.bytes()),
+            Self::TopK(operator) => ("top k", operator.bytes()),
+            Self::Recompute(operator) => ("recompute", operator.bytes(held)),
+            Self::Constant { rows, .. } => {
+                ("constant", rows.iter().map(|rows| held.add(rows)).sum())
+            }
+            _ => return None,
+        })
+    }
+
     /// Runs operators that only read relations. The others are run by the executor.
     pub(crate) fn run(
         &mut self,
@@ -168,7 +182,11 @@ impl Kind {
             Self::Distinct(operator) => operator.run(tick, merge(inputs)),
             Self::Union { schema } => rename(merge(inputs), schema),
             Self::TopK(operator) => operator.run(tick, merge(inputs)),
-            Self::Recompute(operator) => operator.run(tick, inputs),
+            Self::Recompute(operator) => {
+                // A step has a port even if its operator reads nothing.
+                inputs.truncate(operator.inputs.len());
+                operator.run(tick, inputs)
+            }
             Self::Exchange { .. }
             | Self::Receive
             | Self::Arrange { .. }

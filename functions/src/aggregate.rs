@@ -5,7 +5,8 @@
 //!
 //! Invariants. Nothing wraps: integers are summed in 128 bits, decimals in 256, floats exactly, so that no result depends on the order of rows.
 
-use std::collections::{HashSet, VecDeque};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -24,10 +25,11 @@ use datafusion::logical_expr::{
 };
 use flowstone_types::exact_float::ExactFloatSum;
 use flowstone_types::normalize::normalize_f64;
+use flowstone_types::sort_key::{equality_differs, key_bytes, order_differs};
 use flowstone_types::{EvalError, EvalErrorKind, SqlType};
 
 use crate::cast::convert;
-use crate::errors::{numeric_overflow, out_of_range, raise};
+use crate::errors::{from_type_error, numeric_overflow, out_of_range, raise};
 use crate::interval::Interval;
 use crate::numeric::{divide_rounded, narrow, power_of_ten, rescale};
 
@@ -168,6 +170,13 @@ impl AggregateUDFImpl for PgAggregate {
                 args.return_field.data_type(),
             ))
         };
+        if args.is_distinct && !self.kind.is_extreme() && equality_differs(argument.data_type()) {
+            return Ok(Box::new(DistinctKeys {
+                values: BTreeMap::new(),
+                data_type: argument.data_type().clone(),
+                inner,
+            }));
+        }
         if args.is_distinct && !self.kind.is_extreme() {
             return Ok(Box::new(DistinctValues {
                 seen: HashSet::new(),
@@ -563,14 +572,11 @@ impl Extreme {
     fn offer(&mut self, value: ScalarValue) -> Result<()> {
         let better = match &self.best {
             None => true,
-            Some(best) => {
-                let order = compare(&value, best)?;
-                if self.largest {
-                    order.is_gt()
-                } else {
-                    order.is_lt()
-                }
-            }
+            Some(best) => match compare(&value, best)? {
+                // Equal in SQL, yet not the same: which one is shown must not depend on the order of rows.
+                Ordering::Equal => value.partial_cmp(best) == Some(Ordering::Less),
+                order => order.is_gt() == self.largest,
+            },
         };
         if better {
             self.best = Some(value);
@@ -579,8 +585,8 @@ impl Extreme {
     }
 }
 
-/// The order of SQL's values, which for floats, intervals and jsonb is not Arrow's.
-fn compare(left: &ScalarValue, right: &ScalarValue) -> Result<std::cmp::Ordering> {
+/// The order of SQL's values, which for floats, intervals, jsonb, arrays and rows is not Arrow's.
+fn compare(left: &ScalarValue, right: &ScalarValue) -> Result<Ordering> {
     Ok(match (left, right) {
         (
             ScalarValue::IntervalMonthDayNano(Some(left)),
@@ -597,6 +603,7 @@ fn compare(left: &ScalarValue, right: &ScalarValue) -> Result<std::cmp::Ordering
         (ScalarValue::Float32(Some(left)), ScalarValue::Float32(Some(right))) => {
             compare_floats(f64::from(*left), f64::from(*right))
         }
+        (left, right) if order_differs(&left.data_type()) => key_of(left)?.cmp(&key_of(right)?),
         (left, right) => match left.partial_cmp(right) {
             Some(order) => order,
             None => return exec_err!("values of {} have no order", left.data_type()),
@@ -604,8 +611,12 @@ fn compare(left: &ScalarValue, right: &ScalarValue) -> Result<std::cmp::Ordering
     })
 }
 
+fn key_of(value: &ScalarValue) -> Result<Vec<u8>> {
+    key_bytes(&value.to_array()?, 0).map_err(|error| raise(from_type_error(&error)))
+}
+
 /// NaN is equal to itself and larger than everything.
-fn compare_floats(left: f64, right: f64) -> std::cmp::Ordering {
+fn compare_floats(left: f64, right: f64) -> Ordering {
     left.partial_cmp(&right)
         .unwrap_or_else(|| left.is_nan().cmp(&right.is_nan()))
 }
@@ -769,6 +780,85 @@ impl Accumulator for DistinctValues {
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
         let values: Vec<ScalarValue> = self.seen.iter().cloned().collect();
+        Ok(vec![ScalarValue::List(ScalarValue::new_list(
+            &values,
+            &self.data_type,
+            true,
+        ))])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        let Some(states) = states.first() else {
+            return Ok(());
+        };
+        for values in states.as_list::<i32>().iter().flatten() {
+            self.add(&values)?;
+        }
+        Ok(())
+    }
+}
+
+/// Feeds one of several values that are equal in SQL to another accumulator when the result is asked for: the least as Arrow sorts them.
+struct DistinctKeys {
+    values: BTreeMap<Vec<u8>, ScalarValue>,
+    data_type: DataType,
+    inner: Box<dyn Accumulator>,
+}
+
+impl fmt::Debug for DistinctKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DistinctKeys")
+            .field("values", &self.values.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl DistinctKeys {
+    fn add(&mut self, values: &ArrayRef) -> Result<()> {
+        for row in (0..values.len()).filter(|row| values.is_valid(*row)) {
+            let key = key_bytes(values, row).map_err(|error| raise(from_type_error(&error)))?;
+            let value = ScalarValue::try_from_array(values, row)?;
+            match self.values.get_mut(&key) {
+                Some(known) if value.partial_cmp(known) == Some(Ordering::Less) => *known = value,
+                Some(_) => {}
+                None => {
+                    self.values.insert(key, value);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Accumulator for DistinctKeys {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        match values.first() {
+            Some(values) => self.add(values),
+            None => Ok(()),
+        }
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        if !self.values.is_empty() {
+            let values =
+                ScalarValue::iter_to_array(std::mem::take(&mut self.values).into_values())?;
+            self.inner.update_batch(&[values])?;
+        }
+        self.inner.evaluate()
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self)
+            + self
+                .values
+                .iter()
+                .map(|(key, value)| key.len() + value.size())
+                .sum::<usize>()
+            + self.inner.size()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        let values: Vec<ScalarValue> = self.values.values().cloned().collect();
         Ok(vec![ScalarValue::List(ScalarValue::new_list(
             &values,
             &self.data_type,

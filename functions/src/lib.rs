@@ -13,6 +13,7 @@ pub mod codec;
 pub mod errors;
 pub mod execution;
 pub mod null_safe;
+pub mod keys;
 pub mod planner;
 pub mod registry;
 pub mod tables;
@@ -56,6 +57,7 @@ fn scalar_functions() -> Vec<datafusion::logical_expr::ScalarUDF> {
         datetime::functions(),
         json::functions(),
         like::functions(),
+        keys::functions(),
         math::functions(),
         system::functions(),
         text::functions(),

@@ -85,7 +85,10 @@ impl Registry {
             registry.add_scalar(&function);
             registry.ours.push(function);
         }
-        let ours = crate::aggregate::functions().into_iter().map(Arc::new);
+        let ours = crate::aggregate::functions()
+            .into_iter()
+            .chain(crate::keys::aggregates())
+            .map(Arc::new);
         for function in SessionStateDefaults::default_aggregate_functions()
             .into_iter()
             .chain(ours)

@@ -1,5 +1,6 @@
 //! Commands from the coordinator, responses from the worker, and the results that stream to clients.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
@@ -784,8 +785,10 @@ pub struct SourceStatistics {
 pub struct CollectionStatistics {
     /// Rows, counting multiplicities.
     pub rows: u64,
-    /// Bytes of memory.
+    /// Bytes of memory: of its rows, its index and of what its operators keep. What several objects share is counted for one of them.
     pub bytes: u64,
+    /// The same by what holds them: `rows`, `index`, `arrangement`, or an operator.
+    pub held: BTreeMap<String, u64>,
     /// Errors in the data, counting multiplicities: while there is one, reads fail.
     pub errors: u64,
     /// The text of the first of them, in an order that does not depend on the number of shards; shortened if it is long.
@@ -799,6 +802,14 @@ impl CollectionStatistics {
         Self {
             rows: self.rows.saturating_add(other.rows),
             bytes: self.bytes.saturating_add(other.bytes),
+            held: other
+                .held
+                .into_iter()
+                .fold(self.held, |mut held, (by, bytes)| {
+                    let sum = held.entry(by).or_insert(0);
+                    *sum = sum.saturating_add(bytes);
+                    held
+                }),
             errors: self.errors.saturating_add(other.errors),
             error: match (self.error, other.error) {
                 (Some(left), Some(right)) => Some(left.min(right)),

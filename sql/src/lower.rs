@@ -692,6 +692,8 @@ fn supported_call<'e>(expr: &'e Expr, input: &LogicalPlan) -> Option<Call<'e>> {
         "avg" if number => AggregateFunction::Avg,
         "min" if has_plain_order(&argument_type) => AggregateFunction::Min,
         "max" if has_plain_order(&argument_type) => AggregateFunction::Max,
+        // In the order of the engine, which tells the values apart.
+        flowstone_functions::keys::ONE_OF_EQUALS => AggregateFunction::Min,
         "bool_and" => AggregateFunction::BoolAnd,
         "bool_or" => AggregateFunction::BoolOr,
         _ => return None,

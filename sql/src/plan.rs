@@ -3,7 +3,7 @@
 //! Owns binding of names, typing, output names, parameters, and the plans of row-changing statements. What is done, in order: names are resolved
 //! (`names`); the tree is rewritten to constructs whose meaning DataFusion shares (`rewrite`); DataFusion's `SqlToRel` makes a plan, asking
 //! us for relations, functions, types and operators (`provider`, `exprs`); lateral calls are moved to where they can run (`lateral`); types are coerced;
-//! correlated subqueries become joins (`unnest`); safe rules optimise (`optimize`).
+//! correlated subqueries become joins (`unnest`); values whose order is not Arrow's are compared by keys (`keys`); safe rules optimise (`optimize`).
 //! Must not know where plans run. Called by the coordinator for statements, and by [`crate::lower`]'s callers before lowering.
 //!
 //! Invariants. Planning is deterministic: the clock and the session come with [`PlanContext`]. Scans name collections by id
@@ -20,6 +20,7 @@ mod expansion;
 mod chains;
 mod exprs;
 mod frames;
+mod keys;
 mod lateral;
 mod lookup;
 mod provider;
@@ -525,6 +526,7 @@ fn finish(
     parameters: Vec<SqlType>,
 ) -> Result<PlannedQuery, Error> {
     let mapped = |error: DataFusionError| errors::from_datafusion(&error, ctx.text);
+    let plan = keys::order_windows(plan).map_err(mapped)?;
     let analysed = optimize::analyse(plan).map_err(mapped)?;
     records::check(&analysed).map_err(mapped)?;
     let analysed = optimize::spell_out_membership(analysed).map_err(mapped)?;
@@ -532,6 +534,7 @@ fn finish(
     let analysed = optimize::check(analysed).map_err(mapped)?;
     optimize::refuse_membership_with_nulls(&analysed)?;
     let (analysed, columns) = settle_output(analysed)?;
+    let analysed = keys::compare_by_keys(analysed).map_err(mapped)?;
     if ctx.maintained {
         refuse_volatile(&analysed)?;
     }

@@ -2,8 +2,8 @@
 //!
 //! An interval is months, days and a time; the three do not mix. Arrow counts the time in nanoseconds, PostgreSQL in microseconds:
 //! nanoseconds here are always a multiple of 1000, and times beyond ±292 years are out of range.
-//! PostgreSQL compares intervals as if a month had 30 days and a day 24 hours ([`order_key`]). The identity of a row does not:
-//! `GROUP BY`, `DISTINCT` and retraction tell `1 month` from `30 days`, because they are printed differently.
+//! PostgreSQL compares intervals as if a month had 30 days and a day 24 hours ([`order_key`]), and so does whatever groups, joins or sorts them
+//! ([`crate::sort_key`]). The identity of a row does not: retraction tells `1 month` from `30 days`, because they are printed differently.
 //! Must not know Arrow arrays or calendars. Called by [`crate::value`] and by the functions on intervals.
 
 use std::fmt::Write;

@@ -30,6 +30,7 @@ mod build;
 mod edit;
 mod number;
 mod parse;
+mod sort_key;
 mod text;
 
 pub use build::JsonbBuilder;
@@ -570,3 +571,5 @@ fn check(node: &[u8], depth: usize) -> Option<()> {
 mod fuzz;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::any_document;

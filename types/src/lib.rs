@@ -21,6 +21,7 @@ pub mod interval;
 pub mod jsonb;
 pub mod normalize;
 pub mod numeric;
+pub mod sort_key;
 pub mod source;
 pub mod sql_type;
 pub mod value;

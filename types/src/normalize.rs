@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type};
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::{Array, ArrayRef, ListArray, RecordBatch};
 use arrow_schema::DataType;
 
-/// Normalises the floats of a batch; every other column is returned as it is. Idempotent.
+/// Normalises the floats of a batch, in arrays too; every other column is returned as it is. Idempotent.
 ///
 /// Called where rows enter the engine (sources, DML, results of expressions that are grouped, joined or stored).
 #[must_use]
@@ -55,12 +55,29 @@ pub fn normalize_array(array: &ArrayRef) -> ArrayRef {
             }
             Arc::new(values.unary::<_, Float64Type>(normalize_f64))
         }
+        DataType::List(item) if is_float(item.data_type()) => {
+            let lists = array.as_list::<i32>();
+            let items = normalize_array(lists.values());
+            if Arc::ptr_eq(&items, lists.values()) {
+                return Arc::clone(array);
+            }
+            Arc::new(ListArray::new(
+                Arc::clone(item),
+                lists.offsets().clone(),
+                items,
+                lists.nulls().cloned(),
+            ))
+        }
         _ => Arc::clone(array),
     }
 }
 
 fn is_float(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Float32 | DataType::Float64)
+    match data_type {
+        DataType::Float32 | DataType::Float64 => true,
+        DataType::List(item) => is_float(item.data_type()),
+        _ => false,
+    }
 }
 
 /// −0.0 → 0.0, any NaN → the canonical NaN.

@@ -451,9 +451,10 @@ impl Engine {
             .shards
             .on_each(move |_, shard| {
                 shard.maintain(epoch::MAINTENANCE_FUEL);
+                let mut statistics = shard.statistics();
                 asked
                     .iter()
-                    .map(|id| shard.statistics(*id).unwrap_or_default())
+                    .map(|id| statistics.remove(id).unwrap_or_default())
                     .collect::<Vec<_>>()
             })
             .await?;

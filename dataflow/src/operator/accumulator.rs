@@ -29,9 +29,17 @@ use hashbrown::HashMap;
 
 use crate::Error;
 use crate::batch::{add_weights, index};
+use crate::held::allocated;
 
 /// An encoded value and how often it is there.
 type Multiset = BTreeMap<Box<[u8]>, i64>;
+
+/// What an entry of a map from encoded values to weights takes beside the value: nodes and tables are about two thirds full.
+const ENTRY_BYTES: usize = (size_of::<Box<[u8]>>() + size_of::<i64>()) * 3 / 2;
+
+fn entry_bytes(value: &[u8]) -> usize {
+    ENTRY_BYTES + allocated(value.len())
+}
 
 /// One aggregate over all groups.
 #[derive(Debug)]
@@ -42,6 +50,8 @@ pub(crate) struct Accumulator {
     /// For `distinct`: per slot, each value's weight; the sums below then see each value once.
     distinct: Option<Distinct>,
     state: State,
+    /// Bytes that slots hold on the heap.
+    heap: usize,
 }
 
 #[derive(Debug)]
@@ -157,7 +167,32 @@ impl Accumulator {
             argument,
             distinct,
             state,
+            heap: 0,
         })
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn bytes(&self) -> usize {
+        let distinct = self.distinct.as_ref().map_or(0, |distinct| {
+            distinct.values.capacity() * size_of::<HashMap<Box<[u8]>, i64>>()
+        });
+        let slots = match &self.state {
+            State::Count(count) => count.capacity() * size_of::<i64>(),
+            State::Integer { count, sum } => {
+                count.capacity() * size_of::<i64>() + sum.capacity() * size_of::<i128>()
+            }
+            State::Decimal { count, sum } => {
+                count.capacity() * size_of::<i64>() + sum.capacity() * size_of::<i256>()
+            }
+            State::Float { count, sum } => {
+                count.capacity() * size_of::<i64>() + sum.capacity() * size_of::<ExactFloatSum>()
+            }
+            State::Extreme { values, .. } => values.capacity() * size_of::<Multiset>(),
+            State::Boolean { trues, falses } => {
+                (trues.capacity() + falses.capacity()) * size_of::<i64>()
+            }
+        };
+        distinct + slots + self.heap
     }
 
     /// Makes room for `slots` groups.
@@ -190,14 +225,21 @@ impl Accumulator {
     /// Forgets one group.
     pub(crate) fn reset(&mut self, slot: usize) {
         if let Some(distinct) = &mut self.distinct {
-            distinct.values[slot] = HashMap::new();
+            let gone = std::mem::take(&mut distinct.values[slot]);
+            self.heap -= gone.keys().map(|value| entry_bytes(value)).sum::<usize>();
         }
         match &mut self.state {
             State::Count(count) => count[slot] = 0,
             State::Integer { count, sum } => (count[slot], sum[slot]) = (0, 0),
             State::Decimal { count, sum } => (count[slot], sum[slot]) = (0, i256::ZERO),
-            State::Float { count, sum } => (count[slot], sum[slot]) = (0, ExactFloatSum::new()),
-            State::Extreme { values, .. } => values[slot] = BTreeMap::new(),
+            State::Float { count, sum } => {
+                self.heap -= sum[slot].heap_bytes();
+                (count[slot], sum[slot]) = (0, ExactFloatSum::new());
+            }
+            State::Extreme { values, .. } => {
+                let gone = std::mem::take(&mut values[slot]);
+                self.heap -= gone.keys().map(|value| entry_bytes(value)).sum::<usize>();
+            }
             State::Boolean { trues, falses } => (trues[slot], falses[slot]) = (0, 0),
         }
     }
@@ -243,7 +285,9 @@ impl Accumulator {
                         (_, Some(values)) => f64::from(values.value(change.row)),
                         _ => return Err(Error::invariant("float sum of another type")),
                     };
+                    self.heap -= sum[change.slot].heap_bytes();
                     sum[change.slot].add(value, change.weight);
+                    self.heap += sum[change.slot].heap_bytes();
                 }
             }
             (State::Extreme { converter, values }, Some(argument)) => {
@@ -253,6 +297,7 @@ impl Accumulator {
                         &mut values[change.slot],
                         encoded.row(change.row).data(),
                         change.weight,
+                        &mut self.heap,
                     )?;
                 }
             }
@@ -394,6 +439,7 @@ impl Accumulator {
         let encoded = distinct
             .converter
             .convert_columns(std::slice::from_ref(argument))?;
+        let heap = &mut self.heap;
         let mut failure = None;
         changes.retain_mut(|change| {
             let values = &mut distinct.values[change.slot];
@@ -404,8 +450,13 @@ impl Accumulator {
                 return false;
             };
             if after == 0 {
-                values.remove(value.data());
+                if values.remove(value.data()).is_some() {
+                    *heap -= entry_bytes(value.data());
+                }
             } else {
+                if before == 0 {
+                    *heap += entry_bytes(value.data());
+                }
                 *values.entry_ref(value.data()).or_insert(0) = after;
             }
             change.weight = i64::from(after > 0) - i64::from(before > 0);
@@ -516,19 +567,22 @@ struct Change {
     weight: i64,
 }
 
-/// Adds to a value's weight; a value of weight zero is gone.
+/// Adds to a value's weight; a value of weight zero is gone. `heap`: bytes that the values take.
 pub(crate) fn add_to_multiset(
     values: &mut Multiset,
     value: &[u8],
     change: i64,
+    heap: &mut usize,
 ) -> Result<(), Error> {
     if let Some(weight) = values.get_mut(value) {
         *weight = add_weights(*weight, change)?;
         if *weight == 0 {
             values.remove(value);
+            *heap -= entry_bytes(value);
         }
     } else {
         values.insert(value.into(), change);
+        *heap += entry_bytes(value);
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ use super::Tick;
 use super::accumulator::{Accumulator, Results};
 use crate::Error;
 use crate::batch::{Changes, add_weights, index, make_batch};
+use crate::held::allocated;
 use crate::partition::select;
 
 #[derive(Debug)]
@@ -97,6 +98,17 @@ impl Aggregate {
     /// Whether the group without columns must be emitted here although there is no input.
     pub(crate) const fn owns_global(&self) -> bool {
         self.owns_global
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.groups.bytes()
+            + self.rows.capacity() * size_of::<i64>()
+            + self
+                .accumulators
+                .iter()
+                .map(Accumulator::bytes)
+                .sum::<usize>()
     }
 
     /// Number of groups.
@@ -264,6 +276,8 @@ pub(crate) struct Groups {
     /// Slots touched since the last `take_touched`, in order of first touch, and which those are.
     touched: Vec<u32>,
     is_touched: Vec<bool>,
+    /// Bytes that the encoded keys take.
+    heap: usize,
 }
 
 impl Groups {
@@ -276,6 +290,7 @@ impl Groups {
             free: Vec::new(),
             touched: Vec::new(),
             is_touched: Vec::new(),
+            heap: 0,
         })
     }
 
@@ -304,6 +319,7 @@ impl Groups {
             let slot = match found {
                 Some(slot) => *slot,
                 None => {
+                    self.heap += allocated(key.len());
                     let entry = (hash, Box::from(key));
                     let slot = if let Some(slot) = self.free.pop() {
                         self.keys[slot_number(slot)] = entry;
@@ -325,6 +341,15 @@ impl Groups {
             slots.push(slot);
         }
         Ok(slots)
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.table.allocation_size()
+            + self.keys.capacity() * size_of::<(u64, Box<[u8]>)>()
+            + self.free.capacity() * size_of::<u32>()
+            + self.is_touched.capacity()
+            + self.heap
     }
 
     /// The slots touched since the last call, in order of first touch.
@@ -355,7 +380,8 @@ impl Groups {
         if let Ok(entry) = self.table.find_entry(hash, |other| *other == slot) {
             entry.remove();
         }
-        self.keys[slot_number(slot)].1 = Box::default();
+        let key = std::mem::take(&mut self.keys[slot_number(slot)].1);
+        self.heap -= allocated(key.len());
         self.free.push(slot);
         if self.table.is_empty() {
             self.table = HashTable::new();

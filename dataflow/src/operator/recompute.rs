@@ -8,10 +8,11 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use flowstone_proto::plan::QueryPlan;
 use flowstone_types::normalize::normalize_batch;
-use flowstone_types::{DeltaBatch, Epoch, EvalError};
+use flowstone_types::{DeltaBatch, Epoch, EvalError, EvalErrorKind, Weights};
 
 use super::{RelationId, Tick};
 use crate::batch::{Changes, consolidate, make_batch};
+use crate::held::Held;
 use crate::{Error, QueryEvaluator};
 
 #[derive(Debug)]
@@ -34,6 +35,17 @@ impl Recompute {
     /// Rows of the last result.
     pub(crate) fn len(&self) -> usize {
         self.previous.as_ref().map_or(0, DeltaBatch::len)
+    }
+
+    /// Bytes of the last result that are not in `held` yet.
+    pub(crate) fn bytes(&self, held: &mut Held) -> usize {
+        self.previous.as_ref().map_or(0, |previous| {
+            let weights = match &previous.weights {
+                Weights::Array(weights) => weights.len() * size_of::<i64>(),
+                _ => 0,
+            };
+            held.add(&previous.rows) + weights
+        })
     }
 
     pub(crate) fn run(&mut self, tick: Tick<'_>, inputs: Vec<Changes>) -> Result<Changes, Error> {
@@ -63,8 +75,16 @@ impl Recompute {
                 .collect::<Result<_, _>>()?;
             rows.push((schema, batches));
         }
-        let (result, error) = match self.evaluator.evaluate(&self.query, &rows) {
-            Ok(batches) => (self.consolidated(&batches, tick.epoch)?, None),
+        let result = self
+            .evaluator
+            .evaluate(&self.query, &rows)
+            .and_then(|batches| {
+                // A result that is no relation of this schema is a bug of this query's plan: the others go on.
+                self.consolidated(&batches, tick.epoch)
+                    .map_err(|error| EvalError::new(EvalErrorKind::Internal, error.to_string()))
+            });
+        let (result, error) = match result {
+            Ok(result) => (result, None),
             Err(error) => (None, Some(error)),
         };
         let mut difference: Vec<DeltaBatch> = result.iter().cloned().collect();

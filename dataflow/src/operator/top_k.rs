@@ -39,6 +39,8 @@ pub(crate) struct TopK {
     schema: SchemaRef,
     groups: Groups,
     rows: Vec<BTreeMap<Box<[u8]>, i64>>,
+    /// Bytes that the rows take.
+    heap: usize,
 }
 
 impl TopK {
@@ -90,7 +92,15 @@ impl TopK {
             offset,
             schema,
             rows: Vec::new(),
+            heap: 0,
         })
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.groups.bytes()
+            + self.rows.capacity() * size_of::<BTreeMap<Box<[u8]>, i64>>()
+            + self.heap
     }
 
     /// Number of groups.
@@ -161,6 +171,7 @@ impl TopK {
                 &mut self.rows[slot_number(*slot)],
                 bytes,
                 delta.weights.get(row),
+                &mut self.heap,
             )?;
         }
         Ok(())

@@ -9,6 +9,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as TableEntry;
 
 use super::RowId;
+use crate::held::allocated;
 
 const TABLES: usize = 256;
 const SPLIT_AT: usize = 4096;
@@ -29,11 +30,19 @@ enum Postings {
 #[derive(Debug)]
 struct List(Vec<RowId>);
 
+impl List {
+    fn bytes(&self) -> usize {
+        allocated(size_of::<Self>()) + allocated(self.0.capacity() * size_of::<RowId>())
+    }
+}
+
 /// One index of a relation: `columns` are hashed together.
 #[derive(Debug)]
 pub(crate) struct KeyIndex {
     columns: Vec<usize>,
     tables: Vec<HashTable<Entry>>,
+    /// Bytes of the lists.
+    lists: usize,
     /// How many operators and objects read this index.
     pub(super) users: usize,
 }
@@ -43,6 +52,7 @@ impl KeyIndex {
         Self {
             columns,
             tables: vec![HashTable::new()],
+            lists: 0,
             users: 1,
         }
     }
@@ -79,6 +89,7 @@ impl KeyIndex {
     /// Adds a row. `live` tells whether a row of the list still counts.
     pub(super) fn insert(&mut self, hash: u64, id: RowId, live: impl Fn(RowId) -> bool) {
         self.split_if_large();
+        let mut lists = self.lists;
         let Some(table) = self.table_mut(hash) else {
             return;
         };
@@ -95,10 +106,13 @@ impl KeyIndex {
                     Postings::One(old) if live(*old) => {
                         let mut list = Vec::with_capacity(4);
                         list.extend([*old, id]);
-                        *postings = Postings::Many(Box::new(List(list)));
+                        let list = Box::new(List(list));
+                        lists += list.bytes();
+                        *postings = Postings::Many(list);
                     }
                     Postings::One(old) => *old = id,
                     Postings::Many(list) => {
+                        lists -= list.bytes();
                         let ids = &mut list.0;
                         if ids.len() == ids.capacity() {
                             ids.retain(|id| live(*id));
@@ -107,14 +121,17 @@ impl KeyIndex {
                             }
                         }
                         ids.push(id);
+                        lists += list.bytes();
                     }
                 }
             }
         }
+        self.lists = lists;
     }
 
     /// Sheds the rows of this hash that `keep` refuses.
     pub(super) fn purge(&mut self, hash: u64, keep: impl Fn(RowId) -> bool) {
+        let mut lists = self.lists;
         let Some(table) = self.table_mut(hash) else {
             return;
         };
@@ -124,8 +141,12 @@ impl KeyIndex {
         let left = match &mut entry.get_mut().postings {
             Postings::One(id) => usize::from(keep(*id)),
             Postings::Many(list) => {
+                lists -= list.bytes();
                 list.0.retain(|id| keep(*id));
                 list.0.shrink_to(list.0.len() * 2);
+                if !list.0.is_empty() {
+                    lists += list.bytes();
+                }
                 list.0.len()
             }
         };
@@ -135,15 +156,17 @@ impl KeyIndex {
                 table.shrink_to(table.len() * 2, |entry| entry.hash);
             }
         }
+        self.lists = lists;
     }
 
     pub(super) fn clear(&mut self) {
         self.tables = vec![HashTable::new()];
+        self.lists = 0;
     }
 
     pub(super) fn bytes(&self) -> usize {
-        // Long lists are not walked: one list entry per row is counted by the relation.
-        self.tables.iter().map(HashTable::allocation_size).sum()
+        let tables: usize = self.tables.iter().map(HashTable::allocation_size).sum();
+        tables + self.lists
     }
 
     fn split_if_large(&mut self) {

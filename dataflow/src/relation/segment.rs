@@ -13,6 +13,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 
 use crate::Error;
+use crate::held::Held;
 
 /// Weights per copy-on-write chunk.
 const CHUNK: usize = 4096;
@@ -123,10 +124,11 @@ impl Segment {
         (piece, row - self.pieces[piece].start)
     }
 
-    pub(crate) fn bytes(&self) -> usize {
+    /// Bytes of the weights and of what is not in `held` yet.
+    pub(crate) fn bytes(&self, held: &mut Held) -> usize {
         self.pieces
             .iter()
-            .map(|piece| piece.rows.get_array_memory_size())
+            .map(|piece| size_of::<Piece>() + held.add(&piece.rows))
             .sum::<usize>()
             + self.weights.bytes()
     }

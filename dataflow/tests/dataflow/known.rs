@@ -605,6 +605,56 @@ fn a_recomputed_query_that_fails_heals() {
     }
 }
 
+/// A query without inputs, with a result of `types`.
+fn recomputed_constant(types: &[DataType]) -> Node {
+    let query = QueryPlan {
+        bytes: Vec::new(),
+        text: "one".to_owned(),
+    };
+    let operator = Operator::Recompute {
+        inputs: Vec::new(),
+        query,
+        reason: "a test".to_owned(),
+    };
+    node(operator, types)
+}
+
+#[test]
+fn a_recomputed_query_may_read_nothing() {
+    for shards in [1, 3] {
+        let mut alone = Cluster::new(shards, &Arc::default());
+        view(&mut alone, VIEW, vec![recomputed_constant(&[INT])]);
+        assert_eq!(alone.folded(VIEW), rows(&[(ints(&[1]), 1)]));
+
+        let beside = Operator::Union {
+            inputs: vec![NodeId(0), NodeId(1)],
+        };
+        let mut cluster = cluster(
+            shards,
+            Expressions::default(),
+            &[INT],
+            vec![recomputed_constant(&[INT]), node(beside, &[INT])],
+        );
+        cluster
+            .tick(2, vec![(TABLE, Input::Rows(vec![(ints(&[1]), 2)]))])
+            .unwrap();
+        assert_eq!(cluster.folded(VIEW), rows(&[(ints(&[1]), 3)]));
+    }
+}
+
+#[test]
+fn a_recomputed_result_of_other_columns_is_an_error_of_the_view_alone() {
+    let mut cluster = Cluster::new(1, &Arc::default());
+    view(&mut cluster, VIEW, vec![recomputed_constant(&[INT, INT])]);
+    let errors = cluster.folded(VIEW).errors;
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(
+        errors
+            .keys()
+            .all(|error| error.kind == EvalErrorKind::Internal)
+    );
+}
+
 #[test]
 fn a_retraction_of_a_missing_row_is_a_source_error() {
     let mut cluster = Cluster::new(3, &Arc::default());
@@ -703,7 +753,7 @@ fn a_view_whose_rows_were_loaded_yields_only_the_difference() {
         cluster.snapshot(VIEW, 5).unwrap(),
         rows(&[(ints(&[1]), 1), (ints(&[2]), 1)])
     );
-    assert_eq!(cluster.shards[0].statistics(TABLE).unwrap().rows, 3);
+    assert_eq!(cluster.shards[0].statistics()[&TABLE].rows, 3);
 }
 
 #[test]
@@ -765,7 +815,7 @@ fn churn_does_not_grow_a_collection_that_is_maintained() {
             shard.maintain(100_000);
             Ok(())
         });
-        bytes.push(cluster.shards[0].statistics(TABLE).unwrap().bytes);
+        bytes.push(cluster.shards[0].statistics()[&TABLE].bytes);
     }
     assert_eq!(cluster.folded(VIEW), rows(&[(ints(&[1000]), 1)]));
     let half = bytes[..30].iter().max().unwrap();

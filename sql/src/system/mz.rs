@@ -145,5 +145,6 @@ pub(super) mod internal {
             "bytes_committed": UInt8,
         }
         16_819 "mz_cluster_schedules" mz_rows::empty { "cluster_id": Text, "type": Text, "refresh_hydration_time_estimate": Interval null }
+        16_820 "mz_object_memory" mz_rows::object_memory { "object_id": Text, "holder": Text, "bytes": UInt8 }
     }
 }

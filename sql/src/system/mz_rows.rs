@@ -862,3 +862,15 @@ pub(super) fn collection_statistics(ctx: &SystemContext<'_>, rows: &mut Rows) {
         ]);
     }
 }
+
+pub(super) fn object_memory(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for (id, statistics) in &ctx.runtime.collections {
+        for (holder, bytes) in &statistics.held {
+            rows.push([
+                ("object_id", (*id).into()),
+                ("holder", holder.clone().into()),
+                ("bytes", (*bytes).into()),
+            ]);
+        }
+    }
+}

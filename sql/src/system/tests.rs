@@ -119,6 +119,7 @@ fn runtime() -> RuntimeState {
             CollectionStatistics {
                 rows: 3,
                 bytes: 90,
+                held: BTreeMap::from([("rows".to_owned(), 90)]),
                 errors: 2,
                 error: Some("division by zero".to_owned()),
             },
@@ -332,6 +333,10 @@ fn what_the_node_is_doing_shows() {
             expected.map(|(from, to)| (from.to_owned(), to.to_owned()))
         );
         assert_eq!(read(ctx, "mz_internal", "mz_sessions").num_rows(), 1);
+        assert_eq!(
+            texts(&read(ctx, "mz_internal", "mz_object_memory"), "holder"),
+            ["rows"]
+        );
         assert_eq!(
             texts(&read(ctx, "pg_catalog", "pg_settings"), "setting"),
             ["quickstart"]

@@ -77,6 +77,24 @@ impl<'a> JsonbNumber<'a> {
         self.packed.len() * 2 - usize::from(odd)
     }
 
+    /// Appends bytes that compare as the numbers do; none are a prefix of another number's.
+    pub(super) fn sort_key(self, key: &mut Vec<u8>) {
+        key.push(self.sign);
+        if self.sign == ZERO {
+            return;
+        }
+        let start = key.len();
+        let mut exponent = self.exponent.to_be_bytes();
+        exponent[0] ^= 0x80;
+        key.extend_from_slice(&exponent);
+        // A digit more makes the number larger: the end is below every digit.
+        key.extend(self.digits().map(|digit| digit + 1));
+        key.push(0);
+        if self.sign == NEGATIVE {
+            key.iter_mut().skip(start).for_each(|byte| *byte = !*byte);
+        }
+    }
+
     /// Whether the number has no digits after the point.
     #[must_use]
     pub fn is_integer(self) -> bool {

@@ -425,6 +425,15 @@ fn any_model() -> impl Strategy<Value = Model> {
     })
 }
 
+/// A document of any shape.
+pub(crate) fn any_document() -> impl Strategy<Value = JsonbBuf> {
+    any_model().prop_map(|model| {
+        let mut text = String::new();
+        model.text(0, &mut text);
+        doc(&text)
+    })
+}
+
 impl Model {
     /// JSON text; `variant` picks among the many texts of the same value.
     fn text(&self, variant: u32, out: &mut String) {

@@ -94,6 +94,7 @@ fn held(rows: u64, errors: u64) -> CollectionStatistics {
     CollectionStatistics {
         rows,
         bytes: rows * 10,
+        held: std::collections::BTreeMap::new(),
         errors,
         error: (errors > 0).then(|| "division by zero".to_owned()),
     }

@@ -1,0 +1,126 @@
+//! What a shard holds in memory, by object and by what holds it.
+//!
+//! Owns the attribution: rows belong to the collection that stores them, an index to the object that made it, else to the dataflow that asked for it, and the
+//! state of an operator to its dataflow. What two objects share belongs to the first by id, so that the sum is what is held.
+//! Called by the worker about once a second. Cost: O(pieces of relations + operators), not of rows or groups.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flowstone_proto::message::CollectionStatistics;
+use flowstone_types::ObjectId;
+
+use super::Shard;
+use crate::held::Held;
+use crate::operator::RelationId;
+
+/// Bytes by object and holder, each relation's indexes once.
+#[derive(Default)]
+struct Account {
+    held: Held,
+    indexes: BTreeSet<(RelationId, usize)>,
+    bytes: BTreeMap<ObjectId, BTreeMap<String, u64>>,
+}
+
+impl Account {
+    fn add(&mut self, id: ObjectId, holder: &str, bytes: usize) {
+        let of_object = self.bytes.entry(id).or_default();
+        let sum = of_object.entry(holder.to_owned()).or_insert(0);
+        *sum = sum.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+}
+
+impl Shard {
+    /// What this shard holds of every collection and index.
+    #[must_use]
+    pub fn statistics(&self) -> BTreeMap<ObjectId, CollectionStatistics> {
+        let mut account = Account::default();
+        let stored: BTreeSet<RelationId> = self
+            .collections
+            .values()
+            .map(|collection| collection.relation)
+            .collect();
+        for (id, collection) in &self.collections {
+            if collection.owns_relation {
+                self.add_rows(&mut account, (*id, "rows"), collection.relation);
+                self.add_index(&mut account, (*id, "index"), (collection.relation, 0));
+            }
+            let own = (collection.relation, collection.lookup);
+            self.add_index(&mut account, (*id, "index"), own);
+        }
+        for (id, dataflow) in &self.dataflows {
+            for index in &dataflow.indexes {
+                self.add_index(&mut account, (*id, "arrangement"), *index);
+            }
+            for relation in dataflow
+                .private
+                .iter()
+                .filter(|relation| !stored.contains(relation))
+            {
+                self.add_rows(&mut account, (*id, "arrangement"), *relation);
+                self.add_indexes(&mut account, (*id, "arrangement"), *relation);
+            }
+            for step in dataflow
+                .steps
+                .iter()
+                .filter_map(|step| self.steps.get(step))
+            {
+                if let Some((operator, bytes)) = step.kind.bytes(&mut account.held) {
+                    account.add(*id, operator, bytes);
+                }
+            }
+        }
+        // Indexes whose dataflow is none of those above.
+        for (id, collection) in &self.collections {
+            self.add_indexes(&mut account, (*id, "index"), collection.relation);
+        }
+        self.collections
+            .iter()
+            .filter_map(|(id, collection)| {
+                let relation = self.relations.0.get(&collection.relation)?;
+                let held = account.bytes.remove(id).unwrap_or_default();
+                let statistics = CollectionStatistics {
+                    bytes: held.values().copied().fold(0, u64::saturating_add),
+                    held,
+                    ..relation.statistics()
+                };
+                Some((*id, statistics))
+            })
+            .collect()
+    }
+
+    fn add_rows(
+        &self,
+        account: &mut Account,
+        (id, holder): (ObjectId, &str),
+        relation: RelationId,
+    ) {
+        if let Some(relation) = self.relations.0.get(&relation) {
+            let bytes = relation.row_bytes(&mut account.held);
+            account.add(id, holder, bytes);
+        }
+    }
+
+    fn add_index(
+        &self,
+        account: &mut Account,
+        (id, holder): (ObjectId, &str),
+        index: (RelationId, usize),
+    ) {
+        if account.indexes.insert(index)
+            && let Some(relation) = self.relations.0.get(&index.0)
+        {
+            account.add(id, holder, relation.index_bytes(index.1));
+        }
+    }
+
+    fn add_indexes(&self, account: &mut Account, holder: (ObjectId, &str), relation: RelationId) {
+        let numbers = self
+            .relations
+            .0
+            .get(&relation)
+            .map_or(0..0, crate::relation::Relation::index_numbers);
+        for number in numbers {
+            self.add_index(account, holder, (relation, number));
+        }
+    }
+}
