@@ -187,6 +187,7 @@ const fn sql_error(kind: ErrorKind) -> &'static str {
         ErrorKind::UndefinedFunction => "42883",
         ErrorKind::UndefinedObject => "42704",
         ErrorKind::AmbiguousColumn => "42702",
+        ErrorKind::AmbiguousFunction => "42725",
         ErrorKind::DuplicateDatabase => "42P04",
         ErrorKind::DuplicateSchema => "42P06",
         ErrorKind::DuplicateTable => "42P07",
@@ -256,6 +257,7 @@ const fn eval_error(kind: EvalErrorKind) -> &'static str {
         EvalErrorKind::TooLarge => "54000",
         EvalErrorKind::OutOfMemory => "53200",
         EvalErrorKind::Cancelled => "57014",
+        EvalErrorKind::NotSupported => "0A000",
     }
 }
 
@@ -295,7 +297,7 @@ const fn type_error(error: &TypeError) -> &'static str {
         TypeError::OutOfRange { .. } => "22003",
         TypeError::TooLong { .. } => "22001",
         TypeError::InvalidParameter(_) => "22023",
-        TypeError::Unsupported(_) => "0A000",
+        TypeError::Unsupported(_) | TypeError::NotSupported(_) => "0A000",
         TypeError::TooLarge => "54000",
         // `TypeError` is open for extension; what it may grow is not the client's fault.
         _ => "XX000",

@@ -251,14 +251,15 @@ impl Shard {
         Ok(())
     }
 
-    /// Gives a collection an error that is in it from `epoch` on, outside of any tick. The collection may belong to one shard only in this respect.
+    /// Gives a collection errors that are in it from `epoch` on, outside of any tick: before any dataflow reads it. The collection may belong to one shard
+    /// only in this respect.
     ///
     /// # Errors
     /// [`Error::UnknownCollection`].
-    pub fn load_error(
+    pub fn load_errors(
         &mut self,
         id: ObjectId,
-        error: EvalError,
+        errors: &[(EvalError, i64)],
         epoch: Epoch,
     ) -> Result<(), Error> {
         let collection = self
@@ -267,7 +268,7 @@ impl Shard {
             .ok_or(Error::UnknownCollection(id))?;
         let relation = self.relations.get_mut(collection.relation)?;
         relation.start_history(epoch);
-        relation.apply(None, &[(error, 1)], epoch)?;
+        relation.apply(None, errors, epoch)?;
         self.last_epoch = self.last_epoch.max(epoch);
         Ok(())
     }

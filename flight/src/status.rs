@@ -168,6 +168,7 @@ const fn sql_error(kind: ErrorKind) -> Code {
         ErrorKind::UndefinedFunction => Code::NotFound,
         ErrorKind::UndefinedObject => Code::NotFound,
         ErrorKind::AmbiguousColumn => Code::InvalidArgument,
+        ErrorKind::AmbiguousFunction => Code::InvalidArgument,
         ErrorKind::DuplicateDatabase => Code::AlreadyExists,
         ErrorKind::DuplicateSchema => Code::AlreadyExists,
         ErrorKind::DuplicateTable => Code::AlreadyExists,
@@ -234,6 +235,7 @@ const fn eval_error(kind: EvalErrorKind) -> Code {
         EvalErrorKind::InvalidRegex => Code::InvalidArgument,
         EvalErrorKind::TooLarge | EvalErrorKind::OutOfMemory => Code::ResourceExhausted,
         EvalErrorKind::Cancelled => Code::Cancelled,
+        EvalErrorKind::NotSupported => Code::Unimplemented,
     }
 }
 
@@ -275,7 +277,7 @@ const fn type_error(error: &TypeError) -> Code {
         TypeError::OutOfRange { .. } => Code::OutOfRange,
         TypeError::TooLong { .. } => Code::InvalidArgument,
         TypeError::InvalidParameter(_) => Code::InvalidArgument,
-        TypeError::Unsupported(_) => Code::Unimplemented,
+        TypeError::Unsupported(_) | TypeError::NotSupported(_) => Code::Unimplemented,
         TypeError::TooLarge => Code::ResourceExhausted,
         // `TypeError` is open for extension; what it may grow is not the client's fault.
         _ => Code::Internal,

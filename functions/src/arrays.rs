@@ -14,7 +14,7 @@ use datafusion::logical_expr::ScalarUDF;
 use flowstone_types::SqlType;
 
 use crate::cast::{any_to_text, convert, vector_to_list};
-use crate::errors::{EvalResult, from_type_error, internal, out_of_range, raise};
+use crate::errors::{EvalResult, from_type_error, internal, not_supported, out_of_range, raise};
 use crate::growth::allowed;
 use crate::udf::{Call, P, R, function, lists, map_rows, overload, primitive, texts};
 
@@ -178,7 +178,13 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
         ),
         function(
             "array_fill",
-            vec![overload(&[P::Any, P::List], R::Fn(list_of_first), fill)],
+            vec![
+                overload(&[P::Any, P::List], R::Fn(list_of_first), fill),
+                overload(&[P::Any, P::List, P::List], R::Fn(list_of_first), |call| {
+                    check_bounds(lists(call.arg(2)?)?)?;
+                    fill(call)
+                }),
+            ],
         ),
     ]
 }
@@ -505,6 +511,22 @@ fn item_bytes(values: &ArrayRef, row: usize) -> usize {
         .unwrap_or(usize::MAX)
 }
 
+/// Arrays here begin at 1: any other lower bound would make subscripts find other items.
+fn check_bounds(bounds: &ListArray) -> Result<()> {
+    for row in 0..bounds.len() {
+        if bounds.is_valid(row) {
+            let bounds = convert(&bounds.value(row), &DataType::Int64)?;
+            let bounds = primitive::<Int64Type>(&bounds)?;
+            if let Some(bound) = bounds.iter().flatten().find(|bound| *bound != 1) {
+                return Err(raise(not_supported(format!(
+                    "arrays with the lower bound {bound} are not supported"
+                ))));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn fill(call: &Call<'_>) -> Result<ArrayRef> {
     let values = call.arg(0)?;
     let dimensions = lists(call.arg(1)?)?;
@@ -516,7 +538,7 @@ fn fill(call: &Call<'_>) -> Result<ArrayRef> {
             let sizes = convert(&dimensions.value(row), &DataType::Int64)?;
             let sizes = primitive::<Int64Type>(&sizes)?;
             if sizes.len() > 1 || sizes.null_count() > 0 {
-                return Err(raise(crate::errors::invalid_parameter(
+                return Err(raise(not_supported(
                     "array_fill makes arrays of one dimension",
                 )));
             }

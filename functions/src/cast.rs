@@ -21,6 +21,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility, lit,
 };
+use flowstone_types::sql_type::NUMERIC_DEFAULT;
 use flowstone_types::{ColumnBuilder, ColumnFormatter, EvalError, EvalErrorKind, SqlType};
 
 use crate::errors::{
@@ -28,7 +29,7 @@ use crate::errors::{
 };
 use crate::interval::{DAY, Interval};
 use crate::json;
-use crate::numeric::Numeric;
+use crate::numeric::{Lost, Numeric};
 use crate::registry::scalar_function;
 use crate::udf::{Call, Days, Json, Micros, Ret, TimeOfDay, evaluate, map1, texts};
 
@@ -472,15 +473,36 @@ fn number_to_number(array: &ArrayRef, from: &SqlType, to: &SqlType) -> Result<Ar
             let DataType::Decimal128(_, scale) = target else {
                 return plan_err!("numeric is a decimal");
             };
+            let lost = match to {
+                SqlType::Numeric(Some(_)) => Lost::Rounded,
+                _ => Lost::Refused,
+            };
             Numeric::build(
                 values.iter().map(|value| {
                     value
-                        .map(|value| Numeric::from_f64(value, scale))
+                        .map(|value| Numeric::from_f64(value, scale, lost))
                         .transpose()
                 }),
                 rows,
                 &target,
             )
+        }
+        // Plain numeric keeps all digits or refuses them.
+        (Numbers::Numeric(values), SqlType::Numeric(None)) => {
+            let scale = values.scale();
+            let kept = values.iter().map(|value| {
+                value
+                    .map(|value| {
+                        flowstone_types::numeric::rescale_to(value, scale, None)
+                            .map(|value| Numeric {
+                                value,
+                                scale: NUMERIC_DEFAULT.1,
+                            })
+                            .map_err(|error| from_type_error(&error))
+                    })
+                    .transpose()
+            });
+            Numeric::build(kept, rows, &target)
         }
         (Numbers::Numeric(values), SqlType::Numeric(_)) => Numeric::build(
             values.iter().map(|value| {

@@ -33,6 +33,14 @@ pub(crate) fn numeric_overflow() -> EvalError {
     EvalError::new(EvalErrorKind::NumericOutOfRange, "numeric field overflow")
 }
 
+/// A value so small that `numeric` has no digit for it.
+pub(crate) fn numeric_underflow() -> EvalError {
+    EvalError::new(
+        EvalErrorKind::NumericOutOfRange,
+        "value out of range: underflow",
+    )
+}
+
 /// `<type> out of range` for dates and times.
 pub(crate) fn datetime_overflow(type_name: &str) -> EvalError {
     EvalError::new(
@@ -64,6 +72,11 @@ pub(crate) fn data_error(message: impl Into<String>) -> EvalError {
     EvalError::new(EvalErrorKind::Data, message)
 }
 
+/// What PostgreSQL does and we do not.
+pub(crate) fn not_supported(message: impl Into<String>) -> EvalError {
+    EvalError::new(EvalErrorKind::NotSupported, message)
+}
+
 /// A bug of ours.
 pub(crate) fn internal(message: impl Into<String>) -> EvalError {
     EvalError::new(EvalErrorKind::Internal, message)
@@ -86,6 +99,7 @@ pub fn from_type_error(error: &TypeError) -> EvalError {
         TypeError::InvalidParameter { .. } => EvalErrorKind::InvalidParameter,
         TypeError::TooLong { .. } => EvalErrorKind::TooLong,
         TypeError::TooLarge => EvalErrorKind::TooLarge,
+        TypeError::NotSupported(_) => EvalErrorKind::NotSupported,
         TypeError::WeightOverflow => EvalErrorKind::Data,
         _ => EvalErrorKind::Internal,
     };

@@ -44,7 +44,7 @@ pub use registry::{
 };
 pub use signatures::{FunctionKind, FunctionSignature, signatures, stable_oid};
 pub use tables::{CollectionTable, InputTable, ScanTarget};
-pub use udf::scalar_at;
+pub use udf::{scalar_at, takes_text};
 
 /// Every scalar function of ours.
 fn scalar_functions() -> Vec<datafusion::logical_expr::ScalarUDF> {

@@ -14,7 +14,7 @@ use crate::cast::convert;
 use crate::errors::{
     EvalResult, division_by_zero, invalid_parameter, numeric_overflow, out_of_range, raise,
 };
-use crate::numeric::{Numeric, Op, Rounding};
+use crate::numeric::{Lost, Numeric, Op, Rounding};
 use crate::udf::{Call, P, R, aliased, function, map1, map2, overload};
 
 fn float8() -> R {
@@ -324,7 +324,7 @@ fn numeric_power(base: Numeric, exponent: Numeric) -> EvalResult<Numeric> {
 
 fn through_float(value: f64) -> EvalResult<Numeric> {
     if value.is_finite() {
-        Numeric::from_f64(value, SCALE)
+        Numeric::from_f64(value, SCALE, Lost::Rounded)
     } else {
         Err(numeric_overflow())
     }

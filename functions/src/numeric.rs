@@ -4,7 +4,7 @@
 
 use arrow_buffer::i256;
 
-use crate::errors::{EvalResult, division_by_zero, numeric_overflow};
+use crate::errors::{EvalResult, division_by_zero, numeric_overflow, numeric_underflow};
 
 /// A decimal: `value / 10^scale`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,11 +146,15 @@ impl Numeric {
                 }
                 .ok_or_else(numeric_overflow)?
             }
-            Op::Multiply => rescale(
-                a.checked_mul(b).ok_or_else(numeric_overflow)?,
-                self.scale.saturating_add(right.scale),
-                scale,
-            )?,
+            Op::Multiply => {
+                let product = a.checked_mul(b).ok_or_else(numeric_overflow)?;
+                let kept = rescale(product, self.scale.saturating_add(right.scale), scale)?;
+                // Rounded to nothing is not rounded but lost.
+                if kept == i256::ZERO && product != i256::ZERO {
+                    return Err(numeric_underflow());
+                }
+                kept
+            }
             Op::Divide => {
                 if right.value == 0 {
                     return Err(division_by_zero());
@@ -216,7 +220,7 @@ impl Numeric {
     }
 
     /// The decimal that a float's shortest text shows with 15 significant digits, as PostgreSQL casts `float8` to `numeric`.
-    pub(crate) fn from_f64(value: f64, scale: i8) -> EvalResult<Self> {
+    pub(crate) fn from_f64(value: f64, scale: i8, rounding: Lost) -> EvalResult<Self> {
         if !value.is_finite() {
             return Err(numeric_overflow());
         }
@@ -228,7 +232,11 @@ impl Numeric {
         // value = digits · 10^(exponent - 14)
         let shift = exponent - 14 + i32::from(scale);
         if shift < -60 {
-            return Ok(Self { value: 0, scale });
+            return if digits == 0 || rounding == Lost::Rounded {
+                Ok(Self { value: 0, scale })
+            } else {
+                Err(numeric_underflow())
+            };
         }
         let factor = power_of_ten(shift.unsigned_abs())?;
         let wide = if shift >= 0 {
@@ -238,11 +246,23 @@ impl Numeric {
         } else {
             divide_rounded(i256::from_i128(digits), factor)?
         };
+        if wide == i256::ZERO && digits != 0 && rounding == Lost::Refused {
+            return Err(numeric_underflow());
+        }
         Ok(Self {
             value: narrow(wide, 38)?,
             scale,
         })
     }
+}
+
+/// What becomes of a value that has no digit at its new scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// It is zero, as a declared scale demands.
+    Rounded,
+    /// It is an error: PostgreSQL's plain `numeric` would keep it.
+    Refused,
 }
 
 /// What happens to digits that are dropped.
@@ -310,6 +330,27 @@ mod tests {
     }
 
     #[test]
+    fn what_would_be_rounded_to_nothing_is_an_error() {
+        let small = numeric("0.000000000000000001");
+        assert_eq!(
+            small.apply(Op::Multiply, numeric("0.1")),
+            Err(numeric_underflow())
+        );
+        assert_eq!(
+            Numeric::from_f64(1e-19, 18, Lost::Refused),
+            Err(numeric_underflow())
+        );
+        assert_eq!(
+            Numeric::from_f64(1e-300, 18, Lost::Refused),
+            Err(numeric_underflow())
+        );
+        assert_eq!(
+            Numeric::from_f64(0.004, 2, Lost::Rounded).unwrap(),
+            numeric("0.00")
+        );
+    }
+
+    #[test]
     fn overflow_and_zero_divisors_are_errors() {
         let large = Numeric {
             value: 10_i128.pow(37),
@@ -332,11 +373,15 @@ mod tests {
     #[test]
     fn a_float_becomes_the_fifteen_digits_it_shows() {
         assert_eq!(
-            Numeric::from_f64(0.1, 18).unwrap().to_string(),
+            Numeric::from_f64(0.1, 18, Lost::Refused)
+                .unwrap()
+                .to_string(),
             "0.100000000000000000"
         );
         assert_eq!(
-            Numeric::from_f64(-1234.5, 2).unwrap().to_string(),
+            Numeric::from_f64(-1234.5, 2, Lost::Rounded)
+                .unwrap()
+                .to_string(),
             "-1234.50"
         );
     }

@@ -10,7 +10,7 @@ use crate::interval::{
     DAY, HOUR, Interval, MINUTE, SECOND, check_timestamp, civil_from_days, days_from_civil,
     days_in_month,
 };
-use crate::numeric::{Numeric, Rounding};
+use crate::numeric::{Lost, Numeric, Rounding};
 use crate::udf::{Micros, P, R, function, map2, overload};
 
 /// The functions of this module.
@@ -47,7 +47,7 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
             }),
             overload(&[P::Float8, P::Text], text(), |call| {
                 map2(call, |value: f64, pattern: &str| {
-                    format_number(Numeric::from_f64(value, 15)?, pattern)
+                    format_number(Numeric::from_f64(value, 15, Lost::Rounded)?, pattern)
                 })
             }),
         ],

@@ -475,6 +475,37 @@ pub(crate) fn spread_bytes(args: &[ColumnarValue], rows: usize) -> usize {
 /// What constants may take once they are repeated for every row of a call; beyond that, rows go in parts.
 const SPREAD_BYTES: usize = 8 << 20;
 
+/// Functions of DataFusion's that take a value of any type, or do with text what their caller means.
+const TAKE_ANYTHING: [&str; 8] = [
+    "coalesce",
+    "get_field",
+    "greatest",
+    "least",
+    "named_struct",
+    "nullif",
+    "raise_error",
+    "struct",
+];
+
+/// Whether argument `index` of a call of `function` is converted to text: what it prints as is not what the function works on.
+#[must_use]
+pub fn takes_text(function: &ScalarUDF, types: &[DataType], index: usize) -> bool {
+    let name = function.name();
+    // The cast knows what it casts from; the length in bytes and patterns see the padding.
+    if matches!(
+        name,
+        "pg_cast" | "octet_length" | "text_like" | "text_ilike" | "regexp_like"
+    ) {
+        return false;
+    }
+    match function.inner().downcast_ref::<PgFunction>() {
+        Some(ours) => ours
+            .resolve(types)
+            .is_ok_and(|overload| overload.param(index) == Some(P::Text)),
+        None => !name.contains("array") && !TAKE_ANYTHING.contains(&name),
+    }
+}
+
 /// Evaluates a call on constants once, and any other call on arrays.
 pub(crate) fn evaluate(
     args: &[ColumnarValue],

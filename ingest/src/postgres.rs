@@ -12,6 +12,7 @@ pub(crate) mod describe;
 pub(crate) mod manifest;
 pub(crate) mod membership;
 pub(crate) mod pgoutput;
+pub(crate) mod row_errors;
 pub(crate) mod rows;
 pub(crate) mod snapshot;
 pub(crate) mod state;
@@ -38,6 +39,7 @@ use tokio_util::sync::DropGuard;
 use crate::{Error, SourceContext, SourceEvent, TableChanges};
 use attempt::AttemptError;
 use manifest::{Manifest, ManifestTable};
+use row_errors::ErrorChanges;
 use snapshot::Lifetime;
 use state::{FILE_VERSION, Shared};
 use table_log::{Counters, Snapshot, TableLog};
@@ -142,6 +144,18 @@ impl PostgresSource {
         binding: &SourceBinding,
     ) -> Result<Vec<TableChanges>, Error> {
         self.shared.take(binding).await
+    }
+
+    pub(crate) fn row_errors(&self) -> Vec<(ObjectId, ErrorChanges)> {
+        let Ok(shared) = &self.shared else {
+            return Vec::new();
+        };
+        let state = shared.lock();
+        let standing = state
+            .tables()
+            .iter()
+            .map(|log| (log.table.id, log.row_errors.standing()));
+        standing.filter(|(_, errors)| !errors.is_empty()).collect()
     }
 
     pub(crate) fn acknowledge(&self, position: u64) {

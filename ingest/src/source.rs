@@ -143,6 +143,8 @@ pub enum TableData {
     Changes(SourceChanges),
     /// The table's first content.
     Snapshot(StagedSnapshot),
+    /// Rows that hold a value the table cannot, and those that no longer do: errors with weights. Reads of the table fail while one stands.
+    RowErrors(Vec<(EvalError, i64)>),
     /// The table cannot go on: permanent, of kind `Source`. Given again at the first take after a restart.
     Error(EvalError),
 }
@@ -195,7 +197,7 @@ pub async fn clean_up(
     if let Some(ReplicationSlot { connection, slot }) = slot {
         crate::postgres::drop_slot_of(connection, slot).await?;
     }
-    for ending in ["manifest.json", "errors.json", "generator.json"] {
+    for ending in ["manifest.json", "errors.json", "row-errors.json", "generator.json"] {
         let path = state_dir.join(format!("{id}-{ending}"));
         tokio::task::spawn_blocking(move || state_file::remove(&path))
             .await
@@ -233,6 +235,15 @@ impl SourceHandle {
             Inner::Generator(_) => None,
             Inner::Postgres(source) => source.failure(),
             Inner::Failed(failure) => Some(failure.clone()),
+        }
+    }
+
+    /// The rows that are in error where the source starts: as of what was committed. What [`SourceHandle::take`] gives changes them.
+    #[must_use]
+    pub fn row_errors(&self) -> Vec<(ObjectId, Vec<(EvalError, i64)>)> {
+        match &self.0 {
+            Inner::Generator(_) => Vec::new(),
+            Inner::Postgres(source) => source.row_errors(),
         }
     }
 

@@ -7,6 +7,9 @@ mod generator;
 #[path = "ingest/postgres.rs"]
 mod postgres;
 #[cfg(test)]
+#[path = "ingest/row_errors.rs"]
+mod row_errors;
+#[cfg(test)]
 #[path = "ingest/server.rs"]
 mod server;
 #[cfg(test)]

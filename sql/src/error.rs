@@ -23,6 +23,8 @@ pub enum ErrorKind {
     UndefinedObject,
     /// `42702`
     AmbiguousColumn,
+    /// `42725`
+    AmbiguousFunction,
     /// `42P04`
     DuplicateDatabase,
     /// `42P06`

@@ -22,7 +22,9 @@ mod exprs;
 mod frames;
 mod keys;
 mod lateral;
+mod literals;
 mod lookup;
+mod padding;
 mod provider;
 mod records;
 mod rewrite;
@@ -526,6 +528,7 @@ fn finish(
     parameters: Vec<SqlType>,
 ) -> Result<PlannedQuery, Error> {
     let mapped = |error: DataFusionError| errors::from_datafusion(&error, ctx.text);
+    literals::refuse_wide(&plan).map_err(mapped)?;
     let plan = keys::order_windows(plan).map_err(mapped)?;
     let analysed = optimize::analyse(plan).map_err(mapped)?;
     records::check(&analysed).map_err(mapped)?;

@@ -50,6 +50,9 @@ mod private;
 #[path = "e2e/process.rs"]
 mod process;
 #[cfg(test)]
+#[path = "e2e/row_errors.rs"]
+mod row_errors;
+#[cfg(test)]
 #[path = "e2e/slt.rs"]
 mod slt;
 #[cfg(test)]

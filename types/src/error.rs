@@ -47,6 +47,9 @@ pub enum TypeError {
     /// An Arrow type that no SQL type maps to.
     #[error("unsupported type {0}")]
     Unsupported(String),
+    /// A value that PostgreSQL has and we cannot hold; the text is the whole message.
+    #[error("{0}")]
+    NotSupported(String),
     /// A weight left the range of `i64`.
     #[error("multiplicity out of range")]
     WeightOverflow,
@@ -100,6 +103,8 @@ pub enum EvalErrorKind {
     OutOfMemory,
     /// `57014`: nobody waits for the result any more.
     Cancelled,
+    /// `0A000`: a value that PostgreSQL has and we cannot hold.
+    NotSupported,
 }
 
 /// The words with which builders and offsets of Arrow panic when 32 bits do not suffice.

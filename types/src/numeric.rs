@@ -408,7 +408,10 @@ pub fn numeric_from_binary(bytes: &[u8], modifier: Option<(u8, i8)>) -> Result<i
         .ok_or_else(|| out_of_range(modifier, &binary_as_text(bytes)))
 }
 
-/// A readable form of a number too large to be kept, for an error message.
+/// Digits of a number that an error message shows.
+const SHOWN_DIGITS_MAX: usize = 100;
+
+/// The text of a number that cannot be kept, for an error message; cut off if it is long.
 fn binary_as_text(bytes: &[u8]) -> String {
     let word = |index: usize| {
         bytes
@@ -416,28 +419,40 @@ fn binary_as_text(bytes: &[u8]) -> String {
             .and_then(|pair| <[u8; 2]>::try_from(pair).ok())
             .unwrap_or_default()
     };
-    let weight = i16::from_be_bytes(word(1));
+    let count = i32::from(u16::from_be_bytes(word(0)));
+    let weight = i32::from(i16::from_be_bytes(word(1)));
+    let places = usize::from(u16::from_be_bytes(word(3)));
+    // The group of four digits for 10000^-(index - weight).
+    let group = |index: i32| {
+        let inside = (0..count).contains(&index);
+        let index = usize::try_from(index).ok().filter(|_| inside);
+        format!(
+            "{:04}",
+            index.map_or(0, |index| u16::from_be_bytes(word(4 + index)))
+        )
+    };
+    let groups_max = i32::try_from(SHOWN_DIGITS_MAX / 4).unwrap_or(i32::MAX);
     let mut text = String::new();
     if u16::from_be_bytes(word(2)) == BINARY_NEGATIVE {
         text.push('-');
     }
-    let count = usize::from(u16::from_be_bytes(word(0))).min(12);
-    let mut place = i32::from(weight);
-    if place < 0 {
-        text.push_str("0.");
-        text.extend(std::iter::repeat_n(
-            '0',
-            usize::try_from((-place - 1) * 4).unwrap_or(0).min(48),
-        ));
+    let whole: String = (0..=weight.min(groups_max)).map(group).collect();
+    let whole = whole.trim_start_matches('0');
+    text.push_str(if whole.is_empty() { "0" } else { whole });
+    if weight > groups_max {
+        text.push_str("...");
+        return text;
     }
-    for index in 0..count {
-        text.push_str(&format!("{:04}", u16::from_be_bytes(word(4 + index))));
-        if place == 0 && index + 1 < count {
-            text.push('.');
-        }
-        place -= 1;
+    let first = weight + 1;
+    let fraction: String = (first..first.saturating_add(groups_max))
+        .map(group)
+        .collect();
+    let shown = fraction.get(..places).unwrap_or(&fraction);
+    if !shown.is_empty() {
+        text.push('.');
+        text.push_str(shown);
     }
-    if place >= 0 {
+    if places > fraction.len() {
         text.push_str("...");
     }
     text

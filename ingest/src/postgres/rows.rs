@@ -20,12 +20,22 @@ pub(crate) enum Value<'a> {
     Binary(&'a [u8]),
 }
 
-/// Why a row was refused.
+/// Why a row, and with it its table, was refused.
 #[derive(Debug)]
 pub(crate) struct RowError {
     /// The column of the schema.
     pub(crate) column: usize,
     pub(crate) reason: String,
+}
+
+/// A value that its column cannot hold.
+#[derive(Debug)]
+pub(crate) struct Unfit<'a> {
+    /// The column of the schema.
+    pub(crate) column: usize,
+    pub(crate) reason: String,
+    /// The value as it came.
+    pub(crate) raw: &'a [u8],
 }
 
 /// Collects rows. After an error it takes no more rows; those before it can still be finished.
@@ -64,10 +74,11 @@ impl RowBuilder {
         self.rows
     }
 
-    /// Adds one row: one value per column of the schema.
+    /// Adds one row: one value per column of the schema. In place of a value that its column cannot hold the row gets a filler, and `unfit` hears of it.
     pub(crate) fn append<'a>(
         &mut self,
         values: impl Iterator<Item = Value<'a>>,
+        mut unfit: impl FnMut(Unfit<'a>),
     ) -> Result<(), RowError> {
         let fields = self.schema.fields().iter();
         let mut columns = itertools::izip!(&mut self.columns, &self.types, fields).enumerate();
@@ -82,7 +93,7 @@ impl RowBuilder {
                 column,
                 reason: error.to_string(),
             };
-            match value {
+            let (appended, raw) = match value {
                 Value::Null if !field.is_nullable() => {
                     return Err(RowError {
                         column,
@@ -90,18 +101,35 @@ impl RowBuilder {
                             .to_owned(),
                     });
                 }
-                Value::Nothing if !field.is_nullable() => {
-                    builder.append_text(filler(sql_type)).map_err(refused)?
+                Value::Null => {
+                    builder.append_null();
+                    continue;
                 }
-                Value::Null | Value::Nothing => builder.append_null(),
-                Value::Text(text) => {
-                    let text = std::str::from_utf8(text).map_err(|_| RowError {
-                        column,
-                        reason: "text is not valid UTF-8".to_owned(),
-                    })?;
-                    builder.append_text(text).map_err(refused)?;
+                Value::Nothing => {
+                    append_filler(builder, sql_type, field.is_nullable()).map_err(refused)?;
+                    continue;
                 }
-                Value::Binary(bytes) => builder.append_binary(bytes).map_err(refused)?,
+                Value::Text(raw) => {
+                    let appended = match std::str::from_utf8(raw) {
+                        Ok(text) => builder.append_text(text).map_err(|error| error.to_string()),
+                        Err(_) => Err("text is not valid UTF-8".to_owned()),
+                    };
+                    (appended, raw)
+                }
+                Value::Binary(raw) => {
+                    let appended = builder
+                        .append_binary(raw)
+                        .map_err(|error| error.to_string());
+                    (appended, raw)
+                }
+            };
+            if let Err(reason) = appended {
+                append_filler(builder, sql_type, field.is_nullable()).map_err(refused)?;
+                unfit(Unfit {
+                    column,
+                    reason,
+                    raw,
+                });
             }
         }
         if let Some((column, _)) = columns.next() {
@@ -134,6 +162,19 @@ impl RowBuilder {
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
         Ok(normalize_batch(&batch))
     }
+}
+
+/// Appends something that means nothing.
+fn append_filler(
+    builder: &mut ColumnBuilder,
+    sql_type: &SqlType,
+    nullable: bool,
+) -> Result<(), TypeError> {
+    if nullable {
+        builder.append_null();
+        return Ok(());
+    }
+    builder.append_text(filler(sql_type))
 }
 
 /// Text of some value of the type.

@@ -12,17 +12,18 @@ use arrow_schema::SchemaRef;
 use bytes::{Buf, BytesMut};
 use flowstone_proto::message::{SourceColumn, SourceTable};
 use flowstone_storage::{SnapshotWriter, StagedSnapshot};
-use flowstone_types::ObjectId;
+use flowstone_types::{ObjectId, SourceChanges};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use super::attempt::AttemptError;
 use super::catalog::{self, RelationInfo};
-use super::rows::{RowBuilder, Value};
+use super::row_errors::{BadCell, Notes, RowErrors, Standing, raw_text, shortened};
+use super::rows::{RowBuilder, Unfit, Value};
 use super::state::Shared;
 use super::table_log::value_error;
-use super::types::{CopyFormat, copy_format};
+use super::types::{CopyFormat, copy_format, may_not_fit};
 use super::wire::{Connection, Purpose, WireError, parse_lsn, quote_identifier, quote_literal};
 
 /// Connections that copy at the same time: enough to keep one of our cores busy, few enough for a server with other work.
@@ -38,8 +39,24 @@ const BATCH_BYTES: usize = 8 * 1024 * 1024;
 pub(crate) enum Staged {
     /// It is on disk.
     Rows(StagedSnapshot),
-    /// It holds something that has no place in the table's columns, or the table is not what it was: the table's permanent error.
+    /// The same, with rows in error.
+    Partly {
+        rows: StagedSnapshot,
+        errors: Vec<(String, Standing)>,
+    },
+    /// The table is not what it was, or holds too much that has no place in its columns: the table's permanent error.
     Failed(String),
+}
+
+impl Staged {
+    /// What is on disk and the rows in error, or the table's error.
+    pub(crate) fn into_parts(self) -> Result<(StagedSnapshot, Vec<(String, Standing)>), String> {
+        match self {
+            Self::Rows(rows) => Ok((rows, Vec::new())),
+            Self::Partly { rows, errors } => Ok((rows, errors)),
+            Self::Failed(message) => Err(message),
+        }
+    }
 }
 
 /// An exported snapshot.
@@ -96,6 +113,7 @@ struct Target {
     /// `None` once the table has failed.
     writer: Mutex<Option<SnapshotWriter>>,
     failure: std::sync::Mutex<Option<String>>,
+    row_errors: std::sync::Mutex<RowErrors>,
 }
 
 impl Target {
@@ -115,6 +133,22 @@ impl Target {
 
     fn name(&self) -> String {
         format!("{}.{}", self.info.schema, self.info.name)
+    }
+
+    fn row_errors(&self) -> std::sync::MutexGuard<'_, RowErrors> {
+        self.row_errors
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// How a column is copied. What tells rows apart must read like in the stream, also where it cannot be held.
+    fn format_of(&self, index: usize, column: &SourceColumn) -> CopyFormat {
+        let identifies = self.table.key.is_empty() || self.table.key.contains(&index);
+        if column.as_text || (identifies && may_not_fit(column.type_oid)) {
+            CopyFormat::Text
+        } else {
+            copy_format(column.type_oid)
+        }
     }
 }
 
@@ -160,6 +194,7 @@ pub(crate) async fn copy(
             log.counters.snapshot_staged = Some(0);
         }
         let target = Arc::new(Target {
+            row_errors: std::sync::Mutex::new(RowErrors::new(&table)),
             table,
             schema,
             info,
@@ -176,7 +211,16 @@ pub(crate) async fn copy(
             log.counters.snapshot_known = log.counters.snapshot_staged;
         }
         let content = match (target.failed(), target.writer.lock().await.take()) {
-            (None, Some(writer)) => Staged::Rows(writer.finish().await?),
+            (None, Some(writer)) => {
+                let rows = writer.finish().await?;
+                let none = RowErrors::new(&target.table);
+                let errors = std::mem::replace(&mut *target.row_errors(), none).into_rows();
+                if errors.is_empty() {
+                    Staged::Rows(rows)
+                } else {
+                    Staged::Partly { rows, errors }
+                }
+            }
             (message, _) => Staged::Failed(message.unwrap_or_default()),
         };
         results.push((target.table.id, content));
@@ -260,15 +304,15 @@ async fn copy_ranges(
 /// `COPY` of one range.
 fn copy_statement(range: &Range) -> String {
     let target = &range.target;
-    let column = |column: &SourceColumn| {
+    let column = |(index, column): (usize, &SourceColumn)| {
         let name = quote_identifier(&column.name);
-        if format_of(column) == CopyFormat::Text {
+        if target.format_of(index, column) == CopyFormat::Text {
             format!("{name}::text")
         } else {
             name
         }
     };
-    let columns = itertools::join(target.table.columns.iter().map(column), ", ");
+    let columns = itertools::join(target.table.columns.iter().enumerate().map(column), ", ");
     let only = if target.info.kind == 'r' { "ONLY " } else { "" };
     let relation = format!(
         "{}.{}",
@@ -296,14 +340,6 @@ fn copy_statement(range: &Range) -> String {
     format!("COPY (SELECT {columns} FROM {only}{relation}{condition}) TO STDOUT (FORMAT BINARY)")
 }
 
-fn format_of(column: &SourceColumn) -> CopyFormat {
-    if column.as_text {
-        CopyFormat::Text
-    } else {
-        copy_format(column.type_oid)
-    }
-}
-
 async fn copy_range(
     shared: &Arc<Shared>,
     connection: &mut Connection,
@@ -312,7 +348,10 @@ async fn copy_range(
     let target = &range.target;
     // A table or column that is gone by now fails the attempt; the next one finds it missing and puts the table in error.
     connection.copy_out(&copy_statement(range)).await?;
-    let formats: Vec<CopyFormat> = target.table.columns.iter().map(format_of).collect();
+    let columns = target.table.columns.iter().enumerate();
+    let formats: Vec<CopyFormat> = columns
+        .map(|(index, column)| target.format_of(index, column))
+        .collect();
     let mut reader = BinaryReader::default();
     let mut batch = Batch::new(target)?;
     while let Some(data) = connection.copy_data().await? {
@@ -336,6 +375,7 @@ async fn copy_range(
 #[derive(Debug)]
 struct Batch {
     builder: RowBuilder,
+    notes: Notes,
     bytes: usize,
 }
 
@@ -343,7 +383,11 @@ impl Batch {
     fn new(target: &Target) -> Result<Self, AttemptError> {
         let builder = RowBuilder::new(Arc::clone(&target.schema), 1024)
             .map_err(|error| AttemptError::internal(&error))?;
-        Ok(Self { builder, bytes: 0 })
+        Ok(Self {
+            builder,
+            notes: Notes::default(),
+            bytes: 0,
+        })
     }
 
     fn is_full(&self) -> bool {
@@ -365,7 +409,21 @@ impl Batch {
                 (Some(bytes), CopyFormat::Text) => Value::Text(bytes),
             });
         self.bytes += row.iter().flatten().map(bytes::Bytes::len).sum::<usize>();
-        self.builder.append(values).map_err(|error| {
+        let (notes, key) = (&mut self.notes, &target.table.key);
+        let number = u32::try_from(self.builder.rows()).unwrap_or(u32::MAX);
+        let unfit = |unfit: Unfit<'_>| {
+            notes.push_bad(BadCell {
+                row: number,
+                column: u16::try_from(unfit.column).unwrap_or(u16::MAX),
+                reason: shortened(&unfit.reason),
+                raw: if key.is_empty() || key.contains(&unfit.column) {
+                    raw_text(unfit.raw)
+                } else {
+                    String::new()
+                },
+            });
+        };
+        self.builder.append(values, unfit).map_err(|error| {
             let column = target
                 .table
                 .columns
@@ -376,19 +434,35 @@ impl Batch {
     }
 
     async fn write(&mut self, shared: &Shared, target: &Target) -> Result<(), AttemptError> {
-        let Self { builder, bytes } = std::mem::replace(self, Self::new(target)?);
+        let Self {
+            builder,
+            notes,
+            bytes,
+        } = std::mem::replace(self, Self::new(target)?);
         if builder.rows() == 0 || target.failed().is_some() {
             return Ok(());
         }
-        let rows = builder
+        let all = builder
             .finish()
             .map_err(|error| AttemptError::internal(&error))?;
+        let read = all.num_rows();
+        let rows = {
+            let mut row_errors = target.row_errors();
+            let (changes, _) = row_errors
+                .resolve(SourceChanges::inserts(all), notes, 0)
+                .map_err(|error| AttemptError::internal(&error))?;
+            if let Some(message) = row_errors.too_many() {
+                target.fail(message);
+                return Ok(());
+            }
+            changes.rows
+        };
         if let Some(writer) = target.writer.lock().await.as_mut() {
             writer.write(&rows).await?;
         }
         if let Some(log) = shared.lock().table_mut(target.table.id) {
             *log.counters.snapshot_staged.get_or_insert_default() +=
-                u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
+                u64::try_from(read).unwrap_or(u64::MAX);
             log.counters.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
         }
         Ok(())

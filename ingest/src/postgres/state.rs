@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::manifest::ManifestFile;
 use super::pgoutput::{DecodeError, Message, Relation, decode};
-use super::snapshot::Staged;
+use super::row_errors::SavedRowErrors;
 use super::table_log::{Committed, Failure, Snapshot, TableLog};
 use crate::{Error, SourceEvent, TableChanges, TableData, state_file};
 
@@ -43,8 +43,18 @@ pub(crate) struct ErrorsFile {
     errors: Vec<TableError>,
 }
 
-/// Version of [`super::manifest::Manifest`] and [`ErrorsFile`].
-pub(crate) const FILE_VERSION: u32 = 1;
+/// The file of rows in error.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct RowErrorsFile {
+    version: u32,
+    tables: Vec<(ObjectId, SavedRowErrors)>,
+}
+
+/// Version of [`super::manifest::Manifest`], [`ErrorsFile`] and [`RowErrorsFile`]. 2: snapshots with rows in error.
+pub(crate) const FILE_VERSION: u32 = 2;
+
+/// Pause before what must be durable is written again to a disk that refused it.
+const WRITE_RETRY: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// What a take gives, and the tables that failed in it.
 type Taken = (Vec<TableChanges>, Vec<(ObjectId, Failure)>);
@@ -71,6 +81,8 @@ pub(crate) struct State {
     /// Why the source as a whole cannot go on.
     pub(crate) fatal: Option<Failed>,
     errors: ErrorsFile,
+    /// What was in error when the process started, until the log of the table is there.
+    saved: Vec<(ObjectId, SavedRowErrors)>,
     /// Whether tables of the manifest have got into a commit point.
     pub(crate) manifest_stale: bool,
 }
@@ -97,6 +109,14 @@ impl State {
                 keep: error.keep,
                 position: error.position,
             });
+        }
+        let saved = self
+            .saved
+            .extract_if(.., |(table, _)| *table == log.table.id)
+            .last();
+        // A snapshot that is not in a commit point brings its rows in error with it.
+        if let (Some((_, saved)), Snapshot::Committed) = (saved, &log.snapshot) {
+            log.restore_row_errors(saved);
         }
         self.tables.retain(|other| other.table.id != log.table.id);
         self.tables.push(log);
@@ -271,6 +291,7 @@ impl State {
                 log.snapshot = Snapshot::Committed;
                 self.manifest_stale = true;
             }
+            log.row_errors.acknowledge(position);
         }
     }
 
@@ -302,6 +323,7 @@ impl State {
         let mut failures = Vec::new();
         for log in &mut self.tables {
             let table = log.table.id;
+            let mut row_errors = Vec::new();
             if named(log) {
                 let bound_at = binding.position;
                 match std::mem::replace(&mut log.snapshot, Snapshot::Committed) {
@@ -310,28 +332,26 @@ impl State {
                             "snapshot of {table} at {position} was bound at {bound_at}"
                         )));
                     }
-                    Snapshot::Staged {
-                        position,
-                        content: Staged::Rows(snapshot),
-                    } => {
-                        log.counters.taken += snapshot.rows;
-                        log.snapshot = Snapshot::Bound { position, bound_at };
-                        results.push(TableChanges {
-                            table,
-                            data: TableData::Snapshot(snapshot),
-                        });
-                    }
-                    Snapshot::Staged {
-                        position,
-                        content: Staged::Failed(message),
-                    } => {
-                        let failure = Failure {
-                            message,
-                            keep: position,
-                            position,
-                        };
-                        log.fail_at(failure.clone());
-                        failures.push((table, failure));
+                    Snapshot::Staged { position, content } => {
+                        match content.into_parts() {
+                            Ok((snapshot, errors)) => {
+                                row_errors = log.row_errors.install(errors, bound_at);
+                                log.counters.taken += snapshot.rows;
+                                results.push(TableChanges {
+                                    table,
+                                    data: TableData::Snapshot(snapshot),
+                                });
+                            }
+                            Err(message) => {
+                                let failure = Failure {
+                                    message,
+                                    keep: position,
+                                    position,
+                                };
+                                log.fail_at(failure.clone());
+                                failures.push((table, failure));
+                            }
+                        }
                         log.snapshot = Snapshot::Bound { position, bound_at };
                     }
                     Snapshot::Pending { floor } => {
@@ -350,6 +370,14 @@ impl State {
                 table,
                 data: TableData::Changes(changes),
             }));
+            row_errors.extend(cut.row_errors);
+            if !row_errors.is_empty() {
+                results.push(TableChanges {
+                    table,
+                    data: TableData::RowErrors(row_errors),
+                });
+            }
+            failures.extend(cut.failed.map(|failure| (table, failure)));
             results.extend(cut.error.map(|error| TableChanges {
                 table,
                 data: TableData::Error(error),
@@ -374,6 +402,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     pub(crate) manifest: ManifestFile,
     errors_path: PathBuf,
+    row_errors_path: PathBuf,
     /// Counts what a waiting take cares about: positions, snapshots, the end.
     changed: watch::Sender<u64>,
     /// Something was taken or acknowledged.
@@ -400,11 +429,14 @@ impl Shared {
         let manifest = ManifestFile::open(state_dir.join(format!("{id}-manifest.json")))?;
         let errors_path = state_dir.join(format!("{id}-errors.json"));
         let errors: Option<ErrorsFile> = state_file::read(&errors_path)?;
+        let row_errors_path = state_dir.join(format!("{id}-row-errors.json"));
+        let row_errors: Option<RowErrorsFile> = state_file::read(&row_errors_path)?;
         let versions = manifest
             .get()
             .map(|manifest| manifest.version)
             .into_iter()
-            .chain(errors.iter().map(|errors| errors.version));
+            .chain(errors.iter().map(|errors| errors.version))
+            .chain(row_errors.iter().map(|errors| errors.version));
         if let Some(version) = versions.into_iter().find(|version| *version > FILE_VERSION) {
             return Err(Error::Failed {
                 message: format!(
@@ -415,6 +447,7 @@ impl Shared {
         }
         let state = State {
             errors: errors.unwrap_or_default(),
+            saved: row_errors.unwrap_or_default().tables,
             ..State::default()
         };
         Ok(Self {
@@ -429,6 +462,7 @@ impl Shared {
             state: Mutex::new(state),
             manifest,
             errors_path,
+            row_errors_path,
             changed: watch::channel(0).0,
             moved: Notify::new(),
             added: Notify::new(),
@@ -481,6 +515,40 @@ impl Shared {
         }
     }
 
+    /// Makes durable which rows are in error after a take, before what it gave can get into a commit point. A disk that refuses is waited for.
+    async fn save_row_errors(&self) -> Result<(), Error> {
+        loop {
+            let written = {
+                let mut state = self.lock();
+                if !state.tables.iter().any(|log| log.row_errors.unsaved()) {
+                    return Ok(());
+                }
+                let file = RowErrorsFile {
+                    version: FILE_VERSION,
+                    tables: state
+                        .tables
+                        .iter()
+                        .filter(|log| !log.row_errors.nothing_to_save())
+                        .map(|log| (log.table.id, log.row_errors.save()))
+                        .collect(),
+                };
+                let written = state_file::write(&self.row_errors_path, &file);
+                if written.is_ok() {
+                    for log in &mut state.tables {
+                        log.row_errors.set_saved();
+                    }
+                }
+                written
+            };
+            let Err(error) = written else { return Ok(()) };
+            tracing::error!(source = %self.id, %error, "rows in error could not be made durable; trying again");
+            tokio::select! {
+                () = self.cancel.cancelled() => return Err(Error::Stopped),
+                () = tokio::time::sleep(WRITE_RETRY) => {}
+            }
+        }
+    }
+
     /// Sends an event, waiting for room.
     pub(crate) async fn send(&self, event: SourceEvent) {
         tokio::select! {
@@ -528,6 +596,7 @@ impl Shared {
             };
             self.moved.notify_one();
             if let Some((results, failures)) = taken {
+                self.save_row_errors().await?;
                 self.report_failures(failures).await;
                 return Ok(results);
             }

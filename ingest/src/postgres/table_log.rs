@@ -16,6 +16,9 @@ use flowstone_proto::message::SourceTable;
 use flowstone_types::{EvalError, EvalErrorKind, SourceChanges, SourceOp, TypeError};
 
 use super::pgoutput::{Cell, OldRow, Relation, Tuple};
+use super::row_errors::{
+    BadCell, ErrorChanges, Notes, NotesMark, RowErrors, SavedRowErrors, raw_text, shortened,
+};
 use super::rows::{RowBuilder, Value};
 use super::snapshot::Staged;
 
@@ -63,6 +66,7 @@ struct Mark {
     position: u64,
     rows: usize,
     unchanged: usize,
+    notes: NotesMark,
     bytes: u64,
 }
 
@@ -78,6 +82,7 @@ struct Segment {
     rows: Rows,
     ops: Vec<SourceOp>,
     unchanged: Vec<(u32, u16)>,
+    notes: Notes,
     truncate_before: bool,
     marks: VecDeque<Mark>,
     /// Bytes received for the rows that are still here.
@@ -85,11 +90,12 @@ struct Segment {
 }
 
 impl Segment {
-    const fn new(rows: Rows, truncate_before: bool) -> Self {
+    fn new(rows: Rows, truncate_before: bool) -> Self {
         Self {
             rows,
             ops: Vec::new(),
             unchanged: Vec::new(),
+            notes: Notes::default(),
             truncate_before,
             marks: VecDeque::new(),
             bytes: 0,
@@ -117,7 +123,7 @@ impl Segment {
     }
 
     /// Splits off everything up to the mark, which is the last one at or below the position of a cut.
-    fn split(&mut self, mark: Mark) -> Option<SourceChanges> {
+    fn split(&mut self, mark: Mark) -> Option<(SourceChanges, Notes)> {
         let Rows::Closed(batch) = &self.rows else {
             return None;
         };
@@ -131,6 +137,7 @@ impl Segment {
             rest.iter_mut().for_each(|(row, _)| *row -= offset);
             std::mem::replace(&mut self.unchanged, rest)
         };
+        let notes = self.notes.split(mark.notes, offset);
         let ops = {
             let rest = self.ops.split_off(mark.rows.min(self.ops.len()));
             std::mem::replace(&mut self.ops, rest)
@@ -139,30 +146,33 @@ impl Segment {
         for other in &mut self.marks {
             other.rows -= mark.rows;
             other.unchanged -= mark.unchanged;
+            other.notes = other.notes.after(mark.notes);
             other.bytes -= mark.bytes;
         }
         self.bytes -= mark.bytes;
         self.rows = Rows::Closed(rest);
         let truncate_before = std::mem::take(&mut self.truncate_before);
-        Some(SourceChanges {
+        let changes = SourceChanges {
             rows,
             ops,
             unchanged,
             truncate_before,
-        })
+        };
+        Some((changes, notes))
     }
 
     /// Forgets what does not belong to a finished transaction. The segment is closed.
     fn roll_back(&mut self) {
-        let (rows, unchanged, bytes) = self
-            .marks
-            .back()
-            .map_or((0, 0, 0), |mark| (mark.rows, mark.unchanged, mark.bytes));
+        let (rows, unchanged, notes, bytes) =
+            self.marks.back().map_or_else(Default::default, |mark| {
+                (mark.rows, mark.unchanged, mark.notes, mark.bytes)
+            });
         if let Rows::Closed(batch) = &self.rows {
             self.rows = Rows::Closed(batch.slice(0, rows.min(batch.num_rows())));
         }
         self.ops.truncate(rows);
         self.unchanged.truncate(unchanged);
+        self.notes.truncate(notes);
         self.bytes = bytes;
         if self.marks.is_empty() {
             self.truncate_before = false;
@@ -189,6 +199,8 @@ pub(crate) struct TableLog {
     /// A failure within the transaction that is being received.
     failing: Option<String>,
     failure_given: bool,
+    /// Rows in error as of what was cut.
+    pub(crate) row_errors: RowErrors,
     pub(crate) counters: Counters,
 }
 
@@ -200,6 +212,7 @@ impl TableLog {
         since: u64,
     ) -> Self {
         Self {
+            row_errors: RowErrors::new(&table),
             table,
             schema,
             snapshot,
@@ -219,6 +232,11 @@ impl TableLog {
             "{}.{}",
             self.table.upstream_schema, self.table.upstream_name
         )
+    }
+
+    /// Takes over what was in error at the position the log starts from.
+    pub(crate) fn restore_row_errors(&mut self, saved: SavedRowErrors) {
+        self.row_errors.restore(saved, self.since);
     }
 
     pub(crate) const fn failure(&self) -> Option<&Failure> {
@@ -316,6 +334,7 @@ impl TableLog {
             Some(OldRow::Key(old)) => {
                 self.append(relation, SourceOp::DeleteByKey, old, None, 0);
                 self.append(relation, SourceOp::Upsert, new, None, bytes);
+                self.note_moved();
             }
             None => self.append(relation, SourceOp::Upsert, new, None, bytes),
         }
@@ -391,7 +410,8 @@ impl TableLog {
         };
         let row = u32::try_from(builder.rows()).unwrap_or(u32::MAX);
         let before = segment.unchanged.len();
-        let unchanged = &mut segment.unchanged;
+        let noted = segment.notes.mark();
+        let (unchanged, notes) = (&mut segment.unchanged, &mut segment.notes);
         let mut column = 0_u16;
         let key = &self.table.key;
         let values = mapping.iter().map(|index| {
@@ -414,10 +434,27 @@ impl TableLog {
                 Cell::Binary(bytes) => Value::Binary(bytes),
             }
         });
-        let appended = builder.append(values);
+        let appended = builder.append(values, |unfit| {
+            // What is not in the key means nothing when a row is deleted by it.
+            let in_key = key.contains(&unfit.column);
+            if op == SourceOp::DeleteByKey && !in_key {
+                return;
+            }
+            notes.push_bad(BadCell {
+                row,
+                column: u16::try_from(unfit.column).unwrap_or(u16::MAX),
+                reason: shortened(&unfit.reason),
+                raw: if in_key || key.is_empty() {
+                    raw_text(unfit.raw)
+                } else {
+                    String::new()
+                },
+            });
+        });
         match appended {
             Ok(()) if op != SourceOp::Upsert && segment.unchanged.len() > before => {
                 segment.unchanged.truncate(before);
+                segment.notes.truncate(noted);
                 let message = format!(
                     "replication stream left out a value of table \"{}\" that is not in the old row",
                     self.name()
@@ -431,6 +468,7 @@ impl TableLog {
             }
             Err(error) => {
                 segment.unchanged.truncate(before);
+                segment.notes.truncate(noted);
                 let column = self
                     .table
                     .columns
@@ -438,6 +476,19 @@ impl TableLog {
                     .map_or("?", |column| column.name.as_str());
                 self.ragged(value_error(&self.name(), column, &error.reason));
             }
+        }
+    }
+
+    /// The last row is one whose key was changed by the update: what was left out of it is that of the row deleted right before.
+    fn note_moved(&mut self) {
+        if self.failing.is_some() {
+            return;
+        }
+        if let Some(segment) = self.segments.back_mut()
+            && let Some((row, _)) = segment.unchanged.last().copied()
+            && usize::try_from(row).is_ok_and(|row| row + 1 == segment.ops.len())
+        {
+            segment.notes.push_moved(row);
         }
     }
 
@@ -481,6 +532,7 @@ impl TableLog {
                     position: end_lsn,
                     rows: segment.ops.len(),
                     unchanged: segment.unchanged.len(),
+                    notes: segment.notes.mark(),
                     bytes: segment.bytes,
                 };
                 segment.marks.push_back(mark);
@@ -515,7 +567,7 @@ impl TableLog {
     }
 
     /// Everything up to `position`, in order.
-    fn cut_segments(&mut self, position: u64) -> Result<Vec<SourceChanges>, TypeError> {
+    fn cut_segments(&mut self, position: u64) -> Result<Vec<(SourceChanges, Notes)>, TypeError> {
         let mut changes = Vec::new();
         while let Some(first) = self.segments.front_mut() {
             let Some(mark) = first
@@ -545,9 +597,28 @@ impl TableLog {
         ) {
             return Ok(Cut::default());
         }
-        let changes = self.cut_segments(position)?;
-        let rows: usize = changes.iter().map(|changes| changes.ops.len()).sum();
-        self.counters.taken += u64::try_from(rows).unwrap_or(u64::MAX);
+        let mut changes = Vec::new();
+        let mut row_errors = Vec::new();
+        for (buffered, notes) in self.cut_segments(position)? {
+            self.counters.taken += u64::try_from(buffered.ops.len()).unwrap_or(u64::MAX);
+            let (resolved, errors) = self.row_errors.resolve(buffered, notes, position)?;
+            if !resolved.ops.is_empty() || resolved.truncate_before {
+                changes.push(resolved);
+            }
+            row_errors.extend(errors);
+        }
+        let mut failed = None;
+        if self.failure.is_none()
+            && let Some(message) = self.row_errors.too_many()
+        {
+            let failure = Failure {
+                message,
+                keep: position,
+                position,
+            };
+            self.failure = Some(failure.clone());
+            failed = Some(failure);
+        }
         let error = match &self.failure {
             Some(failure) if failure.position <= position && !self.failure_given => {
                 self.failure_given = true;
@@ -558,7 +629,12 @@ impl TableLog {
             }
             _ => None,
         };
-        Ok(Cut { changes, error })
+        Ok(Cut {
+            changes,
+            row_errors,
+            error,
+            failed,
+        })
     }
 }
 
@@ -566,8 +642,12 @@ impl TableLog {
 #[derive(Debug, Default)]
 pub(crate) struct Cut {
     pub(crate) changes: Vec<SourceChanges>,
+    /// How the errors of rows change.
+    pub(crate) row_errors: ErrorChanges,
     /// The table's permanent error, once.
     pub(crate) error: Option<EvalError>,
+    /// The table fails with this cut.
+    pub(crate) failed: Option<Failure>,
 }
 
 /// What the end of a transaction meant for a table.

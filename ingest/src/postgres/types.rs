@@ -109,3 +109,8 @@ pub(crate) fn copy_format(type_oid: u32) -> CopyFormat {
         _ => CopyFormat::Text,
     }
 }
+
+/// Whether there are values of this type that its column cannot hold and whose binary form does not tell what the text of the stream does.
+pub(crate) const fn may_not_fit(type_oid: u32) -> bool {
+    matches!(type_oid, 1082 | 1114 | 1184 | 1186 | 1700 | 3802)
+}

@@ -228,8 +228,8 @@ async fn an_incompatible_change_fails_one_table_and_leaves_the_others() {
     execute(
         &client,
         "CREATE TABLE added (id int PRIMARY KEY, v int); CREATE TABLE altered (id int PRIMARY KEY, v int, w int); \
-         CREATE TABLE dropped (id int PRIMARY KEY); CREATE TABLE early (id int PRIMARY KEY, n numeric); INSERT INTO early VALUES (1, 'NaN'), (2, 2); CREATE TABLE removed (id int PRIMARY KEY); CREATE TABLE value (id int PRIMARY KEY, n numeric); \
-         CREATE PUBLICATION p FOR TABLE added, altered, dropped, early, removed, value",
+         CREATE TABLE dropped (id int PRIMARY KEY); CREATE TABLE removed (id int PRIMARY KEY); \
+         CREATE PUBLICATION p FOR TABLE added, altered, dropped, removed",
     )
     .await;
     let mut setup = Setup::new(&server).await;
@@ -248,12 +248,7 @@ async fn an_incompatible_change_fails_one_table_and_leaves_the_others() {
     )
     .await;
     execute(&client, "INSERT INTO removed VALUES (1); ALTER PUBLICATION p DROP TABLE removed; INSERT INTO removed VALUES (2)").await;
-    execute(
-        &client,
-        "INSERT INTO value VALUES (1, 1.5); INSERT INTO value VALUES (2, 'NaN'), (3, 3)",
-    )
-    .await;
-    for name in ["altered", "dropped", "removed", "value"] {
+    for name in ["altered", "dropped", "removed"] {
         let wanted = setup.id(name);
         let failed = |event: &SourceEvent| matches!(event, SourceEvent::Status { object, status: SourceStatus::Failed { .. } } if *object == wanted);
         if !running.seen.iter().any(failed) {
@@ -281,15 +276,7 @@ async fn an_incompatible_change_fails_one_table_and_leaves_the_others() {
             "incompatible schema change: column \"v\" was dropped",
         ),
         ("dropped", "table was dropped"),
-        (
-            "early",
-            "invalid data in column \"n\" of table \"public.early\"",
-        ),
         ("removed", "was removed from publication \"p\""),
-        (
-            "value",
-            "invalid data in column \"n\" of table \"public.value\"",
-        ),
     ];
     assert_eq!(errors.len(), expected.len(), "{errors:?}");
     for ((table, message), (name, part)) in errors.iter().zip(expected) {
@@ -306,7 +293,7 @@ async fn an_incompatible_change_fails_one_table_and_leaves_the_others() {
     let mut running = setup.run();
     let mut again = Model::default();
     catch_up(&setup, &mut running, &client, &mut again, Vec::new()).await;
-    assert_eq!(again.errors.len(), 5);
+    assert_eq!(again.errors.len(), 3);
     running.handle.stop().await;
 }
 

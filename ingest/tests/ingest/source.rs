@@ -1,6 +1,6 @@
 //! A source under test, and the content its changes add up to.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use flowstone_proto::message::{
 use flowstone_storage::DeltaTables;
 use flowstone_types::clock::SystemClock;
 use flowstone_types::value::ColumnFormatter;
-use flowstone_types::{ObjectId, SourceOp, SqlType};
+use flowstone_types::{EvalError, ObjectId, SourceOp, SqlType};
 use futures::TryStreamExt;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -335,6 +335,8 @@ pub(crate) fn text_rows(batch: &RecordBatch) -> Vec<Row> {
 pub(crate) struct Model {
     pub(crate) tables: HashMap<ObjectId, Vec<Row>>,
     pub(crate) errors: Vec<(ObjectId, String)>,
+    /// Errors of rows and how often each stands.
+    pub(crate) row_errors: BTreeMap<(ObjectId, String), i64>,
 }
 
 impl Model {
@@ -368,6 +370,7 @@ impl Model {
                     rows.extend(batches.iter().flat_map(text_rows));
                 }
                 TableData::Error(error) => self.errors.push((table, error.message)),
+                TableData::RowErrors(errors) => self.add_row_errors(table, errors),
                 TableData::Changes(changes) => {
                     assert_eq!(changes.rows.schema(), schema);
                     if changes.truncate_before {
@@ -378,9 +381,11 @@ impl Model {
                             .map(|index| row[*index].clone())
                             .collect::<Vec<_>>()
                     };
+                    let mut deleted: Option<Row> = None;
                     for (number, (op, mut row)) in
                         itertools::zip_eq(&changes.ops, text_rows(&changes.rows)).enumerate()
                     {
+                        let just_deleted = deleted.take();
                         let found = match op {
                             SourceOp::Insert => None,
                             SourceOp::Delete => Some(
@@ -396,6 +401,10 @@ impl Model {
                             SourceOp::Upsert => rows.iter().position(|other| of(other) == of(&row)),
                         };
                         let old = found.map(|index| rows.swap_remove(index));
+                        if *op == SourceOp::DeleteByKey {
+                            deleted.clone_from(&old);
+                        }
+                        let old = old.or(just_deleted);
                         for (_, column) in changes
                             .unchanged
                             .iter()
@@ -417,6 +426,23 @@ impl Model {
         }
     }
 
+    pub(crate) fn add_row_errors(&mut self, table: ObjectId, errors: Vec<(EvalError, i64)>) {
+        for (error, weight) in errors {
+            *self.row_errors.entry((table, error.message)).or_default() += weight;
+        }
+        self.row_errors.retain(|_, weight| *weight != 0);
+    }
+
+    /// The errors of a table's rows, each as often as it stands.
+    pub(crate) fn row_errors(&self, table: ObjectId) -> Vec<String> {
+        let of_table = self.row_errors.iter().filter(|((id, _), _)| *id == table);
+        of_table
+            .flat_map(|((_, message), weight)| {
+                vec![message.clone(); usize::try_from(*weight).unwrap()]
+            })
+            .collect()
+    }
+
     /// The rows of a table in order.
     pub(crate) fn rows(&self, table: ObjectId) -> Vec<Row> {
         let mut rows = self.tables.get(&table).cloned().unwrap_or_default();
@@ -433,6 +459,8 @@ pub(crate) fn render(taken: &[TableChanges]) -> HashMap<ObjectId, Vec<String>> {
         match data {
             TableData::Snapshot(staged) => lines.push(format!("snapshot of {} rows", staged.rows)),
             TableData::Error(error) => lines.push(format!("error {error}")),
+            // Where the changes are cut decides what cancels out: compared as sums.
+            TableData::RowErrors(_) => {}
             TableData::Changes(changes) => {
                 if changes.truncate_before {
                     lines.push("truncate".to_owned());

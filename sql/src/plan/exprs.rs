@@ -19,11 +19,11 @@ use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, Operator};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use flowstone_functions::cast::{can_cast, cast_expr};
 use flowstone_functions::planner::PostgresExprPlanner;
-use flowstone_types::sql_type::TYPE_KEY;
+use flowstone_types::sql_type::{NUMERIC_DEFAULT, TYPE_KEY};
 use flowstone_types::{EvalErrorKind, SqlType};
 use sqlparser::ast::BinaryOperator;
 
-use super::chains;
+use super::{chains, literals};
 use super::names::INTERNAL;
 use crate::error::{Error, ErrorKind};
 
@@ -47,6 +47,9 @@ fn type_of(expr: &Expr, schema: &DFSchema) -> Result<Option<SqlType>> {
     if is_unknown(expr) {
         return Ok(None);
     }
+    if literals::is_wide(expr) {
+        return Ok(Some(SqlType::Numeric(None)));
+    }
     let (_, field) = expr.to_field(schema)?;
     if field.data_type().is_null() {
         return Ok(None);
@@ -66,6 +69,11 @@ fn is_unknown(expr: &Expr) -> bool {
         Expr::Alias(alias) => is_unknown(&alias.expr),
         _ => false,
     }
+}
+
+/// Whether it is a text or parameter of unknown type.
+fn is_unknown_text(expr: &Expr) -> bool {
+    is_unknown(expr) && !matches!(expr, Expr::Literal(literal, _) if literal.is_null())
 }
 
 /// The literal, marked as being of type `sql_type` for good.
@@ -194,6 +202,14 @@ fn decimal_shape(sql_type: &SqlType) -> Option<(i32, i32)> {
     }
 }
 
+/// Whether values of the type can have more digits before or after the point than plain `numeric` holds.
+fn exceeds_plain_numeric(sql_type: &SqlType) -> bool {
+    let (precision, scale) = NUMERIC_DEFAULT;
+    decimal_shape(sql_type).is_some_and(|(whole, fraction)| {
+        whole > i32::from(precision) - i32::from(scale) || fraction > i32::from(scale)
+    })
+}
+
 /// The type an operand of unknown type takes beside one of type `other`.
 fn adapted_type(op: &BinaryOperator, other: &SqlType, unknown_is_right: bool) -> SqlType {
     match op {
@@ -309,6 +325,16 @@ impl PostgresTyping {
         schema: &DFSchema,
     ) -> Result<(Expr, Expr)> {
         let types = (type_of(&left, schema)?, type_of(&right, schema)?);
+        match (literals::is_wide(&left), literals::is_wide(&right), &types) {
+            (true, false, (_, Some(other))) => {
+                return literals::beside(left, right, other, is_comparison(op));
+            }
+            (false, true, (Some(other), _)) => {
+                let (right, left) = literals::beside(right, left, other, is_comparison(op))?;
+                return Ok((left, right));
+            }
+            _ => {}
+        }
         Ok(match types {
             (None, Some(other)) => (self.adapt(left, &adapted_type(op, &other, false))?, right),
             (Some(other), None) => {
@@ -357,11 +383,10 @@ impl PostgresTyping {
         let side = |expr: Expr, own: &Option<SqlType>, other: &Option<SqlType>| match own {
             Some(SqlType::Char(length)) => cast_expr(expr, &SqlType::Char(*length), &SqlType::Text),
             None if padded(other) && is_comparison(op) => match expr {
-                Expr::Literal(ScalarValue::Utf8(Some(text)), metadata) => Ok(Expr::Literal(
-                    ScalarValue::Utf8(Some(text.trim_end_matches(' ').to_owned())),
-                    metadata,
-                )),
-                other => Ok(other),
+                parameter @ Expr::Placeholder(_) => {
+                    call("rtrim", vec![self.adapt(parameter, &SqlType::Text)?])
+                }
+                other => Ok(without_blanks(other)),
             },
             _ => Ok(expr),
         };
@@ -402,6 +427,10 @@ impl PostgresTyping {
             return self.assignment_cast(only(values)?, &parse(name)?, schema);
         }
         if let Some(function) = key.strip_prefix("set:") {
+            let values = match function {
+                "generate_series" => self.series(values, schema)?,
+                _ => values,
+            };
             return set_returning(function, values, schema);
         }
         if let Some(operators) = key.strip_prefix(chains::KEY) {
@@ -430,9 +459,10 @@ impl PostgresTyping {
                 other => Ok(other),
             },
             "int8" => only(values),
-            "cell" => cell(only(values)?, schema),
+            "cell" => self.cell(values, schema),
+            "stored" => cell(only(values)?, schema),
             "numeric" => match only(values)? {
-                Expr::Literal(ScalarValue::Utf8(Some(digits)), _) => numeric_literal(&digits),
+                Expr::Literal(ScalarValue::Utf8(Some(digits)), _) => literals::number(&digits),
                 other => Ok(other),
             },
             "negate" => {
@@ -465,6 +495,74 @@ impl PostgresTyping {
         }
     }
 
+    /// The arguments of `generate_series`: start, stop and perhaps the step. Those of no type have that of the others.
+    fn series(&self, values: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
+        if values.len() < 2 {
+            return Ok(values);
+        }
+        let types = values
+            .iter()
+            .map(|value| type_of(value, schema))
+            .collect::<Result<Vec<_>>>()?;
+        let ends = common_type(types.get(..2).unwrap_or_default())
+            .ok()
+            .flatten();
+        let step = types.get(2).cloned().flatten();
+        let (end, step) = match (ends, step) {
+            (Some(end), _) if is_moment(&end) => (end, SqlType::Interval),
+            (Some(end), _) => (end.clone(), end),
+            // Of several kinds of moments this one is preferred.
+            (None, Some(SqlType::Interval)) => (SqlType::TimestampTz, SqlType::Interval),
+            (None, Some(step)) => (step.clone(), step),
+            (None, None) => {
+                return Err(raise(Error::new(
+                    ErrorKind::AmbiguousFunction,
+                    "function generate_series(unknown, unknown) is not unique",
+                )
+                .with_hint("Could not choose a best candidate function. You might need to add explicit type casts.")));
+            }
+        };
+        // Of a date there is no series: it is one of timestamps with time zone.
+        let end = match end {
+            SqlType::Date => SqlType::TimestampTz,
+            end => without_modifier(&end),
+        };
+        values
+            .into_iter()
+            .zip(types)
+            .enumerate()
+            .map(|(index, (value, from))| match from {
+                None => self.adapt(value, if index < 2 { &end } else { &step }),
+                Some(from) if index < 2 && from != end && is_moment(&end) => {
+                    cast_expr(value, &from, &end)
+                }
+                Some(_) => Ok(value),
+            })
+            .collect()
+    }
+
+    /// The type of a column of a UNION: texts of no type in one branch have that of the other. `None` if it need not be told.
+    pub(super) fn branches(
+        &self,
+        (left, left_schema): (&Expr, &DFSchema),
+        (right, right_schema): (&Expr, &DFSchema),
+    ) -> Result<Option<SqlType>> {
+        match (type_of(left, left_schema)?, type_of(right, right_schema)?) {
+            (None, Some(told)) if is_unknown_text(left) => Ok(Some(told)),
+            (Some(told), None) if is_unknown_text(right) => Ok(Some(told)),
+            _ => Ok(None),
+        }
+    }
+
+    /// A branch's column of no type as one of type `to`.
+    pub(super) fn tell(&self, column: Expr, to: &SqlType) -> Result<Expr> {
+        match to {
+            // It is not padded, nor cut.
+            SqlType::Char(_) => self.adapt_unknown(column, Some(&SqlType::Text)),
+            to => self.adapt_unknown(column, Some(&without_modifier(to))),
+        }
+    }
+
     /// `values`: what is cast and, for a cast that looks texts up in the catalog, what they are then.
     fn cast_or_lookup(
         &self,
@@ -485,9 +583,18 @@ impl PostgresTyping {
     }
 
     fn explicit_cast(&self, expr: Expr, to: &SqlType, schema: &DFSchema) -> Result<Expr> {
+        if literals::is_wide(&expr) {
+            return literals::settled(expr, to);
+        }
         match type_of(&expr, schema)? {
             None => self.adapt(expr, to),
             Some(from) if from == *to => Ok(expr),
+            // All digits stay, as many as there are: plain numeric has fewer places here, on either side of the point.
+            Some(from @ SqlType::Numeric(Some(_)))
+                if *to == SqlType::Numeric(None) && exceeds_plain_numeric(&from) =>
+            {
+                Ok(expr)
+            }
             Some(from) if can_cast(&from, to) => cast_expr(expr, &from, to),
             Some(from) => Err(raise(Error::new(
                 ErrorKind::DatatypeMismatch,
@@ -497,6 +604,9 @@ impl PostgresTyping {
     }
 
     fn assignment_cast(&self, expr: Expr, to: &SqlType, schema: &DFSchema) -> Result<Expr> {
+        if literals::is_wide(&expr) {
+            return literals::settled(expr, to);
+        }
         let Some(from) = type_of(&expr, schema)? else {
             // A literal must fit varchar(n): an explicit cast would cut it.
             return match to {
@@ -507,6 +617,28 @@ impl PostgresTyping {
             };
         };
         cast_for_assignment(expr, &from, to).map_err(raise)
+    }
+
+    /// `values`: a cell of VALUES and, if it is of no type, cells of its column that have one.
+    fn cell(&self, mut values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
+        let telling = values.split_off(values.len().min(1));
+        let value = only(values)?;
+        let types = telling
+            .iter()
+            .map(|value| type_of(value, schema))
+            .collect::<Result<Vec<_>>>()?;
+        // Where they have nothing in common DataFusion says so.
+        let told = common_type(&types).ok().flatten();
+        let value = match told {
+            Some(told) => self.tell(value, &told)?,
+            None => value,
+        };
+        // What tells padded values from others is lost in VALUES.
+        let value = match type_of(&value, schema)? {
+            Some(from @ SqlType::Char(_)) => cast_expr(value, &from, &SqlType::Text)?,
+            _ => value,
+        };
+        cell(value, schema)
     }
 
     fn unified_call(&self, function: &str, values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
@@ -563,12 +695,23 @@ impl PostgresTyping {
                 ),
             ))
         })?;
-        let common = common.unwrap_or(SqlType::Text);
+        let common = match common.unwrap_or(SqlType::Text) {
+            // A literal beside a padded value may be longer, and is not padded.
+            SqlType::Char(_) if values.iter().any(is_unknown_text) => SqlType::Text,
+            common => common,
+        };
+        // What is told in the end (see [`told`]) is text until then.
+        let bare = match &common {
+            SqlType::Char(_) => SqlType::Text,
+            other => other.clone(),
+        };
         let values = values
             .into_iter()
             .zip(types)
             .map(|(value, from)| match from {
-                None => self.adapt(value, &common),
+                None => self.adapt(value, &bare),
+                Some(_) if literals::is_wide(&value) => literals::settled(value, &common),
+                Some(from @ SqlType::Char(_)) => cast_expr(value, &from, &SqlType::Text),
                 Some(from) if from.to_arrow() == common.to_arrow() => Ok(value),
                 Some(from) => cast_expr(value, &from, &common),
             })
@@ -588,7 +731,11 @@ impl PostgresTyping {
                 }
             }
         }
+        let padded = matches!(types.first(), Some(Some(SqlType::Char(_))));
         values = self.unify("in", values, schema)?.0;
+        if padded {
+            values = values.into_iter().map(without_blanks).collect();
+        }
         let subject = values.remove(0);
         // DataFusion's simplifier computes with lists as if they were sets of known values.
         let known = |value: &Expr| {
@@ -694,7 +841,22 @@ impl PostgresTyping {
             Some(element) => SqlType::Array(Box::new(element)),
             None => sql_type,
         });
-        let (left, array) = match (type_of(&left, schema)?, of_array) {
+        let left_type = type_of(&left, schema)?;
+        let (left, left_type) = match left_type {
+            Some(from @ SqlType::Char(_)) => {
+                (cast_expr(left, &from, &SqlType::Text)?, Some(SqlType::Text))
+            }
+            other => (left, other),
+        };
+        let (array, of_array) = match of_array {
+            Some(SqlType::Array(element)) if matches!(*element, SqlType::Char(_)) => {
+                let text = SqlType::Array(Box::new(SqlType::Text));
+                let from = SqlType::Array(element);
+                (cast_expr(array, &from, &text)?, Some(text))
+            }
+            other => (array, other),
+        };
+        let (left, array) = match (left_type, of_array) {
             (Some(element), None) => {
                 let array = self.adapt(array, &SqlType::Array(Box::new(element)))?;
                 (left, array)
@@ -721,6 +883,17 @@ impl PostgresTyping {
             }
         };
         call("array_eq_any", vec![array, left])
+    }
+}
+
+/// A text literal without blanks at its end; anything else as it is.
+fn without_blanks(expr: Expr) -> Expr {
+    match expr {
+        Expr::Literal(ScalarValue::Utf8(Some(text)), metadata) => Expr::Literal(
+            ScalarValue::Utf8(Some(text.trim_end_matches(' ').to_owned())),
+            metadata,
+        ),
+        other => other,
     }
 }
 
@@ -837,7 +1010,7 @@ pub(super) fn cast_for_assignment(
     }
     let result = match to {
         SqlType::VarChar(Some(_)) | SqlType::Char(_) if from != to => {
-            let text = if is_text(from) {
+            let text = if is_text(from) && !matches!(from, SqlType::Char(_)) {
                 Ok(expr)
             } else {
                 cast_expr(expr, from, &SqlType::Text)
@@ -901,6 +1074,7 @@ fn is_only_told(sql_type: &SqlType) -> bool {
         | SqlType::Reg(_)
         | SqlType::MzTimestamp
         | SqlType::Name
+        | SqlType::Char(_)
         | SqlType::QuotedChar => true,
         SqlType::Array(element) => is_only_told(element),
         _ => false,
@@ -948,35 +1122,6 @@ pub(super) fn call(name: &str, args: Vec<Expr>) -> Result<Expr> {
         .scalar(name)
         .ok_or_else(|| DataFusionError::Internal(format!("no function {name}")))?;
     Ok(Expr::ScalarFunction(ScalarFunction::new_udf(scalar, args)))
-}
-
-fn numeric_literal(digits: &str) -> Result<Expr> {
-    let overflow = || {
-        raise(Error::new(
-            ErrorKind::NumericOutOfRange,
-            "value overflows numeric format",
-        ))
-    };
-    let (sign, magnitude) = digits
-        .strip_prefix('-')
-        .map_or((1, digits), |rest| (-1, rest));
-    let (whole, fraction) = magnitude.split_once('.').unwrap_or((magnitude, ""));
-    let all: String = format!("{whole}{fraction}");
-    let value: i128 = if all.is_empty() {
-        0
-    } else {
-        all.parse().map_err(|_| overflow())?
-    };
-    let scale = i8::try_from(fraction.len()).map_err(|_| overflow())?;
-    let significant = all.trim_start_matches('0').len().max(fraction.len()).max(1);
-    let precision = u8::try_from(significant).map_err(|_| overflow())?;
-    if precision > 38 {
-        return Err(overflow());
-    }
-    Ok(Expr::Literal(
-        ScalarValue::Decimal128(Some(sign * value), precision, scale),
-        None,
-    ))
 }
 
 fn unknown_function(mut values: Vec<Expr>, schema: &DFSchema) -> Result<Error> {

@@ -54,10 +54,11 @@ fn config() -> ConfigOptions {
         .clone()
 }
 
-/// Resolves GROUPING, coerces types, and writes comparisons with ANY and ALL of a subquery as EXISTS.
+/// Takes the padding off what is text, resolves GROUPING, coerces types, and writes comparisons with ANY and ALL of a subquery as EXISTS.
 pub(crate) fn analyse(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.check_invariants(InvariantLevel::Always)?;
     let options = config();
+    let plan = super::padding::take_off(plan)?;
     let plan = ResolveGroupingFunction::new().analyze(plan, &options)?;
     let plan = TypeCoercion::new().analyze(plan, &options)?;
     let rules = Config::new();

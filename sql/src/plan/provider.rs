@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow_schema::{DataType, FieldRef, SchemaRef};
-use datafusion::common::{Column, DFSchema, DataFusionError, TableReference};
+use datafusion::common::{Column, DFSchema, DataFusionError, ScalarValue, TableReference};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::provider_as_source;
@@ -61,7 +61,7 @@ impl<'p, 'a> Provider<'p, 'a> {
         depth: usize,
     ) -> Self {
         let mut expr_planners: Vec<Arc<dyn ExprPlanner>> =
-            vec![Arc::new(PostgresTyping::new(parameters))];
+            vec![Arc::new(PostgresTyping::new(Arc::clone(&parameters)))];
         expr_planners.extend(flowstone_functions::expr_planners());
         Self {
             ctx,
@@ -72,7 +72,9 @@ impl<'p, 'a> Provider<'p, 'a> {
                 .as_ref()
                 .clone(),
             expr_planners,
-            relation_planners: vec![Arc::new(BagSetOperations)],
+            relation_planners: vec![Arc::new(SetOperations {
+                typing: PostgresTyping::new(parameters),
+            })],
             type_planner: Arc::new(SqlTypes),
         }
     }
@@ -239,10 +241,55 @@ impl TypePlanner for SqlTypes {
 }
 
 /// EXCEPT ALL and INTERSECT ALL: equal rows are numbered on both sides, and the numbered rows, which are distinct, are subtracted or intersected.
+/// UNION where a literal of one side has the type of the other side's column.
 #[derive(Debug)]
-struct BagSetOperations;
+struct SetOperations {
+    typing: PostgresTyping,
+}
 
-impl RelationPlanner for BagSetOperations {
+impl SetOperations {
+    fn union(&self, left: LogicalPlan, right: LogicalPlan, distinct: bool) -> Result<LogicalPlan> {
+        let names: Vec<String> = left
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect();
+        let (mut lefts, mut rights) = (Vec::new(), Vec::new());
+        for (index, name) in names.iter().enumerate() {
+            let of = |plan: &LogicalPlan| {
+                let column = plan.schema().columns().into_iter().nth(index);
+                match super::literals::origin(plan, index) {
+                    // A literal is the same in every row.
+                    Some(literal @ (Expr::Literal(..) | Expr::Placeholder(_))) => literal.clone(),
+                    _ => {
+                        column.map_or_else(|| Expr::Literal(ScalarValue::Null, None), Expr::Column)
+                    }
+                }
+            };
+            let (mut left_column, mut right_column) = (of(&left), of(&right));
+            let told = self.typing.branches(
+                (&left_column, left.schema().as_ref()),
+                (&right_column, right.schema().as_ref()),
+            )?;
+            if let Some(told) = told {
+                left_column = self.typing.tell(left_column, &told)?;
+                right_column = self.typing.tell(right_column, &told)?;
+            }
+            lefts.push(left_column.alias(name));
+            rights.push(right_column.alias(name));
+        }
+        let left = LogicalPlanBuilder::from(left).project(lefts)?;
+        let right = LogicalPlanBuilder::from(right).project(rights)?.build()?;
+        if distinct {
+            left.union_distinct(right)?.build()
+        } else {
+            left.union(right)?.build()
+        }
+    }
+}
+
+impl RelationPlanner for SetOperations {
     fn plan_relation(
         &self,
         relation: TableFactor,
@@ -256,8 +303,14 @@ impl RelationPlanner for BagSetOperations {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
         let name = fold(&alias.name);
+        let operation = match name.as_str() {
+            rewrite::EXCEPT_ALL => "EXCEPT",
+            rewrite::INTERSECT_ALL => "INTERSECT",
+            rewrite::UNION_ALL | rewrite::UNION_DISTINCT => "UNION",
+            _ => "",
+        };
         let except = name == rewrite::EXCEPT_ALL;
-        if !except && name != rewrite::INTERSECT_ALL {
+        if operation.is_empty() {
             return Ok(RelationPlanning::Original(Box::new(
                 TableFactor::NestedJoin {
                     table_with_joins,
@@ -275,10 +328,15 @@ impl RelationPlanner for BagSetOperations {
         };
         let (left, right) = (side()?, side()?);
         if left.schema().fields().len() != right.schema().fields().len() {
-            let operation = if except { "EXCEPT" } else { "INTERSECT" };
             return Err(DataFusionError::External(Box::new(Error::syntax(format!(
                 "each {operation} query must have the same number of columns"
             )))));
+        }
+        if operation == "UNION" {
+            let plan = self.union(left, right, name == rewrite::UNION_DISTINCT)?;
+            return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(
+                plan, None,
+            ))));
         }
         let names: Vec<String> = left
             .schema()

@@ -29,6 +29,10 @@ use crate::error::{Error, ErrorKind};
 pub(super) const EXCEPT_ALL: &str = "\u{1}except all";
 /// See [`EXCEPT_ALL`].
 pub(super) const INTERSECT_ALL: &str = "\u{1}intersect all";
+/// The same for UNION ALL with literals whose type the other branch tells.
+pub(super) const UNION_ALL: &str = "\u{1}union all";
+/// See [`UNION_ALL`].
+pub(super) const UNION_DISTINCT: &str = "\u{1}union";
 
 /// Functions that yield a set of rows and are planned as `unnest` of the scalar function of that name, which yields an array.
 const SET_RETURNING: [&str; 13] = [
@@ -62,7 +66,11 @@ pub(super) fn rewrite(ctx: &PlanContext<'_>, query: &mut Query) -> Result<(), Er
         return Err(error);
     }
     hide_cast_names(query);
-    let mut rewriter = Rewriter { ctx, derived: 0 };
+    let mut rewriter = Rewriter {
+        ctx,
+        derived: 0,
+        recursive: Vec::new(),
+    };
     match VisitMut::visit(query, &mut rewriter) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
@@ -209,13 +217,21 @@ struct Rewriter<'c, 'a> {
     ctx: &'c PlanContext<'a>,
     /// Derived tables without alias seen so far.
     derived: usize,
+    /// Where the queries of WITH RECURSIVE are; nothing moves while they are visited.
+    recursive: Vec<*const Query>,
 }
 
 impl VisitorMut for Rewriter<'_, '_> {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
-        flow(prepare_query(query))
+        if let Some(with) = query.with.as_ref().filter(|with| with.recursive) {
+            let queries = with.cte_tables.iter();
+            self.recursive
+                .extend(queries.map(|cte| std::ptr::from_ref(cte.query.as_ref())));
+        }
+        let recursive = self.recursive.contains(&std::ptr::from_ref(&*query));
+        flow(prepare_query(query, recursive))
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
@@ -327,7 +343,7 @@ fn flow(result: Result<(), Error>) -> ControlFlow<Error> {
     }
 }
 
-fn prepare_query(query: &mut Query) -> Result<(), Error> {
+fn prepare_query(query: &mut Query, recursive: bool) -> Result<(), Error> {
     if let Some(with) = &query.with
         && with.cte_tables.iter().any(|cte| {
             cte.alias
@@ -387,7 +403,7 @@ fn prepare_query(query: &mut Query) -> Result<(), Error> {
         }
     }
     mark_cells(&mut query.body);
-    rewrite_set_operations(&mut query.body);
+    rewrite_set_operations(&mut query.body, recursive);
     Ok(())
 }
 
@@ -398,49 +414,91 @@ fn mark_cells(body: &mut SetExpr) {
             mark_cells(left);
             mark_cells(right);
         }
-        SetExpr::Values(values) => {
-            type_cells(&mut values.rows);
-            for cell in values.rows.iter_mut().flat_map(|row| &mut row.content) {
-                let taken = std::mem::replace(cell, Expr::value(Value::Null));
-                *cell = marker("cell", vec![taken]);
-            }
-        }
+        SetExpr::Values(values) => mark_rows(&mut values.rows),
         _ => {}
     }
 }
 
-/// String literals and NULLs in a column of VALUES in which another cell says its type have that type.
-fn type_cells(rows: &mut [sqlparser::ast::Parens<Vec<Expr>>]) {
+/// Cells that say the type of a column of VALUES, one of each kind: those of no type are told by these. There are few kinds in a column.
+const TELLING_CELLS_MAX: usize = 4;
+
+/// A cell of no type of its own comes with those of its column that have one.
+fn mark_rows(rows: &mut [sqlparser::ast::Parens<Vec<Expr>>]) {
     let width = rows.iter().map(|row| row.content.len()).max().unwrap_or(0);
     for column in 0..width {
-        let said = rows.iter().find_map(|row| match row.content.get(column) {
-            Some(Expr::Cast { data_type, .. }) => Some(data_type.clone()),
-            Some(Expr::TypedString(typed)) => Some(typed.data_type.clone()),
-            _ => None,
-        });
-        let Some(data_type) = said else { continue };
+        let cells = || rows.iter().filter_map(|row| row.content.get(column));
+        let mut kinds: Vec<String> = Vec::new();
+        let mut telling: Vec<Expr> = Vec::new();
+        if cells().any(is_untyped) {
+            for cell in cells().filter(|cell| !is_untyped(cell)) {
+                let kind = kind_of_cell(cell);
+                if !kinds.contains(&kind) {
+                    kinds.push(kind);
+                    telling.push(cell.clone());
+                }
+                if telling.len() == TELLING_CELLS_MAX {
+                    break;
+                }
+            }
+        }
         for cell in rows
             .iter_mut()
             .filter_map(|row| row.content.get_mut(column))
         {
-            let untyped = matches!(cell, Expr::Value(value)
-                if matches!(value.value, Value::SingleQuotedString(_) | Value::EscapedStringLiteral(_) | Value::Null));
-            if untyped {
-                let taken = std::mem::replace(cell, Expr::value(Value::Null));
-                *cell = Expr::Cast {
-                    kind: sqlparser::ast::CastKind::DoubleColon,
-                    expr: Box::new(taken),
-                    data_type: data_type.clone(),
-                    array: false,
-                    format: None,
-                };
-            }
+            let others = if is_untyped(cell) {
+                telling.clone()
+            } else {
+                Vec::new()
+            };
+            // What goes into a table is settled already.
+            let key = match cell {
+                Expr::Dictionary(_) => "stored",
+                _ => "cell",
+            };
+            let taken = std::mem::replace(cell, Expr::value(Value::Null));
+            *cell = marker(key, std::iter::once(taken).chain(others).collect());
         }
     }
 }
 
-/// DataFusion plans EXCEPT ALL and INTERSECT ALL as joins, which gives wrong multiplicities: hand them to our relation planner.
-fn rewrite_set_operations(body: &mut SetExpr) {
+/// Whether it is a text, NULL or a parameter: these have no type of their own.
+fn is_untyped(cell: &Expr) -> bool {
+    match cell {
+        Expr::Nested(inner) => is_untyped(inner),
+        Expr::Value(value) => !matches!(value.value, Value::Number(..) | Value::Boolean(_)),
+        _ => false,
+    }
+}
+
+/// A name for cells whose types are the same.
+fn kind_of_cell(cell: &Expr) -> String {
+    match cell {
+        Expr::Nested(inner) | Expr::UnaryOp { expr: inner, .. } => kind_of_cell(inner),
+        Expr::Value(value) => match &value.value {
+            Value::Number(digits, _) if digits.parse::<i32>().is_ok() => "int4".to_owned(),
+            Value::Number(digits, _) if digits.parse::<i64>().is_ok() => "int8".to_owned(),
+            Value::Number(..) => "numeric".to_owned(),
+            _ => "bool".to_owned(),
+        },
+        Expr::Cast { data_type, .. } => data_type.to_string(),
+        Expr::TypedString(typed) => typed.data_type.to_string(),
+        Expr::Interval(_) => "interval".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// What is known of a column of a branch of a set operation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Branch {
+    /// A text literal or a parameter: its type is that of the column in the other branch.
+    Untyped,
+    /// Anything else.
+    Typed,
+}
+
+/// DataFusion plans EXCEPT ALL and INTERSECT ALL as joins, which gives wrong multiplicities, and makes text of UNIONs with literals: hand them to our
+/// relation planner. Returns what is known of the first columns.
+fn rewrite_set_operations(body: &mut SetExpr, recursive: bool) -> Vec<Branch> {
     let SetExpr::SetOperation {
         left,
         right,
@@ -448,14 +506,34 @@ fn rewrite_set_operations(body: &mut SetExpr) {
         set_quantifier,
     } = body
     else {
-        return;
+        return branch_columns(body);
     };
-    rewrite_set_operations(left);
-    rewrite_set_operations(right);
+    let left_columns = rewrite_set_operations(left, false);
+    let right_columns = rewrite_set_operations(right, false);
+    let width = left_columns.len().max(right_columns.len());
+    let known =
+        |columns: &[Branch], column: usize| columns.get(column).copied().unwrap_or(Branch::Typed);
+    let pairs =
+        (0..width).map(|column| (known(&left_columns, column), known(&right_columns, column)));
+    let columns: Vec<Branch> = pairs
+        .clone()
+        .map(|pair| match pair {
+            (Branch::Untyped, Branch::Untyped) => Branch::Untyped,
+            _ => Branch::Typed,
+        })
+        .collect();
+    let told = pairs.clone().any(|(left, right)| left != right);
     let alias = match (op, set_quantifier) {
         (SetOperator::Except, SetQuantifier::All) => EXCEPT_ALL,
         (SetOperator::Intersect, SetQuantifier::All) => INTERSECT_ALL,
-        _ => return,
+        // The two branches of a recursive query are not planned as a union.
+        (SetOperator::Union, SetQuantifier::All) if told && !recursive => UNION_ALL,
+        (SetOperator::Union, SetQuantifier::None | SetQuantifier::Distinct)
+            if told && !recursive =>
+        {
+            UNION_DISTINCT
+        }
+        _ => return columns,
     };
     let side = |body: &mut Box<SetExpr>| {
         let taken = std::mem::replace(
@@ -488,6 +566,30 @@ fn rewrite_set_operations(body: &mut SetExpr) {
         alias: Some(table_alias(alias)),
     };
     *body = SetExpr::Select(Box::new(names::select_all(relation)));
+    columns
+}
+
+/// What is known of the columns of a branch that is no set operation; nothing of those after a wildcard.
+fn branch_columns(body: &SetExpr) -> Vec<Branch> {
+    let SetExpr::Select(select) = body else {
+        return Vec::new();
+    };
+    let items = select.projection.iter().map_while(item_expr);
+    items
+        .map(|expr| match expr {
+            Expr::Value(value)
+                if matches!(
+                    value.value,
+                    Value::SingleQuotedString(_)
+                        | Value::EscapedStringLiteral(_)
+                        | Value::Placeholder(_)
+                ) =>
+            {
+                Branch::Untyped
+            }
+            _ => Branch::Typed,
+        })
+        .collect()
 }
 
 /// Gives a derived table a name, and writes a function in FROM as a query or as `unnest`, all its columns named.
@@ -963,17 +1065,11 @@ fn number(digits: &str, negative: bool) -> Result<Expr, Error> {
     if text.parse::<i64>().is_ok() {
         return Ok(marker("int8", vec![signed]));
     }
-    let Some(plain) = plain_decimal(&text) else {
-        return Err(Error::new(
-            ErrorKind::NumericOutOfRange,
-            "value overflows numeric format",
-        ));
-    };
-    Ok(marker("numeric", vec![string(plain)]))
+    Ok(marker("numeric", vec![string(text)]))
 }
 
-/// A decimal number without exponent.
-fn plain_decimal(text: &str) -> Option<String> {
+/// A decimal number without exponent; `None` if it has too many digits to be written out.
+pub(super) fn plain_decimal(text: &str) -> Option<String> {
     let lower = text.to_lowercase();
     let (mantissa, exponent) = match lower.split_once('e') {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),

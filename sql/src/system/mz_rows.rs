@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use flowstone_proto::message::{SourceStatistics, SourceStatus};
+use flowstone_proto::message::{CollectionStatistics, SourceStatistics, SourceStatus};
 use flowstone_types::{ObjectId, SqlType};
 
 use super::information_rows::internal_name;
@@ -595,13 +595,43 @@ pub(super) fn source_statuses(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ("last_status_change_at", changed_at_ms.into()),
             ("status", status.into()),
             ("error", error.into()),
-            (
-                "details",
-                hint.map_or(Value::Null, |hint| {
-                    Value::Json(serde_json::json!({ "hints": [hint] }))
-                }),
-            ),
+            ("details", source_details(ctx, item, hint)),
         ]);
+    }
+}
+
+/// What else there is to say of a source or a table that one feeds: what the user can do, and rows that hold what the table cannot.
+fn source_details(ctx: &SystemContext<'_>, item: &Item, hint: Option<String>) -> Value {
+    let mut details = serde_json::Map::new();
+    if let Some(hint) = hint {
+        details.insert("hints".to_owned(), serde_json::json!([hint]));
+    }
+    // The error that ended a table is not one of its rows.
+    let goes_on = |table: &Item| standing(ctx, table).status != "failed";
+    let tables: Vec<ObjectId> = match item.kind {
+        ItemKind::Source(_) => tables_of(ctx, item.id)
+            .filter(|table| goes_on(table))
+            .map(|table| table.id)
+            .collect(),
+        _ if goes_on(item) => vec![item.id],
+        _ => Vec::new(),
+    };
+    let held = tables
+        .iter()
+        .filter_map(|id| ctx.runtime.collections.get(id))
+        .fold(CollectionStatistics::default(), |sum, held| {
+            sum.and(held.clone())
+        });
+    if held.errors > 0 {
+        details.insert(
+            "row_errors".to_owned(),
+            serde_json::json!({ "count": held.errors, "first": held.error }),
+        );
+    }
+    if details.is_empty() {
+        Value::Null
+    } else {
+        Value::Json(serde_json::Value::Object(details))
     }
 }
 

@@ -176,3 +176,30 @@ proptest! {
         let _ = parse_numeric(&text, Some((38, 38)));
     }
 }
+
+#[test]
+fn a_binary_number_that_cannot_be_kept_is_named_exactly() {
+    let binary = |sign: u16, weight: i16, places: u16, groups: &[u16]| {
+        let mut bytes = Vec::new();
+        bytes.extend(u16::try_from(groups.len()).unwrap().to_be_bytes());
+        bytes.extend(weight.to_be_bytes());
+        bytes.extend(sign.to_be_bytes());
+        bytes.extend(places.to_be_bytes());
+        bytes.extend(groups.iter().flat_map(|group| group.to_be_bytes()));
+        bytes
+    };
+    let said = |bytes: &[u8]| numeric_from_binary(bytes, None).unwrap_err().to_string();
+    let refused = |text: &str| format!("value \"{text}\" is out of range for type numeric");
+    assert_eq!(
+        said(&binary(0, 7, 0, &[100])),
+        refused("1000000000000000000000000000000")
+    );
+    assert_eq!(
+        said(&binary(0x4000, -2, 21, &[1234, 5678, 9012, 3456, 1000])),
+        refused("-0.000012345678901234561")
+    );
+    assert_eq!(
+        said(&binary(0, 0, 24, &[12, 0, 0, 0, 0, 0, 1])),
+        refused("12.000000000000000000000001")
+    );
+}

@@ -22,7 +22,9 @@ pub(super) fn tokens(
     visit: &mut dyn FnMut(Token<'_>) -> Result<(), TypeError>,
 ) -> Result<(), TypeError> {
     let malformed = || invalid(&type_name(), text);
-    let mut rest = without_bounds(text.trim_ascii());
+    let (mut rest, length) = without_bounds(text.trim_ascii()).ok_or_else(malformed)??;
+    // Items of the outermost list.
+    let mut items = 0_usize;
     let mut depth = 0_usize;
     let mut scratch = String::new();
     // Whether a value may, or must not, come next.
@@ -43,10 +45,12 @@ pub(super) fn tokens(
             b'}' if depth > 0 && !after_comma => {
                 depth -= 1;
                 after_value = true;
+                items += usize::from(depth == 1);
                 visit(Token::Close)?;
                 rest = rest.get(1..).unwrap_or_default();
                 if depth == 0 {
-                    return if rest.trim_ascii().is_empty() {
+                    let whole = length.is_none_or(|length| length == items);
+                    return if whole && rest.trim_ascii().is_empty() {
                         Ok(())
                     } else {
                         Err(malformed())
@@ -68,6 +72,7 @@ pub(super) fn tokens(
                     visit(Token::Item(&scratch))?;
                 }
                 rest = after;
+                items += usize::from(depth == 1);
                 after_value = true;
                 after_comma = false;
             }
@@ -75,19 +80,40 @@ pub(super) fn tokens(
     }
 }
 
-/// Drops explicit bounds: `[0:2]={1,2,3}`. Arrays here always begin at 1.
-fn without_bounds(text: &str) -> &str {
-    match text.split_once('=') {
-        Some((bounds, rest))
-            if bounds.starts_with('[')
-                && bounds.bytes().all(|byte| {
-                    byte.is_ascii_digit() || matches!(byte, b'[' | b']' | b':' | b'-' | b'+' | b' ')
-                }) =>
-        {
-            rest.trim_ascii_start()
-        }
-        _ => text,
+/// Arrays here always begin at 1: any other lower bound would make subscripts find other items.
+pub(super) fn check_lower_bound(bound: i64) -> Result<(), TypeError> {
+    if bound == 1 {
+        return Ok(());
     }
+    Err(TypeError::NotSupported(format!(
+        "arrays with the lower bound {bound} are not supported"
+    )))
+}
+
+/// Takes off explicit bounds, `[1:3]={1,2,3}`, and returns the length of the outermost dimension with the rest. `None` if they are malformed.
+fn without_bounds(text: &str) -> Option<Result<(&str, Option<usize>), TypeError>> {
+    if !text.starts_with('[') {
+        return Some(Ok((text, None)));
+    }
+    let (bounds, rest) = text.split_once('=')?;
+    let mut length = None;
+    let mut bounds = bounds.trim_ascii();
+    while !bounds.is_empty() {
+        let (dimension, after) = bounds.strip_prefix('[')?.split_once(']')?;
+        let (lower, upper) = match dimension.split_once(':') {
+            Some((lower, upper)) => (lower.trim_ascii().parse().ok()?, upper),
+            None => (1, dimension),
+        };
+        let upper: i64 = upper.trim_ascii().parse().ok()?;
+        if let Err(error) = check_lower_bound(lower) {
+            return Some(Err(error));
+        }
+        length = length.or(Some(
+            usize::try_from(upper).ok().filter(|upper| *upper > 0)?,
+        ));
+        bounds = after.trim_ascii_start();
+    }
+    Some(Ok((rest.trim_ascii_start(), length)))
 }
 
 /// Reads one item into `scratch`; returns whether any of it was quoted or escaped, and the rest.

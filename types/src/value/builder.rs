@@ -16,7 +16,7 @@ use arrow_buffer::{
 };
 use arrow_schema::DataType;
 
-use super::array::{Token, tokens};
+use super::array::{Token, check_lower_bound, tokens};
 use super::formatter::JSONB_WIRE_VERSION;
 use super::scalar::{invalid, out_of_range, parse_bool, parse_bytea, parse_float4, parse_float8};
 use crate::datetime::{self, TimeZone};
@@ -330,7 +330,12 @@ impl ColumnBuilder {
             match token {
                 Token::Open => {
                     depth += 1;
-                    if depth > levels {
+                    if depth > levels && !sql_type.is_vector() {
+                        Err(TypeError::NotSupported(
+                            "arrays of more than one dimension are not supported in columns and casts"
+                                .to_owned(),
+                        ))
+                    } else if depth > levels {
                         Err(invalid(&type_name(), text))
                     } else {
                         Ok(())
@@ -515,7 +520,10 @@ impl ColumnBuilder {
         for _ in 0..count {
             let length = next(&mut reader)?;
             dimensions.push(usize::try_from(length).map_err(|_| damaged("negative dimension"))?);
-            next(&mut reader)?;
+            let lower = next(&mut reader)?;
+            if !sql_type.is_vector() {
+                check_lower_bound(lower.into())?;
+            }
         }
         if count == 0 {
             self.close_list()?;

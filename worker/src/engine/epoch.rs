@@ -67,6 +67,9 @@ impl Engine {
                         None => changed.push((table, vec![changes])),
                     }
                 }
+                TableData::RowErrors(errors) => {
+                    inputs.push((table, CollectionInput::Errors(errors)));
+                }
                 TableData::Error(error) => {
                     if self.failed.insert(table) {
                         let failure = Failure {

@@ -59,7 +59,7 @@ impl Engine {
                 .on_each(move |index, shard| {
                     // Errors belong to any one shard.
                     if index == 0 {
-                        shard.load_error(id, error.clone(), epoch)
+                        shard.load_errors(id, &[(error.clone(), 1)], epoch)
                     } else {
                         Ok(())
                     }
@@ -149,6 +149,18 @@ impl Engine {
         };
         if description.failure.is_some() {
             self.failed.insert(description.id);
+        }
+        // As part of what was loaded: dataflows hydrate from it, and reads fail before anything is taken.
+        for (table, errors) in handle.row_errors() {
+            let epoch = self.last_run;
+            let loaded = self
+                .shards
+                .on_each(move |shard_index, shard| match shard_index {
+                    0 => shard.load_errors(table, &errors, epoch),
+                    _ => Ok(()),
+                })
+                .await?;
+            loaded.into_iter().try_for_each(|outcome| outcome)?;
         }
         let source = Source {
             handle,

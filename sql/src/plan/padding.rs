@@ -1,0 +1,220 @@
+//! The blanks at the end of `character(n)`: a value is kept with them, and almost nothing sees them.
+//!
+//! Owns where they are taken off: what takes text is given the value without them, as PostgreSQL's cast to text gives it; what works on the value as it is
+//! printed (`concat`, `format`, jsonb, `octet_length`, LIKE and regular expressions) is given all of it. Operators are settled as they are planned
+//! ([`super::exprs`]). Must not know how casts are done. Called by [`super::optimize::analyse`].
+
+use arrow_schema::DataType;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, DFSchemaRef, Result};
+use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction, WindowFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Union, WindowFunctionDefinition,
+};
+use flowstone_functions::cast::cast_expr;
+use flowstone_types::SqlType;
+use std::sync::Arc;
+
+/// Aggregates that give their arguments back as they were printed.
+const PRINTED: [&str; 5] = [
+    "array_agg",
+    "jsonb_agg",
+    "json_agg",
+    "jsonb_object_agg",
+    "json_object_agg",
+];
+
+/// Gives functions that take text, and columns of set operations that are text, values without padding.
+pub(super) fn take_off(plan: LogicalPlan) -> Result<LogicalPlan> {
+    if !mentions_padding(&plan)? {
+        return Ok(plan);
+    }
+    let taken_off = plan.transform_up_with_subqueries(|node| {
+        if let LogicalPlan::Union(union) = node {
+            return unite(union);
+        }
+        let schema = input_schema(&node)?;
+        let names = NamePreserver::new(&node);
+        let node = node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let rewritten = expr.transform_up(|part| rewrite(part, &schema))?;
+            Ok(if rewritten.transformed {
+                Transformed::yes(name.restore(rewritten.data))
+            } else {
+                rewritten
+            })
+        })?;
+        node.map_data(LogicalPlan::recompute_schema)
+    })?;
+    Ok(taken_off.data)
+}
+
+/// Whether a padded value can be anywhere in the plan.
+fn mentions_padding(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        found |= node
+            .schema()
+            .fields()
+            .iter()
+            .any(|field| matches!(SqlType::from_field(field), Ok(SqlType::Char(_))));
+        if !found {
+            node.apply_expressions(|expr| {
+                expr.apply(|part| {
+                    found |= makes_padding(part);
+                    Ok(if found {
+                        TreeNodeRecursion::Stop
+                    } else {
+                        TreeNodeRecursion::Continue
+                    })
+                })
+            })?;
+        }
+        Ok(if found {
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
+    })?;
+    Ok(found)
+}
+
+/// Whether it is a cast to `character(n)`.
+fn makes_padding(expr: &Expr) -> bool {
+    match expr {
+        Expr::ScalarFunction(function) if function.name() == "pg_cast" => {
+            function.args.last().is_some_and(
+                |to| matches!(to, Expr::Literal(to, _) if to.to_string().starts_with("character(")),
+            )
+        }
+        _ => false,
+    }
+}
+
+fn input_schema(node: &LogicalPlan) -> Result<DFSchemaRef> {
+    let mut schema = DFSchema::empty();
+    let inputs = node.inputs();
+    if inputs.is_empty() {
+        return Ok(Arc::clone(node.schema()));
+    }
+    for input in inputs {
+        schema.merge(input.schema());
+    }
+    Ok(Arc::new(schema))
+}
+
+fn padded(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
+    let (_, field) = expr.to_field(schema).ok()?;
+    SqlType::from_field(&field)
+        .ok()
+        .filter(|sql_type| matches!(sql_type, SqlType::Char(_)))
+}
+
+/// Takes the padding off the arguments that `takes` chooses.
+fn bare(
+    args: Vec<Expr>,
+    schema: &DFSchema,
+    takes: impl Fn(usize) -> bool,
+) -> Result<Transformed<Vec<Expr>>> {
+    let mut changed = false;
+    let args = args
+        .into_iter()
+        .enumerate()
+        .map(|(index, arg)| match padded(&arg, schema) {
+            Some(from) if takes(index) => {
+                changed = true;
+                cast_expr(arg, &from, &SqlType::Text)
+            }
+            _ => Ok(arg),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Transformed::new_transformed(args, changed))
+}
+
+fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::ScalarFunction(ScalarFunction { func, args }) => {
+            let types: Vec<DataType> = args
+                .iter()
+                .map(|arg| arg.get_type(schema).unwrap_or(DataType::Null))
+                .collect();
+            let takes = |index| flowstone_functions::takes_text(&func, &types, index);
+            let args = bare(args, schema, takes)?;
+            Ok(args.update_data(|args| Expr::ScalarFunction(ScalarFunction::new_udf(func, args))))
+        }
+        Expr::AggregateFunction(AggregateFunction { func, mut params })
+            if !PRINTED.contains(&func.name()) =>
+        {
+            let args = bare(std::mem::take(&mut params.args), schema, |_| true)?;
+            Ok(args.update_data(|args| {
+                params.args = args;
+                Expr::AggregateFunction(AggregateFunction { func, params })
+            }))
+        }
+        Expr::WindowFunction(mut window) => {
+            let printed = matches!(&window.fun, WindowFunctionDefinition::AggregateUDF(function)
+                if PRINTED.contains(&function.name()));
+            let WindowFunction { params, .. } = &mut *window;
+            let args = bare(std::mem::take(&mut params.args), schema, |_| !printed)?;
+            Ok(args.update_data(|args| {
+                window.params.args = args;
+                Expr::WindowFunction(window)
+            }))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// Columns of a UNION whose types differ are text.
+fn unite(union: Union) -> Result<Transformed<LogicalPlan>> {
+    let types = |input: &LogicalPlan| {
+        let fields = input.schema().fields().iter();
+        fields
+            .map(|field| SqlType::from_field(field).ok())
+            .collect::<Vec<_>>()
+    };
+    let all: Vec<_> = union.inputs.iter().map(|input| types(input)).collect();
+    let mixed = |column: usize| {
+        let mut of_column = all.iter().map(|types| types.get(column));
+        let first = of_column.next();
+        of_column.any(|other| Some(other) != first)
+    };
+    let must = all.iter().any(|types| {
+        let mut columns = types.iter().enumerate();
+        columns
+            .any(|(column, sql_type)| matches!(sql_type, Some(SqlType::Char(_))) && mixed(column))
+    });
+    if !must {
+        return Ok(Transformed::no(LogicalPlan::Union(union)));
+    }
+    let inputs = union
+        .inputs
+        .into_iter()
+        .map(|input| {
+            let schema = Arc::clone(input.schema());
+            let columns = schema
+                .columns()
+                .into_iter()
+                .zip(types(&input))
+                .enumerate()
+                .map(|(index, (column, sql_type))| match sql_type {
+                    Some(from @ SqlType::Char(_)) if mixed(index) => {
+                        let name = column.name.clone();
+                        let qualifier = column.relation.clone();
+                        let value = cast_expr(Expr::Column(column), &from, &SqlType::Text)?;
+                        Ok(value.alias_qualified(qualifier, name))
+                    }
+                    _ => Ok(Expr::Column(column)),
+                })
+                .collect::<Result<Vec<_>>>()?;
+            LogicalPlanBuilder::from(input)
+                .project(columns)?
+                .build()
+                .map(Arc::new)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Union::try_new_with_loose_types(inputs)
+        .map(LogicalPlan::Union)
+        .map(Transformed::yes)
+}
