@@ -297,11 +297,12 @@ fn plan_dataflow(planner: &Planner, item: &Item) -> Result<Option<PlannedDataflo
             error.with_detail(detail)
         })
     };
+    let zone = planner.catalog.time_zone(item.id);
     let (lowered, export) = match &item.kind {
         ItemKind::MaterializedView { query, .. } => {
             let tree = flowstone_sql::parse::parse_query(query).map_err(named)?;
             let planned = planner
-                .with(|ctx| plan_query(ctx, &tree, &[]))
+                .with(|ctx| plan_query(&ctx.in_zone(&zone), &tree, &[]))
                 .map_err(named)?;
             (lower(&planned).map_err(named)?, Export::Collection)
         }
@@ -312,7 +313,7 @@ fn plan_dataflow(planner: &Planner, item: &Item) -> Result<Option<PlannedDataflo
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(named)?;
             let planned = planner
-                .with(|ctx| plan_index(ctx, *on, &keys))
+                .with(|ctx| plan_index(&ctx.in_zone(&zone), *on, &keys))
                 .map_err(named)?;
             (
                 lower(&planned.planned).map_err(named)?,

@@ -108,6 +108,7 @@ impl Planner {
             search_path: &names.search_path,
             user: &self.user,
             now_ms: self.now_ms,
+            time_zone: &names.time_zone,
             transaction_epoch: self.transaction_epoch,
             variables: &lookup,
             settings: &settings,

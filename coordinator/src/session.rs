@@ -30,6 +30,7 @@ use arrow_array::ArrayRef;
 use flowstone_sql::ast::{Statement, StatementKind};
 use flowstone_sql::error::ErrorKind;
 use flowstone_types::SqlType;
+use flowstone_types::datetime::TimeZone;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -373,6 +374,12 @@ impl Session {
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<String> {
         self.variables.get(&name.to_ascii_lowercase())
+    }
+
+    /// The time zone in which instants are read and shown.
+    #[must_use]
+    pub fn time_zone(&self) -> &TimeZone {
+        &self.variables.settings().time_zone
     }
 
     /// More of the rows of an earlier outcome are asked for: `statement_timeout` begins anew.

@@ -18,7 +18,9 @@ use arrow_array::{
 use arrow_cast::display::array_value_to_string;
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, Field, IntervalUnit, Schema, TimeUnit};
-use flowstone_types::datetime::{MICROS_PER_DAY, date_to_postgres, timestamp_to_postgres};
+use flowstone_types::datetime::{
+    MICROS_PER_DAY, TimeZone, date_to_postgres, timestamp_to_postgres,
+};
 use flowstone_types::normalize::normalize_array;
 use flowstone_types::numeric::{Excess, rescale, rescale_to};
 use flowstone_types::{ColumnBuilder, ColumnFormatter, SqlType, TypeError};
@@ -44,7 +46,7 @@ impl From<TypeError> for Fault {
     }
 }
 
-/// `array` as a column of `sql_type`. `place` names it in errors: `parameter $1`, `column "price"`.
+/// `array` as a column of `sql_type`, instants as text in `zone`. `place` names it in errors: `parameter $1`, `column "price"`.
 ///
 /// # Errors
 /// [`Error::Mismatch`], [`Error::Value`]
@@ -52,8 +54,9 @@ pub(crate) fn convert(
     array: &ArrayRef,
     sql_type: &SqlType,
     place: &str,
+    zone: &TimeZone,
 ) -> Result<ArrayRef, Error> {
-    converted(array, sql_type).map_err(|fault| match fault {
+    converted(array, sql_type, zone).map_err(|fault| match fault {
         Fault::Mismatch => Error::Mismatch {
             place: place.to_owned(),
             actual: array.data_type().clone(),
@@ -155,13 +158,13 @@ fn plain(array: &ArrayRef) -> Result<ArrayRef, Fault> {
     }
 }
 
-fn converted(array: &ArrayRef, sql_type: &SqlType) -> Result<ArrayRef, Fault> {
+fn converted(array: &ArrayRef, sql_type: &SqlType, zone: &TimeZone) -> Result<ArrayRef, Fault> {
     if array.null_count() == array.len() || array.data_type() == &DataType::Null {
         return Ok(new_null_array(&sql_type.to_arrow(), array.len()));
     }
     let array = plain(array)?;
     if array.data_type() == &DataType::Utf8 {
-        return from_text(&array, sql_type);
+        return from_text(&array, sql_type, zone);
     }
     match sql_type {
         SqlType::Bool => match array.data_type() {
@@ -183,13 +186,13 @@ fn converted(array: &ArrayRef, sql_type: &SqlType) -> Result<ArrayRef, Fault> {
         | SqlType::VarChar(_)
         | SqlType::Char(_)
         | SqlType::Name
-        | SqlType::QuotedChar => to_text(&array, sql_type),
+        | SqlType::QuotedChar => to_text(&array, sql_type, zone),
         SqlType::Bytea => match array.data_type() {
             DataType::Binary => Ok(array),
             _ => Err(Fault::Mismatch),
         },
         SqlType::Jsonb => match array.data_type() {
-            DataType::Binary => from_text(&cast(&array, &DataType::Utf8)?, sql_type),
+            DataType::Binary => from_text(&cast(&array, &DataType::Utf8)?, sql_type, zone),
             _ => Err(Fault::Mismatch),
         },
         SqlType::Date => to_date(&array),
@@ -206,14 +209,14 @@ fn converted(array: &ArrayRef, sql_type: &SqlType) -> Result<ArrayRef, Fault> {
         SqlType::Timestamp | SqlType::TimestampTz => to_timestamp(&array, sql_type),
         SqlType::Interval => to_interval(&array),
         SqlType::Uuid => to_uuid(&array),
-        SqlType::Array(element) => to_array(&array, element, sql_type),
+        SqlType::Array(element) => to_array(&array, element, sql_type, zone),
         SqlType::Int2Vector => to_vector(&array, SqlType::Int2, sql_type),
         SqlType::OidVector => to_vector(&array, SqlType::Oid, sql_type),
     }
 }
 
 /// Text is read as PostgreSQL reads the literal.
-fn from_text(array: &ArrayRef, sql_type: &SqlType) -> Result<ArrayRef, Fault> {
+fn from_text(array: &ArrayRef, sql_type: &SqlType, zone: &TimeZone) -> Result<ArrayRef, Fault> {
     let texts = array.as_string::<i32>();
     if holds_zero_byte(texts) {
         return Err(Fault::Value(TypeError::InvalidParameter(
@@ -223,7 +226,7 @@ fn from_text(array: &ArrayRef, sql_type: &SqlType) -> Result<ArrayRef, Fault> {
     if matches!(sql_type, SqlType::Text | SqlType::VarChar(None)) {
         return Ok(Arc::clone(array));
     }
-    let mut builder = ColumnBuilder::new(sql_type, texts.len());
+    let mut builder = ColumnBuilder::new(sql_type, texts.len()).with_time_zone(zone.clone());
     for text in texts {
         match text {
             Some(text) => builder.append_text(text)?,
@@ -249,16 +252,16 @@ fn holds_zero_byte(texts: &StringArray) -> bool {
 }
 
 /// Values that have an own text, as PostgreSQL writes them. Bytes and lists are no text.
-fn to_text(array: &ArrayRef, sql_type: &SqlType) -> Result<ArrayRef, Fault> {
+fn to_text(array: &ArrayRef, sql_type: &SqlType, zone: &TimeZone) -> Result<ArrayRef, Fault> {
     if array.data_type().is_nested() || array.data_type() == &DataType::Binary {
         return Err(Fault::Mismatch);
     }
-    through_text(array, sql_type)
+    through_text(array, sql_type, zone)
 }
 
-fn through_text(array: &ArrayRef, sql_type: &SqlType) -> Result<ArrayRef, Fault> {
+fn through_text(array: &ArrayRef, sql_type: &SqlType, zone: &TimeZone) -> Result<ArrayRef, Fault> {
     let from = SqlType::from_arrow(array.data_type()).map_err(|_| Fault::Mismatch)?;
-    let formatter = ColumnFormatter::new(array.as_ref(), &from)?;
+    let formatter = ColumnFormatter::new(array.as_ref(), &from)?.with_time_zone(zone.clone());
     let mut builder = ColumnBuilder::new(sql_type, array.len());
     let mut text = String::new();
     for row in 0..array.len() {
@@ -409,7 +412,9 @@ fn to_numeric(array: &ArrayRef, modifier: Option<(u8, i8)>) -> Result<ArrayRef, 
             decimals(&cast(array, &DataType::Decimal128(DECIMAL_DIGITS, 0))?)?
         }
         // The shortest text that is the float, as PostgreSQL does it.
-        DataType::Float32 | DataType::Float64 => return through_text(array, &sql_type),
+        DataType::Float32 | DataType::Float64 => {
+            return through_text(array, &sql_type, &TimeZone::UTC);
+        }
         _ => return Err(Fault::Mismatch),
     };
     let mut rescaled = Vec::with_capacity(values.len());
@@ -493,12 +498,17 @@ fn to_uuid(array: &ArrayRef) -> Result<ArrayRef, Fault> {
     Ok(Arc::new(uuids))
 }
 
-fn to_array(array: &ArrayRef, element: &SqlType, sql_type: &SqlType) -> Result<ArrayRef, Fault> {
+fn to_array(
+    array: &ArrayRef,
+    element: &SqlType,
+    sql_type: &SqlType,
+    zone: &TimeZone,
+) -> Result<ArrayRef, Fault> {
     let (Some(lists), DataType::List(item)) = (array.as_list_opt::<i32>(), sql_type.to_arrow())
     else {
         return Err(Fault::Mismatch);
     };
-    let values = converted(lists.values(), element)?;
+    let values = converted(lists.values(), element, zone)?;
     let lists = ListArray::try_new(
         item,
         lists.offsets().clone(),
@@ -511,7 +521,7 @@ fn to_array(array: &ArrayRef, element: &SqlType, sql_type: &SqlType) -> Result<A
 fn to_vector(array: &ArrayRef, element: SqlType, sql_type: &SqlType) -> Result<ArrayRef, Fault> {
     let array_type = SqlType::Array(Box::new(element.clone()));
     cast(
-        &to_array(array, &element, &array_type)?,
+        &to_array(array, &element, &array_type, &TimeZone::UTC)?,
         &sql_type.to_arrow(),
     )
 }

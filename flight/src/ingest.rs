@@ -12,6 +12,7 @@ use flowstone_coordinator::{Error as CoordinatorError, Outcome, size_of_batch};
 use flowstone_sql::ast::quote_ident;
 use flowstone_sql::error::ErrorKind;
 use flowstone_types::SqlType;
+use flowstone_types::datetime::TimeZone;
 
 use crate::Error;
 use crate::convert::{column_definitions, convert};
@@ -229,9 +230,10 @@ async fn write(lease: &Lease, copy: &str, batches: Vec<RecordBatch>) -> Result<i
         return Err(Error::Internal("COPY does not take rows".to_owned()));
     };
     let schema = SchemaRef::clone(&copy.schema);
+    let zone = turn.time_zone().clone();
     let rows = batches
         .iter()
-        .map(|batch| fitted(&schema, batch))
+        .map(|batch| fitted(&schema, batch, &zone))
         .collect::<Result<Vec<_>, _>>()?;
     turn.copy_rows(&mut copy, rows).await?;
     let tag = turn.copy_end(copy).await?;
@@ -240,12 +242,13 @@ async fn write(lease: &Lease, copy: &str, batches: Vec<RecordBatch>) -> Result<i
 }
 
 /// A batch with the columns and types that the table has.
-fn fitted(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, Error> {
+fn fitted(schema: &SchemaRef, batch: &RecordBatch, zone: &TimeZone) -> Result<RecordBatch, Error> {
     let columns = itertools::zip_eq(schema.fields(), batch.columns())
         .map(|(field, column)| -> Result<ArrayRef, Error> {
             let sql_type =
                 SqlType::from_field(field).map_err(|error| Error::Internal(error.to_string()))?;
-            convert(column, &sql_type, &format!("column \"{}\"", field.name()))
+            let place = format!("column \"{}\"", field.name());
+            convert(column, &sql_type, &place, zone)
         })
         .collect::<Result<Vec<_>, _>>()?;
     Ok(RecordBatch::try_new(SchemaRef::clone(schema), columns)?)

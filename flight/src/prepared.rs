@@ -10,6 +10,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use flowstone_coordinator::{Description, Held, size_of_batch};
 use flowstone_sql::ast::Statement;
 use flowstone_types::SqlType;
+use flowstone_types::datetime::TimeZone;
 use parking_lot::Mutex;
 
 use crate::Error;
@@ -66,6 +67,7 @@ impl Bound {
         types: &[SqlType],
         batches: &[RecordBatch],
         held: Option<Held>,
+        zone: &TimeZone,
     ) -> Result<Self, Error> {
         if types.is_empty() && batches.iter().all(|batch| batch.num_columns() == 0) {
             return Ok(Self::none());
@@ -76,7 +78,7 @@ impl Bound {
             _held: held,
         };
         for batch in batches {
-            bound.batches.push(parameters(types, batch)?);
+            bound.batches.push(parameters(types, batch, zone)?);
             bound.rows.push(batch.num_rows());
         }
         Ok(bound)
@@ -107,7 +109,11 @@ pub(crate) fn row_of(columns: &[ArrayRef], row: usize) -> Vec<ArrayRef> {
 ///
 /// # Errors
 /// [`Error::ParameterCount`], or a value that is none of its parameter's type.
-pub(crate) fn parameters(types: &[SqlType], batch: &RecordBatch) -> Result<Vec<ArrayRef>, Error> {
+pub(crate) fn parameters(
+    types: &[SqlType],
+    batch: &RecordBatch,
+    zone: &TimeZone,
+) -> Result<Vec<ArrayRef>, Error> {
     if types.len() != batch.num_columns() {
         return Err(Error::ParameterCount {
             expected: types.len(),
@@ -117,7 +123,8 @@ pub(crate) fn parameters(types: &[SqlType], batch: &RecordBatch) -> Result<Vec<A
     itertools::zip_eq(types, batch.columns())
         .enumerate()
         .map(|(index, (sql_type, column))| {
-            convert(column, sql_type, &format!("parameter ${}", index + 1))
+            let place = format!("parameter ${}", index + 1);
+            convert(column, sql_type, &place, zone)
         })
         .collect()
 }
@@ -158,8 +165,12 @@ impl Prepared {
         let bytes = batches.iter().map(size_of_batch).sum();
         let held = self.seat.memory().hold(bytes);
         let held = held.map_err(flowstone_coordinator::Error::from)?;
-        let bound = Bound::new(&self.description.parameters, batches, Some(held))?;
-        let bound = Arc::new(bound);
+        let bound = Arc::new(Bound::new(
+            &self.description.parameters,
+            batches,
+            Some(held),
+            &self.seat.zone(),
+        )?);
         let mut bindings = self.bindings.lock();
         bindings.last += 1;
         let number = bindings.last;
@@ -222,7 +233,7 @@ mod tests {
                 ("b", Arc::new(StringArray::from(vec![None::<&str>]))),
             ]),
         ];
-        let runs: Vec<_> = Arc::new(Bound::new(&types, &batches, None).unwrap())
+        let runs: Vec<_> = Arc::new(Bound::new(&types, &batches, None, &TimeZone::UTC).unwrap())
             .runs()
             .collect();
         assert_eq!(runs.len(), 3);
@@ -236,10 +247,12 @@ mod tests {
         let options = RecordBatchOptions::new().with_row_count(Some(0));
         let empty =
             RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options);
-        let bound = Bound::new(&[], &[empty.unwrap()], None).unwrap();
+        let bound = Bound::new(&[], &[empty.unwrap()], None, &TimeZone::UTC).unwrap();
         assert_eq!(Arc::new(bound).runs().count(), 1);
         assert_eq!(
-            Arc::new(Bound::new(&[], &[], None).unwrap()).runs().count(),
+            Arc::new(Bound::new(&[], &[], None, &TimeZone::UTC).unwrap())
+                .runs()
+                .count(),
             1
         );
     }
@@ -247,7 +260,13 @@ mod tests {
     #[test]
     fn too_few_columns_are_refused() {
         let batches = [batch(vec![("a", Arc::new(Int64Array::from(vec![1])))])];
-        let error = Bound::new(&[SqlType::Int4, SqlType::Int4], &batches, None).unwrap_err();
+        let error = Bound::new(
+            &[SqlType::Int4, SqlType::Int4],
+            &batches,
+            None,
+            &TimeZone::UTC,
+        )
+        .unwrap_err();
         assert_eq!(
             error,
             Error::ParameterCount {

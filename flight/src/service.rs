@@ -537,7 +537,7 @@ async fn update_prepared(
     turn.begin_implicit();
     let mut rows = 0;
     while let Some(batch) = upload.next().await? {
-        let columns = parameters(types, &batch)?;
+        let columns = parameters(types, &batch, turn.time_zone())?;
         for row in 0..batch.num_rows() {
             let outcome = lease
                 .run(&mut turn, statement, &row_of(&columns, row))

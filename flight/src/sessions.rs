@@ -16,6 +16,7 @@ use flowstone_coordinator::{
     Authenticator, Client, Outcome, Session, SessionMemory, SessionOptions,
 };
 use flowstone_sql::ast::{DiscardTarget, ResetVariable, Statement, StatementKind};
+use flowstone_types::datetime::TimeZone;
 use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
@@ -46,6 +47,8 @@ pub(crate) struct Seat {
     options: SessionOptions,
     session: Arc<tokio::sync::Mutex<Session>>,
     memory: SessionMemory,
+    /// The session's time zone as its last statement left it: what is bound need not wait for the statement that runs.
+    zone: Arc<Mutex<TimeZone>>,
     /// The statements that changed settings, by what they change: a transaction starts with them.
     settings: Mutex<BTreeMap<String, Statement>>,
     usage: Mutex<Usage>,
@@ -103,6 +106,7 @@ impl Deref for Lease {
 #[derive(Debug)]
 pub(crate) struct Turn {
     session: OwnedMutexGuard<Session>,
+    zone: Arc<Mutex<TimeZone>>,
     settled: bool,
 }
 
@@ -134,6 +138,7 @@ impl Drop for Turn {
             // Without a commit there is nothing to wait for.
             drop(self.session.end_implicit(false).now_or_never());
         }
+        self.zone.lock().clone_from(self.session.time_zone());
         for notice in self.session.take_notices() {
             tracing::debug!(message = notice.message, "notice");
         }
@@ -153,6 +158,7 @@ impl Seat {
             kind,
             options,
             memory: session.memory().clone(),
+            zone: Arc::new(Mutex::new(session.time_zone().clone())),
             session: Arc::new(tokio::sync::Mutex::new(session)),
             settings: Mutex::new(BTreeMap::new()),
             usage: Mutex::new(Usage {
@@ -176,8 +182,14 @@ impl Seat {
     pub(crate) async fn turn(&self) -> Turn {
         Turn {
             session: Arc::clone(&self.session).lock_owned().await,
+            zone: Arc::clone(&self.zone),
             settled: false,
         }
+    }
+
+    /// The time zone of the session.
+    pub(crate) fn zone(&self) -> TimeZone {
+        self.zone.lock().clone()
     }
 
     /// Whether a statement can be run here.

@@ -373,7 +373,7 @@ fn join<'a>(call: &Call<'a>, null: impl Fn(usize) -> Option<&'a str>) -> Result<
     }
     let sql_type = SqlType::from_arrow(list.values().data_type())
         .map_err(|error| raise(from_type_error(&error)))?;
-    let shown = any_to_text(list.values(), &sql_type)?;
+    let shown = any_to_text(list.values(), &sql_type, call.zone)?;
     let shown = texts(&shown)?;
     let offsets = list.value_offsets();
     let bound = |index: usize| {
@@ -410,6 +410,7 @@ fn of_vector(call: &Call<'_>, kernel: impl Fn(&Call<'_>) -> Result<ArrayRef>) ->
         args: &args,
         rows: call.rows,
         returns: call.returns,
+        zone: call.zone,
     })
 }
 

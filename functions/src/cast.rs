@@ -8,30 +8,36 @@ use std::sync::Arc;
 
 use arrow_array::builder::StringBuilder;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Decimal128Type, Float32Type, Float64Type, Int64Type};
+use arrow_array::types::{
+    Decimal128Type, Float32Type, Float64Type, Int64Type, TimestampMicrosecondType,
+};
 use arrow_array::{
     Array, ArrayRef, BooleanArray, Decimal128Array, ListArray, PrimitiveArray, StringArray,
     new_null_array,
 };
 use arrow_cast::{CastOptions, cast_with_options};
-use arrow_schema::{DataType, FieldRef};
+use arrow_schema::{DataType, FieldRef, TimeUnit};
 use datafusion::common::{DataFusionError, Result, ScalarValue, plan_err};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility, lit,
 };
+use flowstone_types::datetime::TimeZone;
 use flowstone_types::sql_type::NUMERIC_DEFAULT;
 use flowstone_types::{ColumnBuilder, ColumnFormatter, EvalError, EvalErrorKind, SqlType};
 
 use crate::errors::{
     EvalResult, from_arrow, from_type_error, numeric_overflow, out_of_range, raise,
 };
-use crate::interval::{DAY, Interval};
+use crate::interval::{DAY, Interval, date_of, midnight, time_of};
 use crate::json;
 use crate::numeric::{Lost, Numeric};
 use crate::registry::scalar_function;
-use crate::udf::{Call, Days, Json, Micros, Ret, TimeOfDay, evaluate, map1, texts};
+use crate::udf::{
+    Call, Days, Json, Micros, Ret, TimeOfDay, evaluate, map1, opt1, primitive, texts,
+};
+use crate::zone::{to_local, to_utc};
 
 /// The function behind the casts that DataFusion's own does not do as PostgreSQL.
 pub(crate) fn functions() -> Vec<ScalarUDF> {
@@ -89,9 +95,7 @@ pub fn can_cast(from: &SqlType, to: &SqlType) -> bool {
 
 /// Whether DataFusion's cast gives what PostgreSQL's gives for every value: no rounding, no failure, no text.
 fn same_in_datafusion(from: &SqlType, to: &SqlType) -> bool {
-    use SqlType::{
-        Date, Float4, Float8, Int2, Int4, Int8, Name, Text, Timestamp, TimestampTz, VarChar,
-    };
+    use SqlType::{Float4, Float8, Int2, Int4, Int8, Name, Text, VarChar};
     matches!(
         (from, to),
         (Int2, Int4 | Int8 | Float4 | Float8)
@@ -99,9 +103,6 @@ fn same_in_datafusion(from: &SqlType, to: &SqlType) -> bool {
             | (Int8, Float8)
             | (Float4, Float8)
             | (Text | VarChar(_) | Name, Text | VarChar(None))
-            | (Timestamp, TimestampTz)
-            | (TimestampTz, Timestamp)
-            | (Date, Timestamp | TimestampTz)
     )
 }
 
@@ -175,6 +176,13 @@ impl ScalarUDFImpl for PgCast {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        Self::invoke_in(&args, &TimeZone::UTC)
+    }
+}
+
+impl PgCast {
+    /// Evaluates a call in a time zone.
+    fn invoke_in(args: &ScalarFunctionArgs, zone: &TimeZone) -> Result<ColumnarValue> {
         let scalar = |index: usize| match args.args.get(index) {
             Some(ColumnarValue::Scalar(value)) => Some(value),
             _ => None,
@@ -182,14 +190,40 @@ impl ScalarUDFImpl for PgCast {
         let (from, to) = (type_argument(scalar(1))?, type_argument(scalar(2))?);
         let value = args.args.get(..1).unwrap_or_default();
         evaluate(value, args.number_rows, |arrays, _| match arrays {
-            [array] => cast_array(array, &from, &to),
+            [array] => cast_array_in(array, &from, &to, zone),
             _ => plan_err!("pg_cast takes three arguments"),
         })
     }
 }
 
-/// Converts an argument to the Arrow type of a parameter, by the rules of casts.
+/// Evaluates a call of `pg_cast` in a time zone.
+pub(crate) fn invoke_in(args: &ScalarFunctionArgs, zone: &TimeZone) -> Result<ColumnarValue> {
+    PgCast::invoke_in(args, zone)
+}
+
+/// Whether the time zone decides what a value becomes.
+#[must_use]
+pub fn casts_in_zone(from: &SqlType, to: &SqlType) -> bool {
+    use SqlType::{Date, Time, Timestamp, TimestampTz};
+    match (from, to) {
+        (SqlType::Array(from), SqlType::Array(to)) => casts_in_zone(from, to),
+        (TimestampTz, TimestampTz) => false,
+        (TimestampTz, Date | Time | Timestamp) | (Date | Timestamp, TimestampTz) => true,
+        (TimestampTz, other) | (other, TimestampTz) => is_text(other),
+        (SqlType::Array(item), other) | (other, SqlType::Array(item)) => {
+            is_text(other) && casts_in_zone(item, other)
+        }
+        _ => false,
+    }
+}
+
+/// [`convert_in`] UTC, for types that have nothing to do with it.
 pub(crate) fn convert(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
+    convert_in(array, target, &TimeZone::UTC)
+}
+
+/// Converts an argument to the Arrow type of a parameter, by the rules of casts.
+pub(crate) fn convert_in(array: &ArrayRef, target: &DataType, zone: &TimeZone) -> Result<ArrayRef> {
     if array.data_type() == target {
         return Ok(Arc::clone(array));
     }
@@ -199,44 +233,82 @@ pub(crate) fn convert(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
     let sql_type = |data_type: &DataType| {
         SqlType::from_arrow(data_type).map_err(|error| raise(from_type_error(&error)))
     };
-    cast_array(array, &sql_type(array.data_type())?, &sql_type(target)?)
+    cast_array_in(
+        array,
+        &sql_type(array.data_type())?,
+        &sql_type(target)?,
+        zone,
+    )
 }
 
-/// Casts every value of `array`, which is of type `from`.
+/// [`cast_array_in`] UTC, for types that have nothing to do with it.
+fn cast_array(array: &ArrayRef, from: &SqlType, to: &SqlType) -> Result<ArrayRef> {
+    cast_array_in(array, from, to, &TimeZone::UTC)
+}
+
+/// Casts every value of `array`, which is of type `from`, in a time zone.
 ///
 /// # Errors
 /// An evaluation error for the first value that has no counterpart.
-pub(crate) fn cast_array(array: &ArrayRef, from: &SqlType, to: &SqlType) -> Result<ArrayRef> {
+pub(crate) fn cast_array_in(
+    array: &ArrayRef,
+    from: &SqlType,
+    to: &SqlType,
+    zone: &TimeZone,
+) -> Result<ArrayRef> {
     let target = to.to_arrow();
     if *array.data_type() == DataType::Null {
         return Ok(new_null_array(&target, array.len()));
     }
+    let array = &micros(array)?;
     let rows = array.len();
     let args = [Arc::clone(array)];
     let call = Call {
         args: &args,
         rows,
         returns: &target,
+        zone,
     };
     match (from, to) {
         (from, to) if from == to => arrow_cast(array, &target),
         (from, to) if is_text(from) && is_text(to) => text_to_text(array, from, to),
-        (from, to) if is_text(from) => text_to_any(array, to),
-        (from, to) if is_text(to) => text_to_text(&any_to_text(array, from)?, &SqlType::Text, to),
+        (from, to) if is_text(from) => text_to_any(array, to, zone),
+        (from, to) if is_text(to) => {
+            text_to_text(&any_to_text(array, from, zone)?, &SqlType::Text, to)
+        }
         (SqlType::Jsonb, to) => json_to_scalar(array, to),
         (from, to) if is_number(from) && is_number(to) => number_to_number(array, from, to),
         (SqlType::Bool, _) | (_, SqlType::Bool) => arrow_cast(array, &target),
-        (SqlType::Date, SqlType::Timestamp | SqlType::TimestampTz) => map1(&call, |days: Days| {
-            crate::interval::midnight(days.0).map(Micros)
-        }),
-        (SqlType::Timestamp | SqlType::TimestampTz, SqlType::Date) => map1(&call, |at: Micros| {
-            crate::interval::check_date(at.0.div_euclid(DAY)).map(Days)
-        }),
-        (SqlType::Timestamp | SqlType::TimestampTz, SqlType::Time) => {
-            map1(&call, |at: Micros| Ok(TimeOfDay(at.0.rem_euclid(DAY))))
+        (SqlType::Date, SqlType::Timestamp) => {
+            map1(&call, |days: Days| midnight(days.0).map(Micros))
         }
-        (SqlType::Timestamp, SqlType::TimestampTz) | (SqlType::TimestampTz, SqlType::Timestamp) => {
-            map1(&call, |at: Micros| Ok(at))
+        (SqlType::Date, SqlType::TimestampTz) => map1(&call, |days: Days| {
+            to_utc(zone, midnight(days.0)?).map(Micros)
+        }),
+        (SqlType::Timestamp, SqlType::Date) => map1(&call, |at: Micros| date_of(at.0).map(Days)),
+        (SqlType::TimestampTz, SqlType::Date) => {
+            map1(&call, |at: Micros| date_of(to_local(zone, at.0)?).map(Days))
+        }
+        (SqlType::Timestamp, SqlType::Time) => {
+            opt1(&call, |at: Micros| Ok(time_of(at.0).map(TimeOfDay)))
+        }
+        (SqlType::TimestampTz, SqlType::Time) => opt1(&call, |at: Micros| {
+            Ok(time_of(to_local(zone, at.0)?).map(TimeOfDay))
+        }),
+        (SqlType::Timestamp, SqlType::TimestampTz) | (SqlType::TimestampTz, SqlType::Timestamp)
+            if zone.is_utc() =>
+        {
+            Ok(Arc::new(
+                primitive::<TimestampMicrosecondType>(array)?
+                    .clone()
+                    .with_data_type(target.clone()),
+            ))
+        }
+        (SqlType::Timestamp, SqlType::TimestampTz) => {
+            map1(&call, |at: Micros| to_utc(zone, at.0).map(Micros))
+        }
+        (SqlType::TimestampTz, SqlType::Timestamp) => {
+            map1(&call, |at: Micros| to_local(zone, at.0).map(Micros))
         }
         (SqlType::Interval, SqlType::Time) => map1(&call, |interval: Interval| {
             Ok(TimeOfDay(interval.micros.rem_euclid(DAY)))
@@ -247,14 +319,26 @@ pub(crate) fn cast_array(array: &ArrayRef, from: &SqlType, to: &SqlType) -> Resu
                 ..Interval::default()
             })
         }),
-        (SqlType::Array(from), SqlType::Array(to)) => list_to_list(array, from, to),
+        (SqlType::Array(from), SqlType::Array(to)) => list_to_list(array, from, to, zone),
         (SqlType::Int2Vector, SqlType::Array(to)) => {
-            list_to_list(&vector_to_list(array)?, &SqlType::Int2, to)
+            list_to_list(&vector_to_list(array)?, &SqlType::Int2, to, zone)
         }
         (SqlType::OidVector, SqlType::Array(to)) => {
-            list_to_list(&vector_to_list(array)?, &SqlType::Oid, to)
+            list_to_list(&vector_to_list(array)?, &SqlType::Oid, to, zone)
         }
         _ => arrow_cast(array, &target),
+    }
+}
+
+/// Timestamps of other units, as functions of DataFusion give them, in microseconds.
+fn micros(array: &ArrayRef) -> Result<ArrayRef> {
+    match array.data_type() {
+        DataType::Timestamp(TimeUnit::Microsecond, _) => Ok(Arc::clone(array)),
+        DataType::Timestamp(_, zone) => arrow_cast(
+            array,
+            &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
+        ),
+        _ => Ok(Arc::clone(array)),
     }
 }
 
@@ -275,11 +359,16 @@ pub(crate) fn vector_to_list(array: &ArrayRef) -> Result<ArrayRef> {
     }
 }
 
-fn list_to_list(array: &ArrayRef, from: &SqlType, to: &SqlType) -> Result<ArrayRef> {
+fn list_to_list(
+    array: &ArrayRef,
+    from: &SqlType,
+    to: &SqlType,
+    zone: &TimeZone,
+) -> Result<ArrayRef> {
     let list = array
         .as_list_opt::<i32>()
         .ok_or_else(|| crate::udf::broken("an array value is not a list"))?;
-    let values = cast_array(list.values(), from, to)?;
+    let values = cast_array_in(list.values(), from, to, zone)?;
     let item = Arc::new(to.to_field("item", true));
     Ok(Arc::new(ListArray::try_new(
         item,
@@ -329,7 +418,7 @@ fn text_to_text(array: &ArrayRef, from: &SqlType, to: &SqlType) -> Result<ArrayR
 }
 
 /// The text form that `::text` gives: the output format, but `true` and `false` in full.
-pub(crate) fn any_to_text(array: &ArrayRef, from: &SqlType) -> Result<ArrayRef> {
+pub(crate) fn any_to_text(array: &ArrayRef, from: &SqlType, zone: &TimeZone) -> Result<ArrayRef> {
     if let Some(booleans) = array.as_boolean_opt() {
         let result: StringArray = booleans
             .iter()
@@ -339,6 +428,7 @@ pub(crate) fn any_to_text(array: &ArrayRef, from: &SqlType) -> Result<ArrayRef> 
     }
     let formatter =
         ColumnFormatter::new(array, from).map_err(|error| raise(from_type_error(&error)))?;
+    let formatter = formatter.with_time_zone(zone.clone());
     let mut texts = StringBuilder::with_capacity(array.len(), array.len().saturating_mul(16));
     let mut text = String::new();
     for row in 0..array.len() {
@@ -352,9 +442,9 @@ pub(crate) fn any_to_text(array: &ArrayRef, from: &SqlType) -> Result<ArrayRef> 
 }
 
 /// Parses every text as a value of `to`.
-pub(crate) fn text_to_any(array: &ArrayRef, to: &SqlType) -> Result<ArrayRef> {
+pub(crate) fn text_to_any(array: &ArrayRef, to: &SqlType, zone: &TimeZone) -> Result<ArrayRef> {
     let array = arrow_cast(array, &DataType::Utf8)?;
-    let mut builder = ColumnBuilder::new(to, array.len());
+    let mut builder = ColumnBuilder::new(to, array.len()).with_time_zone(zone.clone());
     for text in texts(&array)?.iter() {
         match text {
             Some(text) => builder
@@ -373,6 +463,7 @@ fn json_to_scalar(array: &ArrayRef, to: &SqlType) -> Result<ArrayRef> {
         args: &args,
         rows: array.len(),
         returns: &target,
+        zone: &TimeZone::UTC,
     };
     if *to == SqlType::Bool {
         return crate::udf::opt1(&call, |value: Json<'_>| json::to_bool(value));
@@ -388,6 +479,7 @@ fn json_to_scalar(array: &ArrayRef, to: &SqlType) -> Result<ArrayRef> {
             args: &args,
             rows: array.len(),
             returns: &wide,
+            zone: &TimeZone::UTC,
         };
         let floats = crate::udf::opt1(&call, |value: Json<'_>| json::to_f64(value, &type_name))?;
         return cast_array(&floats, &SqlType::Float8, to);
@@ -397,6 +489,7 @@ fn json_to_scalar(array: &ArrayRef, to: &SqlType) -> Result<ArrayRef> {
         args: &args,
         rows: array.len(),
         returns: &wide,
+        zone: &TimeZone::UTC,
     };
     let numbers = crate::udf::opt1(&call, |value: Json<'_>| json::to_numeric(value, &type_name))?;
     cast_array(&numbers, &numeric, to)

@@ -1,23 +1,22 @@
 //! Functions of dates, times and intervals. Patterns (`to_char`) are in `to_char`.
 //!
-//! `timestamptz` is taken apart in UTC.
+//! `timestamptz` is taken apart in the time zone of the call. Infinite moments stay infinite where they can, and have no parts that repeat.
+
+mod parts;
 
 use arrow_array::ArrayRef;
-use arrow_schema::DataType;
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::Result;
 use datafusion::logical_expr::ScalarUDF;
 use flowstone_types::datetime::TimeZone;
 use flowstone_types::{EvalError, SqlType};
 
-use crate::errors::{EvalResult, datetime_overflow, invalid_parameter};
+use crate::errors::{EvalResult, datetime_error, datetime_overflow, invalid_parameter};
 use crate::interval::{
     DAY, HOUR, Interval, MINUTE, SECOND, check_date, check_timestamp, civil_from_days,
-    days_from_civil, days_in_month, to_i64,
+    days_from_civil, days_in_month, is_infinite, to_i64,
 };
-use crate::numeric::Numeric;
-use crate::udf::{
-    Call, Days, Micros, P, R, TimeOfDay, aliased, function, map1, map2, map3, opt1, overload,
-};
+use crate::udf::{Call, Days, Micros, P, R, TimeOfDay, function, map1, map2, map3, opt1, overload};
+use crate::zone::{to_local, to_utc};
 
 fn timestamp() -> R {
     R::Sql(SqlType::Timestamp)
@@ -35,7 +34,7 @@ fn interval() -> R {
 pub(crate) fn functions() -> Vec<ScalarUDF> {
     [
         truncation(),
-        extraction(),
+        parts::extraction(),
         differences(),
         making(),
         zones(),
@@ -67,6 +66,8 @@ enum Unit {
     Epoch,
     Julian,
     Timezone,
+    TimezoneHour,
+    TimezoneMinute,
 }
 
 impl Unit {
@@ -91,9 +92,33 @@ impl Unit {
             "isoyear" => Self::IsoYear,
             "epoch" => Self::Epoch,
             "julian" | "j" => Self::Julian,
-            "timezone" | "timezone_hour" | "timezone_minute" => Self::Timezone,
+            "timezone" => Self::Timezone,
+            "timezone_hour" => Self::TimezoneHour,
+            "timezone_minute" => Self::TimezoneMinute,
             _ => return None,
         })
+    }
+
+    /// Whether its parts repeat: an infinite moment has none then.
+    const fn repeats(self) -> bool {
+        !matches!(
+            self,
+            Self::Year
+                | Self::Decade
+                | Self::Century
+                | Self::Millennium
+                | Self::IsoYear
+                | Self::Epoch
+                | Self::Julian
+        )
+    }
+
+    /// Whether it is shorter than a day.
+    const fn is_of_clock(self) -> bool {
+        matches!(
+            self,
+            Self::Microseconds | Self::Milliseconds | Self::Second | Self::Minute | Self::Hour
+        )
     }
 
     /// Digits after the point that `extract` gives.
@@ -109,6 +134,7 @@ impl Unit {
 
 fn unit(name: &str, type_name: &str) -> EvalResult<Unit> {
     Unit::parse(name).ok_or_else(|| {
+        let name = name.to_lowercase();
         invalid_parameter(format!(
             "unit \"{name}\" not recognized for type {type_name}"
         ))
@@ -116,12 +142,14 @@ fn unit(name: &str, type_name: &str) -> EvalResult<Unit> {
 }
 
 fn unsupported(name: &str, type_name: &str) -> EvalError {
+    let name = name.to_lowercase();
     invalid_parameter(format!(
         "unit \"{name}\" not supported for type {type_name}"
     ))
 }
 
 const TIMESTAMP: &str = "timestamp without time zone";
+const TIMESTAMPTZ: &str = "timestamp with time zone";
 
 /// Monday of the week of a day.
 const fn monday(days: i64) -> i64 {
@@ -136,13 +164,36 @@ const fn iso_week(days: i64) -> (i64, i64) {
 }
 
 fn truncate(name: &str, at: i64) -> EvalResult<i64> {
+    if is_infinite(at) {
+        return Ok(at);
+    }
+    check_timestamp(truncate_to(unit(name, TIMESTAMP)?, name, TIMESTAMP, at)?)
+}
+
+/// An instant, cut on the clocks of a zone. What is shorter than a day keeps the offset that clocks have at the instant, so that an hour that they show
+/// twice is two hours.
+fn truncate_in(zone: &TimeZone, name: &str, at: i64) -> EvalResult<i64> {
+    if is_infinite(at) {
+        return Ok(at);
+    }
+    let unit = unit(name, TIMESTAMPTZ)?;
+    let local = to_local(zone, at)?;
+    let cut = truncate_to(unit, name, TIMESTAMPTZ, local)?;
+    if unit.is_of_clock() {
+        check_timestamp(at - (local - cut))
+    } else {
+        to_utc(zone, check_timestamp(cut)?)
+    }
+}
+
+fn truncate_to(unit: Unit, name: &str, type_name: &str, at: i64) -> EvalResult<i64> {
     let days = at.div_euclid(DAY);
     let (year, month, _) = civil_from_days(days);
     let cut = |size: i64| at - at.rem_euclid(size);
     let start_of = |year: i64, month: i64| days_from_civil(year, month, 1) * DAY;
     // Years without a year zero, as centuries count them.
     let period = |length: i64| (year - 1).div_euclid(length) * length + 1;
-    let result = match unit(name, TIMESTAMP)? {
+    Ok(match unit {
         Unit::Microseconds => at,
         Unit::Milliseconds => cut(1000),
         Unit::Second => cut(SECOND),
@@ -156,9 +207,8 @@ fn truncate(name: &str, at: i64) -> EvalResult<i64> {
         Unit::Decade => start_of(year.div_euclid(10) * 10, 1),
         Unit::Century => start_of(period(100), 1),
         Unit::Millennium => start_of(period(1000), 1),
-        _ => return Err(unsupported(name, TIMESTAMP)),
-    };
-    check_timestamp(result)
+        _ => return Err(unsupported(name, type_name)),
+    })
 }
 
 fn truncate_interval(name: &str, value: Interval) -> EvalResult<Interval> {
@@ -187,28 +237,45 @@ fn truncate_interval(name: &str, value: Interval) -> EvalResult<Interval> {
     })
 }
 
-/// A zone by name. An offset without a name counts hours west, as POSIX has it: `+02` is behind UTC.
+/// A zone by name.
 fn zone(name: &str) -> EvalResult<TimeZone> {
-    let turned = match (name.strip_prefix('+'), name.strip_prefix('-')) {
-        (Some(rest), _) => Some(format!("-{rest}")),
-        (_, Some(rest)) => Some(format!("+{rest}")),
-        _ => None,
+    TimeZone::at(name).map_err(|error| crate::errors::from_type_error(&error))
+}
+
+/// A zone as an offset east of UTC.
+fn zone_of_interval(offset: Interval) -> EvalResult<TimeZone> {
+    let invalid = |what: &str| {
+        let mut text = String::new();
+        if let Ok(offset) = offset.to_arrow() {
+            flowstone_types::interval::format_interval(offset, &mut text);
+        }
+        invalid_parameter(format!("interval time zone \"{text}\" must not {what}"))
     };
-    turned
-        .as_deref()
-        .unwrap_or(name)
-        .parse()
-        .map_err(|_| invalid_parameter(format!("time zone \"{name}\" not recognized")))
+    if offset.months != 0 || offset.days != 0 {
+        return Err(invalid("include months or days"));
+    }
+    i32::try_from(offset.micros / SECOND)
+        .map(TimeZone::Fixed)
+        .map_err(|_| datetime_overflow("interval"))
 }
 
-fn local(zone: &TimeZone, at: i64) -> EvalResult<i64> {
-    zone.to_local(at)
-        .ok_or_else(|| datetime_overflow("timestamp"))
+/// The zones that names of a column mean; names next to each other are mostly the same.
+#[derive(Default)]
+struct Zones {
+    last: Option<(String, TimeZone)>,
 }
 
-fn utc(zone: &TimeZone, at: i64) -> EvalResult<i64> {
-    zone.to_utc(at)
-        .ok_or_else(|| datetime_overflow("timestamp"))
+impl Zones {
+    fn get(&mut self, name: &str) -> EvalResult<TimeZone> {
+        if let Some((known, zone)) = &self.last
+            && known == name
+        {
+            return Ok(zone.clone());
+        }
+        let found = zone(name)?;
+        self.last = Some((name.to_owned(), found.clone()));
+        Ok(found)
+    }
 }
 
 fn truncation() -> Vec<ScalarUDF> {
@@ -233,16 +300,17 @@ fn truncation() -> Vec<ScalarUDF> {
                 }),
                 overload(&[P::Text, P::TimestampTz], timestamptz(), |call| {
                     map2(call, |name: &str, at: Micros| {
-                        truncate(name, at.0).map(Micros)
+                        truncate_in(call.zone, name, at.0).map(Micros)
                     })
-                }),
+                })
+                .zoned(),
                 overload(&[P::Text, P::Interval], interval(), |call| {
                     map2(call, truncate_interval)
                 }),
                 overload(&[P::Text, P::TimestampTz, P::Text], timestamptz(), |call| {
+                    let mut zones = Zones::default();
                     map3(call, |name: &str, at: Micros, place: &str| {
-                        let zone = zone(place)?;
-                        utc(&zone, truncate(name, local(&zone, at.0)?)?).map(Micros)
+                        truncate_in(&zones.get(place)?, name, at.0).map(Micros)
                     })
                 }),
             ],
@@ -273,6 +341,12 @@ fn bin_start(stride: Interval, at: i64) -> EvalResult<i64> {
 
 /// Start of the bin of width `stride`, counted from `origin`, that holds `at`.
 fn bin(stride: Interval, at: i64, origin: i64) -> EvalResult<i64> {
+    if is_infinite(at) {
+        return Ok(at);
+    }
+    if is_infinite(origin) {
+        return Err(datetime_error("origin out of range"));
+    }
     if stride.months != 0 {
         return Err(invalid_parameter(
             "timestamps cannot be binned into intervals containing months or years",
@@ -285,178 +359,18 @@ fn bin(stride: Interval, at: i64, origin: i64) -> EvalResult<i64> {
     let distance = at
         .checked_sub(origin)
         .ok_or_else(|| datetime_overflow("interval"))?;
-    check_timestamp(origin + distance.div_euclid(width) * width)
-}
-
-/// Microseconds as the number of a unit.
-fn micros(value: i64) -> Numeric {
-    Numeric {
-        value: i128::from(value),
-        scale: 6,
-    }
-}
-
-fn count(value: i64) -> Numeric {
-    Numeric::integer(i128::from(value))
-}
-
-/// Centuries and longer count from 1 and have no zero.
-fn numbered_period(year: i64, length: i64) -> i64 {
-    if year > 0 {
-        (year + length - 1) / length
-    } else {
-        -((length - 1 - (year - 1)) / length)
-    }
-}
-
-fn time_part(unit: Unit, time: i64) -> Option<Numeric> {
-    Some(match unit {
-        Unit::Microseconds => count(time % MINUTE),
-        Unit::Milliseconds => Numeric {
-            value: i128::from(time % MINUTE),
-            scale: 3,
-        },
-        Unit::Second => micros(time % MINUTE),
-        Unit::Minute => count(time / MINUTE % 60),
-        Unit::Hour => count(time / HOUR),
-        _ => return None,
-    })
-}
-
-fn part(name: &str, at: i64) -> EvalResult<Numeric> {
-    let unit = unit(name, TIMESTAMP)?;
-    if let Some(value) = time_part(unit, at.rem_euclid(DAY)) {
-        return Ok(value);
-    }
-    let days = at.div_euclid(DAY);
-    let (year, month, day) = civil_from_days(days);
-    // 1 BC is the year -1: there is no year zero.
-    let shown_year = if year > 0 { year } else { year - 1 };
-    Ok(match unit {
-        Unit::Day => count(day),
-        Unit::Month => count(month),
-        Unit::Quarter => count((month - 1) / 3 + 1),
-        Unit::Year => count(shown_year),
-        Unit::Decade => count(year.div_euclid(10)),
-        Unit::Century => count(numbered_period(year, 100)),
-        Unit::Millennium => count(numbered_period(year, 1000)),
-        Unit::Week => count(iso_week(days).1),
-        Unit::IsoYear => count(iso_week(days).0),
-        Unit::Dow => count((days + 4).rem_euclid(7)),
-        Unit::IsoDow => count((days + 3).rem_euclid(7) + 1),
-        Unit::Doy => count(days - days_from_civil(year, 1, 1) + 1),
-        Unit::Epoch => micros(at),
-        Unit::Julian => Numeric {
-            value: (i128::from(days) + 2_440_588) * i128::from(DAY)
-                + i128::from(at.rem_euclid(DAY)),
-            scale: 0,
-        }
-        .apply(crate::numeric::Op::Divide, count(DAY))?,
-        Unit::Timezone => count(0),
-        _ => return Err(unsupported(name, TIMESTAMP)),
-    })
-}
-
-fn time_of_day_part(name: &str, time: i64) -> EvalResult<Numeric> {
-    let type_name = "time without time zone";
-    let unit = unit(name, type_name)?;
-    match time_part(unit, time) {
-        Some(value) => Ok(value),
-        None if unit == Unit::Epoch => Ok(micros(time)),
-        None => Err(unsupported(name, type_name)),
-    }
-}
-
-fn interval_part(name: &str, value: Interval) -> EvalResult<Numeric> {
-    let unit = unit(name, "interval")?;
-    if let Some(part) = time_part(unit, value.micros) {
-        return Ok(part);
-    }
-    let (years, months) = (i64::from(value.months / 12), i64::from(value.months % 12));
-    Ok(match unit {
-        Unit::Day => count(i64::from(value.days)),
-        Unit::Month => count(months),
-        Unit::Quarter => count(months / 3 + 1),
-        Unit::Year => count(years),
-        Unit::Decade => count(years / 10),
-        Unit::Century => count(years / 100),
-        Unit::Millennium => count(years / 1000),
-        Unit::Epoch => {
-            // A year of 365.25 days, a month of 30.
-            let whole = i128::from(years) * 31_557_600
-                + (i128::from(months) * 30 + i128::from(value.days)) * 86_400;
-            Numeric {
-                value: whole * i128::from(SECOND) + i128::from(value.micros),
-                scale: 6,
-            }
-        }
-        _ => return Err(unsupported(name, "interval")),
-    })
-}
-
-/// The scale that the unit, if it is a literal, gives.
-fn part_type(_: &[DataType], literals: &[Option<&ScalarValue>]) -> Result<DataType> {
-    let scale = match literals.first().copied().flatten() {
-        Some(ScalarValue::Utf8(Some(name))) => Unit::parse(name).map_or(18, Unit::scale),
-        _ => 18,
-    };
-    Ok(DataType::Decimal128(38, scale))
-}
-
-fn extraction() -> Vec<ScalarUDF> {
-    let numeric = || R::Literals(part_type);
-    let float8 = || R::Sql(SqlType::Float8);
-    vec![
-        function(
-            "extract",
-            vec![
-                overload(&[P::Text, P::Timestamp], numeric(), |call| {
-                    map2(call, |name: &str, at: Micros| part(name, at.0))
-                }),
-                overload(&[P::Text, P::TimestampTz], numeric(), |call| {
-                    map2(call, |name: &str, at: Micros| part(name, at.0))
-                }),
-                overload(&[P::Text, P::Interval], numeric(), |call| {
-                    map2(call, interval_part)
-                }),
-                overload(&[P::Text, P::Time], numeric(), |call| {
-                    map2(call, |name: &str, time: TimeOfDay| {
-                        time_of_day_part(name, time.0)
-                    })
-                }),
-            ],
-        ),
-        aliased(
-            "date_part",
-            &["datepart"],
-            vec![
-                overload(&[P::Text, P::Timestamp], float8(), |call| {
-                    map2(call, |name: &str, at: Micros| {
-                        part(name, at.0).map(Numeric::to_f64)
-                    })
-                }),
-                overload(&[P::Text, P::TimestampTz], float8(), |call| {
-                    map2(call, |name: &str, at: Micros| {
-                        part(name, at.0).map(Numeric::to_f64)
-                    })
-                }),
-                overload(&[P::Text, P::Interval], float8(), |call| {
-                    map2(call, |name: &str, value: Interval| {
-                        interval_part(name, value).map(Numeric::to_f64)
-                    })
-                }),
-                overload(&[P::Text, P::Time], float8(), |call| {
-                    map2(call, |name: &str, time: TimeOfDay| {
-                        time_of_day_part(name, time.0).map(Numeric::to_f64)
-                    })
-                }),
-            ],
-        ),
-    ]
+    // The start of a bin may be before the first moment that 64 bits hold.
+    let start = i128::from(origin) + i128::from(distance.div_euclid(width)) * i128::from(width);
+    i64::try_from(start)
+        .map_err(|_| datetime_overflow("timestamp"))
+        .and_then(check_timestamp)
 }
 
 /// The difference of two timestamps in years, months, days and time, as people count them.
 fn age(left: i64, right: i64) -> EvalResult<Interval> {
+    if is_infinite(left) || is_infinite(right) {
+        return Err(datetime_error("cannot subtract infinite timestamps"));
+    }
     let (later, earlier) = if left < right {
         (right, left)
     } else {
@@ -498,8 +412,11 @@ fn differences() -> Vec<ScalarUDF> {
                     map2(call, |a: Micros, b: Micros| age(a.0, b.0))
                 }),
                 overload(&[P::TimestampTz, P::TimestampTz], interval(), |call| {
-                    map2(call, |a: Micros, b: Micros| age(a.0, b.0))
-                }),
+                    map2(call, |a: Micros, b: Micros| {
+                        age(to_local(call.zone, a.0)?, to_local(call.zone, b.0)?)
+                    })
+                })
+                .zoned(),
             ],
         ),
         function(
@@ -563,7 +480,37 @@ fn day(year: i32, month: i32, day: i32) -> EvalResult<i64> {
     Ok(days_from_civil(astronomical, month, day))
 }
 
+/// `make_timestamp`
 fn moment(call: &Call<'_>) -> Result<ArrayRef> {
+    moments(call, |_, at| Ok(at))
+}
+
+/// `make_timestamptz` in the time zone of the call.
+fn instant(call: &Call<'_>) -> Result<ArrayRef> {
+    moments(call, |_, at| to_utc(call.zone, at))
+}
+
+/// `make_timestamptz` in a named zone.
+fn instant_at(call: &Call<'_>) -> Result<ArrayRef> {
+    let names = crate::udf::texts(call.arg(6)?)?;
+    let mut zones = Zones::default();
+    let result = moments(call, |row, at| {
+        if arrow_array::Array::is_null(names, row) {
+            return Ok(at);
+        }
+        to_utc(&zones.get(names.value(row))?, at)
+    })?;
+    // Strict in the name too.
+    Ok(arrow::compute::nullif(
+        &result,
+        &arrow::compute::is_null(names)?,
+    )?)
+}
+
+fn moments(
+    call: &Call<'_>,
+    mut place: impl FnMut(usize, i64) -> EvalResult<i64>,
+) -> Result<ArrayRef> {
     let ints = (0..5)
         .map(|index| crate::udf::primitive::<arrow_array::types::Int32Type>(call.arg(index)?))
         .collect::<Result<Vec<_>>>()?;
@@ -589,20 +536,36 @@ fn moment(call: &Call<'_>) -> Result<ArrayRef> {
         let midnight = day(y, mo, d)?
             .checked_mul(DAY)
             .ok_or_else(|| datetime_overflow("timestamp"))?;
-        check_timestamp(midnight + clock(h, mi, s)?).map(|at| Some(Micros(at)))
+        let at = midnight
+            .checked_add(clock(h, mi, s)?)
+            .ok_or_else(|| datetime_overflow("timestamp"))?;
+        place(row, check_timestamp(at)?).map(|at| Some(Micros(at)))
     })
 }
 
 fn making() -> Vec<ScalarUDF> {
     let fields = [P::Int4, P::Int4, P::Int4, P::Int4, P::Int4, P::Float8];
+    let fields_and_zone = [
+        P::Int4,
+        P::Int4,
+        P::Int4,
+        P::Int4,
+        P::Int4,
+        P::Float8,
+        P::Text,
+    ];
     vec![
         function(
             "to_timestamp",
             vec![
                 overload(&[P::Float8], timestamptz(), |call| {
                     map1(call, |seconds: f64| {
-                        if !seconds.is_finite() {
-                            return Err(datetime_overflow("timestamp"));
+                        if seconds.is_infinite() {
+                            let infinite = if seconds > 0.0 { i64::MAX } else { i64::MIN };
+                            return Ok(Micros(infinite));
+                        }
+                        if seconds.is_nan() {
+                            return Err(datetime_error("timestamp cannot be NaN"));
                         }
                         let micros = to_i64((seconds * 1e6).round_ties_even())
                             .map_err(|_| datetime_overflow("timestamp"))?;
@@ -611,9 +574,11 @@ fn making() -> Vec<ScalarUDF> {
                 }),
                 overload(&[P::Text, P::Text], timestamptz(), |call| {
                     map2(call, |text: &str, pattern: &str| {
-                        crate::to_char::parse_timestamp(text, pattern).map(Micros)
+                        let local = crate::to_char::parse_timestamp(text, pattern)?;
+                        to_utc(call.zone, local).map(Micros)
                     })
-                }),
+                })
+                .zoned(),
             ],
         ),
         function(
@@ -655,7 +620,10 @@ fn making() -> Vec<ScalarUDF> {
         ),
         function(
             "make_timestamptz",
-            vec![overload(&fields, timestamptz(), moment)],
+            vec![
+                overload(&fields, timestamptz(), instant).zoned(),
+                overload(&fields_and_zone, timestamptz(), instant_at),
+            ],
         ),
         function(
             "try_parse_monotonic_iso8601_timestamp",
@@ -716,28 +684,29 @@ fn parse_iso8601(text: &str) -> Option<i64> {
 }
 
 fn zones() -> Vec<ScalarUDF> {
-    let named = |call: &Call<'_>| {
-        map2(call, |place: &str, at: Micros| {
-            local(&zone(place)?, at.0).map(Micros)
-        })
-    };
     vec![function(
         "timezone",
         vec![
             overload(&[P::Text, P::Timestamp], timestamptz(), |call| {
+                let mut zones = Zones::default();
                 map2(call, |place: &str, at: Micros| {
-                    utc(&zone(place)?, at.0).map(Micros)
+                    to_utc(&zones.get(place)?, at.0).map(Micros)
                 })
             }),
-            overload(&[P::Text, P::TimestampTz], timestamp(), named),
+            overload(&[P::Text, P::TimestampTz], timestamp(), |call| {
+                let mut zones = Zones::default();
+                map2(call, |place: &str, at: Micros| {
+                    to_local(&zones.get(place)?, at.0).map(Micros)
+                })
+            }),
             overload(&[P::Interval, P::Timestamp], timestamptz(), |call| {
                 map2(call, |offset: Interval, at: Micros| {
-                    check_timestamp(at.0.saturating_sub(offset.micros)).map(Micros)
+                    to_utc(&zone_of_interval(offset)?, at.0).map(Micros)
                 })
             }),
             overload(&[P::Interval, P::TimestampTz], timestamp(), |call| {
                 map2(call, |offset: Interval, at: Micros| {
-                    check_timestamp(at.0.saturating_add(offset.micros)).map(Micros)
+                    to_local(&zone_of_interval(offset)?, at.0).map(Micros)
                 })
             }),
         ],
@@ -779,6 +748,7 @@ fn interval_order() -> Vec<ScalarUDF> {
 
 #[cfg(test)]
 mod tests {
+    use super::parts::Part;
     use super::*;
 
     fn at(text: &str) -> i64 {
@@ -813,7 +783,10 @@ mod tests {
     #[test]
     fn parts_are_those_of_postgresql() {
         let moment = at("2024-12-30T13:14:15.678Z");
-        let shown = |name| part(name, moment).unwrap().to_string();
+        let shown = |name| {
+            let part = Part::of(name, moment).unwrap().into_numeric();
+            part.unwrap().unwrap().to_string()
+        };
         assert_eq!(shown("week"), "1");
         assert_eq!(shown("isoyear"), "2025");
         assert_eq!(shown("second"), "15.678000");

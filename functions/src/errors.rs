@@ -49,6 +49,11 @@ pub(crate) fn datetime_overflow(type_name: &str) -> EvalError {
     )
 }
 
+/// Another failure of dates and times that is theirs alone.
+pub(crate) fn datetime_error(message: impl Into<String>) -> EvalError {
+    EvalError::new(EvalErrorKind::DatetimeOverflow, message)
+}
+
 /// An argument that the function does not accept.
 pub(crate) fn invalid_parameter(message: impl Into<String>) -> EvalError {
     EvalError::new(EvalErrorKind::InvalidParameter, message)

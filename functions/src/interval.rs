@@ -5,7 +5,7 @@
 
 use arrow_buffer::IntervalMonthDayNano;
 
-use crate::errors::{EvalResult, datetime_overflow, numeric_overflow};
+use crate::errors::{EvalResult, datetime_error, datetime_overflow, numeric_overflow};
 
 /// Microseconds in a second.
 pub(crate) const SECOND: i64 = 1_000_000;
@@ -18,6 +18,10 @@ pub(crate) const DAY: i64 = 24 * HOUR;
 
 /// First microsecond of a timestamp: 4714-11-24 BC. The last is the last that 64 bits hold, in the year 294247.
 const TIMESTAMP_MIN: i64 = -210_866_803_200_000_000;
+/// 4714-11-24 BC.
+const DATE_MIN: i32 = -2_440_588;
+/// 5874897-12-31.
+const DATE_MAX: i32 = 2_145_042_905;
 
 /// An interval: months, days and microseconds, which do not convert into each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -259,8 +263,21 @@ pub(crate) const fn add_months(days: i64, months: i64) -> i64 {
     days_from_civil(year, month, if day > last { last } else { day })
 }
 
-/// `timestamp + interval`
+/// Whether a timestamp is `infinity` or `-infinity`.
+pub(crate) const fn is_infinite(micros: i64) -> bool {
+    matches!(micros, i64::MIN | i64::MAX)
+}
+
+/// Whether a date is `infinity` or `-infinity`.
+pub(crate) const fn is_infinite_date(days: i32) -> bool {
+    matches!(days, i32::MIN | i32::MAX)
+}
+
+/// `timestamp + interval`; nothing moves an infinite one.
 pub(crate) fn add_interval(micros: i64, interval: Interval) -> EvalResult<i64> {
+    if is_infinite(micros) {
+        return Ok(micros);
+    }
     let mut days = micros.div_euclid(DAY);
     let time = micros.rem_euclid(DAY);
     if interval.months != 0 {
@@ -274,8 +291,22 @@ pub(crate) fn add_interval(micros: i64, interval: Interval) -> EvalResult<i64> {
         .and_then(check_timestamp)
 }
 
+/// `timestamp + time of day`; nothing moves an infinite one.
+pub(crate) fn add_time(micros: i64, time: i64) -> EvalResult<i64> {
+    if is_infinite(micros) {
+        return Ok(micros);
+    }
+    micros
+        .checked_add(time)
+        .ok_or_else(|| datetime_overflow("timestamp"))
+        .and_then(check_timestamp)
+}
+
 /// `left - right` of two timestamps: days and time.
 pub(crate) fn timestamp_difference(left: i64, right: i64) -> EvalResult<Interval> {
+    if is_infinite(left) || is_infinite(right) {
+        return Err(datetime_error("cannot subtract infinite timestamps"));
+    }
     let micros = left.checked_sub(right).ok_or_else(overflow)?;
     Interval {
         months: 0,
@@ -285,29 +316,51 @@ pub(crate) fn timestamp_difference(left: i64, right: i64) -> EvalResult<Interval
     .justify_hours()
 }
 
-/// The timestamp if PostgreSQL has it.
+/// A computed timestamp, if PostgreSQL has it and 64 bits from 1970 hold it; an infinite one is never the result of a computation.
 pub(crate) fn check_timestamp(micros: i64) -> EvalResult<i64> {
-    if micros >= TIMESTAMP_MIN {
+    if micros >= TIMESTAMP_MIN && micros != i64::MAX {
         Ok(micros)
     } else {
         Err(datetime_overflow("timestamp"))
     }
 }
 
-/// The date if PostgreSQL has it.
+/// A computed date, if PostgreSQL has it.
 pub(crate) fn check_date(days: i64) -> EvalResult<i32> {
     match i32::try_from(days) {
-        Ok(days) if (-2_440_588..2_145_042_541).contains(&days) => Ok(days),
+        Ok(days) if (DATE_MIN..=DATE_MAX).contains(&days) => Ok(days),
         _ => Err(datetime_overflow("date")),
     }
 }
 
-/// Midnight of a date.
+/// Midnight of a date; of an infinite one the infinite timestamp.
 pub(crate) fn midnight(days: i32) -> EvalResult<i64> {
-    i64::from(days)
-        .checked_mul(DAY)
-        .ok_or_else(|| datetime_overflow("date"))
-        .and_then(check_timestamp)
+    match days {
+        i32::MAX => Ok(i64::MAX),
+        i32::MIN => Ok(i64::MIN),
+        days => i64::from(days)
+            .checked_mul(DAY)
+            .and_then(|micros| check_timestamp(micros).ok())
+            .ok_or_else(|| datetime_error("date out of range for timestamp")),
+    }
+}
+
+/// The date of a timestamp; of an infinite one the infinite date.
+pub(crate) fn date_of(micros: i64) -> EvalResult<i32> {
+    match micros {
+        i64::MAX => Ok(i32::MAX),
+        i64::MIN => Ok(i32::MIN),
+        micros => check_date(micros.div_euclid(DAY)),
+    }
+}
+
+/// The time of day of a timestamp; an infinite one has none.
+pub(crate) const fn time_of(micros: i64) -> Option<i64> {
+    if is_infinite(micros) {
+        None
+    } else {
+        Some(micros.rem_euclid(DAY))
+    }
 }
 
 #[cfg(test)]
@@ -337,7 +390,7 @@ mod tests {
 
     #[test]
     fn civil_dates_round_trip() {
-        for days in [-2_440_588, -719_529, -1, 0, 59, 19_782, 2_145_042_540] {
+        for days in [-2_440_588, -719_529, -1, 0, 59, 19_782, 2_145_042_905] {
             let (year, month, day) = civil_from_days(days);
             assert_eq!(days_from_civil(year, month, day), days);
         }

@@ -10,6 +10,7 @@ use arrow_array::{Array, ArrayRef, BooleanArray, LargeBinaryArray, ListArray};
 use arrow_schema::DataType;
 use datafusion::common::Result;
 use datafusion::logical_expr::ScalarUDF;
+use flowstone_types::datetime::TimeZone;
 use flowstone_types::jsonb::{Jsonb, JsonbBuf, JsonbBuilder, JsonbKind};
 use flowstone_types::{ColumnFormatter, EvalError, EvalErrorKind, SqlType, TypeError};
 use std::sync::Arc;
@@ -411,7 +412,7 @@ fn construction() -> Vec<ScalarUDF> {
             "to_jsonb",
             vec![overload(&[P::Any], jsonb(), |call| {
                 let array = call.arg(0)?;
-                let column = JsonColumn::new(array)?;
+                let column = JsonColumn::new(array, call.zone)?;
                 map_rows(call, |row| {
                     if array.is_null(row) {
                         Ok(None)
@@ -428,7 +429,7 @@ fn construction() -> Vec<ScalarUDF> {
                 let columns = call
                     .args
                     .iter()
-                    .map(JsonColumn::new)
+                    .map(|array| JsonColumn::new(array, call.zone))
                     .collect::<Result<Vec<_>>>()?;
                 map_rows(call, |row| {
                     build(|builder| {
@@ -458,8 +459,10 @@ fn construction() -> Vec<ScalarUDF> {
                         return Ok(None);
                     }
                     let (keys, values) = (keys.value(row), values.value(row));
-                    let names = JsonColumn::new(&keys).map_err(|error| eval_error(&error))?;
-                    let items = JsonColumn::new(&values).map_err(|error| eval_error(&error))?;
+                    let names =
+                        JsonColumn::new(&keys, call.zone).map_err(|error| eval_error(&error))?;
+                    let items =
+                        JsonColumn::new(&values, call.zone).map_err(|error| eval_error(&error))?;
                     build(|builder| {
                         builder.begin_object();
                         for pair in 0..keys.len().min(values.len()) {
@@ -485,7 +488,7 @@ fn build_objects(call: &Call<'_>) -> Result<ArrayRef> {
     let columns = call
         .args
         .iter()
-        .map(JsonColumn::new)
+        .map(|array| JsonColumn::new(array, call.zone))
         .collect::<Result<Vec<_>>>()?;
     map_rows(call, |row| {
         build(|builder| {
@@ -612,6 +615,22 @@ fn array_items(document: &[u8]) -> EvalResult<impl Iterator<Item = Jsonb<'_>>> {
     }
 }
 
+/// A timestamp as JSON has it: `T` before the time, and the zone with its minutes.
+fn iso_8601(text: &str) -> String {
+    let (moment, era) = match text.strip_suffix(" BC") {
+        Some(moment) => (moment, " BC"),
+        None => (text, ""),
+    };
+    let Some((date, clock)) = moment.split_once(' ') else {
+        return text.to_owned();
+    };
+    let hours_only = clock
+        .find(['+', '-'])
+        .is_some_and(|sign| !clock.get(sign..).unwrap_or_default().contains(':'));
+    let minutes = if hours_only { ":00" } else { "" };
+    format!("{date}T{clock}{minutes}{era}")
+}
+
 /// A column whose values become JSON as `to_jsonb` makes them.
 pub(crate) enum JsonColumn<'a> {
     /// All NULL.
@@ -632,11 +651,13 @@ impl<'a> JsonColumn<'a> {
     ///
     /// # Errors
     /// If no SQL type has the array's type.
-    pub(crate) fn new(array: &'a ArrayRef) -> Result<Self> {
+    pub(crate) fn new(array: &'a ArrayRef, zone: &TimeZone) -> Result<Self> {
         let sql_type =
             SqlType::from_arrow(array.data_type()).map_err(|error| raise(failed(error)))?;
         let formatter = || {
-            ColumnFormatter::new(array.as_ref(), &sql_type).map_err(|error| raise(failed(error)))
+            ColumnFormatter::new(array.as_ref(), &sql_type)
+                .map(|formatter| formatter.with_time_zone(zone.clone()))
+                .map_err(|error| raise(failed(error)))
         };
         Ok(match array.data_type() {
             DataType::Null => Self::Null,
@@ -644,7 +665,7 @@ impl<'a> JsonColumn<'a> {
             DataType::LargeBinary => Self::Json(array.as_binary::<i64>()),
             DataType::List(_) => {
                 let list = array.as_list::<i32>();
-                Self::List(list, Box::new(Self::new(list.values())?))
+                Self::List(list, Box::new(Self::new(list.values(), zone)?))
             }
             data_type if data_type.is_numeric() => Self::Number(formatter()?),
             DataType::Timestamp(..) => Self::Timestamp(formatter()?),
@@ -703,16 +724,7 @@ impl<'a> JsonColumn<'a> {
             },
             Self::Timestamp(formatter) => match Self::cell(formatter, row)? {
                 Some(text) => {
-                    let text = text.replacen(' ', "T", 1);
-                    // The zone in full: `+00` is written `+00:00`.
-                    let short_zone = text
-                        .get(text.len().saturating_sub(3)..)
-                        .is_some_and(|zone| zone.starts_with(['+', '-']) && text.len() > 10);
-                    builder.string(&if short_zone && text.contains('T') && text.contains(':') {
-                        text + ":00"
-                    } else {
-                        text
-                    });
+                    builder.string(&iso_8601(&text));
                 }
                 None => {
                     builder.null();
@@ -743,7 +755,10 @@ impl<'a> JsonColumn<'a> {
         };
         match self {
             Self::Bool(values) if values.is_valid(row) => Ok(values.value(row).to_string()),
-            Self::Number(formatter) | Self::Timestamp(formatter) | Self::Text(formatter) => {
+            Self::Timestamp(formatter) => Self::cell(formatter, row)?
+                .map(|text| iso_8601(&text))
+                .ok_or_else(absent),
+            Self::Number(formatter) | Self::Text(formatter) => {
                 Self::cell(formatter, row)?.ok_or_else(absent)
             }
             Self::Json(_) | Self::List(..) => Err(invalid_parameter(

@@ -12,11 +12,12 @@ pub mod cast;
 pub mod codec;
 pub mod errors;
 pub mod execution;
-pub mod null_safe;
 pub mod keys;
+pub mod null_safe;
 pub mod planner;
 pub mod registry;
 pub mod tables;
+pub mod zone;
 
 mod arrays;
 mod chain;
@@ -32,6 +33,7 @@ mod numeric;
 mod operators;
 mod pattern;
 mod pieces;
+mod series;
 mod signatures;
 mod system;
 mod text;
@@ -59,9 +61,11 @@ fn scalar_functions() -> Vec<datafusion::logical_expr::ScalarUDF> {
         like::functions(),
         keys::functions(),
         math::functions(),
+        series::functions(),
         system::functions(),
         text::functions(),
         to_char::functions(),
+        zone::functions(),
     ]
     .concat()
 }

@@ -14,16 +14,20 @@ use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
+use flowstone_types::datetime::TimeZone;
 use flowstone_types::{EvalError, EvalErrorKind, SqlType};
 
-use crate::cast::convert;
-use crate::errors::{EvalResult, division_by_zero, out_of_range, raise};
-use crate::interval::{Interval, add_interval, check_date, midnight, timestamp_difference};
+use crate::cast::{convert, convert_in};
+use crate::errors::{EvalResult, datetime_error, division_by_zero, out_of_range, raise};
+use crate::interval::{
+    Interval, add_interval, add_time, check_date, is_infinite_date, midnight, timestamp_difference,
+};
 use crate::numeric::{Numeric, Op, result_scale};
 use crate::udf::{
     Call, Days, Micros, P, R, TimeOfDay, evaluate, function, map1, map2, normal, overload,
     primitive,
 };
+use crate::zone::add_interval_in;
 
 /// The functions behind the operators.
 pub(crate) fn functions() -> Vec<ScalarUDF> {
@@ -123,6 +127,17 @@ impl ScalarUDFImpl for Arithmetic {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        self.invoke_in(&args, &TimeZone::UTC)
+    }
+}
+
+impl Arithmetic {
+    /// Evaluates a call in a time zone.
+    pub(crate) fn invoke_in(
+        &self,
+        args: &ScalarFunctionArgs,
+        zone: &TimeZone,
+    ) -> Result<ColumnarValue> {
         let types: Vec<DataType> = args.args.iter().map(ColumnarValue::data_type).collect();
         let plan = plan(self.op, &types)?;
         if let Some(result) = self.numbers_with_a_constant(&plan, &args.args)? {
@@ -130,7 +145,10 @@ impl ScalarUDFImpl for Arithmetic {
         }
         evaluate(&args.args, args.number_rows, |arrays, rows| {
             let converted = match arrays {
-                [left, right] => [convert(left, &plan.left)?, convert(right, &plan.right)?],
+                [left, right] => [
+                    convert_in(left, &plan.left, zone)?,
+                    convert_in(right, &plan.right, zone)?,
+                ],
                 _ => return plan_err!("operator {} takes two operands", symbol(self.op)),
             };
             let result = (plan.kernel)(
@@ -139,14 +157,13 @@ impl ScalarUDFImpl for Arithmetic {
                     args: &converted,
                     rows,
                     returns: &plan.result,
+                    zone,
                 },
             )?;
             Ok(normal(result))
         })
     }
-}
 
-impl Arithmetic {
     /// The common case `column op constant` over integers, without spreading the constant over the rows.
     fn numbers_with_a_constant(
         &self,
@@ -326,6 +343,9 @@ fn dates(op: Op, left: &DataType, right: &DataType) -> Option<Plan> {
     match (op, left, right) {
         (Op::Subtract, Date32, Date32) => plan(left, right, &DataType::Int32, |_, call| {
             map2(call, |a: Days, b: Days| {
+                if is_infinite_date(a.0) || is_infinite_date(b.0) {
+                    return Err(datetime_error("cannot subtract infinite dates"));
+                }
                 a.0.checked_sub(b.0).ok_or_else(|| out_of_range("integer"))
             })
         }),
@@ -341,12 +361,12 @@ fn dates(op: Op, left: &DataType, right: &DataType) -> Option<Plan> {
         }
         (Op::Add, Date32, Time64(_)) => plan(left, right, &timestamp, |_, call| {
             map2(call, |a: Days, b: TimeOfDay| {
-                Ok(Micros(midnight(a.0)?.saturating_add(b.0)))
+                add_time(midnight(a.0)?, b.0).map(Micros)
             })
         }),
         (Op::Add, Time64(_), Date32) => plan(left, right, &timestamp, |_, call| {
             map2(call, |a: TimeOfDay, b: Days| {
-                Ok(Micros(midnight(b.0)?.saturating_add(a.0)))
+                add_time(midnight(b.0)?, a.0).map(Micros)
             })
         }),
         (Op::Add | Op::Subtract, Date32, other) if is_interval(other) => {
@@ -357,11 +377,21 @@ fn dates(op: Op, left: &DataType, right: &DataType) -> Option<Plan> {
         }
         (Op::Add | Op::Subtract, Timestamp(_, zone), other) if is_interval(other) => {
             let target = timestamp_type(zone.is_some());
-            plan(&target, &interval, &target, shift_timestamp)
+            let kernel = if zone.is_some() {
+                shift_instant
+            } else {
+                shift_timestamp
+            };
+            plan(&target, &interval, &target, kernel)
         }
         (Op::Add, other, Timestamp(_, zone)) if is_interval(other) => {
             let target = timestamp_type(zone.is_some());
-            plan(&interval, &target, &target, shift_timestamp_right)
+            let kernel = if zone.is_some() {
+                shift_instant_right
+            } else {
+                shift_timestamp_right
+            };
+            plan(&interval, &target, &target, kernel)
         }
         (Op::Subtract, Timestamp(..) | Date32, Timestamp(..) | Date32) => {
             let with_zone =
@@ -430,6 +460,9 @@ fn timestamp_type(with_zone: bool) -> DataType {
 }
 
 fn shift_date(op: Op, date: Days, days: i64) -> EvalResult<Days> {
+    if is_infinite_date(date.0) {
+        return Ok(date);
+    }
     let days = if op == Op::Subtract {
         days.saturating_neg()
     } else {
@@ -460,6 +493,19 @@ fn shift_timestamp(op: Op, call: &Call<'_>) -> Result<ArrayRef> {
 fn shift_timestamp_right(_: Op, call: &Call<'_>) -> Result<ArrayRef> {
     map2(call, |a: Interval, b: Micros| {
         add_interval(b.0, a).map(Micros)
+    })
+}
+
+fn shift_instant(op: Op, call: &Call<'_>) -> Result<ArrayRef> {
+    map2(call, |a: Micros, b: Interval| {
+        let by = if op == Op::Subtract { b.negate()? } else { b };
+        add_interval_in(call.zone, a.0, by).map(Micros)
+    })
+}
+
+fn shift_instant_right(_: Op, call: &Call<'_>) -> Result<ArrayRef> {
+    map2(call, |a: Interval, b: Micros| {
+        add_interval_in(call.zone, b.0, a).map(Micros)
     })
 }
 

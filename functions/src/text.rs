@@ -664,7 +664,7 @@ fn text_columns(call: &Call<'_>, first: usize) -> Result<Vec<StringArray>> {
                     .map(|value| value.map(|value| if value { "t" } else { "f" }));
                 return Ok(letters.collect());
             }
-            Ok(texts(&any_to_text(array, &sql_type)?)?.clone())
+            Ok(texts(&any_to_text(array, &sql_type, call.zone)?)?.clone())
         })
         .collect()
 }

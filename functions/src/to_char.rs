@@ -3,15 +3,17 @@
 //! Owns the template patterns of dates and numbers. Text in double quotes and everything that is no pattern is copied.
 
 use datafusion::logical_expr::ScalarUDF;
+use flowstone_types::datetime::TimeZone;
 use flowstone_types::{EvalError, EvalErrorKind, SqlType};
 
 use crate::errors::{EvalResult, datetime_overflow, invalid_parameter};
 use crate::interval::{
     DAY, HOUR, Interval, MINUTE, SECOND, check_timestamp, civil_from_days, days_from_civil,
-    days_in_month,
+    days_in_month, is_infinite,
 };
 use crate::numeric::{Lost, Numeric, Rounding};
-use crate::udf::{Micros, P, R, function, map2, overload};
+use crate::udf::{Micros, P, R, function, map2, opt2, overload};
+use crate::zone::to_local;
 
 /// The functions of this module.
 pub(crate) fn functions() -> Vec<ScalarUDF> {
@@ -20,17 +22,22 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
         "to_char",
         vec![
             overload(&[P::Timestamp, P::Text], text(), |call| {
-                map2(call, |at: Micros, pattern: &str| {
+                opt2(call, |at: Micros, pattern: &str| {
                     template_fits(pattern)?;
-                    Ok(Moment::of(at.0).format(pattern))
+                    Ok((!is_infinite(at.0)).then(|| Moment::of(at.0).format(pattern)))
                 })
             }),
             overload(&[P::TimestampTz, P::Text], text(), |call| {
-                map2(call, |at: Micros, pattern: &str| {
+                opt2(call, |at: Micros, pattern: &str| {
                     template_fits(pattern)?;
-                    Ok(Moment::of(at.0).with_zone().format(pattern))
+                    if is_infinite(at.0) {
+                        return Ok(None);
+                    }
+                    let moment = Moment::of(to_local(call.zone, at.0)?);
+                    Ok(Some(moment.in_zone(call.zone, at.0).format(pattern)))
                 })
-            }),
+            })
+            .zoned(),
             overload(&[P::Interval, P::Text], text(), |call| {
                 map2(call, |value: Interval, pattern: &str| {
                     template_fits(pattern)?;
@@ -100,7 +107,13 @@ struct Moment {
     days: Option<i64>,
     hour: i64,
     time: i64,
-    zone: bool,
+    zone: Option<Place>,
+}
+
+/// What clocks of a zone are called and how far they are east of UTC, in seconds.
+struct Place {
+    name: String,
+    offset: i64,
 }
 
 /// How a number or name of a pattern is written.
@@ -124,7 +137,7 @@ impl Moment {
             days: Some(days),
             hour: time / HOUR,
             time,
-            zone: false,
+            zone: None,
         }
     }
 
@@ -136,12 +149,15 @@ impl Moment {
             days: None,
             hour: value.micros / HOUR,
             time: value.micros % HOUR,
-            zone: false,
+            zone: None,
         }
     }
 
-    fn with_zone(mut self) -> Self {
-        self.zone = true;
+    fn in_zone(mut self, zone: &TimeZone, at: i64) -> Self {
+        self.zone = Some(Place {
+            name: zone.abbreviation_at(at),
+            offset: i64::from(zone.offset_at(at)),
+        });
         self
     }
 
@@ -265,14 +281,26 @@ impl Moment {
             "CC" => number(out, (self.year + 99).div_euclid(100), 2, style),
             "J" => number(out, self.days.unwrap_or(0) + 2_440_588, 1, style),
             "Q" => number(out, (self.month - 1) / 3 + 1, 1, style),
-            "TZH" if self.zone => out.push_str("+00"),
-            "TZM" if self.zone => out.push_str("00"),
-            "TZ" if self.zone => out.push_str(if written.starts_with('t') {
-                "utc"
-            } else {
-                "UTC"
-            }),
-            "OF" if self.zone => out.push_str("+00"),
+            zone => {
+                if let Some(place) = &self.zone {
+                    place.write(zone, written, out);
+                }
+            }
+        }
+    }
+}
+
+impl Place {
+    fn write(&self, pattern: &str, written: &str, out: &mut String) {
+        let sign = if self.offset < 0 { '-' } else { '+' };
+        let (hours, minutes) = (self.offset.abs() / 3_600, self.offset.abs() % 3_600 / 60);
+        match pattern {
+            "TZH" => out.push_str(&format!("{sign}{hours:02}")),
+            "TZM" => out.push_str(&format!("{minutes:02}")),
+            "TZ" if written.starts_with('t') => out.push_str(&self.name.to_lowercase()),
+            "TZ" => out.push_str(&self.name),
+            "OF" if minutes != 0 => out.push_str(&format!("{sign}{hours:02}:{minutes:02}")),
+            "OF" => out.push_str(&format!("{sign}{hours:02}")),
             _ => {}
         }
     }
@@ -585,7 +613,10 @@ pub(crate) fn parse_timestamp(text: &str, pattern: &str) -> EvalResult<i64> {
     let midnight = days_from_civil(year, month, day)
         .checked_mul(DAY)
         .ok_or_else(|| datetime_overflow("timestamp"))?;
-    check_timestamp(midnight + hour * HOUR + time)
+    midnight
+        .checked_add(hour * HOUR + time)
+        .ok_or_else(|| datetime_overflow("timestamp"))
+        .and_then(check_timestamp)
 }
 
 #[cfg(test)]

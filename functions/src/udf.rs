@@ -25,10 +25,11 @@ use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
+use flowstone_types::datetime::TimeZone;
 use flowstone_types::normalize::normalize_array;
 use flowstone_types::{SqlType, budget};
 
-use crate::cast::convert;
+use crate::cast::convert_in;
 use crate::errors::{EvalResult, internal, numeric_overflow, raise};
 use crate::execution::NarrowerBatches;
 use crate::growth::{Growth, allowed};
@@ -57,6 +58,8 @@ pub(crate) enum P {
     Bytea,
     /// `jsonb`
     Jsonb,
+    /// `date`
+    Date,
     /// `time`
     Time,
     /// `timestamp`
@@ -100,6 +103,8 @@ pub(crate) struct Call<'a> {
     pub(crate) rows: usize,
     /// The result's type.
     pub(crate) returns: &'a DataType,
+    /// The time zone of the session that the call is for.
+    pub(crate) zone: &'a TimeZone,
 }
 
 impl<'a> Call<'a> {
@@ -121,6 +126,16 @@ pub(crate) struct Overload {
     variadic: bool,
     returns: R,
     kernel: Kernel,
+    /// Whether the kernel asks for the time zone whatever its arguments are.
+    zoned: bool,
+}
+
+impl Overload {
+    /// The same, with a kernel that asks for the time zone.
+    pub(crate) fn zoned(mut self) -> Self {
+        self.zoned = true;
+        self
+    }
 }
 
 /// An overload with exactly these parameters.
@@ -130,6 +145,7 @@ pub(crate) fn overload(params: &[P], returns: R, kernel: Kernel) -> Overload {
         variadic: false,
         returns,
         kernel,
+        zoned: false,
     }
 }
 
@@ -140,6 +156,7 @@ pub(crate) fn variadic(params: &[P], returns: R, kernel: Kernel) -> Overload {
         variadic: true,
         returns,
         kernel,
+        zoned: false,
     }
 }
 
@@ -207,6 +224,47 @@ impl PgFunction {
 }
 
 impl PgFunction {
+    /// Whether a call with arguments of these types has a result that depends on the time zone.
+    pub(crate) fn asks_for_zone(&self, types: &[DataType]) -> bool {
+        let Ok(overload) = self.resolve(types) else {
+            return false;
+        };
+        overload.zoned
+            || types.iter().enumerate().any(|(index, data_type)| {
+                overload
+                    .param(index)
+                    .is_some_and(|param| param.converts_in_zone(data_type))
+            })
+    }
+
+    /// Evaluates a call in a time zone.
+    pub(crate) fn invoke_in(
+        &self,
+        args: &ScalarFunctionArgs,
+        zone: &TimeZone,
+    ) -> Result<ColumnarValue> {
+        let types: Vec<DataType> = args.args.iter().map(ColumnarValue::data_type).collect();
+        let overload = self.resolve(&types)?;
+        let returns = args.return_field.data_type();
+        evaluate(&args.args, args.number_rows, |arrays, rows| {
+            let converted = arrays
+                .iter()
+                .enumerate()
+                .map(|(index, array)| match overload.param(index) {
+                    Some(param) => convert_in(array, &param.target(array.data_type()), zone),
+                    None => Ok(Arc::clone(array)),
+                })
+                .collect::<Result<Vec<_>>>()?;
+            let result = (overload.kernel)(&Call {
+                args: &converted,
+                rows,
+                returns,
+                zone,
+            })?;
+            Ok(normal(result))
+        })
+    }
+
     /// What it takes and gives, under each of its names.
     pub(crate) fn signatures(&self) -> Vec<FunctionSignature> {
         let names = std::iter::once(self.name).chain(self.aliases.iter().map(String::as_str));
@@ -347,6 +405,7 @@ impl P {
             Self::Text => SqlType::Text.oid(),
             Self::Bytea => SqlType::Bytea.oid(),
             Self::Jsonb => SqlType::Jsonb.oid(),
+            Self::Date => SqlType::Date.oid(),
             Self::Time => SqlType::Time.oid(),
             Self::Timestamp => SqlType::Timestamp.oid(),
             Self::TimestampTz => SqlType::TimestampTz.oid(),
@@ -383,6 +442,7 @@ impl P {
         match (self, data_type) {
             (Self::Bytea, DataType::Binary | DataType::BinaryView)
             | (Self::Jsonb, DataType::LargeBinary)
+            | (Self::Date, DataType::Date32)
             | (Self::Time, DataType::Time64(_))
             | (Self::Timestamp, DataType::Timestamp(_, None))
             | (Self::TimestampTz, DataType::Timestamp(_, Some(_)))
@@ -417,6 +477,18 @@ impl P {
         }
     }
 
+    /// Whether the time zone decides what an argument of `data_type` becomes: as an instant, or as text where the kernel makes text of anything.
+    fn converts_in_zone(self, data_type: &DataType) -> bool {
+        match self {
+            Self::TimestampTz => matches!(
+                data_type,
+                DataType::Utf8 | DataType::Date32 | DataType::Timestamp(_, None)
+            ),
+            Self::Any | Self::List | Self::TextList => has_instants(data_type),
+            _ => false,
+        }
+    }
+
     /// The Arrow type an argument of `data_type` is converted to.
     fn target(self, data_type: &DataType) -> DataType {
         match self {
@@ -433,6 +505,7 @@ impl P {
             Self::Text => DataType::Utf8,
             Self::Bytea => DataType::Binary,
             Self::Jsonb => DataType::LargeBinary,
+            Self::Date => DataType::Date32,
             Self::Time => SqlType::Time.to_arrow(),
             Self::Timestamp => SqlType::Timestamp.to_arrow(),
             Self::TimestampTz => SqlType::TimestampTz.to_arrow(),
@@ -446,6 +519,16 @@ impl P {
             },
             Self::Vector | Self::Any => data_type.clone(),
         }
+    }
+}
+
+/// Whether values of a type are instants or contain some.
+pub(crate) fn has_instants(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Timestamp(_, zone) => zone.is_some(),
+        DataType::List(item) | DataType::LargeList(item) => has_instants(item.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| has_instants(field.data_type())),
+        _ => false,
     }
 }
 
@@ -617,25 +700,7 @@ impl ScalarUDFImpl for PgFunction {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let types: Vec<DataType> = args.args.iter().map(ColumnarValue::data_type).collect();
-        let overload = self.resolve(&types)?;
-        let returns = args.return_field.data_type();
-        evaluate(&args.args, args.number_rows, |arrays, rows| {
-            let converted = arrays
-                .iter()
-                .enumerate()
-                .map(|(index, array)| match overload.param(index) {
-                    Some(param) => convert(array, &param.target(array.data_type())),
-                    None => Ok(Arc::clone(array)),
-                })
-                .collect::<Result<Vec<_>>>()?;
-            let result = (overload.kernel)(&Call {
-                args: &converted,
-                rows,
-                returns,
-            })?;
-            Ok(normal(result))
-        })
+        self.invoke_in(&args, &TimeZone::UTC)
     }
 }
 

@@ -197,7 +197,12 @@ pub async fn clean_up(
     if let Some(ReplicationSlot { connection, slot }) = slot {
         crate::postgres::drop_slot_of(connection, slot).await?;
     }
-    for ending in ["manifest.json", "errors.json", "row-errors.json", "generator.json"] {
+    for ending in [
+        "manifest.json",
+        "errors.json",
+        "row-errors.json",
+        "generator.json",
+    ] {
         let path = state_dir.join(format!("{id}-{ending}"));
         tokio::task::spawn_blocking(move || state_file::remove(&path))
             .await

@@ -417,8 +417,8 @@ impl Connection {
                 options,
                 rows,
             } => {
-                self.copy_out(&schema, CopyEncoder::new(&schema, &options)?, rows)
-                    .await
+                let encoder = CopyEncoder::new(&schema, &options, self.session.time_zone())?;
+                self.copy_out(&schema, encoder, rows).await
             }
             Outcome::Rows { .. } => Err(Failure::from(Error::Protocol(
                 "rows where none were described".to_owned(),
@@ -446,7 +446,8 @@ impl Connection {
         let mut left = limit.unwrap_or(u64::MAX);
         loop {
             if let Some((batch, start)) = running.batch.take() {
-                let encoder = RowEncoder::new(&running.schema, &batch, formats)?;
+                let encoder =
+                    RowEncoder::new(&running.schema, &batch, formats, self.session.time_zone())?;
                 let mut row = start;
                 while row < batch.num_rows() && left > 0 {
                     match encoder.long(row) {
@@ -576,6 +577,7 @@ impl Connection {
                 value.as_deref(),
                 sql_type,
                 codes.is_binary(index),
+                self.session.time_zone(),
             )?);
         }
         let formats = Formats::from_codes(&message.result_column_format_codes);

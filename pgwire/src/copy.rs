@@ -8,6 +8,7 @@ use bytes::Bytes;
 use flowstone_coordinator::CopyOptions;
 use flowstone_sql::ast::CopyFormat;
 use flowstone_types::SqlType;
+use flowstone_types::datetime::TimeZone;
 use flowstone_types::value::ColumnFormatter;
 
 use crate::Error;
@@ -65,6 +66,8 @@ pub struct CopyEncoder {
     style: Style,
     types: Vec<SqlType>,
     names: Vec<String>,
+    /// In which instants are shown.
+    zone: TimeZone,
 }
 
 impl CopyEncoder {
@@ -72,7 +75,7 @@ impl CopyEncoder {
     ///
     /// # Errors
     /// Options that do not go together.
-    pub fn new(schema: &SchemaRef, options: &CopyOptions) -> Result<Self, Error> {
+    pub fn new(schema: &SchemaRef, options: &CopyOptions, zone: &TimeZone) -> Result<Self, Error> {
         let types = schema
             .fields()
             .iter()
@@ -87,6 +90,7 @@ impl CopyEncoder {
             style: Style::new(options)?,
             types,
             names,
+            zone: zone.clone(),
         })
     }
 
@@ -125,7 +129,10 @@ impl CopyEncoder {
     /// An internal error if a column is not of its type.
     pub fn rows<'a>(&'a self, batch: &'a RecordBatch) -> Result<CopyRows<'a>, Error> {
         let columns = itertools::zip_eq(batch.columns(), &self.types)
-            .map(|(column, sql_type)| ColumnFormatter::new(column.as_ref(), sql_type))
+            .map(|(column, sql_type)| {
+                ColumnFormatter::new(column.as_ref(), sql_type)
+                    .map(|formatter| formatter.with_time_zone(self.zone.clone()))
+            })
             .collect::<Result<_, _>>()?;
         Ok(CopyRows {
             encoder: self,

@@ -5,6 +5,7 @@ use arrow_buffer::Buffer;
 use arrow_schema::SchemaRef;
 use bytes::{BufMut, Bytes, BytesMut};
 use flowstone_types::SqlType;
+use flowstone_types::datetime::TimeZone;
 use flowstone_types::value::{ColumnBuilder, ColumnFormatter};
 use pgwire::messages::data::{DataRow, FieldDescription};
 
@@ -84,7 +85,7 @@ pub struct RowEncoder<'a> {
 }
 
 impl<'a> RowEncoder<'a> {
-    /// An encoder for `batch`, whose columns have the SQL types of `schema`.
+    /// An encoder for `batch`, whose columns have the SQL types of `schema`, showing instants in `zone`.
     ///
     /// # Errors
     /// An internal error if a column has no SQL type.
@@ -92,13 +93,15 @@ impl<'a> RowEncoder<'a> {
         schema: &SchemaRef,
         batch: &'a RecordBatch,
         formats: &Formats,
+        zone: &TimeZone,
     ) -> Result<Self, Error> {
         let mut columns = Vec::with_capacity(batch.num_columns());
         for (index, (column, field)) in
             itertools::zip_eq(batch.columns(), schema.fields()).enumerate()
         {
             columns.push((
-                ColumnFormatter::new(column.as_ref(), &SqlType::from_field(field)?)?,
+                ColumnFormatter::new(column.as_ref(), &SqlType::from_field(field)?)?
+                    .with_time_zone(zone.clone()),
                 formats.is_binary(index),
             ));
         }
@@ -222,7 +225,7 @@ pub(crate) fn text(bytes: &[u8]) -> Result<&str, Error> {
     }
 }
 
-/// One parameter as an array of one value.
+/// One parameter as an array of one value; instants in text without a zone are in `zone`.
 ///
 /// # Errors
 /// Text or bytes that are not a value of the type.
@@ -230,8 +233,9 @@ pub fn decode_parameter(
     value: Option<&[u8]>,
     sql_type: &SqlType,
     binary: bool,
+    zone: &TimeZone,
 ) -> Result<ArrayRef, Error> {
-    let mut builder = ColumnBuilder::new(sql_type, 1);
+    let mut builder = ColumnBuilder::new(sql_type, 1).with_time_zone(zone.clone());
     match value {
         None => builder.append_null(),
         Some(bytes) if binary => builder.append_binary(bytes)?,

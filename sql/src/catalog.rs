@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use arrow_schema::SchemaRef;
 use flowstone_proto::message::{LoadGenerator, SourceTable};
+use flowstone_types::datetime::TimeZone;
 use flowstone_types::{ObjectId, SqlType};
 use serde::{Deserialize, Serialize};
 
@@ -249,6 +250,8 @@ pub struct Catalog {
     pub version: u64,
     /// Roles by id; [`RoleId::DEFAULT`] is always there.
     pub roles: BTreeMap<RoleId, Role>,
+    /// The time zones of the sessions that made views and indexes, as settings; of those not named here it was UTC.
+    pub time_zones: BTreeMap<ObjectId, String>,
 }
 
 /// A change to the catalog. One statement makes a list of them, applied together or not at all.
@@ -270,6 +273,8 @@ pub enum CatalogChange {
     PutRole(Role),
     /// A role goes.
     DropRole(RoleId),
+    /// The time zone in which an item's text is read.
+    PutTimeZone(ObjectId, String),
 }
 
 impl Item {
@@ -378,6 +383,15 @@ impl Catalog {
         id
     }
 
+    /// The time zone in which an item's text is read.
+    #[must_use]
+    pub fn time_zone(&self, id: ObjectId) -> TimeZone {
+        self.time_zones
+            .get(&id)
+            .and_then(|setting| setting.parse().ok())
+            .unwrap_or(TimeZone::UTC)
+    }
+
     /// Takes the next OID.
     pub const fn allocate_oid(&mut self) -> u32 {
         let oid = self.next_oid;
@@ -429,6 +443,13 @@ impl Catalog {
                     self.items
                         .remove(id)
                         .ok_or_else(|| missing(format!("item {id}")))?;
+                    self.time_zones.remove(id);
+                }
+                CatalogChange::PutTimeZone(id, zone) => {
+                    if !self.items.contains_key(id) {
+                        return Err(missing(format!("item {id}")));
+                    }
+                    self.time_zones.insert(*id, zone.clone());
                 }
                 CatalogChange::PutRole(role) => {
                     self.note(role.id.0, role.oid);

@@ -82,7 +82,8 @@ impl DdlPlan {
                 CatalogChange::DropDatabase(_)
                 | CatalogChange::DropSchema(_)
                 | CatalogChange::DropItem(_)
-                | CatalogChange::DropRole(_) => {}
+                | CatalogChange::DropRole(_)
+                | CatalogChange::PutTimeZone(..) => {}
             }
         }
         Ok(())

@@ -15,9 +15,9 @@ pub(crate) mod optimize;
 
 mod assignments;
 mod catalog_functions;
+mod chains;
 mod correlation;
 mod expansion;
-mod chains;
 mod exprs;
 mod frames;
 mod keys;
@@ -46,7 +46,9 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuil
 use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
 use flowstone_functions::ScanTarget;
 use flowstone_functions::codec::{encode_plan, scan_target};
+use flowstone_functions::zone::plan_in_zone;
 use flowstone_proto::plan::QueryPlan;
+use flowstone_types::datetime::TimeZone;
 use flowstone_types::{Epoch, ObjectId, SqlType};
 use sqlparser::ast::{Query, Statement, Value, Visit, Visitor};
 
@@ -59,7 +61,7 @@ pub use writes::{
 
 use crate::catalog::{Catalog, Column, IndexKey, ItemKind};
 use crate::error::{Error, ErrorKind};
-use exprs::ParameterTypes;
+use exprs::{ParameterTypes, PostgresTyping};
 use names::{Found, INTERNAL};
 use provider::Provider;
 
@@ -76,6 +78,8 @@ pub struct PlanContext<'a> {
     pub user: &'a str,
     /// What `now()` is: milliseconds since the Unix epoch.
     pub now_ms: u64,
+    /// The session's time zone; of what is maintained the one it was made in.
+    pub time_zone: &'a TimeZone,
     /// What `mz_now()` is, if the transaction has its epoch.
     pub transaction_epoch: Option<Epoch>,
     /// What `current_setting` answers; also asked for `pg_backend_pid` and `pg_postmaster_start_ms`.
@@ -99,12 +103,22 @@ impl std::fmt::Debug for PlanContext<'_> {
             .field("search_path", &self.search_path)
             .field("user", &self.user)
             .field("now_ms", &self.now_ms)
+            .field("time_zone", &self.time_zone)
             .field("maintained", &self.maintained)
             .finish_non_exhaustive()
     }
 }
 
-impl PlanContext<'_> {
+impl<'a> PlanContext<'a> {
+    /// The same in another time zone.
+    #[must_use]
+    pub fn in_zone<'z>(&self, time_zone: &'z TimeZone) -> PlanContext<'z>
+    where
+        'a: 'z,
+    {
+        PlanContext { time_zone, ..*self }
+    }
+
     fn variable(&self, name: &str) -> Option<String> {
         (self.variables)(name)
     }
@@ -426,7 +440,8 @@ fn plan_tree(
     let mut types: Vec<Option<SqlType>> = parameter_types.to_vec();
     types.resize(count, None);
     let inferred: ParameterTypes = Arc::new(Mutex::new(BTreeMap::new()));
-    let mut plan = bind_tree(ctx, &found, query.clone(), &types, &inferred, 0)?;
+    let literals = Literals::OfSession;
+    let mut plan = bind_tree(ctx, &found, query.clone(), &types, &inferred, literals, 0)?;
     if types.iter().any(Option::is_none) {
         let from_plan = parameters_in(&plan);
         let inferred_types = inferred
@@ -444,7 +459,7 @@ fn plan_tree(
                 );
             }
         }
-        plan = bind_tree(ctx, &found, query, &types, &inferred, 0)?;
+        plan = bind_tree(ctx, &found, query, &types, &inferred, literals, 0)?;
     }
     finish(
         ctx,
@@ -457,6 +472,15 @@ fn plan_tree(
     )
 }
 
+/// The time zone of literals of type `timestamptz` without one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Literals<'z> {
+    /// That of the whole plan.
+    OfSession,
+    /// That in which the view they stand in was made: they mean the same to every reader.
+    OfView(&'z TimeZone),
+}
+
 /// Makes the plan of a resolved and rewritten tree.
 fn bind_tree<'a>(
     ctx: &PlanContext<'a>,
@@ -464,9 +488,11 @@ fn bind_tree<'a>(
     query: Query,
     types: &[Option<SqlType>],
     inferred: &ParameterTypes,
+    literals: Literals<'_>,
     depth: usize,
 ) -> Result<LogicalPlan, Error> {
-    let provider = Provider::new(ctx, found, Arc::clone(inferred), depth);
+    let typing = PostgresTyping::new(Arc::clone(inferred), ctx.time_zone, literals);
+    let provider = Provider::new(ctx, found, typing, depth);
     let options = ParserOptions::new()
         .with_parse_float_as_decimal(true)
         .with_enable_ident_normalization(true)
@@ -489,11 +515,13 @@ fn bind_tree<'a>(
         .map_err(|error| errors::from_datafusion(&error, ctx.text))
 }
 
-/// The plan of a view's stored query, its columns named and typed as the catalog has them.
+/// The plan of a view's stored query, its columns named and typed as the catalog has them. As in PostgreSQL, literals mean what they meant where the view
+/// was made (`time_zone`), and everything else is in the zone of the whole plan.
 fn plan_view_text(
     ctx: &PlanContext<'_>,
     mut query: Query,
     columns: &[Column],
+    time_zone: &TimeZone,
     depth: usize,
 ) -> Result<LogicalPlan, Error> {
     let ctx = PlanContext { text: "", ..*ctx };
@@ -501,7 +529,13 @@ fn plan_view_text(
     let mut found = Found::default();
     names::resolve_for_planning(&ctx, &mut query, &mut found)?;
     rewrite::rewrite(&ctx, &mut query)?;
-    let plan = bind_tree(&ctx, &found, query, &[], &ParameterTypes::default(), depth)?;
+    let literals = if time_zone == ctx.time_zone {
+        Literals::OfSession
+    } else {
+        Literals::OfView(time_zone)
+    };
+    let parameters = ParameterTypes::default();
+    let plan = bind_tree(&ctx, &found, query, &[], &parameters, literals, depth)?;
     if plan.schema().fields().len() != columns.len() {
         return Err(Error::internal(
             "a view's query does not have the view's columns",
@@ -532,6 +566,7 @@ fn finish(
     let plan = keys::order_windows(plan).map_err(mapped)?;
     let analysed = optimize::analyse(plan).map_err(mapped)?;
     records::check(&analysed).map_err(mapped)?;
+    let analysed = plan_in_zone(analysed, ctx.time_zone).map_err(mapped)?;
     let analysed = optimize::spell_out_membership(analysed).map_err(mapped)?;
     let analysed = unnest::unnest(analysed).map_err(mapped)?;
     let analysed = optimize::check(analysed).map_err(mapped)?;

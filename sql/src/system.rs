@@ -20,6 +20,7 @@ mod pg_operators;
 mod pg_rows;
 mod rows;
 mod runtime;
+mod zone_rows;
 
 #[cfg(test)]
 mod tests;

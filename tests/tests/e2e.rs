@@ -35,11 +35,11 @@ mod hostile;
 #[cfg(test)]
 #[path = "e2e/money.rs"]
 mod money;
+#[path = "e2e/odd.rs"]
+mod odd;
 #[cfg(test)]
 #[path = "e2e/places.rs"]
 mod places;
-#[path = "e2e/odd.rs"]
-mod odd;
 #[cfg(test)]
 #[path = "e2e/postgres.rs"]
 mod postgres;
@@ -64,3 +64,6 @@ mod tables;
 #[cfg(test)]
 #[path = "e2e/wire.rs"]
 mod wire;
+#[cfg(test)]
+#[path = "e2e/zones.rs"]
+mod zones;

@@ -6,15 +6,17 @@
 //! Must not know Arrow arrays or the current time: `now` and `today` are not values here. Called by [`crate::value`] and by the functions on time.
 
 use std::fmt::Write;
-use std::str::FromStr;
-
-use chrono::{DateTime, NaiveDateTime, Offset, TimeDelta, TimeZone as _};
 
 use crate::TypeError;
 
+mod abbreviations;
 mod parse;
+mod posix;
+mod zone;
 
 pub use parse::{parse_date, parse_time, parse_timestamp, parse_timestamptz};
+pub use posix::PosixZone;
+pub use zone::{TimeZone, ZoneRow};
 
 /// `infinity` as a date.
 pub const DATE_INFINITY: i32 = i32::MAX;
@@ -36,153 +38,6 @@ const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 const FIRST_DAY: i64 = -2_440_588;
 /// 5874897-12-31, the last one.
 const LAST_DAY: i64 = 2_145_042_905;
-
-/// A time zone: what `SET TIME ZONE`, `AT TIME ZONE` and zones in time stamps name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TimeZone {
-    /// Seconds east of UTC.
-    Fixed(i32),
-    /// A zone of the IANA database.
-    Named(chrono_tz::Tz),
-}
-
-impl TimeZone {
-    /// UTC.
-    pub const UTC: Self = Self::Fixed(0);
-
-    /// Seconds east of UTC at an instant (microseconds since 1970 UTC).
-    #[must_use]
-    pub fn offset_at(&self, utc_micros: i64) -> i32 {
-        match self {
-            Self::Fixed(seconds) => *seconds,
-            Self::Named(zone) => to_chrono(utc_micros).map_or(0, |utc| {
-                zone.offset_from_utc_datetime(&utc).fix().local_minus_utc()
-            }),
-        }
-    }
-
-    /// The instant at which clocks of this zone show `local_micros`.
-    ///
-    /// As in PostgreSQL, a time that clocks skip counts in the offset before the gap, and one that they show twice is the later one.
-    /// `None` if the instant is out of range.
-    #[must_use]
-    pub fn to_utc(&self, local_micros: i64) -> Option<i64> {
-        let offset = match self {
-            Self::Fixed(seconds) => *seconds,
-            Self::Named(zone) => to_chrono(local_micros).map_or(0, |local| {
-                let offset = match zone.offset_from_local_datetime(&local) {
-                    chrono::LocalResult::Single(offset)
-                    | chrono::LocalResult::Ambiguous(_, offset) => offset,
-                    chrono::LocalResult::None => {
-                        let before = local
-                            .checked_sub_signed(TimeDelta::days(1))
-                            .unwrap_or(local);
-                        zone.offset_from_utc_datetime(&before)
-                    }
-                };
-                offset.fix().local_minus_utc()
-            }),
-        };
-        local_micros.checked_sub(i64::from(offset) * MICROS_PER_SECOND)
-    }
-
-    /// What clocks of this zone show at an instant. `None` if that is out of range.
-    #[must_use]
-    pub fn to_local(&self, utc_micros: i64) -> Option<i64> {
-        utc_micros.checked_add(i64::from(self.offset_at(utc_micros)) * MICROS_PER_SECOND)
-    }
-}
-
-fn to_chrono(micros: i64) -> Option<NaiveDateTime> {
-    DateTime::from_timestamp_micros(micros).map(|instant| instant.naive_utc())
-}
-
-/// Abbreviations that PostgreSQL knows by default and that mean one offset everywhere they are used, in hours and minutes east.
-const ABBREVIATIONS: &[(&str, i32, i32)] = &[
-    ("utc", 0, 0),
-    ("gmt", 0, 0),
-    ("z", 0, 0),
-    ("zulu", 0, 0),
-    ("ut", 0, 0),
-    ("uct", 0, 0),
-    ("wet", 0, 0),
-    ("west", 1, 0),
-    ("bst", 1, 0),
-    ("cet", 1, 0),
-    ("cest", 2, 0),
-    ("met", 1, 0),
-    ("mest", 2, 0),
-    ("eet", 2, 0),
-    ("eest", 3, 0),
-    ("msk", 3, 0),
-    ("ist", 2, 0),
-    ("jst", 9, 0),
-    ("kst", 9, 0),
-    ("est", -5, 0),
-    ("edt", -4, 0),
-    ("cst", -6, 0),
-    ("cdt", -5, 0),
-    ("mst", -7, 0),
-    ("mdt", -6, 0),
-    ("pst", -8, 0),
-    ("pdt", -7, 0),
-    ("akst", -9, 0),
-    ("akdt", -8, 0),
-    ("hst", -10, 0),
-    ("nst", -3, -30),
-    ("aest", 10, 0),
-    ("aedt", 11, 0),
-    ("acst", 9, 30),
-    ("acdt", 10, 30),
-    ("awst", 8, 0),
-    ("nzst", 12, 0),
-    ("nzdt", 13, 0),
-];
-
-/// Reads a zone name (`Europe/Berlin`, in any case), an abbreviation (`UTC`, `EST`), or an offset with hours east of UTC (`+05:30`, `-8`).
-impl FromStr for TimeZone {
-    type Err = TypeError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let name = text.trim_ascii();
-        if let Some((_, hours, minutes)) = ABBREVIATIONS
-            .iter()
-            .find(|(known, ..)| known.eq_ignore_ascii_case(name))
-        {
-            return Ok(Self::Fixed(hours * 3_600 + minutes * 60));
-        }
-        if let Some(seconds) = parse::parse_offset(name) {
-            return Ok(Self::Fixed(seconds));
-        }
-        name.parse()
-            .ok()
-            .or_else(|| {
-                chrono_tz::TZ_VARIANTS
-                    .iter()
-                    .find(|zone| zone.name().eq_ignore_ascii_case(name))
-                    .copied()
-            })
-            .map(Self::Named)
-            .ok_or_else(|| {
-                TypeError::InvalidParameter(format!("time zone \"{name}\" not recognized"))
-            })
-    }
-}
-
-/// The zone's name, or its offset as `+05:30`.
-impl std::fmt::Display for TimeZone {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Fixed(0) => f.write_str("UTC"),
-            Self::Fixed(seconds) => {
-                let mut text = String::new();
-                format_offset(*seconds, &mut text);
-                f.write_str(&text)
-            }
-            Self::Named(zone) => f.write_str(zone.name()),
-        }
-    }
-}
 
 /// Year (0 is 1 BC), month and day of a number of days since 1970-01-01.
 ///
@@ -249,6 +104,16 @@ fn push_two(number: i64, out: &mut String) {
     let digit = |value: i64| char::from(b'0' + u8::try_from(value % 10).unwrap_or(0));
     out.push(digit(number / 10));
     out.push(digit(number));
+}
+
+/// Appends at least two digits of a number of hours.
+fn push_hours(hours: i64, out: &mut String) {
+    if hours < 100 {
+        push_two(hours, out);
+    } else {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "{hours}");
+    }
 }
 
 /// Appends `YYYY-MM-DD` and returns whether the year is before Christ.
@@ -327,7 +192,7 @@ fn format_instant(micros: i64, offset: Option<i32>, out: &mut String) {
 fn format_offset(seconds: i32, out: &mut String) {
     out.push(if seconds < 0 { '-' } else { '+' });
     let seconds = i64::from(seconds.unsigned_abs());
-    push_two(seconds / 3_600, out);
+    push_hours(seconds / 3_600, out);
     if seconds % 3_600 != 0 {
         out.push(':');
         push_two(seconds / 60 % 60, out);

@@ -20,6 +20,7 @@ use flowstone_sql::catalog::{
 use flowstone_sql::lower::{Lowered, lower};
 use flowstone_sql::parse::parse_query;
 use flowstone_sql::plan::{PlanContext, plan_query};
+use flowstone_types::datetime::TimeZone;
 use flowstone_types::{DeltaBatch, Epoch, ObjectId, SqlType};
 use serde_json::Value;
 
@@ -119,6 +120,7 @@ fn plan(sql: &str) -> Result<Lowered> {
         search_path: &["public".to_owned()],
         user: "materialize",
         now_ms: 0,
+        time_zone: &TimeZone::UTC,
         transaction_epoch: None,
         variables: &|_| None,
         settings: &Vec::new,

@@ -20,6 +20,7 @@ use axum::body::{Body, Bytes};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use flowstone_coordinator::{Held, Notice, Report, SessionMemory, Severity, report};
+use flowstone_types::datetime::TimeZone;
 use flowstone_types::value::ColumnFormatter;
 use flowstone_types::{SqlType, TypeError};
 use serde::Serialize;
@@ -91,7 +92,7 @@ impl Results {
         }
     }
 
-    /// Writes the rows of a batch down.
+    /// Writes the rows of a batch down, instants in `zone`.
     ///
     /// # Errors
     /// The answer becomes too large for itself or for the session, or a value cannot be shown.
@@ -99,8 +100,9 @@ impl Results {
         &mut self,
         writer: &mut RowsWriter,
         batch: &RecordBatch,
+        zone: &TimeZone,
     ) -> Result<(), Report> {
-        writer.push(batch)?;
+        writer.push(batch, zone)?;
         self.held
             .resize(self.bytes + writer.json.len())
             .map_err(|error| Report::from(&flowstone_coordinator::Error::from(error)))
@@ -218,15 +220,17 @@ impl RowsWriter {
         self.rows
     }
 
-    /// Appends the rows of a batch.
+    /// Appends the rows of a batch, instants in `zone`.
     ///
     /// # Errors
     /// The answer becomes too large, or a value cannot be shown.
-    pub(super) fn push(&mut self, batch: &RecordBatch) -> Result<(), Report> {
+    pub(super) fn push(&mut self, batch: &RecordBatch, zone: &TimeZone) -> Result<(), Report> {
         let columns = itertools::zip_eq(batch.columns(), &self.types)
             .map(|(column, sql_type)| {
-                ColumnFormatter::new(column.as_ref(), sql_type)
-                    .map(|formatter| (formatter, Form::of(sql_type)))
+                ColumnFormatter::new(column.as_ref(), sql_type).map(|formatter| {
+                    let formatter = formatter.with_time_zone(zone.clone());
+                    (formatter, Form::of(sql_type))
+                })
             })
             .collect::<Result<Vec<_>, TypeError>>()
             .map_err(|error| Report::from(&error))?;

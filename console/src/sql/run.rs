@@ -4,6 +4,7 @@ use arrow_array::ArrayRef;
 use flowstone_coordinator::{Notice, Outcome, Report, Session, Severity, TransactionStatus};
 use flowstone_sql::ast::{Statement, StatementKind};
 use flowstone_types::SqlType;
+use flowstone_types::datetime::TimeZone;
 use flowstone_types::value::ColumnBuilder;
 use futures::StreamExt;
 
@@ -102,7 +103,7 @@ impl Run {
             ));
         }
         let parameters = itertools::zip_eq(&query.params, &types)
-            .map(|(text, sql_type)| parameter(text.as_deref(), sql_type))
+            .map(|(text, sql_type)| parameter(text.as_deref(), sql_type, self.session.time_zone()))
             .collect::<Result<_, _>>()?;
         Ok((statement, parameters))
     }
@@ -147,8 +148,9 @@ impl Run {
             } => {
                 let mut writer = self.results.start_rows(&schema)?;
                 while let Some(batch) = rows.next().await {
-                    self.results
-                        .push_rows(&mut writer, &batch.map_err(|error| Report::from(&error))?)?;
+                    let batch = batch.map_err(|error| Report::from(&error))?;
+                    let zone = self.session.time_zone();
+                    self.results.push_rows(&mut writer, &batch, zone)?;
                 }
                 let tag = format!("{verb} {}", writer.len());
                 let notices = self.session.take_notices();
@@ -227,8 +229,8 @@ fn check_text(text: &str) -> Result<(), Report> {
     Ok(())
 }
 
-fn parameter(text: Option<&str>, sql_type: &SqlType) -> Result<ArrayRef, Report> {
-    let mut builder = ColumnBuilder::new(sql_type, 1);
+fn parameter(text: Option<&str>, sql_type: &SqlType, zone: &TimeZone) -> Result<ArrayRef, Report> {
+    let mut builder = ColumnBuilder::new(sql_type, 1).with_time_zone(zone.clone());
     match text {
         None => builder.append_null(),
         Some(text) => {

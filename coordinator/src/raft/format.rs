@@ -7,39 +7,14 @@
 use std::collections::BTreeMap;
 
 use flowstone_proto::message::SourceBinding;
-use flowstone_sql::catalog::{Catalog, Database, DatabaseId, Item, Role, Schema, SchemaId};
+use flowstone_sql::catalog::{Catalog, Database, DatabaseId, Item, Role, RoleId, Schema, SchemaId};
 use flowstone_types::{Epoch, ObjectId};
 use serde::{Deserialize, Serialize};
 
 use super::state::{CommitPoint, State};
 
-/// Version of the snapshot file. 1: before roles. 2: with roles. 3: with failures and clean-up.
+/// Version of the snapshot file. 1: before roles. 2: with roles. 3: with failures, clean-up, and the time zones of views and indexes.
 pub const SNAPSHOT_FORMAT: u32 = 3;
-
-/// [`State`] in format 2.
-#[derive(Serialize, Deserialize)]
-struct StateV2 {
-    cluster_id: Option<[u8; 16]>,
-    catalog: Catalog,
-    secrets: BTreeMap<ObjectId, Vec<u8>>,
-    bindings: BTreeMap<Epoch, Vec<SourceBinding>>,
-    commit_point: CommitPoint,
-    oracle_bound: Epoch,
-}
-
-impl From<StateV2> for State {
-    fn from(old: StateV2) -> Self {
-        Self {
-            cluster_id: old.cluster_id,
-            catalog: old.catalog,
-            secrets: old.secrets,
-            bindings: old.bindings,
-            commit_point: old.commit_point,
-            oracle_bound: old.oracle_bound,
-            ..Self::default()
-        }
-    }
-}
 
 /// [`State`] in format 1.
 #[derive(Serialize, Deserialize)]
@@ -76,6 +51,53 @@ impl From<StateV1> for State {
                 next_oid: old.catalog.next_oid,
                 version: old.catalog.version,
                 roles: BTreeMap::from([(role.id, role)]),
+                time_zones: BTreeMap::new(),
+            },
+            secrets: old.secrets,
+            bindings: old.bindings,
+            commit_point: old.commit_point,
+            oracle_bound: old.oracle_bound,
+            ..Self::default()
+        }
+    }
+}
+
+/// [`State`] in format 2.
+#[derive(Serialize, Deserialize)]
+struct StateV2 {
+    cluster_id: Option<[u8; 16]>,
+    catalog: CatalogV2,
+    secrets: BTreeMap<ObjectId, Vec<u8>>,
+    bindings: BTreeMap<Epoch, Vec<SourceBinding>>,
+    commit_point: CommitPoint,
+    oracle_bound: Epoch,
+}
+
+/// [`Catalog`] in format 2.
+#[derive(Serialize, Deserialize)]
+struct CatalogV2 {
+    databases: BTreeMap<DatabaseId, Database>,
+    schemas: BTreeMap<SchemaId, Schema>,
+    items: BTreeMap<ObjectId, Item>,
+    next_id: u64,
+    next_oid: u32,
+    version: u64,
+    roles: BTreeMap<RoleId, Role>,
+}
+
+impl From<StateV2> for State {
+    fn from(old: StateV2) -> Self {
+        Self {
+            cluster_id: old.cluster_id,
+            catalog: Catalog {
+                databases: old.catalog.databases,
+                schemas: old.catalog.schemas,
+                items: old.catalog.items,
+                next_id: old.catalog.next_id,
+                next_oid: old.catalog.next_oid,
+                version: old.catalog.version,
+                roles: old.catalog.roles,
+                time_zones: BTreeMap::new(),
             },
             secrets: old.secrets,
             bindings: old.bindings,
@@ -141,15 +163,22 @@ mod tests {
     }
 
     #[test]
-    fn a_state_from_before_failures_has_none() {
-        let state = State {
-            cluster_id: Some([7; 16]),
-            oracle_bound: Epoch(99),
-            ..State::default()
-        };
+    fn a_state_from_before_failures_and_time_zones_has_none_and_every_view_in_utc() {
+        let mut state = State::default();
+        state.catalog.version = 12;
+        let role = Role::initial();
+        state.catalog.roles.insert(role.id, role);
         let old = StateV2 {
             cluster_id: state.cluster_id,
-            catalog: state.catalog.clone(),
+            catalog: CatalogV2 {
+                databases: state.catalog.databases.clone(),
+                schemas: state.catalog.schemas.clone(),
+                items: state.catalog.items.clone(),
+                next_id: state.catalog.next_id,
+                next_oid: state.catalog.next_oid,
+                version: state.catalog.version,
+                roles: state.catalog.roles.clone(),
+            },
             secrets: state.secrets.clone(),
             bindings: state.bindings.clone(),
             commit_point: state.commit_point.clone(),
@@ -157,6 +186,12 @@ mod tests {
         };
         let bytes = postcard::to_stdvec(&old).unwrap();
         assert_eq!(decode(2, &bytes).unwrap(), state);
+        state
+            .catalog
+            .time_zones
+            .insert(ObjectId::User(4), "Europe/Berlin".to_owned());
+        let bytes = encode(&state).unwrap();
+        assert_eq!(decode(SNAPSHOT_FORMAT, &bytes).unwrap(), state);
     }
 
     /// Bytes that version 1 of this software wrote for an empty node: not made here, so that a change of a type in it is noticed.

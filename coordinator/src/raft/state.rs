@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Command, Refusal, SealedSecret};
 
-/// Version of the meaning of [`State`]; a node refuses a newer one. 2: with roles. 3: with failures and clean-up.
+/// Version of the meaning of [`State`]; a node refuses a newer one. 2: with roles. 3: with failures, clean-up, and the time zones of views and indexes.
 pub const STATE_FORMAT: u32 = 3;
 
 /// Everything the coordinator must not forget.

@@ -17,7 +17,6 @@ use flowstone_sql::ddl::{self, DdlPlan, ViewParts, pg_types};
 use flowstone_sql::lower::lower;
 use flowstone_sql::plan::{plan_index, plan_view};
 use flowstone_types::ObjectId;
-use flowstone_types::datetime::TimeZone;
 use tokio::sync::OwnedMutexGuard;
 
 use super::Session;
@@ -220,15 +219,16 @@ impl Session {
                 let (parts, _) = self
                     .plan_view_parts(statement, &create.query, &create.columns, Maintained::No)
                     .await?;
-                Ok(ddl::plan_create_view(&catalog, &context, create, &parts)?)
+                let plan = ddl::plan_create_view(&catalog, &context, create, &parts)?;
+                Ok(self.in_time_zone(plan))
             }
             StatementKind::CreateMaterializedView(create) => {
                 let (parts, key) = self
                     .plan_view_parts(statement, &create.query, &create.columns, Maintained::Yes)
                     .await?;
-                Ok(ddl::plan_create_materialized_view(
-                    &catalog, &context, create, &parts, key,
-                )?)
+                let plan =
+                    ddl::plan_create_materialized_view(&catalog, &context, create, &parts, key)?;
+                Ok(self.in_time_zone(plan))
             }
             StatementKind::CreateIndex(create) => {
                 self.plan_index(statement, &catalog, &context, create).await
@@ -261,7 +261,7 @@ impl Session {
             StatementKind::CreateRole(create) => {
                 let password = create.options.password.as_ref();
                 let change = password_change(&self.shared, password).await?;
-                let zone = self.time_zone();
+                let zone = self.time_zone().clone();
                 let mut plan = ddl::plan_create_role(&catalog, create, change, &zone)?;
                 self.note_unasked_password(&create.options, &mut plan);
                 Ok(plan)
@@ -272,7 +272,7 @@ impl Session {
                     AlterRoleAction::Rename(_) => RoleOptions::default(),
                 };
                 let change = password_change(&self.shared, options.password.as_ref()).await?;
-                let zone = self.time_zone();
+                let zone = self.time_zone().clone();
                 let mut plan = ddl::plan_alter_role(&catalog, &self.user, alter, change, &zone)?;
                 self.note_unasked_password(&options, &mut plan);
                 Ok(plan)
@@ -282,9 +282,17 @@ impl Session {
         }
     }
 
-    fn time_zone(&self) -> TimeZone {
-        let name = self.variables.get("TimeZone").unwrap_or_default();
-        name.parse().unwrap_or(TimeZone::UTC)
+    /// The plan, with the time zone in which what it makes is to be read.
+    fn in_time_zone(&self, mut plan: DdlPlan) -> DdlPlan {
+        let zone = self.time_zone();
+        if !zone.is_utc() {
+            let zones = plan
+                .created
+                .iter()
+                .map(|id| CatalogChange::PutTimeZone(*id, zone.to_string()));
+            plan.changes.extend(zones);
+        }
+        plan
     }
 
     /// A notice if a password is set that nobody will be asked for.
@@ -357,7 +365,8 @@ impl Session {
                 key
             }
         };
-        Ok(ddl::plan_create_index(catalog, context, create, key)?)
+        let plan = ddl::plan_create_index(catalog, context, create, key)?;
+        Ok(self.in_time_zone(plan))
     }
 
     /// The values of secrets that a statement sets, encrypted.

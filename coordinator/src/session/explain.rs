@@ -213,6 +213,8 @@ fn plan_item(
     catalog: &Catalog,
     id: ObjectId,
 ) -> Result<Explained, flowstone_sql::Error> {
+    let zone = catalog.time_zone(id);
+    let ctx = &ctx.in_zone(&zone);
     let planned = match catalog.items.get(&id).map(|item| &item.kind) {
         Some(ItemKind::View { query, .. } | ItemKind::MaterializedView { query, .. }) => {
             let tree = flowstone_sql::parse::parse_query(query)?;

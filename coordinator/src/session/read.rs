@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow_array::ArrayRef;
+use arrow_array::{Array, ArrayRef, Int64Array, StringArray};
 use arrow_schema::SchemaRef;
 use flowstone_proto::ipc::WireBatch;
 use flowstone_proto::message::{Command, Lookup, Peek, ReadAt, RequestError};
@@ -14,6 +14,7 @@ use flowstone_sql::ast::{AsOf, QueryStatement, Statement, StatementKind};
 use flowstone_sql::catalog::{ItemKind, SchemaId};
 use flowstone_sql::error::ErrorKind;
 use flowstone_sql::plan::{LookupPlan, PlannedQuery, assignments, plan_query, recognise_lookup};
+use flowstone_types::datetime::{TimeZone, parse_timestamptz};
 use flowstone_types::{Epoch, ObjectId, SqlType};
 use sqlparser::ast::{Expr, ObjectNamePart, Query, Visit, Visitor};
 
@@ -343,32 +344,7 @@ impl Session {
                 message,
             ))
         };
-        let target = match value.data_type() {
-            arrow_schema::DataType::Timestamp(_, _) => {
-                arrow_schema::DataType::Timestamp(arrow_schema::TimeUnit::Millisecond, None)
-            }
-            arrow_schema::DataType::Date32 => arrow_schema::DataType::Date64,
-            _ => arrow_schema::DataType::UInt64,
-        };
-        let numbers = match arrow_cast::cast(&value, &target) {
-            Ok(cast) if cast.null_count() == 0 => {
-                arrow_cast::cast(&cast, &arrow_schema::DataType::Int64)
-            }
-            // Text that is no number may be a timestamp.
-            _ if value.data_type() == &arrow_schema::DataType::Utf8 => {
-                let millis =
-                    arrow_schema::DataType::Timestamp(arrow_schema::TimeUnit::Millisecond, None);
-                arrow_cast::cast(&value, &millis)
-                    .and_then(|cast| arrow_cast::cast(&cast, &arrow_schema::DataType::Int64))
-            }
-            _ => return Err(invalid()),
-        };
-        let numbers = numbers.map_err(|_| invalid())?;
-        let number = numbers
-            .as_any()
-            .downcast_ref::<arrow_array::Int64Array>()
-            .and_then(|array| array.iter().next().flatten());
-        number
+        milliseconds(&value, self.time_zone())
             .and_then(|number| u64::try_from(number).ok())
             .map(Epoch)
             .ok_or_else(invalid)
@@ -620,4 +596,31 @@ fn asks_for_epoch(catalog: &Catalog, query: &Query, depends_on: &[ObjectId]) -> 
 fn is_mz_now(part: &ObjectNamePart) -> bool {
     part.as_ident()
         .is_some_and(|ident| ident.value.eq_ignore_ascii_case("mz_now"))
+}
+
+/// Milliseconds since the Unix epoch of a number, a moment, or a text of either; moments without a zone are in the session's.
+fn milliseconds(value: &ArrayRef, zone: &TimeZone) -> Option<i64> {
+    use arrow_schema::{DataType, TimeUnit};
+    let number = |array: &dyn Array| {
+        let numbers = arrow_cast::cast(array, &DataType::Int64).ok()?;
+        let numbers = numbers.as_any().downcast_ref::<Int64Array>()?;
+        numbers.iter().next().flatten()
+    };
+    let micros = match value.data_type() {
+        DataType::Timestamp(_, Some(_)) => number(value)?,
+        DataType::Timestamp(_, None) | DataType::Date32 => {
+            let local = DataType::Timestamp(TimeUnit::Microsecond, None);
+            zone.to_utc(number(&arrow_cast::cast(value, &local).ok()?)?)?
+        }
+        DataType::Utf8 => {
+            let texts = value.as_any().downcast_ref::<StringArray>()?;
+            let text = texts.iter().next().flatten()?;
+            match text.trim().parse::<u64>() {
+                Ok(number) => return i64::try_from(number).ok(),
+                Err(_) => parse_timestamptz(text, zone).ok()?,
+            }
+        }
+        _ => return number(value),
+    };
+    Some(micros.div_euclid(1_000))
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use flowstone_sql::catalog::{DEFAULT_CLUSTER, DEFAULT_DATABASE, DEFAULT_SCHEMA};
+use flowstone_types::datetime::TimeZone;
 use hashbrown::HashMap;
 
 use crate::error::SessionError;
@@ -383,6 +384,8 @@ pub struct Settings {
     pub database: String,
     /// The schemas that unqualified names are looked up in.
     pub search_path: Vec<String>,
+    /// The session's time zone.
+    pub time_zone: TimeZone,
     /// What the client calls itself.
     pub application_name: String,
     /// The variables that clients are told of.
@@ -390,11 +393,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether names mean the same under both.
+    /// Whether names and literals mean the same under both.
     #[must_use]
     pub fn names_as(self: &Arc<Self>, other: &Arc<Self>) -> bool {
         Arc::ptr_eq(self, other)
-            || (self.database == other.database && self.search_path == other.search_path)
+            || (self.database == other.database
+                && self.search_path == other.search_path
+                && self.time_zone == other.time_zone)
     }
 }
 
@@ -465,6 +470,7 @@ impl Variables {
                     .map(unquote)
                     .filter(|schema| !schema.is_empty())
                     .collect(),
+                time_zone: self.known("TimeZone").parse().unwrap_or(TimeZone::UTC),
                 application_name: self.known("application_name"),
                 reported: DEFINITIONS
                     .iter()
@@ -656,7 +662,10 @@ fn check(definition: &Definition, values: &[String]) -> Result<String, SessionEr
                 .map(|choice| (*choice).to_owned())
                 .ok_or_else(|| invalid(Some(format!("Available values: {}.", choices.join(", ")))))
         }
-        Kind::TimeZone => parse_time_zone(&value).ok_or_else(|| invalid(None)),
+        Kind::TimeZone => value
+            .parse::<TimeZone>()
+            .map(|zone| zone.to_string())
+            .map_err(|_| invalid(None)),
         Kind::Encoding => {
             // As PostgreSQL reads names of encodings: nothing but letters and digits counts, quotes included.
             let name: String = value
@@ -690,26 +699,6 @@ pub(crate) fn parse_milliseconds(text: &str) -> Option<u64> {
         "d" => number.checked_mul(86_400_000),
         _ => None,
     }
-}
-
-fn parse_time_zone(text: &str) -> Option<String> {
-    let text = text.trim();
-    if text.eq_ignore_ascii_case("utc")
-        || text.eq_ignore_ascii_case("gmt")
-        || text.eq_ignore_ascii_case("z")
-    {
-        return Some("UTC".to_owned());
-    }
-    if let Ok(zone) = text.parse::<chrono_tz::Tz>() {
-        return Some(zone.name().to_owned());
-    }
-    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let mut parts = digits.splitn(2, ':');
-    let hours: u32 = parts.next()?.parse().ok()?;
-    let minutes: u32 = parts
-        .next()
-        .map_or(Some(0), |minutes| minutes.parse().ok())?;
-    (hours <= 15 && minutes < 60).then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -776,8 +765,13 @@ mod tests {
         let set = |variables: &mut Variables, name: &str, value: &str| {
             variables.set(name, &[value.to_owned()], false)
         };
-        set(&mut variables, "timezone", "europe/berlin").unwrap_err();
-        set(&mut variables, "TimeZone", "Europe/Berlin").unwrap();
+        set(&mut variables, "timezone", "europe/nowhere").unwrap_err();
+        let before = Arc::clone(variables.settings());
+        set(&mut variables, "TimeZone", "europe/berlin").unwrap();
+        assert_eq!(variables.get("timezone").unwrap(), "Europe/Berlin");
+        assert!(!variables.settings().names_as(&before));
+        set(&mut variables, "TimeZone", "-3.5").unwrap();
+        assert_eq!(variables.get("timezone").unwrap(), "<-03:30>+03:30");
         set(&mut variables, "transaction_isolation", "SERIALIZABLE").unwrap();
         assert!(!variables.settings().strict);
         set(&mut variables, "statement_timeout", "2s").unwrap();

@@ -13,7 +13,7 @@ use super::*;
 
 /// The cells of the converted column as PostgreSQL writes them.
 fn texts(array: ArrayRef, sql_type: &SqlType) -> Result<Vec<Option<String>>, Error> {
-    let array = convert(&array, sql_type, "parameter $1")?;
+    let array = convert(&array, sql_type, "parameter $1", &TimeZone::UTC)?;
     assert_eq!(array.data_type(), &sql_type.to_arrow());
     let formatter = ColumnFormatter::new(array.as_ref(), sql_type).unwrap();
     Ok((0..array.len())

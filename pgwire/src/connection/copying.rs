@@ -28,7 +28,7 @@ const COPY_DATA: u8 = b'd';
 
 impl Connection {
     pub(crate) async fn copy_in(&mut self, mut copy: CopyIn) -> Result<(), Failure> {
-        let mut decoder = CopyDecoder::new(&copy.schema, &copy.options)?;
+        let mut decoder = CopyDecoder::new(&copy.schema, &copy.options, self.session.time_zone())?;
         let (format, columns) = (i8::from(decoder.is_binary()), copy.schema.fields().len());
         let response =
             CopyInResponse::new(format, count(columns), vec![i16::from(format); columns]);

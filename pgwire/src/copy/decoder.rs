@@ -7,6 +7,7 @@ use arrow_schema::SchemaRef;
 use flowstone_coordinator::CopyOptions;
 use flowstone_sql::ast::CopyFormat;
 use flowstone_types::SqlType;
+use flowstone_types::datetime::TimeZone;
 use flowstone_types::value::ColumnBuilder;
 
 use super::Style;
@@ -25,6 +26,8 @@ pub struct CopyDecoder {
     format: CopyFormat,
     schema: SchemaRef,
     types: Vec<SqlType>,
+    /// In which instants without a zone are.
+    zone: TimeZone,
     builders: Vec<ColumnBuilder>,
     /// Rows in the builders, and their bytes.
     rows: usize,
@@ -46,7 +49,7 @@ impl CopyDecoder {
     ///
     /// # Errors
     /// Options that do not go together.
-    pub fn new(schema: &SchemaRef, options: &CopyOptions) -> Result<Self, Error> {
+    pub fn new(schema: &SchemaRef, options: &CopyOptions, zone: &TimeZone) -> Result<Self, Error> {
         let style = Style::new(options)?;
         let types = schema
             .fields()
@@ -66,7 +69,8 @@ impl CopyDecoder {
         Ok(Self {
             format: style.format,
             schema: SchemaRef::clone(schema),
-            builders: builders(&types),
+            builders: builders(&types, zone),
+            zone: zone.clone(),
             row: Row::new(types.len()),
             types,
             rows: 0,
@@ -159,7 +163,7 @@ impl CopyDecoder {
     }
 
     fn batch(&mut self) -> Result<RecordBatch, Error> {
-        let columns = std::mem::replace(&mut self.builders, builders(&self.types))
+        let columns = std::mem::replace(&mut self.builders, builders(&self.types, &self.zone))
             .into_iter()
             .map(ColumnBuilder::finish)
             .collect();
@@ -257,10 +261,10 @@ impl CopyDecoder {
     }
 }
 
-fn builders(types: &[SqlType]) -> Vec<ColumnBuilder> {
+fn builders(types: &[SqlType], zone: &TimeZone) -> Vec<ColumnBuilder> {
     types
         .iter()
-        .map(|sql_type| ColumnBuilder::new(sql_type, ROWS_PER_BATCH))
+        .map(|sql_type| ColumnBuilder::new(sql_type, ROWS_PER_BATCH).with_time_zone(zone.clone()))
         .collect()
 }
 

@@ -47,7 +47,7 @@ fn rows_of(batch: &RecordBatch) -> Vec<Row> {
 }
 
 fn decode_with(options: &CopyOptions, pieces: &[&[u8]]) -> Result<Vec<Row>, Error> {
-    let mut decoder = CopyDecoder::new(&schema(), options)?;
+    let mut decoder = CopyDecoder::new(&schema(), options, &TimeZone::UTC)?;
     let mut rows = Vec::new();
     for piece in pieces {
         for batch in decoder.decode(piece)? {
@@ -90,7 +90,7 @@ fn encode(options: &CopyOptions, rows: &[Row]) -> Vec<u8> {
     let ids: Int32Array = rows.iter().map(|(id, _)| *id).collect();
     let names: StringArray = rows.iter().map(|(_, name)| name.as_deref()).collect();
     let batch = RecordBatch::try_new(schema(), vec![Arc::new(ids), Arc::new(names)]).unwrap();
-    let encoder = CopyEncoder::new(&schema(), options).unwrap();
+    let encoder = CopyEncoder::new(&schema(), options, &TimeZone::UTC).unwrap();
     let mut data: Vec<u8> = encoder
         .header()
         .map(|header| header.to_vec())
@@ -181,7 +181,8 @@ fn the_last_line_needs_no_newline() {
 
 #[test]
 fn batches_come_as_soon_as_they_are_full() {
-    let mut decoder = CopyDecoder::new(&schema(), &options(CopyFormat::Text)).unwrap();
+    let mut decoder =
+        CopyDecoder::new(&schema(), &options(CopyFormat::Text), &TimeZone::UTC).unwrap();
     let data = "1\ta\n".repeat(ROWS_PER_BATCH + 1);
     let batches = decoder.decode(data.as_bytes()).unwrap();
     assert_eq!(
@@ -321,8 +322,8 @@ fn a_header_names_the_columns() {
 fn a_delimiter_of_two_bytes_is_refused() {
     let mut options = options(CopyFormat::Text);
     options.delimiter = 'ä';
-    assert!(CopyDecoder::new(&schema(), &options).is_err());
-    assert!(CopyEncoder::new(&schema(), &options).is_err());
+    assert!(CopyDecoder::new(&schema(), &options, &TimeZone::UTC).is_err());
+    assert!(CopyEncoder::new(&schema(), &options, &TimeZone::UTC).is_err());
 }
 
 #[test]
@@ -332,7 +333,7 @@ fn reading_looks_at_each_byte_once_however_long_the_row_is() {
         let options = options(format);
         let data = encode(&options, &[row(1, &value), row(2, &value)]);
         for piece in [1, 100, 8192] {
-            let mut decoder = CopyDecoder::new(&schema(), &options).unwrap();
+            let mut decoder = CopyDecoder::new(&schema(), &options, &TimeZone::UTC).unwrap();
             let mut rows = 0;
             for piece in data.chunks(piece) {
                 decoder.decode(piece).unwrap();
@@ -356,7 +357,7 @@ fn reading_looks_at_each_byte_once_however_long_the_row_is() {
 #[test]
 fn fields_beyond_the_last_column_are_not_kept() {
     for (format, delimiter) in [(CopyFormat::Text, "\t"), (CopyFormat::Csv, ",")] {
-        let mut decoder = CopyDecoder::new(&schema(), &options(format)).unwrap();
+        let mut decoder = CopyDecoder::new(&schema(), &options(format), &TimeZone::UTC).unwrap();
         let data = ["x".repeat(1000), delimiter.repeat(1000)].concat();
         for _ in 0..1000 {
             decoder.decode(data.as_bytes()).unwrap();
@@ -368,7 +369,8 @@ fn fields_beyond_the_last_column_are_not_kept() {
 
 #[test]
 fn batches_are_cut_by_their_bytes_too() {
-    let mut decoder = CopyDecoder::new(&schema(), &options(CopyFormat::Text)).unwrap();
+    let mut decoder =
+        CopyDecoder::new(&schema(), &options(CopyFormat::Text), &TimeZone::UTC).unwrap();
     let data = format!("1\t{}\n", "x".repeat(1 << 20)).repeat(9);
     let batches = decoder.decode(data.as_bytes()).unwrap();
     let rows: Vec<usize> = batches.iter().map(RecordBatch::num_rows).collect();

@@ -28,7 +28,7 @@ fn rows_are_written_in_the_format_of_each_column() {
     let batch =
         RecordBatch::try_new(Arc::clone(&schema), vec![Arc::clone(&ids), ids, names]).unwrap();
     let formats = Formats::from_codes(&[0, 1, 0]);
-    let encoder = RowEncoder::new(&schema, &batch, &formats).unwrap();
+    let encoder = RowEncoder::new(&schema, &batch, &formats, &TimeZone::UTC).unwrap();
     let first = encoder.encode(0).unwrap();
     assert_eq!(first.field_count, 3);
     assert_eq!(
@@ -54,7 +54,7 @@ fn rows_are_written_in_the_format_of_each_column() {
 #[test]
 fn parameters_come_in_both_formats() {
     let int = |value: Option<&[u8]>, binary| {
-        decode_parameter(value, &SqlType::Int4, binary).map(|array| {
+        decode_parameter(value, &SqlType::Int4, binary, &TimeZone::UTC).map(|array| {
             array
                 .as_any()
                 .downcast_ref::<Int32Array>()
@@ -77,7 +77,13 @@ fn parameters_come_in_both_formats() {
             flowstone_types::TypeError::InvalidBinary { .. }
         ))
     ));
-    let null = decode_parameter(None, &SqlType::Array(Box::new(SqlType::Text)), false).unwrap();
+    let null = decode_parameter(
+        None,
+        &SqlType::Array(Box::new(SqlType::Text)),
+        false,
+        &TimeZone::UTC,
+    )
+    .unwrap();
     assert_eq!((null.len(), null.null_count()), (1, 1));
 }
 
@@ -88,7 +94,8 @@ fn a_parameter_that_is_not_text_is_refused() {
         (b"a\0", "0x00"),
         (b"\xe4\xb8", "0xe4 0xb8"),
     ] {
-        let error = decode_parameter(Some(bytes), &SqlType::Text, false).unwrap_err();
+        let error =
+            decode_parameter(Some(bytes), &SqlType::Text, false, &TimeZone::UTC).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("invalid byte sequence for encoding \"UTF8\": {shown}")

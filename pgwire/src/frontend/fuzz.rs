@@ -11,6 +11,7 @@ use flowstone_coordinator::auth::scram::{Exchange, Verifier};
 use flowstone_fuzz::{Input, binaries, config, mutated};
 use flowstone_sql::ast::CopyFormat;
 use flowstone_types::SqlType;
+use flowstone_types::datetime::TimeZone;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use tokio::io::AsyncWriteExt;
@@ -117,7 +118,12 @@ fn check_parameters(bind: &Bind) {
             &TYPES[index % 30..][..1]
         };
         for sql_type in types.iter().filter_map(|oid| type_of_oid(*oid)) {
-            match decode_parameter(value.as_deref(), &sql_type, formats.is_binary(index)) {
+            match decode_parameter(
+                value.as_deref(),
+                &sql_type,
+                formats.is_binary(index),
+                &TimeZone::UTC,
+            ) {
                 Ok(array) => {
                     assert_eq!(array.len(), 1);
                     assert_eq!(array.is_null(0), value.is_none());
@@ -149,7 +155,7 @@ fn copy_options(format: CopyFormat, header: bool) -> CopyOptions {
 
 /// The rows of COPY data that comes in these pieces.
 fn copied(options: &CopyOptions, pieces: &[&[u8]]) -> Result<Vec<RecordBatch>, Error> {
-    let mut decoder = CopyDecoder::new(&schema(), options)?;
+    let mut decoder = CopyDecoder::new(&schema(), options, &TimeZone::UTC)?;
     let mut batches = Vec::new();
     for piece in pieces {
         batches.extend(decoder.decode(piece)?);

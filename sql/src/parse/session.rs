@@ -1,5 +1,7 @@
 //! Statements about the session: SHOW, SET, transactions, prepared statements, cursors.
 
+use flowstone_types::EvalErrorKind;
+use flowstone_types::datetime::TimeZone;
 use sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
@@ -231,10 +233,9 @@ pub(super) fn set(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
             if c.take(&["LOCAL"]) || c.take(&["DEFAULT"]) {
                 return Ok(variable(local, "timezone", SetValue::Default));
             }
-            if c.nth_is(0, "INTERVAL") {
-                return Err(
-                    Error::unsupported("SET TIME ZONE INTERVAL is not supported").at(position),
-                );
+            if c.take(&["INTERVAL"]) {
+                let value = interval_zone(c, position)?;
+                return Ok(variable(local, "timezone", SetValue::Values(vec![value])));
             }
             let value = set_value(c)?;
             return Ok(variable(local, "timezone", SetValue::Values(vec![value])));
@@ -298,6 +299,44 @@ fn set_value(c: &mut Cursor<'_>) -> Result<String, Error> {
     };
     c.skip();
     Ok(value)
+}
+
+/// What follows `SET TIME ZONE INTERVAL`: the setting that the offset is.
+fn interval_zone(c: &mut Cursor<'_>, position: usize) -> Result<String, Error> {
+    let Some(text) = c.take_string() else {
+        return Err(c.error("a string"));
+    };
+    let hours_only = c.take(&["HOUR"]);
+    if hours_only && c.take(&["TO"]) && !c.take(&["MINUTE"]) && !c.take(&["SECOND"]) {
+        return Err(c.error("MINUTE or SECOND"));
+    }
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let text = if hours_only && is_number(text.trim_start_matches(['+', '-'])) {
+        format!("{text} hours")
+    } else {
+        text
+    };
+    let offset = flowstone_types::interval::parse_interval(&text).map_err(|error| {
+        let kind = ErrorKind::Evaluation(EvalErrorKind::DatetimeFormat);
+        Error::new(kind, error.to_string()).at(position)
+    })?;
+    let refused = |detail: &str| {
+        let mut shown = String::new();
+        flowstone_types::interval::format_interval(offset, &mut shown);
+        let message = format!("invalid value for parameter \"TimeZone\": \"INTERVAL '{shown}'\"");
+        Error::new(ErrorKind::InvalidParameterValue, message)
+            .with_detail(detail)
+            .at(position)
+    };
+    if offset.months != 0 {
+        return Err(refused("Cannot specify months in time zone interval."));
+    }
+    if offset.days != 0 {
+        return Err(refused("Cannot specify days in time zone interval."));
+    }
+    i32::try_from(offset.nanoseconds / 1_000_000_000)
+        .map(|seconds| TimeZone::Fixed(seconds).to_string())
+        .map_err(|_| refused("UTC timezone offset is out of range."))
 }
 
 /// `RESET`

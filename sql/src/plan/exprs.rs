@@ -17,14 +17,17 @@ use datafusion::logical_expr::planner::{
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, Operator};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use flowstone_functions::cast::{can_cast, cast_expr};
+use flowstone_functions::cast::{can_cast, cast_expr, casts_in_zone};
 use flowstone_functions::planner::PostgresExprPlanner;
+use flowstone_functions::zone::{cast_literal, expr_in_zone};
+use flowstone_types::datetime::TimeZone;
 use flowstone_types::sql_type::{NUMERIC_DEFAULT, TYPE_KEY};
 use flowstone_types::{EvalErrorKind, SqlType};
 use sqlparser::ast::BinaryOperator;
 
-use super::{chains, literals};
+use super::Literals;
 use super::names::INTERNAL;
+use super::{chains, literals};
 use crate::error::{Error, ErrorKind};
 
 type Result<T> = std::result::Result<T, DataFusionError>;
@@ -36,6 +39,10 @@ pub(super) type ParameterTypes = Arc<Mutex<BTreeMap<usize, SqlType>>>;
 #[derive(Debug)]
 pub(super) struct PostgresTyping {
     parameters: ParameterTypes,
+    /// The zone in which what is evaluated while planning is.
+    time_zone: TimeZone,
+    /// The zone of literals, if it is not that of the plan they will be part of.
+    literals: Option<TimeZone>,
 }
 
 fn raise(error: Error) -> DataFusionError {
@@ -278,8 +285,19 @@ fn balanced(mut operands: Vec<Expr>, op: Operator) -> Option<Expr> {
 }
 
 impl PostgresTyping {
-    pub(super) const fn new(parameters: ParameterTypes) -> Self {
-        Self { parameters }
+    pub(super) fn new(
+        parameters: ParameterTypes,
+        time_zone: &TimeZone,
+        literals: Literals<'_>,
+    ) -> Self {
+        Self {
+            parameters,
+            time_zone: time_zone.clone(),
+            literals: match literals {
+                Literals::OfSession => None,
+                Literals::OfView(zone) => Some(zone.clone()),
+            },
+        }
     }
 
     /// Gives an operand of no type the type `to`.
@@ -305,7 +323,10 @@ impl PostgresTyping {
             {
                 Ok(typed_literal(value, to))
             }
-            other => cast_expr(other, &SqlType::Text, to),
+            other => match &self.literals {
+                Some(zone) if casts_in_zone(&SqlType::Text, to) => cast_literal(other, to, zone),
+                _ => cast_expr(other, &SqlType::Text, to),
+            },
         }
     }
 
@@ -460,7 +481,7 @@ impl PostgresTyping {
             },
             "int8" => only(values),
             "cell" => self.cell(values, schema),
-            "stored" => cell(only(values)?, schema),
+            "stored" => cell(only(values)?, schema, &self.time_zone),
             "numeric" => match only(values)? {
                 Expr::Literal(ScalarValue::Utf8(Some(digits)), _) => literals::number(&digits),
                 other => Ok(other),
@@ -638,7 +659,7 @@ impl PostgresTyping {
             Some(from @ SqlType::Char(_)) => cast_expr(value, &from, &SqlType::Text)?,
             _ => value,
         };
-        cell(value, schema)
+        cell(value, schema, &self.time_zone)
     }
 
     fn unified_call(&self, function: &str, values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
@@ -899,7 +920,17 @@ fn without_blanks(expr: Expr) -> Expr {
 
 /// The rows of a set-returning function as an array. `generate_series` of integers has integers.
 fn set_returning(function: &str, values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
-    let Some(scalar) = flowstone_functions::registry().scalar(function) else {
+    let types = values
+        .iter()
+        .map(|value| type_of(value, schema))
+        .collect::<Result<Vec<_>>>()?;
+    let of_moments = function == "generate_series" && types.iter().flatten().any(is_moment);
+    let called = if of_moments {
+        "generate_moments"
+    } else {
+        function
+    };
+    let Some(scalar) = flowstone_functions::registry().scalar(called) else {
         let mut named = vec![Expr::Literal(
             ScalarValue::Utf8(Some(function.to_owned())),
             None,
@@ -907,10 +938,6 @@ fn set_returning(function: &str, values: Vec<Expr>, schema: &DFSchema) -> Result
         named.extend(values);
         return Err(raise(unknown_function(named, schema)?));
     };
-    let types = values
-        .iter()
-        .map(|value| type_of(value, schema))
-        .collect::<Result<Vec<_>>>()?;
     let integers = function == "generate_series"
         && types
             .iter()
@@ -927,7 +954,7 @@ fn set_returning(function: &str, values: Vec<Expr>, schema: &DFSchema) -> Result
 
 /// A cell of VALUES: its value if it is constant, and nothing but a value and an Arrow type, because DataFusion wants all cells of a column to agree
 /// in their metadata.
-fn cell(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+fn cell(expr: Expr, schema: &DFSchema, time_zone: &TimeZone) -> Result<Expr> {
     let mut constant = true;
     expr.apply(|part| {
         constant &= !part.is_volatile_node()
@@ -952,7 +979,8 @@ fn cell(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     })?;
     let expr = if constant && !matches!(expr, Expr::Literal(..)) {
         let simplifier = ExprSimplifier::new(SimplifyContext::default());
-        simplifier.simplify(simplifier.coerce(expr, &DFSchema::empty())?)?
+        let coerced = simplifier.coerce(expr, &DFSchema::empty())?;
+        simplifier.simplify(expr_in_zone(coerced, &DFSchema::empty(), time_zone)?)?
     } else {
         expr
     };

@@ -23,7 +23,7 @@ use flowstone_functions::CollectionTable;
 use flowstone_types::ObjectId;
 use sqlparser::ast::TableFactor;
 
-use super::exprs::{ParameterTypes, PostgresTyping};
+use super::exprs::PostgresTyping;
 use super::names::{Found, INTERNAL, Relation, fold};
 use super::{PlanContext, rewrite};
 use crate::catalog::{ItemKind, arrow_schema};
@@ -57,11 +57,10 @@ impl<'p, 'a> Provider<'p, 'a> {
     pub(super) fn new(
         ctx: &'p PlanContext<'a>,
         found: &'p Found<'a>,
-        parameters: ParameterTypes,
+        typing: PostgresTyping,
         depth: usize,
     ) -> Self {
-        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> =
-            vec![Arc::new(PostgresTyping::new(Arc::clone(&parameters)))];
+        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(typing)];
         expr_planners.extend(flowstone_functions::expr_planners());
         Self {
             ctx,
@@ -111,7 +110,9 @@ impl<'p, 'a> Provider<'p, 'a> {
                         return Err(Error::unsupported("views are nested too deeply"));
                     }
                     let query = crate::parse::parse_query(query)?;
-                    let plan = super::plan_view_text(self.ctx, *query, columns, self.depth + 1)?;
+                    let zone = self.ctx.catalog.time_zone(item.id);
+                    let depth = self.depth + 1;
+                    let plan = super::plan_view_text(self.ctx, *query, columns, &zone, depth)?;
                     let schema = arrow_schema(columns);
                     Ok(Arc::new(ViewSource { plan, schema }))
                 }

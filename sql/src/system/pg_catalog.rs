@@ -1,7 +1,7 @@
 //! The relations of `pg_catalog`, with the columns and OIDs they have in PostgreSQL 15. Those that we have nothing for are empty.
 
 use super::{Kind, Relation, column, declare, nullable};
-use super::{pg_operators, pg_rows};
+use super::{pg_operators, pg_rows, zone_rows};
 
 declare! { "pg_catalog":
     2600 "pg_aggregate" pg_rows::aggregates {
@@ -261,10 +261,10 @@ declare! { "pg_catalog":
     1213 "pg_tablespace" pg_rows::tablespaces {
         "oid": Oid, "spcname": Name, "spcowner": Oid, "spcacl": TextArray null, "spcoptions": TextArray null,
     }
-    12122 "pg_timezone_abbrevs" pg_rows::empty {
+    12122 "pg_timezone_abbrevs" zone_rows::abbreviations {
         "abbrev": Text null, "utc_offset": Interval null, "is_dst": Bool null,
     }
-    12126 "pg_timezone_names" pg_rows::empty {
+    12126 "pg_timezone_names" zone_rows::names {
         "name": Text null, "abbrev": Text null, "utc_offset": Interval null, "is_dst": Bool null,
     }
     3576 "pg_transform" pg_rows::empty {

@@ -353,6 +353,7 @@ fn type_of(sql: &str) -> Result<SqlType, crate::Error> {
         search_path: &[],
         user: "materialize",
         now_ms: 0,
+        time_zone: &flowstone_types::datetime::TimeZone::UTC,
         transaction_epoch: None,
         variables: &|_| None,
         settings: &Vec::new,

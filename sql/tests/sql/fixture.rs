@@ -20,6 +20,7 @@ use flowstone_sql::plan::{
     PlanContext, PlannedQuery, WriteKind, plan_delete, plan_insert, plan_query, plan_update,
     plan_view,
 };
+use flowstone_types::datetime::TimeZone;
 use flowstone_types::{ObjectId, SqlType};
 use sqlparser::ast::{Query, Statement};
 use sqlparser::dialect::PostgreSqlDialect;
@@ -127,6 +128,7 @@ impl Fixture {
             search_path: &self.search_path,
             user: "materialize",
             now_ms: NOW_MS,
+            time_zone: &TimeZone::UTC,
             transaction_epoch: None,
             variables: &no_variable,
             settings: &Vec::new,

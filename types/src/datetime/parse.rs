@@ -3,8 +3,8 @@
 //! Must not know the current time. Called by [`super`] only.
 
 use super::{
-    ABBREVIATIONS, DATE_INFINITY, DATE_NEGATIVE_INFINITY, FIRST_DAY, MICROS_PER_DAY,
-    MICROS_PER_SECOND, TIMESTAMP_INFINITY, TIMESTAMP_NEGATIVE_INFINITY, TimeZone, days_from_civil,
+    DATE_INFINITY, DATE_NEGATIVE_INFINITY, FIRST_DAY, MICROS_PER_DAY, MICROS_PER_SECOND,
+    TIMESTAMP_INFINITY, TIMESTAMP_NEGATIVE_INFINITY, TimeZone, days_from_civil,
 };
 use crate::TypeError;
 
@@ -390,7 +390,7 @@ fn parse_token<'t>(
     if name_index(&WEEKDAYS, token).is_some() {
         return Ok(());
     }
-    set_zone(fields, token.parse().map_err(|_| Failure::Syntax)?)
+    set_zone(fields, named_zone(token).ok_or(Failure::Syntax)?)
 }
 
 fn set_date(fields: &mut Fields, date: (i64, u32, u32)) -> Parsed<()> {
@@ -530,12 +530,22 @@ fn parse_clock(text: &str, fields: &mut Fields) -> Parsed<()> {
     if suffix.eq_ignore_ascii_case("am") || suffix.eq_ignore_ascii_case("pm") {
         return half_day(fields, suffix);
     }
-    let zone = parse_offset(suffix).map(TimeZone::Fixed).or_else(|| {
-        ABBREVIATIONS
-            .iter()
-            .any(|(name, ..)| name.eq_ignore_ascii_case(suffix))
-            .then(|| suffix.parse().ok())
-            .flatten()
-    });
+    let zone = parse_offset(suffix)
+        .map(TimeZone::Fixed)
+        .or_else(|| named_zone(suffix));
     set_zone(fields, zone.ok_or(Failure::Syntax)?)
+}
+
+/// An abbreviation, a name of the database, or a POSIX specification that begins with a name.
+fn named_zone(text: &str) -> Option<TimeZone> {
+    const NAME_MIN: usize = 3;
+    let letters = text.bytes().take_while(u8::is_ascii_alphabetic).count();
+    if letters == 0 {
+        return None;
+    }
+    TimeZone::abbreviated(text).or_else(|| {
+        (letters >= NAME_MIN)
+            .then(|| TimeZone::specified(text))
+            .flatten()
+    })
 }

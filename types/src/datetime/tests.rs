@@ -173,7 +173,7 @@ fn zones_of_texts_and_sessions_decide_the_instant() {
         ("2024-07-01 10:00:00 PST", "UTC", "2024-07-01 18:00:00+00"),
         (
             "2024-07-01 10:00:00-0330",
-            "+05:30",
+            "5.5",
             "2024-07-01 19:00:00+05:30",
         ),
         ("2024-07-01 10:00+02", "UTC", "2024-07-01 08:00:00+00"),
@@ -208,7 +208,7 @@ fn zones_of_texts_and_sessions_decide_the_instant() {
         "europe/berlin".parse::<TimeZone>().unwrap().to_string(),
         "Europe/Berlin"
     );
-    assert_eq!("-8".parse::<TimeZone>().unwrap().to_string(), "-08");
+    assert_eq!("-8".parse::<TimeZone>().unwrap().to_string(), "<-08>+08");
 }
 
 #[test]
@@ -259,5 +259,82 @@ proptest! {
         let _ = parse_date(&text);
         let _ = parse_time(&text);
         let _ = parse_timestamptz(&text, &TimeZone::UTC);
+    }
+}
+
+/// Every expectation is PostgreSQL's, for 2024-07-01 12:00 UTC.
+#[test]
+fn names_of_zones_are_read_as_at_time_zone_reads_them() {
+    let at = parse_timestamptz("2024-07-01 12:00:00+00", &TimeZone::UTC).unwrap();
+    for (name, expected) in [
+        ("UTC+3", "2024-07-01 09:00:00"),
+        ("<+03>-3", "2024-07-01 15:00:00"),
+        ("+03:30", "2024-07-01 08:30:00"),
+        ("3", "2024-07-01 09:00:00"),
+        ("PST", "2024-07-01 04:00:00"),
+        ("msk", "2024-07-01 15:00:00"),
+        ("ART", "2024-07-01 09:00:00"),
+        ("EST5EDT", "2024-07-01 08:00:00"),
+        ("FOO5BAR", "2024-07-01 08:00:00"),
+        ("CET-1CEST,M3.5.0,M10.5.0/3", "2024-07-01 14:00:00"),
+        ("UTC+167", "2024-06-24 13:00:00"),
+        ("europe/berlin", "2024-07-01 14:00:00"),
+    ] {
+        let zone = TimeZone::at(name).unwrap();
+        let mut shown = String::new();
+        format_timestamp(zone.to_local(at).unwrap(), &mut shown);
+        assert_eq!(shown, expected, "{name}");
+        assert_eq!(zone.to_utc(zone.to_local(at).unwrap()), Some(at), "{name}");
+    }
+    for name in ["", "nonsense", "UTC+168", "Mars/Base", "<+03"] {
+        assert!(TimeZone::at(name).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn a_setting_counts_hours_east_and_knows_no_abbreviations() {
+    for (text, shown) in [
+        ("3", "<+03>-03"),
+        ("-3.5", "<-03:30>+03:30"),
+        ("100", "<+100>-100"),
+        ("+03:30", "+03:30"),
+        ("utc+3", "UTC+3"),
+        ("est", "EST"),
+        ("gmt", "GMT"),
+        ("utc", "UTC"),
+        ("foo5bar", "FOO5BAR"),
+        ("europe/berlin", "Europe/Berlin"),
+    ] {
+        let zone: TimeZone = text.parse().unwrap();
+        assert_eq!(zone.to_string(), shown, "{text}");
+        assert_eq!(
+            zone.to_string().parse::<TimeZone>().unwrap().offset_at(0),
+            zone.offset_at(0),
+            "{text}"
+        );
+    }
+    for text in ["200", "pst", "z", "abc", "", "nope", "inf"] {
+        assert!(text.parse::<TimeZone>().is_err(), "{text}");
+    }
+}
+
+/// Around each change of clocks in these zones, POSIX rules and the database agree, also after the years that the database lists.
+#[test]
+fn rules_of_a_posix_zone_change_clocks_as_the_database_does() {
+    for (rules, named) in [
+        ("CET-1CEST,M3.5.0,M10.5.0/3", "Europe/Berlin"),
+        ("EST5EDT,M3.2.0,M11.1.0", "America/New_York"),
+        ("AEST-10AEDT,M10.1.0,M4.1.0/3", "Australia/Sydney"),
+        ("NST3:30NDT,M3.2.0,M11.1.0", "America/St_Johns"),
+    ] {
+        let (rules, named): (TimeZone, TimeZone) = (rules.parse().unwrap(), named.parse().unwrap());
+        for year in [2012, 2023, 2024, 2025, 2099, 2100, 2101, 2600, 200_000] {
+            let first = i64::from(days_from_civil(year, 1, 1).unwrap()) * MICROS_PER_DAY;
+            for half_hour in 0..366 * 48 {
+                let at = first + half_hour * MICROS_PER_DAY / 48;
+                assert_eq!(rules.offset_at(at), named.offset_at(at), "{named} {at}");
+                assert_eq!(rules.to_utc(at), named.to_utc(at), "{named} {at}");
+            }
+        }
     }
 }

@@ -177,7 +177,7 @@ impl ColumnBuilder {
 
     fn set_time_zone(&mut self, time_zone: TimeZone) {
         if let Cells::List { items, .. } = &mut self.cells {
-            items.set_time_zone(time_zone);
+            items.set_time_zone(time_zone.clone());
         }
         self.time_zone = time_zone;
     }

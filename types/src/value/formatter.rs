@@ -103,7 +103,7 @@ impl<'a> ColumnFormatter<'a> {
     #[must_use]
     pub fn with_time_zone(mut self, time_zone: TimeZone) -> Self {
         if let Cells::List { items, .. } = &mut self.cells {
-            items.set_time_zone(time_zone);
+            items.set_time_zone(time_zone.clone());
         }
         self.time_zone = time_zone;
         self
@@ -111,7 +111,7 @@ impl<'a> ColumnFormatter<'a> {
 
     fn set_time_zone(&mut self, time_zone: TimeZone) {
         if let Cells::List { items, .. } = &mut self.cells {
-            items.set_time_zone(time_zone);
+            items.set_time_zone(time_zone.clone());
         }
         self.time_zone = time_zone;
     }

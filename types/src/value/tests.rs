@@ -594,7 +594,7 @@ fn physical_relatives_of_a_type_are_written_as_the_type() {
 fn time_stamps_are_read_and_shown_in_the_session_s_zone() {
     let zone: TimeZone = "America/New_York".parse().unwrap();
     let sql_type = array_of(SqlType::TimestampTz);
-    let mut builder = ColumnBuilder::new(&sql_type, 1).with_time_zone(zone);
+    let mut builder = ColumnBuilder::new(&sql_type, 1).with_time_zone(zone.clone());
     builder.append_text("{2024-07-01 12:00:00}").unwrap();
     let column = builder.finish();
     let mut out = String::new();

@@ -30,7 +30,7 @@ fn results_of() -> Results {
 fn rows_of(batch: &RecordBatch) -> Value {
     let mut results = results_of();
     let mut writer = results.start_rows(&batch.schema()).unwrap();
-    writer.push(batch).unwrap();
+    writer.push(batch, &TimeZone::UTC).unwrap();
     results.rows(writer, "SELECT", Vec::new());
     parsed(results)["results"][0]["rows"].clone()
 }
@@ -102,7 +102,7 @@ fn numbers_inside_jsonb_keep_their_digits() {
     );
     let results = results_of();
     let mut writer = results.start_rows(&batch.schema()).unwrap();
-    writer.push(&batch).unwrap();
+    writer.push(&batch, &TimeZone::UTC).unwrap();
     let json = String::from_utf8(writer.json).unwrap();
     assert!(json.contains("12345678901234567890.123456789"), "{json}");
 }
@@ -112,8 +112,8 @@ fn results_have_the_documented_form() {
     let mut results = results_of();
     let batch = column(&SqlType::Numeric(Some((10, 2))), &[Some("1.50")]);
     let mut writer = results.start_rows(&batch.schema()).unwrap();
-    writer.push(&batch).unwrap();
-    writer.push(&batch).unwrap();
+    writer.push(&batch, &TimeZone::UTC).unwrap();
+    writer.push(&batch, &TimeZone::UTC).unwrap();
     assert_eq!(writer.len(), 2);
     results.rows(
         writer,
@@ -165,7 +165,7 @@ fn a_result_that_is_too_large_is_an_error_and_all_results_count() {
     let mut written = 0;
     let report = loop {
         let mut writer = results.start_rows(&batch.schema()).unwrap();
-        match writer.push(&batch) {
+        match writer.push(&batch, &TimeZone::UTC) {
             Ok(()) => {
                 results.rows(writer, "SELECT 1", Vec::new());
                 written += 1;

@@ -27,11 +27,19 @@ fn what_streams_or_outlives_its_answer_is_refused() {
 
 #[test]
 fn parameters_are_text_of_their_type() {
-    let array = parameter(Some("12"), &SqlType::Int4).unwrap();
+    let array = parameter(Some("12"), &SqlType::Int4, &TimeZone::UTC).unwrap();
     assert_eq!(array.len(), 1);
     assert_eq!(array.data_type(), &SqlType::Int4.to_arrow());
-    assert!(parameter(None, &SqlType::Int4).unwrap().is_null(0));
-    let code = |text, sql_type| parameter(Some(text), &sql_type).unwrap_err().code;
+    assert!(
+        parameter(None, &SqlType::Int4, &TimeZone::UTC)
+            .unwrap()
+            .is_null(0)
+    );
+    let code = |text, sql_type| {
+        parameter(Some(text), &sql_type, &TimeZone::UTC)
+            .unwrap_err()
+            .code
+    };
     assert_eq!(code("x", SqlType::Int4), "22P02");
     assert_eq!(code("99999999999", SqlType::Int4), "22003");
     assert_eq!(code("a\0b", SqlType::Text), "22021");
