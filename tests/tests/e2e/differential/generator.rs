@@ -11,40 +11,113 @@ use rand_chacha::ChaCha8Rng;
 /// A type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Type {
+    Smallint,
     Int,
     Bigint,
     Numeric,
+    Real,
     Float,
     Bool,
     Date,
+    Time,
+    Timestamp,
+    Timestamptz,
+    Interval,
     Text,
+    Varchar,
+    Char,
+    Bytea,
+    Uuid,
+    Jsonb,
+    Ints,
+    Texts,
 }
 
-const TYPES: [Type; 7] = [
+const TYPES: [Type; 20] = [
+    Type::Smallint,
     Type::Int,
     Type::Bigint,
     Type::Numeric,
+    Type::Real,
     Type::Float,
     Type::Bool,
     Type::Date,
+    Type::Time,
+    Type::Timestamp,
+    Type::Timestamptz,
+    Type::Interval,
     Type::Text,
+    Type::Varchar,
+    Type::Char,
+    Type::Bytea,
+    Type::Uuid,
+    Type::Jsonb,
+    Type::Ints,
+    Type::Texts,
 ];
 
 impl Type {
     const fn sql(self) -> &'static str {
         match self {
+            Self::Smallint => "smallint",
             Self::Int => "int",
             Self::Bigint => "bigint",
             Self::Numeric => "numeric(10,2)",
+            Self::Real => "real",
             Self::Float => "float8",
             Self::Bool => "bool",
             Self::Date => "date",
+            Self::Time => "time",
+            Self::Timestamp => "timestamp",
+            Self::Timestamptz => "timestamptz",
+            Self::Interval => "interval",
             Self::Text => "text",
+            Self::Varchar => "varchar(3)",
+            Self::Char => "char(4)",
+            Self::Bytea => "bytea",
+            Self::Uuid => "uuid",
+            Self::Jsonb => "jsonb",
+            Self::Ints => "int[]",
+            Self::Texts => "text[]",
         }
     }
 
     const fn is_number(self) -> bool {
-        matches!(self, Self::Int | Self::Bigint | Self::Numeric | Self::Float)
+        matches!(
+            self,
+            Self::Smallint | Self::Int | Self::Bigint | Self::Numeric | Self::Real | Self::Float
+        )
+    }
+
+    /// Whether both servers have the same `min` and `max` of it.
+    const fn has_extremes(self) -> bool {
+        self.sorts() && !matches!(self, Self::Bool)
+    }
+
+    /// Whether the node sorts it, and frames windows by it, as PostgreSQL does. Not yet so: the order of documents, arrays and intervals in sorts, and frames over
+    /// bytes. What is equal is told right for all of them.
+    const fn sorts(self) -> bool {
+        !matches!(
+            self,
+            Self::Interval | Self::Bytea | Self::Uuid | Self::Jsonb | Self::Ints | Self::Texts
+        )
+    }
+
+    /// What `sum` of it is.
+    const fn sum(self) -> Self {
+        match self {
+            Self::Smallint | Self::Int => Self::Bigint,
+            Self::Bigint | Self::Numeric => Self::Numeric,
+            other => other,
+        }
+    }
+
+    /// What `avg` of it is.
+    const fn average(self) -> Self {
+        match self {
+            Self::Real | Self::Float => Self::Float,
+            _ => Self::Numeric,
+        }
     }
 }
 
@@ -217,8 +290,131 @@ impl Generator {
         }
     }
 
+    /// A value that may be stored. No two of a type are equal and written differently, so that it does not matter which one stands for a group.
     fn literal(&mut self, r#type: Type) -> String {
         match r#type {
+            Type::Smallint => self
+                .pick(&[
+                    "0::smallint",
+                    "1::smallint",
+                    "2::smallint",
+                    "'-3'::smallint",
+                ])
+                .to_owned(),
+            Type::Real => self
+                .pick(&[
+                    "0::real",
+                    "1.5::real",
+                    "'-2.25'::real",
+                    "3::real",
+                    "'NaN'::real",
+                    "'Infinity'::real",
+                ])
+                .to_owned(),
+            Type::Time => self
+                .pick(&[
+                    "time '00:00'",
+                    "time '10:30'",
+                    "time '23:59:59.5'",
+                    "time '07:08:09.123456'",
+                ])
+                .to_owned(),
+            Type::Timestamp => self
+                .pick(&[
+                    "timestamp '2024-02-29 10:30'",
+                    "timestamp '2024-03-01 00:00'",
+                    "timestamp '1999-12-31 23:59:59.999999'",
+                    "timestamp '2026-01-01 00:00:00.5'",
+                ])
+                .to_owned(),
+            Type::Timestamptz => self
+                .pick(&[
+                    "timestamptz '2024-02-29 10:30+02'",
+                    "timestamptz '2024-03-31 01:30+00'",
+                    "timestamptz '1999-12-31 23:59:59.999999-05'",
+                    "timestamptz '2026-01-01 00:00:00.5+00'",
+                ])
+                .to_owned(),
+            Type::Interval => self
+                .pick(&[
+                    "interval '0'",
+                    "interval '1 day'",
+                    "interval '-3 days'",
+                    "interval '2 hours'",
+                    "interval '1 mon'",
+                    "interval '1 year 2 mons 3 days 04:05:06.789'",
+                    "interval '-1 mon 5 days'",
+                ])
+                .to_owned(),
+            Type::Varchar => self
+                .pick(&[
+                    "'a'::varchar(3)",
+                    "'ab '::varchar(3)",
+                    "''::varchar(3)",
+                    "'éé'::varchar(3)",
+                    "'abcd'::varchar(3)",
+                ])
+                .to_owned(),
+            Type::Char => self
+                .pick(&[
+                    "'a'::char(4)",
+                    "'ab'::char(4)",
+                    "''::char(4)",
+                    "' a'::char(4)",
+                    "'éé'::char(4)",
+                    "'abcd'::char(4)",
+                ])
+                .to_owned(),
+            Type::Bytea => self
+                .pick(&[
+                    "'\\x'::bytea",
+                    "'\\x00'::bytea",
+                    "'\\x61ff'::bytea",
+                    "'\\xff'::bytea",
+                    "'abc'::bytea",
+                ])
+                .to_owned(),
+            Type::Uuid => self
+                .pick(&[
+                    "uuid '00000000-0000-0000-0000-000000000000'",
+                    "uuid '123e4567-e89b-12d3-a456-426614174000'",
+                    "uuid 'ffffffff-ffff-ffff-ffff-ffffffffffff'",
+                ])
+                .to_owned(),
+            Type::Jsonb => self
+                .pick(&[
+                    "jsonb 'null'",
+                    "jsonb 'true'",
+                    "jsonb '0'",
+                    "jsonb '10'",
+                    "jsonb '\"a\"'",
+                    "jsonb '\"B\"'",
+                    "jsonb '[]'",
+                    "jsonb '[1, 2]'",
+                    "jsonb '[3]'",
+                    "jsonb '{}'",
+                    "jsonb '{\"a\": 1}'",
+                    "jsonb '{\"a\": {\"b\": [null, 1.50]}, \"bc\": \"x\"}'",
+                ])
+                .to_owned(),
+            Type::Ints => self
+                .pick(&[
+                    "'{}'::int[]",
+                    "'{1}'::int[]",
+                    "'{1,2}'::int[]",
+                    "'{2}'::int[]",
+                ])
+                .to_owned(),
+            Type::Texts => self
+                .pick(&[
+                    "'{}'::text[]",
+                    "'{a}'::text[]",
+                    "'{a,B}'::text[]",
+                    "'{z,\"\"}'::text[]",
+                    "'{\"a b\",\"c,d\"}'::text[]",
+                    "'{\"q\\\"x\",\"null\"}'::text[]",
+                ])
+                .to_owned(),
             Type::Int => self
                 .pick(&["0", "1", "2", "3", "4", "5", "-1", "-2"])
                 .to_owned(),
@@ -289,6 +485,21 @@ impl Generator {
             {
                 return format!("{column}::text");
             }
+            if r#type == Type::Smallint
+                && let Some(column) = self.column(Type::Bool, scope)
+            {
+                return format!("{column}::int::smallint");
+            }
+            if r#type == Type::Timestamp
+                && let Some(column) = self.column(Type::Date, scope)
+            {
+                return format!("{column}::timestamp");
+            }
+            if r#type == Type::Jsonb
+                && let Some(column) = self.column(Type::Text, scope)
+            {
+                return format!("to_jsonb({column})");
+            }
         }
         if self.chance(8) {
             return format!("NULL::{}", r#type.sql());
@@ -329,7 +540,7 @@ impl Generator {
                 let (first, second) = (self.expr(r#type, scope, depth), self.leaf(r#type, scope));
                 format!("NULLIF({first}, {second})")
             }
-            3 if r#type != Type::Bool => {
+            3 if r#type.has_extremes() => {
                 let (first, second) = (self.expr(r#type, scope, depth), self.leaf(r#type, scope));
                 format!("{}({first}, {second})", self.pick(&["greatest", "least"]))
             }
@@ -341,8 +552,130 @@ impl Generator {
     fn own_expr(&mut self, r#type: Type, scope: &Scope, depth: usize) -> String {
         let left = self.expr(r#type, scope, depth);
         match r#type {
-            Type::Int => match self.below(7) {
+            Type::Smallint => match self.below(3) {
+                0 => format!("({left} + {})", self.leaf(r#type, scope)),
+                1 => format!("(- {left})"),
+                _ => format!("abs({left})"),
+            },
+            Type::Real => match self.below(4) {
+                0 => format!("({left} + {})", self.leaf(r#type, scope)),
+                1 => format!("({left} * {})", self.pick(&["2::real", "'-0.5'::real"])),
+                2 => format!("abs({left})"),
+                _ => format!("(- {left})"),
+            },
+            Type::Time => format!(
+                "({left} {} {})",
+                self.pick(&["+", "-"]),
+                self.pick(&[
+                    "interval '1 hour'",
+                    "interval '25 hours'",
+                    "interval '1 mon 00:00:01'"
+                ])
+            ),
+            Type::Timestamp => match self.below(5) {
+                0 | 1 => format!(
+                    "({left} {} {})",
+                    self.pick(&["+", "-"]),
+                    self.leaf(Type::Interval, scope)
+                ),
+                2 => format!(
+                    "date_trunc('{}', {left})",
+                    self.pick(&["hour", "day", "month", "week", "year"])
+                ),
+                3 => format!(
+                    "({} + {})",
+                    self.leaf(Type::Date, scope),
+                    self.leaf(Type::Time, scope)
+                ),
+                _ => format!(
+                    "({} AT TIME ZONE 'UTC')",
+                    self.leaf(Type::Timestamptz, scope)
+                ),
+            },
+            Type::Timestamptz => match self.below(4) {
+                0 => format!(
+                    "({left} {} {})",
+                    self.pick(&["+", "-"]),
+                    self.leaf(Type::Interval, scope)
+                ),
+                1 => format!(
+                    "date_trunc('{}', {left})",
+                    self.pick(&["minute", "day", "quarter"])
+                ),
+                2 => format!(
+                    "({} AT TIME ZONE 'Europe/Berlin')",
+                    self.leaf(Type::Timestamp, scope)
+                ),
+                _ => format!("{}::timestamptz", self.leaf(Type::Timestamp, scope)),
+            },
+            Type::Interval => match self.below(3) {
+                0 => format!("(- {left})"),
+                1 => format!("({left} * 2)"),
+                _ => left,
+            },
+            Type::Varchar => match self.below(3) {
+                0 => format!("({left} || 'z')::varchar(3)"),
+                1 => format!("upper({left})::varchar(3)"),
+                _ => format!("{}::varchar(3)", self.leaf(Type::Text, scope)),
+            },
+            Type::Char => match self.below(3) {
+                0 => format!("upper({left})::char(4)"),
+                1 => format!("{}::char(4)", self.leaf(Type::Varchar, scope)),
+                _ => format!("{}::char(4)", self.leaf(Type::Text, scope)),
+            },
+            Type::Bytea => match self.below(3) {
+                0 => format!("({left} || {})", self.leaf(r#type, scope)),
+                1 => format!("({left} || '\\x00'::bytea)"),
+                _ => format!("convert_to({}, 'UTF8')", self.leaf(Type::Text, scope)),
+            },
+            Type::Uuid => left,
+            Type::Jsonb => match self.below(5) {
+                0 => format!("jsonb_build_array({left}, {})", self.leaf(r#type, scope)),
+                1 => format!("({left} -> 'a')"),
+                2 => format!("jsonb_build_array({left})"),
+                3 => format!("to_jsonb({})", self.leaf(Type::Int, scope)),
+                _ => format!("jsonb_build_object('k', {left})"),
+            },
+            Type::Ints => match self.below(3) {
+                0 => format!(
+                    "ARRAY[{}, {}]",
+                    self.leaf(Type::Int, scope),
+                    self.leaf(Type::Int, scope)
+                ),
+                1 => format!(
+                    "array_remove('{{1,2,1}}'::int[], {})",
+                    self.leaf(Type::Int, scope)
+                ),
+                _ => left,
+            },
+            Type::Texts => match self.below(3) {
+                0 => format!(
+                    "ARRAY[{}, {}]",
+                    self.leaf(Type::Text, scope),
+                    self.leaf(Type::Text, scope)
+                ),
+                1 => format!("({left} || {})", self.leaf(Type::Text, scope)),
+                _ => format!("array_cat({left}, {})", self.leaf(r#type, scope)),
+            },
+            Type::Int => match self.below(9) {
                 0 | 1 => format!("({left} + {})", self.leaf(r#type, scope)),
+                7 => match self.column(Type::Timestamp, scope) {
+                    Some(column) => format!(
+                        "extract({} from {column})::int",
+                        self.pick(&["day", "hour", "dow", "year"])
+                    ),
+                    None => left,
+                },
+                8 => {
+                    let (of, function) = match self.below(5) {
+                        0 => (Type::Char, "length"),
+                        1 => (Type::Bytea, "length"),
+                        2 => (Type::Texts, "cardinality"),
+                        3 => (Type::Varchar, "char_length"),
+                        _ => (Type::Ints, "cardinality"),
+                    };
+                    format!("{function}({})", self.leaf(of, scope))
+                }
                 2 => format!("({left} - {})", self.leaf(r#type, scope)),
                 3 => format!("({left} * {})", self.pick(&["2", "3", "-1"])),
                 4 => format!("({left} / {})", self.pick(&["2", "3", "-2"])),
@@ -389,12 +722,7 @@ impl Generator {
                 3 => format!("substr({left}, {})", self.pick(&["1, 1", "2", "0, 2"])),
                 4 => format!("replace({left}, 'a', 'xy')"),
                 _ => {
-                    let source = self.pick(&["i", "b", "d"]);
-                    let source = match source {
-                        "i" => Type::Int,
-                        "b" => Type::Bool,
-                        _ => Type::Date,
-                    };
+                    let source = TYPES[self.below(TYPES.len())];
                     match self.column(source, scope) {
                         Some(column) => format!("{column}::text"),
                         None => format!("left({left}, 1)"),
@@ -458,6 +786,35 @@ impl Generator {
                     self.pick(&["'a%'", "'%b'", "'_'", "'A%'"])
                 )
             }
+            5 if r#type == Type::Jsonb => match self.below(3) {
+                0 => format!("({left} @> {})", self.leaf(r#type, scope)),
+                1 => format!("({left} ? 'a')"),
+                _ => format!("(jsonb_typeof({left}) = 'number')"),
+            },
+            5 if matches!(r#type, Type::Ints | Type::Texts) => match self.below(3) {
+                0 => format!("({left} @> {})", self.leaf(r#type, scope)),
+                1 => format!("({left} && {})", self.leaf(r#type, scope)),
+                _ if r#type == Type::Ints => {
+                    format!("({} = ANY ({left}))", self.leaf(Type::Int, scope))
+                }
+                _ => format!("({} = ANY ({left}))", self.leaf(Type::Text, scope)),
+            },
+            // Equal to what may be stored, and written in another way.
+            5 if r#type == Type::Interval => format!(
+                "({left} {} {})",
+                self.pick(&["=", "<", ">=", "<>"]),
+                self.pick(&[
+                    "interval '24 hours'",
+                    "interval '30 days'",
+                    "interval '120 minutes'",
+                    "interval '1 mon -10 days'"
+                ])
+            ),
+            5 if r#type == Type::Char => format!(
+                "({left} {} {})",
+                self.pick(&["=", "<", ">="]),
+                self.pick(&["'a'", "'a  '", "'ab'::char(2)", "''"])
+            ),
             5 if r#type == Type::Bool => format!(
                 "({left} IS {})",
                 self.pick(&["TRUE", "FALSE", "NOT TRUE", "UNKNOWN"])
@@ -763,26 +1120,12 @@ impl Generator {
         let (call, result) = match self.below(9) {
             0 => ("count(*)".to_owned(), Type::Bigint),
             1 => (format!("count({distinct}{argument})"), Type::Bigint),
-            2 | 3 if r#type != Type::Bool => (
+            2 | 3 if r#type.has_extremes() => (
                 format!("{}({distinct}{argument})", self.pick(&["min", "max"])),
                 r#type,
             ),
-            4..=6 if r#type.is_number() => {
-                let result = match r#type {
-                    Type::Int => Type::Bigint,
-                    Type::Bigint | Type::Numeric => Type::Numeric,
-                    other => other,
-                };
-                (format!("sum({distinct}{argument})"), result)
-            }
-            7 if r#type.is_number() => {
-                let result = if r#type == Type::Float {
-                    Type::Float
-                } else {
-                    Type::Numeric
-                };
-                (format!("avg({distinct}{argument})"), result)
-            }
+            4..=6 if r#type.is_number() => (format!("sum({distinct}{argument})"), r#type.sum()),
+            7 if r#type.is_number() => (format!("avg({distinct}{argument})"), r#type.average()),
             _ => {
                 let argument = self.condition(scope, 1);
                 (
@@ -870,6 +1213,9 @@ impl Generator {
 
     fn distinct_on(&mut self, depth: usize) -> Query {
         let query = self.plain(depth);
+        if !query.types.iter().all(|r#type| r#type.sorts()) {
+            return query;
+        }
         let alias = self.alias();
         let order = self.order(query.types.len(), 1);
         let columns: Vec<String> = (0..query.types.len())
@@ -892,6 +1238,9 @@ impl Generator {
         } else {
             self.aggregate(depth)
         };
+        if !query.types.iter().all(|r#type| r#type.sorts()) {
+            return query;
+        }
         let order = self.order(query.types.len(), 0);
         let limit = 1 + self.below(4);
         let offset = if self.chance(30) {
@@ -926,6 +1275,9 @@ impl Generator {
 
     fn window(&mut self, depth: usize) -> Query {
         let query = self.plain(depth.min(1));
+        if !query.types.iter().all(|r#type| r#type.sorts()) {
+            return query;
+        }
         let alias = self.alias();
         let scope: Vec<Column> = query
             .types
@@ -973,7 +1325,7 @@ impl Generator {
                 ),
                 Type::Bigint,
             ),
-            _ if argument.r#type != Type::Bool => (
+            _ if argument.r#type.has_extremes() => (
                 format!(
                     "{}({}) OVER ({by_one})",
                     self.pick(&["min", "max"]),
