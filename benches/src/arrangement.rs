@@ -235,7 +235,8 @@ impl Workload {
             probe_ns.push(seconds * 1e9 / float(count * rounds));
         }
         let held = shard
-            .statistics(ROWS)
+            .statistics()
+            .remove(&ROWS)
             .context("the collection has statistics")?;
         if held.rows != u64::try_from(self.rows)? {
             bail!("{} rows instead of {}", held.rows, self.rows);

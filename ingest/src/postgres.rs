@@ -147,10 +147,7 @@ impl PostgresSource {
     }
 
     pub(crate) fn row_errors(&self) -> Vec<(ObjectId, ErrorChanges)> {
-        let Ok(shared) = &self.shared else {
-            return Vec::new();
-        };
-        let state = shared.lock();
+        let state = self.shared.lock();
         let standing = state
             .tables()
             .iter()

@@ -247,7 +247,7 @@ impl SourceHandle {
     #[must_use]
     pub fn row_errors(&self) -> Vec<(ObjectId, Vec<(EvalError, i64)>)> {
         match &self.0 {
-            Inner::Generator(_) => Vec::new(),
+            Inner::Generator(_) | Inner::Failed(_) => Vec::new(),
             Inner::Postgres(source) => source.row_errors(),
         }
     }

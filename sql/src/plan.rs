@@ -566,6 +566,7 @@ fn finish(
     let plan = keys::order_windows(plan).map_err(mapped)?;
     let analysed = optimize::analyse(plan).map_err(mapped)?;
     records::check(&analysed).map_err(mapped)?;
+    frames::check_planned(&analysed).map_err(mapped)?;
     let analysed = plan_in_zone(analysed, ctx.time_zone).map_err(mapped)?;
     let analysed = optimize::spell_out_membership(analysed).map_err(mapped)?;
     let analysed = unnest::unnest(analysed).map_err(mapped)?;

@@ -35,6 +35,7 @@ mod hostile;
 #[cfg(test)]
 #[path = "e2e/money.rs"]
 mod money;
+#[cfg(test)]
 #[path = "e2e/odd.rs"]
 mod odd;
 #[cfg(test)]

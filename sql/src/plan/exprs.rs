@@ -36,7 +36,7 @@ type Result<T> = std::result::Result<T, DataFusionError>;
 pub(super) type ParameterTypes = Arc<Mutex<BTreeMap<usize, SqlType>>>;
 
 /// See the module documentation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct PostgresTyping {
     parameters: ParameterTypes,
     /// The zone in which what is evaluated while planning is.

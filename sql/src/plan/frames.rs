@@ -1,8 +1,11 @@
 //! Window frames: which there are.
 //!
 //! Owns PostgreSQL's rules for the bounds of a frame, and what DataFusion cannot do of what they allow. Called by [`super::rewrite`] before the bounds are
-//! rewritten.
+//! rewritten, and by [`crate::plan`] when types are coerced.
 
+use datafusion::common::DataFusionError;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr as Planned, LogicalPlan};
 use sqlparser::ast::{Expr, UnaryOperator, Value, WindowFrame, WindowFrameBound};
 
 use crate::error::{Error, ErrorKind};
@@ -55,6 +58,30 @@ pub(super) fn check(frame: &WindowFrame) -> Result<(), Error> {
         .with_hint("It is always empty: an aggregate over it is NULL, or 0 for count."));
     }
     Ok(())
+}
+
+/// Checks the bounds that a plan has when its types are coerced: an offset that is no value of the type of the order has become NULL, which DataFusion takes
+/// for UNBOUNDED.
+///
+/// # Errors
+/// If there is such a frame that cannot be.
+pub(super) fn check_planned(plan: &LogicalPlan) -> Result<(), DataFusionError> {
+    use datafusion::logical_expr::WindowFrameBound::{Following, Preceding};
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                if let Planned::WindowFunction(function) = part
+                    && (matches!(&function.params.window_frame.start_bound, Following(offset) if offset.is_null())
+                        || matches!(&function.params.window_frame.end_bound, Preceding(offset) if offset.is_null()))
+                {
+                    let error = Error::unsupported("a window frame this far from its row is not supported");
+                    return Err(DataFusionError::External(Box::new(error)));
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })
+    .map(|_| ())
 }
 
 fn is_negative(offset: &Expr) -> bool {

@@ -60,7 +60,7 @@ impl<'p, 'a> Provider<'p, 'a> {
         typing: PostgresTyping,
         depth: usize,
     ) -> Self {
-        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(typing)];
+        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(typing.clone())];
         expr_planners.extend(flowstone_functions::expr_planners());
         Self {
             ctx,
@@ -71,9 +71,7 @@ impl<'p, 'a> Provider<'p, 'a> {
                 .as_ref()
                 .clone(),
             expr_planners,
-            relation_planners: vec![Arc::new(SetOperations {
-                typing: PostgresTyping::new(parameters),
-            })],
+            relation_planners: vec![Arc::new(SetOperations { typing })],
             type_planner: Arc::new(SqlTypes),
         }
     }

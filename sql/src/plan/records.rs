@@ -8,11 +8,25 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, Result};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
+use flowstone_functions::keys::{
+    GREATEST_BY_KEY, ITEM_KEYS, LEAST_BY_KEY, ONE_OF_EQUALS, SORT_KEY,
+};
 
 use crate::error::{Error, ErrorKind};
 
 /// Functions that take rows as they are.
-const TAKE_ROWS: [&str; 5] = ["struct", "named_struct", "get_field", "count", "coalesce"];
+const TAKE_ROWS: [&str; 10] = [
+    "struct",
+    "named_struct",
+    "get_field",
+    "count",
+    "coalesce",
+    SORT_KEY,
+    ITEM_KEYS,
+    GREATEST_BY_KEY,
+    LEAST_BY_KEY,
+    ONE_OF_EQUALS,
+];
 
 /// Refuses rows as arguments of functions, and whole tables as values.
 ///

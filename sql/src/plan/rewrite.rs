@@ -235,6 +235,12 @@ impl VisitorMut for Rewriter<'_, '_> {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        if select.into.is_some() {
+            let error = Error::unsupported("SELECT … INTO is not supported");
+            return ControlFlow::Break(
+                error.with_hint("Create the table, and use INSERT … SELECT."),
+            );
+        }
         for NamedWindowDefinition(_, window) in &select.named_window {
             if let NamedWindowExpr::WindowSpec(spec) = window
                 && let Some(frame) = &spec.window_frame

@@ -111,6 +111,7 @@ const CONTEXTS: &[&str] = &[
     "SELECT 1 FROM t OFFSET {x}",
     "SELECT format('%s', {x}), concat({x}, {x}) FROM t",
     "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY {x}) FROM t",
+    "SELECT {x} INTO z FROM t",
     "SELECT 1 FROM t JOIN t w USING ({x})",
     "INSERT INTO t (i) SELECT {x} FROM t",
     "CREATE MATERIALIZED VIEW m AS SELECT {x} AS x FROM t",
