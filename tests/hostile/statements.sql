@@ -329,7 +329,7 @@ SELECT ('[' || repeat('[],', 2000000) || '[]]')::jsonb;
 -- select
 SELECT jsonb_build_array(<<200|,|repeat('x', 1000000)>>);
 -- select
-SELECT to_jsonb(repeat(chr(1), 100000000));
+SELECT to_jsonb(repeat(chr(1), 40000000));
 -- select
 SELECT jsonb_array_elements(('[' || repeat('1,', 1000000) || '1]')::jsonb), repeat('x', 10000);
 -- select
