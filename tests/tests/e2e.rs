@@ -27,6 +27,7 @@ mod faults;
 #[cfg(test)]
 #[path = "e2e/flight.rs"]
 mod flight;
+#[cfg(test)]
 #[path = "e2e/held.rs"]
 mod held;
 #[cfg(test)]
