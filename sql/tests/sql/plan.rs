@@ -924,7 +924,7 @@ fn every_query_of_psql_is_planned() {
 
 /// The operands joined by the operators, and the same with parentheses, which make no chain.
 fn chain(operands: &[&str], operators: &[&str]) -> (String, String) {
-    let (first, rest) = operands.split_first().unwrap();
+    let (first, rest) = operands.split_first().expect("a chain has an operand");
     let mut plain = (*first).to_owned();
     let mut nested = (*first).to_owned();
     for (operator, operand) in operators.iter().zip(rest) {
@@ -978,9 +978,9 @@ fn with_a_deep_stack(test: fn()) {
     std::thread::Builder::new()
         .stack_size(64 << 20)
         .spawn(test)
-        .unwrap()
+        .expect("a thread starts")
         .join()
-        .unwrap();
+        .expect("the test holds");
 }
 
 #[test]
