@@ -391,9 +391,6 @@ impl Read {
 
     /// Puts the pieces of an expression in their places.
     pub(super) fn complete_expr(&self, expr: Expr) -> Result<Expr> {
-        if self.0.is_empty() {
-            return Ok(expr);
-        }
         Ok(expr.transform_down(|part| self.complete(part))?.data)
     }
 
@@ -431,7 +428,9 @@ impl Read {
             {
                 return Ok(Transformed::yes(piece.plan.as_ref().clone()));
             }
-            node.map_expressions(|expr| expr.transform_down(|part| self.complete(part)))
+            // What stood in for a piece could be NULL, whatever the piece can be.
+            node.map_expressions(|expr| expr.transform_down(|part| self.complete(part)))?
+                .map_data(LogicalPlan::recompute_schema)
         })?;
         Ok(completed.data)
     }
