@@ -363,9 +363,13 @@ fn arrays_are_quoted_where_they_must_be() {
                 "{\"\",\"\\\"\\\\\",\"{}\",a\\,b}",
                 "{\"\",\"\\\"\\\\\",\"{}\",\"a,b\"}",
             ),
-            ("[0:1]={a,b}", "{a,b}"),
+            ("[1:2]={a,b}", "{a,b}"),
         ],
     );
+    assert!(matches!(
+        refused(&array_of(SqlType::Text), "[0:1]={a,b}"),
+        TypeError::NotSupported(_)
+    ));
     check(
         &array_of(array_of(SqlType::Int4)),
         &[("{{1,2},{3,NULL}}", "{{1,2},{3,NULL}}"), ("{}", "{}")],
