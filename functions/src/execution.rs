@@ -3,9 +3,9 @@
 //! Owns two rules of the physical optimizer and the node that both insert, the rule that lets planning end early, and what tasks of DataFusion's own take
 //! with them. Must not know where plans run. Called by `registry`, which builds the session state, and by whoever plans.
 //!
-//! - [`ForgetAtOuterJoins`]: DataFusion carries what it knows of an input (constant columns, equal columns) through an outer join, also for the side
+//! - `ForgetAtOuterJoins`: DataFusion carries what it knows of an input (constant columns, equal columns) through an outer join, also for the side
 //!   that is padded with NULLs, where it is not true any more. A sort by such a column is then left out, and a window over it is wrong.
-//! - [`YieldBetweenBatches`]: an operator that makes many batches of few, or reads many before it makes one, never gives the thread back; nobody can cancel
+//! - `YieldBetweenBatches`: an operator that makes many batches of few, or reads many before it makes one, never gives the thread back; nobody can cancel
 //!   it then, and other queries of the same thread wait for it. Between two batches the statement's budget is asked as well.
 //!
 //! Invariants. Neither rule changes rows or schemas.

@@ -108,13 +108,11 @@ fn arrays_are_ordered_by_items_then_length_with_null_last() {
         &[None],
         &[None, Some(0)],
     ]));
-    let keys = key_array(
-        &(Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>([
-            None,
-            Some(vec![Some(1.0)]),
-        ])) as ArrayRef),
-    )
-    .unwrap();
+    let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>([
+        None,
+        Some(vec![Some(1.0)]),
+    ]));
+    let keys = key_array(&lists).unwrap();
     assert!(keys.is_null(0) && keys.is_valid(1));
 }
 
@@ -136,7 +134,8 @@ fn nested_arrays_are_ordered_by_their_leaves_first() {
         ))
     };
     ordered(nest(inner(&[&[1, 5], &[0, 0], &[2, 0]]), &[2, 1]));
-    let flat = key_bytes(&(Arc::new(inner(&[&[2, 0]])) as ArrayRef), 0).unwrap();
+    let flat: ArrayRef = Arc::new(inner(&[&[2, 0]]));
+    let flat = key_bytes(&flat, 0).unwrap();
     let wrapped = key_bytes(&nest(inner(&[&[2, 0]]), &[1]), 0).unwrap();
     assert!(flat < wrapped);
 }

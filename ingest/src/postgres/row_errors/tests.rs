@@ -26,19 +26,13 @@ fn table(key: Vec<usize>) -> SourceTable {
 }
 
 fn changes(ops: &[SourceOp], ids: &[i32], values: &[Option<&str>]) -> SourceChanges {
-    let rows = RecordBatch::try_from_iter_with_nullable([
-        (
-            "id",
-            Arc::new(Int32Array::from(ids.to_vec())) as arrow_array::ArrayRef,
-            true,
-        ),
-        (
-            "v",
-            Arc::new(StringArray::from(values.to_vec())) as arrow_array::ArrayRef,
-            true,
-        ),
-    ])
-    .unwrap();
+    let columns: [arrow_array::ArrayRef; 2] = [
+        Arc::new(Int32Array::from(ids.to_vec())),
+        Arc::new(StringArray::from(values.to_vec())),
+    ];
+    let [ids, values] = columns;
+    let rows =
+        RecordBatch::try_from_iter_with_nullable([("id", ids, true), ("v", values, true)]).unwrap();
     SourceChanges {
         ops: ops.to_vec(),
         ..SourceChanges::inserts(rows)
