@@ -132,31 +132,35 @@ impl Node {
         let log_before = std::fs::read_to_string(self.log_path()).unwrap_or_default();
         self.spawn()?;
         let log_path = self.log_path();
-        wait::until("the node to serve", START_DEADLINE, async || {
+        let exited = wait::until("the node to serve", START_DEADLINE, async || {
             if let Some(status) = self
                 .child
                 .as_mut()
                 .and_then(|child| child.try_wait().ok())
                 .flatten()
             {
-                return Err(format!(
-                    "it exited with {status}; see {}",
-                    self.log_path().display()
-                ));
+                return Ok(Some(status));
             }
             if self.options.arguments.is_empty() {
                 let client = self.connect().await.map_err(|error| format!("{error:#}"))?;
                 let answer = client.simple_query("SELECT 1").await;
-                return answer.map(drop).map_err(|error| format!("{error:?}"));
+                return answer.map(|_| None).map_err(|error| format!("{error:?}"));
             }
             // It may not let everybody in: what it says of itself is all there is.
             let log = std::fs::read_to_string(&log_path).map_err(|error| error.to_string())?;
             match log.get(log_before.len()..) {
-                Some(new) if new.contains("is ready: psql") => Ok(()),
+                Some(new) if new.contains("is ready: psql") => Ok(None),
                 _ => Err("it is not ready".to_owned()),
             }
         })
-        .await
+        .await?;
+        match exited {
+            None => Ok(()),
+            Some(status) => bail!(
+                "the node exited with {status}; see {}",
+                self.log_path().display()
+            ),
+        }
     }
 
     fn spawn(&mut self) -> Result<()> {

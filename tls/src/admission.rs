@@ -4,8 +4,8 @@
 //! and when the client is known. Called by every listener.
 //!
 //! Invariants. There are never more connections than the limit, so descriptors are left for the node's own files. A connection whose client is known is never ended for
-//! another one. One whose client is not known keeps nobody out: when there is no room it is ended, first those of the address that has most of them, and of these the
-//! longest silent.
+//! another one. One whose client is not known keeps nobody out: when there is no room it is ended, first those of the address that has most of them, and of these those
+//! that have said nothing at all, the longest silent before the others.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -77,10 +77,16 @@ struct Opening {
     evicted: CancellationToken,
 }
 
+/// Which one goes before which: those that have said nothing before those that have, and of these the one that was heard, or came, longer ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    heard: bool,
+    number: u64,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    /// By when they were last heard, which is the order of these numbers.
-    opening: BTreeMap<u64, Opening>,
+    opening: BTreeMap<Turn, Opening>,
     by_origin: BTreeMap<Origin, usize>,
     /// Connections whose client is known.
     open: usize,
@@ -88,20 +94,19 @@ struct State {
 }
 
 impl State {
-    fn number(&mut self) -> u64 {
-        self.next += 1;
-        self.next
-    }
-
-    fn add(&mut self, opening: Opening) -> u64 {
+    fn add(&mut self, opening: Opening, heard: bool) -> Turn {
         *self.by_origin.entry(opening.origin).or_default() += 1;
-        let number = self.number();
-        self.opening.insert(number, opening);
-        number
+        self.next += 1;
+        let turn = Turn {
+            heard,
+            number: self.next,
+        };
+        self.opening.insert(turn, opening);
+        turn
     }
 
-    fn remove(&mut self, number: u64) -> Option<Opening> {
-        let opening = self.opening.remove(&number)?;
+    fn remove(&mut self, turn: Turn) -> Option<Opening> {
+        let opening = self.opening.remove(&turn)?;
         if let Some(count) = self.by_origin.get_mut(&opening.origin) {
             *count -= 1;
             if *count == 0 {
@@ -119,8 +124,8 @@ impl State {
     fn evict(&mut self, origin: Origin) {
         let mut opening = self.opening.iter();
         let oldest = opening.find(|(_, opening)| opening.origin == origin);
-        if let Some(number) = oldest.map(|(number, _)| *number)
-            && let Some(opening) = self.remove(number)
+        if let Some(turn) = oldest.map(|(turn, _)| *turn)
+            && let Some(opening) = self.remove(turn)
         {
             opening.evicted.cancel();
         }
@@ -170,13 +175,14 @@ impl Admission {
             state.evict(busiest);
         }
         let evicted = CancellationToken::new();
-        let number = state.add(Opening {
+        let opening = Opening {
             origin,
             evicted: evicted.clone(),
-        });
+        };
+        let turn = state.add(opening, false);
         Ok(Ticket(Arc::new(Place {
             admission: self.clone(),
-            stage: Mutex::new(Stage::Opening(number)),
+            stage: Mutex::new(Stage::Opening(turn)),
             evicted,
         })))
     }
@@ -184,8 +190,8 @@ impl Admission {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// The client is not known; it was last heard then.
-    Opening(u64),
+    /// The client is not known; this is when its turn to go is.
+    Opening(Turn),
     /// It is.
     Open,
 }
@@ -206,10 +212,10 @@ impl Ticket {
     pub fn heard(&self) {
         let mut stage = self.0.stage.lock();
         let mut state = self.0.admission.0.state.lock();
-        if let Stage::Opening(number) = *stage
-            && let Some(opening) = state.remove(number)
+        if let Stage::Opening(turn) = *stage
+            && let Some(opening) = state.remove(turn)
         {
-            *stage = Stage::Opening(state.add(opening));
+            *stage = Stage::Opening(state.add(opening, true));
         }
     }
 
@@ -219,7 +225,7 @@ impl Ticket {
     /// [`Full`] if the last places are for others, or the connection was ended meanwhile.
     pub fn opened(&self, superuser: bool) -> Result<(), Full> {
         let mut stage = self.0.stage.lock();
-        let Stage::Opening(number) = *stage else {
+        let Stage::Opening(turn) = *stage else {
             return Ok(());
         };
         let all = self.0.admission.0.limits.all;
@@ -228,7 +234,7 @@ impl Ticket {
         if state.open + reserved >= all {
             return Err(if superuser { Full::All } else { Full::Reserved });
         }
-        state.remove(number).ok_or(Full::All)?;
+        state.remove(turn).ok_or(Full::All)?;
         state.open += 1;
         *stage = Stage::Open;
         Ok(())
@@ -259,7 +265,7 @@ impl Drop for Place {
         let mut state = self.admission.0.state.lock();
         match *self.stage.get_mut() {
             // One that was ended has gone already.
-            Stage::Opening(number) => drop(state.remove(number)),
+            Stage::Opening(turn) => drop(state.remove(turn)),
             Stage::Open => state.open -= 1,
         }
     }
@@ -350,6 +356,17 @@ mod tests {
         assert!(is_evicted(&silent[0]));
         assert_eq!(silent[0].opened(true), Err(Full::All), "it has gone");
         drop((third, fourth));
+    }
+
+    #[test]
+    fn who_has_said_something_goes_after_all_that_have_not() {
+        let admission = Admission::new(100);
+        let speaking = admission.admit(address(1)).unwrap();
+        speaking.heard();
+        let silent = admit(&admission, 1, 60);
+        assert!(!speaking.is_evicted());
+        assert!(is_evicted(&silent[0]) && !is_evicted(&silent[59]));
+        speaking.opened(false).unwrap();
     }
 
     #[test]

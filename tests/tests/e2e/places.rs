@@ -4,11 +4,9 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use flowstone_tests::{Node, NodeOptions, http, text};
+use flowstone_tests::{Node, NodeOptions, http, text, wait};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
-
-use crate::wire::RawClient;
 
 /// Descriptors that the node may have: 192 for files, 320 for clients, of which 160 may be on their way in, 80 from one address.
 const DESCRIPTORS: &str = "--nofile=512:512";
@@ -126,7 +124,10 @@ async fn who_is_known_keeps_a_place_and_the_last_ones_are_for_superusers() {
     // A place that is given up is there for others.
     drop(sessions);
     drop(last);
-    let mut raw = RawClient::connect(&node).await;
-    raw.query("SELECT 1").await;
-    raw.until_ready().await;
+    let found = wait::until(
+        "a place that was given up",
+        Duration::from_secs(30),
+        async || node.connect().await.map_err(|error| format!("{error:#}")),
+    );
+    insert(&found.await.unwrap()).await;
 }
