@@ -122,7 +122,9 @@ async fn attempt(
         Err(_) => {
             let log = std::fs::read_to_string(dir.path().join("node.log")).unwrap();
             let name = file.file_name().unwrap().to_str().unwrap();
-            return if log.contains(name) {
+            // Of two files that do not fit together either may be the older one.
+            let misfit = damage == Damage::Older && log.contains("is damaged: ");
+            return if misfit || log.contains(name) {
                 Ok("refused")
             } else {
                 Err(format!("it is not named: {log}"))
