@@ -43,7 +43,11 @@ pub async fn serve(
         };
         match accepted {
             Ok((socket, peer)) => {
-                let ticket = match admission.admit(peer.ip()) {
+                let admitted = tokio::select! {
+                    admitted = admission.admit(peer.ip()) => admitted,
+                    () = stop.cancelled() => break,
+                };
+                let ticket = match admitted {
                     Ok(ticket) => ticket,
                     Err(full) => {
                         tracing::debug!(%peer, %full, "a connection was refused");

@@ -96,6 +96,8 @@ async fn start(
         .as_ref()
         .and_then(|acceptor| acceptor.end_point.clone());
     let acceptor = acceptor.map(|acceptor| acceptor.tls);
+    socket.readable().await?;
+    ticket.heard();
     let Some(negotiated) = negotiate_tls::<()>(socket, acceptor).await? else {
         return Ok(None);
     };
@@ -106,7 +108,6 @@ async fn start(
         return refuse(socket, &Error::UnencryptedData).await;
     }
     let first = socket.next().await;
-    ticket.heard();
     let startup = match first.map(|first| first.map(|received| received.incoming)) {
         Some(Ok(Incoming::Malformed { error, .. })) => return refuse(socket, &error).await,
         Some(Err(ConnectionError::Broken(error))) => return refuse(socket, &error).await,

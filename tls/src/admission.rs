@@ -5,19 +5,23 @@
 //!
 //! Invariants. There are never more connections than the limit, so descriptors are left for the node's own files. A connection whose client is known is never ended for
 //! another one. One whose client is not known keeps nobody out: when there is no room it is ended, first those of the address that has most of them, and of these those
-//! that have said nothing at all, the longest silent before the others.
+//! that have said nothing at all, the longest silent before the others. But nobody is ended before [`GRACE`] for being silent: until then the next ones wait to be let in.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// Connections at once whose client is not known yet, at most: they cost memory before anybody knows who they are.
 const OPENING_MAX: usize = 1024;
 /// One address may have this part of them. Half, because behind one address there may be a pool that opens all its connections at once.
 const ADDRESS_SHARE: usize = 2;
+/// For so long nobody is ended for having said nothing: whoever has something to say comes to be heard, however fast silent connections come in behind it.
+const GRACE: Duration = Duration::from_millis(250);
 /// The last connections are for superusers: so an administrator gets in when a pool has taken the rest.
 const RESERVED: usize = 3;
 
@@ -38,6 +42,15 @@ impl Limits {
             address: (opening / ADDRESS_SHARE).max(1),
         }
     }
+}
+
+/// Why a connection is not let in at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// There is no room.
+    Full(Full),
+    /// There will be at this time, if not before.
+    Until(Instant),
 }
 
 /// There is no room for a connection.
@@ -74,6 +87,7 @@ impl Origin {
 #[derive(Debug)]
 struct Opening {
     origin: Origin,
+    came: Instant,
     evicted: CancellationToken,
 }
 
@@ -120,15 +134,20 @@ impl State {
         self.by_origin.get(&origin).copied().unwrap_or_default()
     }
 
-    /// Ends the longest silent connection of an origin.
-    fn evict(&mut self, origin: Origin) {
+    /// Ends the longest silent connection of an origin, or says from when on that is possible.
+    fn evict(&mut self, origin: Origin, now: Instant) -> Result<(), Refusal> {
         let mut opening = self.opening.iter();
         let oldest = opening.find(|(_, opening)| opening.origin == origin);
-        if let Some(turn) = oldest.map(|(turn, _)| *turn)
-            && let Some(opening) = self.remove(turn)
-        {
+        let Some((turn, since)) = oldest.map(|(turn, opening)| (*turn, opening.came)) else {
+            return Ok(());
+        };
+        if !turn.heard && now < since + GRACE {
+            return Err(Refusal::Until(since + GRACE));
+        }
+        if let Some(opening) = self.remove(turn) {
             opening.evicted.cancel();
         }
+        Ok(())
     }
 
     /// The origin with most connections whose client is not known.
@@ -142,6 +161,8 @@ impl State {
 struct Inner {
     limits: Limits,
     state: Mutex<State>,
+    /// Told when somebody is heard, becomes known, or goes: there may be room.
+    changed: Notify,
 }
 
 /// Admits connections; clones share the count.
@@ -155,28 +176,47 @@ impl Admission {
         Self(Arc::new(Inner {
             limits: Limits::new(connections_max),
             state: Mutex::default(),
+            changed: Notify::new(),
         }))
     }
 
-    /// Lets a connection from `address` in. Another one may be ended for it.
+    /// Lets a connection from `address` in. Another one may be ended for it, and for that it may have to wait, not longer than 250 ms for each that came before.
     ///
     /// # Errors
     /// [`Full::All`] if there is none to be ended.
-    pub fn admit(&self, address: IpAddr) -> Result<Ticket, Full> {
+    ///
+    /// # Cancel safety
+    /// Nobody has been let in or ended if it is dropped.
+    pub async fn admit(&self, address: IpAddr) -> Result<Ticket, Full> {
+        loop {
+            let changed = self.0.changed.notified();
+            match self.admit_at(address, Instant::now()) {
+                Ok(ticket) => return Ok(ticket),
+                Err(Refusal::Full(full)) => return Err(full),
+                Err(Refusal::Until(time)) => tokio::select! {
+                    () = changed => {}
+                    () = sleep_until(time) => {}
+                },
+            }
+        }
+    }
+
+    fn admit_at(&self, address: IpAddr, now: Instant) -> Result<Ticket, Refusal> {
         let origin = Origin::of(address);
         let limits = self.0.limits;
         let mut state = self.0.state.lock();
         if state.count(origin) >= limits.address {
-            state.evict(origin);
+            state.evict(origin, now)?;
         } else if state.opening.len() >= limits.opening
             || state.opening.len() + state.open >= limits.all
         {
-            let busiest = state.busiest().ok_or(Full::All)?;
-            state.evict(busiest);
+            let busiest = state.busiest().ok_or(Refusal::Full(Full::All))?;
+            state.evict(busiest, now)?;
         }
         let evicted = CancellationToken::new();
         let opening = Opening {
             origin,
+            came: now,
             evicted: evicted.clone(),
         };
         let turn = state.add(opening, false);
@@ -216,6 +256,7 @@ impl Ticket {
             && let Some(opening) = state.remove(turn)
         {
             *stage = Stage::Opening(state.add(opening, true));
+            self.0.admission.0.changed.notify_waiters();
         }
     }
 
@@ -237,6 +278,7 @@ impl Ticket {
         state.remove(turn).ok_or(Full::All)?;
         state.open += 1;
         *stage = Stage::Open;
+        self.0.admission.0.changed.notify_waiters();
         Ok(())
     }
 
@@ -268,6 +310,7 @@ impl Drop for Place {
             Stage::Opening(turn) => drop(state.remove(turn)),
             Stage::Open => state.open -= 1,
         }
+        self.admission.0.changed.notify_waiters();
     }
 }
 
@@ -285,10 +328,46 @@ mod tests {
         ticket.is_evicted()
     }
 
+    /// Each comes when all before it have been there for long.
+    fn admit_one(admission: &Admission, last: u8) -> Result<Ticket, Full> {
+        let number = u32::try_from(admission.0.state.lock().next).unwrap();
+        match admission.admit_at(address(last), Instant::now() + (number + 1) * GRACE) {
+            Ok(ticket) => Ok(ticket),
+            Err(Refusal::Full(full)) => Err(full),
+            Err(Refusal::Until(_)) => panic!("it is asked to wait"),
+        }
+    }
+
     fn admit(admission: &Admission, last: u8, count: usize) -> Vec<Ticket> {
         (0..count)
-            .map(|_| admission.admit(address(last)).unwrap())
+            .map(|_| admit_one(admission, last).unwrap())
             .collect()
+    }
+
+    #[test]
+    fn nobody_is_ended_before_it_could_be_heard() {
+        let admission = Admission::new(100);
+        let now = Instant::now();
+        let admit_at = |last, time| admission.admit_at(address(last), time);
+        // All places of the address, at the same moment.
+        let crowd: Vec<Ticket> = (0..25).map(|_| admit_at(1, now).unwrap()).collect();
+        let soon = now + GRACE * 9 / 10;
+        assert_eq!(admit_at(1, soon).unwrap_err(), Refusal::Until(now + GRACE));
+        admit_at(2, soon).expect("others do not wait for this address");
+        crowd[0].heard();
+        admit_at(1, now + GRACE).unwrap();
+        assert!(!crowd[0].is_evicted() && crowd[1].is_evicted());
+        assert_eq!(crowd.iter().filter(|ticket| ticket.is_evicted()).count(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_let_in_when_a_place_is_given_up() {
+        let admission = Admission::new(4);
+        let first = admission.admit(address(1)).await.unwrap();
+        let mut second = std::pin::pin!(admission.admit(address(1)));
+        assert!(futures::poll!(&mut second).is_pending());
+        drop(first);
+        assert!(futures::poll!(&mut second).is_ready());
     }
 
     #[test]
@@ -322,23 +401,23 @@ mod tests {
         let mut open = admit(&admission, 1, 1);
         open[0].opened(false).unwrap();
         for _ in 1..7 {
-            let ticket = admission.admit(address(1)).unwrap();
+            let ticket = admit_one(&admission, 1).unwrap();
             ticket.opened(false).unwrap();
             open.push(ticket);
         }
         // The last three are reserved.
-        let refused = admission.admit(address(1)).unwrap();
+        let refused = admit_one(&admission, 1).unwrap();
         assert_eq!(refused.opened(false), Err(Full::Reserved));
         for _ in 7..10 {
-            let ticket = admission.admit(address(1)).unwrap();
+            let ticket = admit_one(&admission, 1).unwrap();
             ticket.opened(true).unwrap();
             open.push(ticket);
         }
         drop(refused);
-        assert_eq!(admission.admit(address(2)).unwrap_err(), Full::All);
+        assert_eq!(admit_one(&admission, 2).unwrap_err(), Full::All);
         assert!(open.iter().all(|ticket| !is_evicted(ticket)));
         drop(open.pop());
-        admission.admit(address(2)).unwrap().opened(true).unwrap();
+        admit_one(&admission, 2).unwrap().opened(true).unwrap();
     }
 
     #[test]
@@ -347,12 +426,12 @@ mod tests {
         let silent = admit(&admission, 1, 2);
         let mut open = Vec::new();
         for _ in 0..7 {
-            let ticket = admission.admit(address(2)).unwrap();
+            let ticket = admit_one(&admission, 2).unwrap();
             ticket.opened(false).unwrap();
             open.push(ticket);
         }
-        let third = admission.admit(address(2)).unwrap();
-        let fourth = admission.admit(address(2)).unwrap();
+        let third = admit_one(&admission, 2).unwrap();
+        let fourth = admit_one(&admission, 2).unwrap();
         assert!(is_evicted(&silent[0]));
         assert_eq!(silent[0].opened(true), Err(Full::All), "it has gone");
         drop((third, fourth));
@@ -361,7 +440,7 @@ mod tests {
     #[test]
     fn who_has_said_something_goes_after_all_that_have_not() {
         let admission = Admission::new(100);
-        let speaking = admission.admit(address(1)).unwrap();
+        let speaking = admit_one(&admission, 1).unwrap();
         speaking.heard();
         let silent = admit(&admission, 1, 60);
         assert!(!speaking.is_evicted());

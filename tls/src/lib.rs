@@ -1,6 +1,6 @@
 //! What every listener shares: TLS with its certificate and key, and how many connections there may be.
 //!
-//! Owns the reading of PEM files ([`ServerTls`]) the listener that hands out connections whose handshake is done ([`TlsListener`]), and
+//! Owns the reading of PEM files ([`ServerTls`]), the listener that hands out connections whose handshake is done ([`TlsListener`]), and
 //! who gets in when there is no room for everybody ([`Admission`]). Must not know any client
 //! protocol, user or password. Called by `node`, which loads and reloads, and by `pgwire`, `console` and `flight`, which accept.
 //!

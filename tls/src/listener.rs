@@ -85,6 +85,8 @@ pub struct TlsListener {
     listener: TcpListener,
     tls: Option<(Arc<ServerTls>, Protocol, Plaintext)>,
     admission: Admission,
+    /// Accepted, and waiting for a place.
+    waiting: Option<(TcpStream, SocketAddr)>,
     handshakes: FuturesUnordered<Handshake>,
 }
 
@@ -105,6 +107,7 @@ impl TlsListener {
             listener,
             tls: None,
             admission,
+            waiting: None,
             handshakes: FuturesUnordered::new(),
         }
     }
@@ -122,6 +125,7 @@ impl TlsListener {
             listener,
             tls: Some((tls, protocol, plaintext)),
             admission,
+            waiting: None,
             handshakes: FuturesUnordered::new(),
         }
     }
@@ -140,16 +144,25 @@ impl TlsListener {
     /// Nothing is lost: handshakes under way are kept.
     pub async fn accept(&mut self) -> (Connection, SocketAddr) {
         loop {
-            let accepted = tokio::select! {
-                Some(done) = self.handshakes.next(), if !self.handshakes.is_empty() => match done {
+            let (listener, admission) = (&self.listener, &self.admission);
+            let (waiting, handshakes) = (&mut self.waiting, &mut self.handshakes);
+            let next = async {
+                let (_, peer) = match waiting {
+                    Some(waiting) => waiting,
+                    None => waiting.insert(listener.accept().await?),
+                };
+                Ok((admission.admit(peer.ip()).await, *peer))
+            };
+            let admitted: io::Result<_> = tokio::select! {
+                Some(done) = handshakes.next(), if !handshakes.is_empty() => match done {
                     Some(ready) => return ready,
                     None => continue,
                 },
                 // Each handshake has a place: there are not more than may be opening.
-                accepted = self.listener.accept() => accepted,
+                admitted = next => admitted,
             };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
+            let (admitted, peer) = match admitted {
+                Ok(admitted) => admitted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     // As one more handshake: those under way go on meanwhile.
@@ -160,7 +173,10 @@ impl TlsListener {
                     continue;
                 }
             };
-            let ticket = match self.admission.admit(peer.ip()) {
+            let Some((stream, _)) = self.waiting.take() else {
+                continue;
+            };
+            let ticket = match admitted {
                 Ok(ticket) => ticket,
                 Err(full) => {
                     tracing::debug!(%peer, %full, "a connection was refused");
@@ -178,7 +194,7 @@ impl TlsListener {
                             tokio::select! {
                                 biased;
                                 () = ticket.evicted() => Err(io::Error::from(ErrorKind::ConnectionAborted)),
-                                stream = handshake(stream, acceptor, plaintext) => stream,
+                                stream = handshake(stream, acceptor, plaintext, &ticket) => stream,
                             }
                         };
                         match tokio::time::timeout(HANDSHAKE_DEADLINE, work).await {
@@ -204,11 +220,13 @@ async fn handshake(
     mut stream: TcpStream,
     acceptor: Acceptor,
     plaintext: Plaintext,
+    ticket: &Ticket,
 ) -> io::Result<Option<MaybeTlsStream>> {
     let mut first = [0];
     if stream.peek(&mut first).await? == 0 {
         return Ok(None);
     }
+    ticket.heard();
     if first == [TLS_HANDSHAKE] {
         let stream = acceptor.tls.accept(stream).await?;
         return Ok(Some(MaybeTlsStream::Tls(Box::new(stream))));
