@@ -15,16 +15,17 @@ ALLOWED = {
     "functions": {"types", "proto"},
     "dataflow": {"types", "proto"},
     "sql": {"types", "proto", "functions"},
-    "storage": {"types"},
-    "ingest": {"types", "proto", "storage"},
-    "coordinator": {"types", "proto", "functions", "sql", "storage"},
+    "disk": set(),
+    "storage": {"types", "disk"},
+    "ingest": {"types", "proto", "disk", "storage"},
+    "coordinator": {"types", "proto", "disk", "functions", "sql", "storage"},
     "worker": {"types", "proto", "functions", "dataflow", "storage", "ingest"},
     "tls": set(),
     "pgwire": {"types", "proto", "sql", "coordinator", "tls"},
     "flight": {"types", "proto", "sql", "coordinator", "tls"},
     "console": {"types", "proto", "sql", "coordinator", "tls"},
     "fuzz": set(),
-    "node": {"types", "proto", "coordinator", "worker", "tls", "pgwire", "flight", "console", "storage", "ingest"},
+    "node": {"types", "proto", "disk", "coordinator", "worker", "tls", "pgwire", "flight", "console", "storage", "ingest"},
 }
 
 
@@ -71,6 +72,20 @@ def no_sleeps_in_tests():
                     yield f"{relative}:{number}: a test sleeps; wait on a condition with a deadline"
 
 
+def failpoints_at_durable_writes():
+    """Whatever makes a write durable has a failpoint right before it, or says why not."""
+    for path in tracked("*/src/**/*.rs") + tracked("*/src/*.rs"):
+        relative = path.relative_to(ROOT)
+        if relative.parts[0] in {"tests", "benches", "fuzz"} or "tests" in relative.parts or path.name == "tests.rs":
+            continue
+        lines = path.read_text(encoding="utf-8").split("#[cfg(test)]\nmod tests", 1)[0].splitlines()
+        for number, line in enumerate(lines, 1):
+            if re.search(r"\.sync_(all|data)\(|fs::(rename|hard_link)\(|sync_(directory|parent)\(", line) and "fn " not in line:
+                before = "\n".join(lines[max(0, number - 5) : number])
+                if "reached(" not in before and "failpoint" not in before:
+                    yield f"{relative}:{number}: a durable write without a failpoint (disk/src/failpoint.rs)"
+
+
 def no_machine_paths():
     for path in tracked("*"):
         if path.suffix in {".rs", ".md", ".toml", ".sh", ".py", ".yml", ".sql", ".slt"} and path.name != "tidy.py":
@@ -82,7 +97,7 @@ def no_machine_paths():
 def main():
     findings = [
         finding
-        for check in (module_docs, dependency_direction, versions_in_one_place, no_sleeps_in_tests, no_machine_paths)
+        for check in (module_docs, dependency_direction, versions_in_one_place, no_sleeps_in_tests, failpoints_at_durable_writes, no_machine_paths)
         for finding in check()
     ]
     for finding in findings:

@@ -51,6 +51,8 @@ pub(crate) enum Event {
     Write {
         /// The staged writes, in order.
         requests: Vec<RequestId>,
+        /// Memory that their rows take in the worker.
+        bytes: usize,
         /// Names them together.
         id: WriteId,
         /// Ends with the epoch that takes them.
@@ -544,13 +546,14 @@ impl Loop {
         match event {
             Event::Write {
                 requests,
+                bytes,
                 id,
                 freeze,
                 lock,
                 done,
             } => {
                 self.writes.insert(id, (done, lock));
-                self.epochs.submit_write(id, requests, freeze);
+                self.epochs.submit_write(id, requests, bytes, freeze);
                 self.refuse_writes();
             }
             Event::Freeze { id, done } => {

@@ -8,6 +8,9 @@
 //! binding or a record in the local log runs again, with the same contents and in the same order, before a new one opens; and an epoch at the oracle's old bound,
 //! above which nobody has seen any, so that reads need not wait for a new bound.
 //!
+//! The writes of an epoch are one record of the worker's local log, which has a largest size: so an epoch takes those that wait up to [`WRITE_BYTES_MAX`], and
+//! the next one the others. One that is larger stands alone: if the log refuses it, it is the only one that fails.
+//!
 //! An epoch with local writes only has no binding: its record in the worker's local log says everything there is to say about it, so it does not wait for Raft.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,6 +28,9 @@ const EPOCHS_UNOBSERVABLE_MAX: usize = 64;
 pub const HEARTBEAT_MS: u64 = 1_000;
 /// Time between two group commits.
 pub const COMMIT_INTERVAL_MS: u64 = 1_000;
+
+/// Memory that the rows of one epoch's writes take, unless it is the only one. Far below the largest record of the local log (4 GiB).
+pub const WRITE_BYTES_MAX: usize = 1 << 30;
 
 /// Names one transaction's writes; chosen by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,6 +123,16 @@ struct OpenEpoch {
     failing: bool,
 }
 
+/// A transaction's staged writes, waiting for an epoch.
+#[derive(Clone, Debug)]
+struct WaitingWrite {
+    id: WriteId,
+    requests: Vec<RequestId>,
+    bytes: usize,
+    /// Sources stand still until the epoch that takes it.
+    freeze: Option<FreezeId>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CommitState {
     Idle,
@@ -138,7 +154,7 @@ pub struct EpochLoop {
     sources: BTreeMap<ObjectId, SourceState>,
     replay: VecDeque<(Epoch, Vec<SourceBinding>)>,
     open: VecDeque<OpenEpoch>,
-    writes: VecDeque<(WriteId, Vec<RequestId>)>,
+    writes: VecDeque<WaitingWrite>,
     frozen: BTreeSet<FreezeId>,
     freezing: Vec<FreezeId>,
     observable: Epoch,
@@ -268,17 +284,20 @@ impl EpochLoop {
         self.dirty = true;
     }
 
-    /// A transaction's staged writes wait for an epoch. `freeze` ends with the epoch that takes them.
+    /// A transaction's staged writes, whose rows take `bytes`, wait for an epoch. `freeze` ends with the epoch that takes them.
     pub fn submit_write(
         &mut self,
         id: WriteId,
         requests: Vec<RequestId>,
+        bytes: usize,
         freeze: Option<FreezeId>,
     ) {
-        self.writes.push_back((id, requests));
-        if let Some(freeze) = freeze {
-            self.thaw(freeze);
-        }
+        self.writes.push_back(WaitingWrite {
+            id,
+            requests,
+            bytes,
+            freeze,
+        });
     }
 
     /// Asks that sources stand still; [`Effect::Frozen`] follows. Must end with [`EpochLoop::thaw`] or [`EpochLoop::submit_write`].
@@ -302,7 +321,32 @@ impl EpochLoop {
 
     /// Takes back the writes that wait for an epoch: there will be none for now.
     pub fn withdraw_writes(&mut self) -> Vec<(WriteId, Vec<RequestId>)> {
-        self.writes.drain(..).collect()
+        let mut withdrawn = Vec::new();
+        for waiting in std::mem::take(&mut self.writes) {
+            if let Some(freeze) = waiting.freeze {
+                self.thaw(freeze);
+            }
+            withdrawn.push((waiting.id, waiting.requests));
+        }
+        withdrawn
+    }
+
+    /// The writes of the next epoch, and what they are to the worker. What they held still moves again with it.
+    fn take_writes(&mut self) -> (Vec<WriteId>, Vec<RequestId>) {
+        let (mut writes, mut requests) = (Vec::new(), Vec::new());
+        let mut bytes = 0_usize;
+        while let Some(next) = self.writes.front().map(|waiting| waiting.bytes)
+            && (writes.is_empty() || bytes.saturating_add(next) <= WRITE_BYTES_MAX)
+            && let Some(waiting) = self.writes.pop_front()
+        {
+            bytes = bytes.saturating_add(next);
+            writes.push(waiting.id);
+            requests.extend(waiting.requests);
+            if let Some(freeze) = waiting.freeze {
+                self.thaw(freeze);
+            }
+        }
+        (writes, requests)
     }
 
     /// The worker has run an epoch and its local writes are on disk.
@@ -494,12 +538,12 @@ impl EpochLoop {
             return;
         };
         self.opened_at_ms = Some(now_ms);
+        let (writes, requests) = self.take_writes();
         let bindings = if self.frozen.is_empty() && self.phase == Phase::Running {
             self.take_bindings()
         } else {
             Vec::new()
         };
-        let (writes, requests): (Vec<_>, Vec<_>) = self.writes.drain(..).unzip();
         self.dirty |= !bindings.is_empty() || !writes.is_empty();
         self.open.push_back(OpenEpoch {
             epoch,
@@ -513,7 +557,6 @@ impl EpochLoop {
             durable: bindings.is_empty(),
             failing: false,
         });
-        let requests = requests.into_iter().flatten().collect();
         effects.push(Effect::Run(RunEpoch {
             epoch,
             bindings: bindings.clone(),

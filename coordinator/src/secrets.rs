@@ -4,13 +4,12 @@
 //!
 //! Invariants. A sealed value opens only under the id it was sealed for. Values and the key are wiped from memory when dropped. No `Debug` shows either.
 
-use std::fs::OpenOptions;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
 use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac;
+use flowstone_disk::Kind;
 use flowstone_types::ObjectId;
 use zeroize::Zeroizing;
 
@@ -142,16 +141,7 @@ fn read_key(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
 fn create_key(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(vec![0; KEY_BYTES]);
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("no randomness"))?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    if let Some(directory) = path.parent() {
-        std::fs::File::open(directory)?.sync_all()?;
-    }
+    flowstone_disk::replace(path, &bytes, Kind::SecretKey)?;
     Ok(bytes)
 }
 

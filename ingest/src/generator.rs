@@ -248,6 +248,14 @@ impl Shared {
                     () = self.cancel.cancelled() => return,
                     result = self.stage_when_possible(&table) => result,
                 };
+                let wanted = self.lock().tables.iter().any(|table| table.id == *id);
+                if !wanted {
+                    // It was dropped meanwhile, and its files go with it.
+                    if let Ok(staged) = result {
+                        self.delta.discard(staged).await;
+                    }
+                    continue;
+                }
                 let snapshot = result.map_or_else(
                     |error| SnapshotState::Failed(describe_error(&error)),
                     SnapshotState::Staged,

@@ -99,7 +99,8 @@ impl PostgresSource {
             events,
             &state_dir,
         )?);
-        if description.bound && shared.manifest.get().is_none() {
+        let taken_before = description.bound || description.resume_from.is_some();
+        if taken_before && shared.manifest.get().is_none() {
             return Err(Error::Damaged {
                 path: shared.manifest.path().to_owned(),
                 reason: "it is missing".to_owned(),
@@ -114,11 +115,7 @@ impl PostgresSource {
         );
         let (established, ready) = watch::channel(false);
         let tasks = vec![
-            tokio::spawn(run(
-                Arc::clone(&shared),
-                established,
-                description.resume_from,
-            )),
+            tokio::spawn(run(Arc::clone(&shared), established)),
             tokio::spawn(snapshot_added(Arc::clone(&shared), ready.clone())),
             tokio::spawn(watch_membership(Arc::clone(&shared), ready.clone())),
             tokio::spawn(report(
@@ -259,7 +256,7 @@ fn register(
 }
 
 /// The main task: attempts, one after another, until the source is stopped or can never go on.
-async fn run(shared: Arc<Shared>, established: watch::Sender<bool>, resume_from: Option<u64>) {
+async fn run(shared: Arc<Shared>, established: watch::Sender<bool>) {
     shared.status(shared.id, SourceStatus::Starting).await;
     let mut pause = BACKOFF_FIRST;
     loop {
@@ -267,7 +264,7 @@ async fn run(shared: Arc<Shared>, established: watch::Sender<bool>, resume_from:
         let ended = tokio::select! {
             biased;
             () = shared.cancel.cancelled() => AttemptError::Stopped,
-            ended = attempt(&shared, &established, resume_from) => ended,
+            ended = attempt(&shared, &established) => ended,
         };
         match ended {
             AttemptError::Stopped => return,
@@ -324,12 +321,8 @@ fn jitter(shared: &Shared, pause: Duration) -> Duration {
 }
 
 /// One attempt: whatever is left of establishing the source, then streaming until it ends.
-async fn attempt(
-    shared: &Arc<Shared>,
-    established: &watch::Sender<bool>,
-    resume_from: Option<u64>,
-) -> AttemptError {
-    match establish(shared, established, resume_from).await {
+async fn attempt(shared: &Arc<Shared>, established: &watch::Sender<bool>) -> AttemptError {
+    match establish(shared, established).await {
         Ok(connection) => {
             shared.status(shared.id, SourceStatus::Running).await;
             stream::stream(shared, connection).await
@@ -342,7 +335,6 @@ async fn attempt(
 async fn establish(
     shared: &Arc<Shared>,
     established: &watch::Sender<bool>,
-    resume_from: Option<u64>,
 ) -> Result<Connection, AttemptError> {
     let mut connection = Connection::open(&shared.connection, Purpose::Replication).await?;
     let identity = connection
@@ -354,23 +346,10 @@ async fn establish(
     let field = |index: usize| identity.get(index).cloned().flatten().unwrap_or_default();
     let (system, timeline) = (field(0), field(1));
     check_position(shared, &field(2))?;
-    if shared.manifest.get().is_none() && resume_from.is_none() {
-        first_snapshot(shared, &mut connection, &system, &timeline).await?;
-    }
-    if let Some(manifest) = shared.manifest.get() {
-        check_identity(&manifest, &system, &timeline)?;
-    } else {
-        // The state directory was lost: remember the server again.
-        let position = resume_from.unwrap_or(0);
-        let manifest = Manifest {
-            version: FILE_VERSION,
-            system,
-            timeline,
-            position,
-            tables: Vec::new(),
-            membership: HashMap::new(),
-        };
-        shared.manifest.change(|_| Some(manifest)).await?;
+    match shared.manifest.get() {
+        Some(manifest) => check_identity(&manifest, &system, &timeline)?,
+        // Nothing was ever taken: the start has seen to that.
+        None => first_snapshot(shared, &mut connection, &system, &timeline).await?,
     }
     check_slot(shared, &mut connection).await?;
     if !*established.borrow() {
@@ -462,6 +441,7 @@ async fn first_snapshot(
         position: exported.position,
         tables: entries,
         membership: HashMap::new(),
+        row_error_saves: 0,
     };
     shared.manifest.change(|_| Some(manifest)).await?;
     let mut state = shared.lock();

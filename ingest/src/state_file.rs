@@ -1,8 +1,8 @@
 //! Small files that must survive a crash: written beside their place, synced, and renamed into it. The last line is a checksum of the rest.
 
-use std::io::Write;
 use std::path::Path;
 
+use flowstone_disk::failpoint::{self, Kind, Step};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -24,16 +24,9 @@ pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
     let checksum = format!("{CHECKSUM}{:08x}\n", crc32fast::hash(&content));
     content.extend_from_slice(checksum.as_bytes());
     let parent = path.parent().unwrap_or_else(|| Path::new("."));
-    let attempt = || {
-        std::fs::create_dir_all(parent)?;
-        let beside = path.with_extension("tmp");
-        let mut file = std::fs::File::create(&beside)?;
-        file.write_all(&content)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)?;
-        std::fs::File::open(parent)?.sync_all()
-    };
-    attempt().map_err(failed)
+    std::fs::create_dir_all(parent)
+        .and_then(|()| flowstone_disk::replace(path, &content, Kind::SourceState))
+        .map_err(failed)
 }
 
 /// The content of `path`, or `None` if it is not there. Files of the first releases have no checksum.
@@ -72,7 +65,9 @@ fn checked(bytes: &[u8]) -> Result<&[u8], String> {
 
 /// Removes `path` if it is there.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
-    match std::fs::remove_file(path) {
+    let removed = failpoint::reached(Kind::SourceState, Step::Remove)
+        .and_then(|()| std::fs::remove_file(path));
+    match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::State {
             path: path.to_owned(),
             source: error,

@@ -1,10 +1,10 @@
 //! The data directory: one process at a time, a format this version can read, and nobody else's to look into.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use flowstone_disk::Kind;
 use fs4::fs_std::FileExt;
 
 use crate::privacy;
@@ -91,7 +91,8 @@ fn write_format(path: &Path, format_path: &Path) -> anyhow::Result<()> {
         let name = entry
             .with_context(|| format!("cannot read {}", path.display()))?
             .file_name();
-        if name != "LOCK" && name != "FORMAT.new" {
+        // The second is what a first start that was cut short leaves; earlier releases named it otherwise.
+        if name != "LOCK" && name != "FORMAT.tmp" && name != "FORMAT.new" {
             bail!(
                 "{} is not a flowstone data directory: it holds {} and no FORMAT",
                 path.display(),
@@ -99,15 +100,9 @@ fn write_format(path: &Path, format_path: &Path) -> anyhow::Result<()> {
             );
         }
     }
-    let new_path = path.join("FORMAT.new");
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&new_path)?;
-        writeln!(file, "flowstone {FORMAT_VERSION}")?;
-        file.sync_all()?;
-        std::fs::rename(&new_path, format_path)?;
-        File::open(path)?.sync_all()
-    };
-    write().with_context(|| format!("cannot write {}", format_path.display()))
+    let content = format!("flowstone {FORMAT_VERSION}\n");
+    flowstone_disk::replace(format_path, content.as_bytes(), Kind::Format)
+        .with_context(|| format!("cannot write {}", format_path.display()))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ const STACK_BYTES: usize = 64 << 20;
 /// Whatever keeps the node from starting, or broke while it ran.
 pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
     crate::log::init(&settings)?;
+    activate_failpoints()?;
     crate::privacy::mask_new_files();
     let admission = Admission::new(crate::descriptors::connections_max()?);
     let data_dir = DataDir::open(&settings.data_dir)?;
@@ -44,6 +45,16 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
     compute.shutdown_background();
     drop(data_dir);
     outcome
+}
+
+/// Which writes are made to fail: for tests, and not a setting of a deployment.
+fn activate_failpoints() -> anyhow::Result<()> {
+    match std::env::var("FLOWSTONE_FAILPOINTS") {
+        Ok(setting) => Ok(flowstone_disk::failpoint::activate(&setting)
+            .context("FLOWSTONE_FAILPOINTS is wrong")?),
+        Err(std::env::VarError::NotPresent) => Ok(()),
+        Err(error) => Err(error).context("FLOWSTONE_FAILPOINTS is wrong"),
+    }
 }
 
 async fn serve(

@@ -11,8 +11,9 @@ use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::StreamExt;
+use flowstone_disk::failpoint::{Kind, Step, reached};
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -56,10 +57,7 @@ impl DurableStore {
                     source: source.into(),
                 })
             }
-            Ok(Err(source)) => Err(object_store::Error::Generic {
-                store: NAME,
-                source: source.into(),
-            }),
+            Ok(Err(source)) => Err(refused(source)),
             Err(source) => Err(object_store::Error::Generic {
                 store: NAME,
                 source: source.into(),
@@ -70,10 +68,19 @@ impl DurableStore {
     async fn sync_name(&self, location: &Path) -> Result<()> {
         let target = self.inner.path_to_filesystem(location)?;
         Self::blocking(location, move || {
+            reached(Kind::DeltaUpload, Step::Sync)?;
             File::open(&target)?.sync_all()?;
+            reached(Kind::DeltaUpload, Step::Directory)?;
             sync_parent(&target)
         })
         .await
+    }
+}
+
+fn refused(source: std::io::Error) -> object_store::Error {
+    object_store::Error::Generic {
+        store: NAME,
+        source: source.into(),
     }
 }
 
@@ -85,10 +92,10 @@ impl fmt::Display for DurableStore {
 
 /// Makes the name of `target` durable.
 fn sync_parent(target: &FsPath) -> std::io::Result<()> {
-    match target.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
+    // The failpoint is the caller's.
+    target
+        .parent()
+        .map_or(Ok(()), flowstone_disk::sync_directory)
 }
 
 /// Makes `dir` and whatever is missing above it, each durable in its parent.
@@ -103,6 +110,7 @@ pub(crate) fn create_dirs(dir: &FsPath) -> std::io::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
+    reached(Kind::DeltaFile, Step::Directory)?;
     sync_parent(dir)
 }
 
@@ -117,7 +125,20 @@ fn write_durably(target: &FsPath, payload: &PutPayload, create: bool) -> std::io
         let _removed = std::fs::remove_file(&temporary);
     }
     written?;
+    reached(kind_of(target), Step::Directory)?;
     sync_parent(target)
+}
+
+/// What a file of a Delta table is, by its name.
+fn kind_of(target: &FsPath) -> Kind {
+    let in_log = target
+        .parent()
+        .is_some_and(|parent| parent.ends_with("_delta_log"));
+    match target.extension() {
+        Some(extension) if in_log && extension == "json" => Kind::DeltaCommit,
+        _ if in_log => Kind::DeltaCheckpoint,
+        _ => Kind::DeltaFile,
+    }
 }
 
 fn write_and_name(
@@ -126,15 +147,18 @@ fn write_and_name(
     payload: &PutPayload,
     create: bool,
 ) -> std::io::Result<()> {
+    let kind = kind_of(target);
+    reached(kind, Step::Write)?;
     let mut file = File::create_new(temporary)?;
     for chunk in payload {
         file.write_all(chunk)?;
     }
+    reached(kind, Step::Sync)?;
     file.sync_all()?;
-    if create {
-        std::fs::hard_link(temporary, target)
-    } else {
-        std::fs::rename(temporary, target)
+    reached(kind, Step::Name)?;
+    match create {
+        true => std::fs::hard_link(temporary, target),
+        false => std::fs::rename(temporary, target),
     }
 }
 
@@ -193,7 +217,11 @@ impl ObjectStore for DurableStore {
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
         // A deletion that a power cut undoes leaves a file that nothing names; the next vacuum finds it.
-        self.inner.delete_stream(locations)
+        let locations = locations.map(|location| {
+            reached(Kind::DeltaVacuum, Step::Remove).map_err(refused)?;
+            location
+        });
+        self.inner.delete_stream(locations.boxed())
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -248,10 +276,14 @@ struct DurableUpload {
 #[async_trait]
 impl MultipartUpload for DurableUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        if let Err(error) = reached(Kind::DeltaUpload, Step::Write) {
+            return futures::future::ready(Err(refused(error))).boxed();
+        }
         self.upload.put_part(data)
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
+        reached(Kind::DeltaUpload, Step::Name).map_err(refused)?;
         let result = self.upload.complete().await?;
         self.store.sync_name(&self.location).await?;
         Ok(result)

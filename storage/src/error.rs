@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use flowstone_types::TypeError;
+use flowstone_types::{ObjectId, TypeError};
 
 /// A cause kept for the log.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -50,6 +50,19 @@ pub enum Error {
     /// A value or a column has no stored form.
     #[error("could not convert a value for storage")]
     Value(#[from] TypeError),
+    /// The table was dropped: nothing is written for it any more. Leave it out.
+    #[error("table {0} was dropped")]
+    Dropped(ObjectId),
+    /// More than the format holds is to be written at once. Nothing was written; less at a time works.
+    #[error(
+        "what is written at once takes {bytes} bytes, but a record of the local log holds at most {limit}"
+    )]
+    TooLarge {
+        /// What it takes.
+        bytes: u64,
+        /// What there is room for.
+        limit: u64,
+    },
     /// A bug of ours: the caller broke the contract, or state and files disagree. Stop; never carry on.
     #[error("storage invariant violated: {0}")]
     Invariant(String),
@@ -64,6 +77,8 @@ impl Error {
             Self::Damaged { .. }
             | Self::NewerFormat { .. }
             | Self::Value(_)
+            | Self::Dropped(_)
+            | Self::TooLarge { .. }
             | Self::Invariant(_) => false,
         }
     }

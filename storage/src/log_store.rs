@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
+use flowstone_disk::failpoint::{self, Kind, Step};
 use flowstone_types::hash::HASH_VERSION;
 use flowstone_types::{DeltaBatch, Epoch, ObjectId, Weights};
 
@@ -82,6 +83,17 @@ pub struct LogState {
     pub newest: Epoch,
     /// The newest epoch that the log was cut for.
     pub cut_through: Epoch,
+}
+
+impl LogState {
+    const fn of(file: &AcknowledgedFile) -> Self {
+        let content = file.content();
+        Self {
+            identity: file.identity(),
+            newest: content.epoch,
+            cut_through: content.cut_through,
+        }
+    }
 }
 
 /// The changes of one epoch.
@@ -150,7 +162,8 @@ impl LogStore {
     /// Checks that everything that was acknowledged and is not in the tables is there; then settles what a crash left half done. To be called once, before
     /// anything is appended.
     ///
-    /// `commit_point`: the tables hold everything up to it. `identity`: that of the log that must be there, if it is known.
+    /// `commit_point`: the tables hold everything up to it. `identity`: that of the log that must be there, if it is known. If the log was cut for a later
+    /// epoch than `commit_point`, nothing is checked and nothing is changed: the caller's state is too old and must not be used.
     ///
     /// # Errors
     /// [`Error::Damaged`], naming the file that is missing or lacks something; [`Error::Io`].
@@ -167,25 +180,45 @@ impl LogStore {
             }
             _ => {}
         }
+        if let Some(file) = &self.acknowledged
+            && file.content().cut_through > commit_point
+        {
+            // What the caller knows is older than the tables: whatever is missing here is not the log's fault.
+            return Ok(LogState::of(file));
+        }
+        if let Some(file) = &self.acknowledged
+            && let Some(committed) = file.content().committed
+            && committed < commit_point
+        {
+            let reason = format!(
+                "it is older than the tables, which were committed up to epoch {commit_point} after epoch {committed}: records may be missing"
+            );
+            return Err(Error::damaged(file.path(), reason));
+        }
         self.check_chain(commit_point)?;
         if let Some(path) = self.headless.take() {
             // The crash hit between making the segment and its first record.
-            std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
-            sync_dir(&self.dir)?;
+            failpoint::reached(Kind::LogCut, Step::Remove)
+                .and_then(|()| std::fs::remove_file(&path))
+                .map_err(Error::io("remove", &path))?;
+            failpoint::reached(Kind::LogCut, Step::Directory)
+                .and_then(|()| flowstone_disk::sync_directory(&self.dir))
+                .map_err(Error::io("sync", &self.dir))?;
         }
         self.settle()?;
         if self.acknowledged.is_none() {
-            let content = self.newest_record(Epoch::MIN);
+            let content = Acknowledged {
+                committed: Some(commit_point),
+                ..self.newest_record(Acknowledged::default())
+            };
             self.acknowledged = Some(AcknowledgedFile::create(&self.dir, content)?);
+        }
+        if self.acknowledged_file()?.content().committed.is_none() {
+            self.note_commit(commit_point)?;
         }
         // A record whose acknowledgement was cut short is run again, and counts from then on.
         self.acknowledge()?;
-        let file = self.acknowledged_file()?;
-        let state = LogState {
-            identity: file.identity(),
-            newest: file.content().epoch,
-            cut_through: file.content().cut_through,
-        };
+        let state = LogState::of(self.acknowledged_file()?);
         self.last_epoch = self.last_epoch.max(state.newest);
         Ok(state)
     }
@@ -233,14 +266,14 @@ impl LogStore {
     }
 
     /// What the file `acknowledged` is to say of the newest record.
-    fn newest_record(&self, cut_through: Epoch) -> Acknowledged {
+    fn newest_record(&self, before: Acknowledged) -> Acknowledged {
         self.open
             .as_ref()
             .map_or_else(Acknowledged::default, |open| Acknowledged {
                 epoch: open.segment.last_epoch,
                 segment: open.first_epoch,
                 length: open.length,
-                cut_through,
+                ..before
             })
     }
 
@@ -250,7 +283,7 @@ impl LogStore {
     /// [`Error::Io`]; to be tried again. [`Error::Invariant`] before [`LogStore::recover`].
     pub fn acknowledge(&mut self) -> Result<(), Error> {
         let before = self.acknowledged_file()?.content();
-        let content = self.newest_record(before.cut_through);
+        let content = self.newest_record(before);
         match &mut self.acknowledged {
             Some(file) if content.epoch > before.epoch => file.write(content),
             _ => Ok(()),
@@ -345,7 +378,7 @@ impl LogStore {
     /// After an error the log is as it was before the call, and appending again is allowed.
     ///
     /// # Errors
-    /// [`Error::Io`], for instance when the disk is full; [`Error::Invariant`] if the epoch is not above all earlier ones.
+    /// [`Error::Io`], for instance when the disk is full; [`Error::TooLarge`]; [`Error::Invariant`] if the epoch is not above all earlier ones.
     pub fn append(&mut self, record: &LogRecord) -> Result<(), Error> {
         if record.epoch <= self.last_epoch {
             return Err(Error::Invariant(format!(
@@ -392,9 +425,12 @@ impl LogStore {
         open.cut_tail()?;
         let frame = codec::frame(payload, open.first_epoch)?;
         let path = open.segment.path.clone();
-        self.write_at(&open.file, &frame, open.length)
+        failpoint::reached(Kind::LogRecord, Step::Write)
+            .and_then(|()| self.write_at(&open.file, &frame, open.length))
             .map_err(Error::io("write", &path))?;
-        open.file.sync_data().map_err(Error::io("sync", &path))?;
+        failpoint::reached(Kind::LogRecord, Step::Sync)
+            .and_then(|()| open.file.sync_data())
+            .map_err(Error::io("sync", &path))?;
         open.length += u64::try_from(frame.len()).unwrap_or_default();
         Ok(())
     }
@@ -449,16 +485,37 @@ impl LogStore {
             .truncate(true)
             .open(path)
             .map_err(Error::io("create", path))?;
-        self.write_at(&file, &codec::header(first_epoch, self.last_epoch), 0)
+        failpoint::reached(Kind::LogSegment, Step::Write)
+            .and_then(|()| self.write_at(&file, &codec::header(first_epoch, self.last_epoch), 0))
             .map_err(Error::io("write", path))?;
-        file.sync_all().map_err(Error::io("sync", path))?;
-        sync_dir(&self.dir)?;
+        failpoint::reached(Kind::LogSegment, Step::Sync)
+            .and_then(|()| file.sync_all())
+            .map_err(Error::io("sync", path))?;
+        failpoint::reached(Kind::LogSegment, Step::Directory)
+            .and_then(|()| flowstone_disk::sync_directory(&self.dir))
+            .map_err(Error::io("sync", &self.dir))?;
         Ok(file)
     }
 
     fn close_segment(&mut self) {
         if let Some(open) = self.open.take() {
             self.closed.push(open.segment);
+        }
+    }
+
+    /// Notes that the tables are about to be said to hold everything up to `epoch`; to be called before anybody hears of it. So a log that does not know of
+    /// what the tables hold is an older one. Returns once that is on disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; to be tried again. [`Error::Invariant`] before [`LogStore::recover`].
+    pub fn note_commit(&mut self, epoch: Epoch) -> Result<(), Error> {
+        let before = self.acknowledged_file()?.content();
+        match &mut self.acknowledged {
+            Some(file) => file.write(Acknowledged {
+                committed: before.committed.max(Some(epoch)),
+                ..before
+            }),
+            None => Ok(()),
         }
     }
 
@@ -472,6 +529,7 @@ impl LogStore {
         if let Some(file) = &mut self.acknowledged {
             file.write(Acknowledged {
                 cut_through: before.cut_through.max(epoch),
+                committed: before.committed.max(Some(epoch)),
                 ..before
             })?;
         }
@@ -492,7 +550,9 @@ impl LogStore {
             .first()
             .filter(|segment| segment.last_epoch <= epoch)
         {
-            match std::fs::remove_file(&segment.path) {
+            let removed = failpoint::reached(Kind::LogCut, Step::Remove)
+                .and_then(|()| std::fs::remove_file(&segment.path));
+            match removed {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(Error::io("remove", &segment.path)(error));
                 }
@@ -500,27 +560,12 @@ impl LogStore {
             }
             self.closed.remove(0);
         }
-        if dropped { sync_dir(&self.dir) } else { Ok(()) }
-    }
-
-    /// The newest epoch in the log, or [`Epoch::MIN`] if nothing was ever appended since it was opened empty.
-    #[must_use]
-    pub const fn last_epoch(&self) -> Epoch {
-        self.last_epoch
-    }
-
-    /// Closes the log. Everything acknowledged is on disk already.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the operating system refuses a last sync.
-    pub fn close(self) -> Result<(), Error> {
-        match &self.open {
-            Some(open) => open
-                .file
-                .sync_all()
-                .map_err(Error::io("sync", &open.segment.path)),
-            None => Ok(()),
+        if !dropped {
+            return Ok(());
         }
+        failpoint::reached(Kind::LogCut, Step::Directory)
+            .and_then(|()| flowstone_disk::sync_directory(&self.dir))
+            .map_err(Error::io("sync", &self.dir))
     }
 }
 
@@ -528,20 +573,14 @@ impl OpenSegment {
     /// Cuts the file back to the acknowledged records.
     fn cut_tail(&mut self) -> Result<(), Error> {
         if self.dirty_tail {
-            self.file
-                .set_len(self.length)
+            failpoint::reached(Kind::LogTail, Step::Write)
+                .and_then(|()| self.file.set_len(self.length))
                 .map_err(Error::io("truncate", &self.segment.path))?;
-            self.file
-                .sync_all()
+            failpoint::reached(Kind::LogTail, Step::Sync)
+                .and_then(|()| self.file.sync_all())
                 .map_err(Error::io("sync", &self.segment.path))?;
             self.dirty_tail = false;
         }
         Ok(())
     }
-}
-
-fn sync_dir(dir: &Path) -> Result<(), Error> {
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(Error::io("sync", dir))
 }

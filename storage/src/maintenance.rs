@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use deltalake::protocol::checkpoints;
+use flowstone_disk::failpoint::{self, Kind, Step};
 use flowstone_types::ObjectId;
 use futures::TryStreamExt;
 use roaring::RoaringTreemap;
@@ -45,7 +46,8 @@ impl DeltaTables {
     /// removes log entries and files that are older than a day and needed by nobody. To be called now and then, also while commits go on.
     ///
     /// # Errors
-    /// [`Error::Environment`] or [`Error::Io`]: the work is tried again by the next call. [`Error::Damaged`] if a file cannot be read.
+    /// [`Error::Environment`] or [`Error::Io`]: the work is tried again by the next call. [`Error::Dropped`]: there is no more to do. [`Error::Damaged`] if a
+    /// file cannot be read.
     pub async fn maintain(&self, id: ObjectId) -> Result<(), Error> {
         self.compact(id).await?;
         self.checkpoint(id).await?;
@@ -169,6 +171,7 @@ impl DeltaTables {
         if !due {
             return Ok(());
         }
+        let _present = self.enter(id).await?;
         let failed = |error| Error::environment(format!("write a checkpoint of table {id}"), error);
         let library =
             delta_log::open_library(&self.inner.root_store, &self.inner.dir, id, Some(version))
@@ -253,7 +256,9 @@ impl DeltaTables {
         tables::blocking(move || {
             for name in removable {
                 let path = dir.join(name);
-                match std::fs::remove_file(&path) {
+                let removed = failpoint::reached(Kind::DeltaVacuum, Step::Remove)
+                    .and_then(|()| std::fs::remove_file(&path));
+                match removed {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                         return Err(Error::io("remove", &path)(error));
                     }

@@ -14,6 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use flowstone_disk::failpoint::{self, Kind, Step};
 use flowstone_types::hash::{HASH_VERSION, hash_rows_128};
 
 use crate::Error;
@@ -73,6 +74,7 @@ pub(crate) fn write(path: &Path, hashes: &[u128]) -> Result<(), Error> {
     }
     let temporary = path.with_extension(format!("tmp-{}", uuid::Uuid::new_v4().simple()));
     let write = || -> std::io::Result<()> {
+        failpoint::reached(Kind::RowIndex, Step::Write)?;
         let mut file = BufWriter::new(File::create(&temporary)?);
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.extend_from_slice(&MAGIC);
@@ -100,6 +102,7 @@ pub(crate) fn write(path: &Path, hashes: &[u128]) -> Result<(), Error> {
         file.write_all(&fences)?;
         file.write_all(&footer_crc(&header, &fences).to_le_bytes())?;
         file.flush()?;
+        failpoint::reached(Kind::RowIndex, Step::Name)?;
         std::fs::rename(&temporary, path)
     };
     write().map_err(|error| {

@@ -2,12 +2,16 @@
 //!
 //! Owns the files of one writer until it is finished. Must not know commits. Called by `ingest` for snapshots of upstream tables and by `worker` for
 //! hydration; several writers of one table may run at once, each with its own files.
+//!
+//! Invariants. From its first byte until its writer is finished a file is protected from the vacuum; the files of a writer that is dropped before are not, and
+//! are removed. Nothing is written for a table that was dropped.
 
-use std::path::PathBuf;
+use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
+use flowstone_disk::failpoint::{self, Kind, Step};
 use flowstone_types::ObjectId;
 use object_store::ObjectStore;
 use object_store::buffered::BufWriter;
@@ -48,7 +52,8 @@ pub(crate) struct StagedFile {
     pub(crate) rows: u64,
 }
 
-/// Writes rows to staged files of 64-128 MB, in constant memory. Dropping it leaves files that a later maintenance removes.
+/// Writes rows to staged files of 64-128 MB, in constant memory. If it is dropped before it has finished, its files go: at once as far as that works, what is
+/// left then is removed by a later maintenance.
 #[derive(Debug)]
 pub struct SnapshotWriter {
     columns: Columns,
@@ -63,7 +68,8 @@ impl SnapshotWriter {
     /// Adds rows. They may be written later, by a following call or by [`SnapshotWriter::finish`].
     ///
     /// # Errors
-    /// [`Error::Environment`]: start over with a new writer. [`Error::Value`], [`Error::Invariant`] if the batch does not fit the schema.
+    /// [`Error::Environment`]: start over with a new writer. [`Error::Dropped`]: the table is gone. [`Error::Value`], [`Error::Invariant`] if the batch does
+    /// not fit the schema.
     pub async fn write(&mut self, batch: &RecordBatch) -> Result<(), Error> {
         let (columns, rows) = (self.columns.clone(), batch.clone());
         let stored = crate::tables::blocking(move || columns.store(&rows)).await?;
@@ -88,6 +94,8 @@ pub(crate) struct FileWriter {
     staging: Staging,
     open: Option<OpenFile>,
     done: StagedSnapshot,
+    /// Every file that was begun, until all are finished.
+    names: Vec<String>,
 }
 
 struct OpenFile {
@@ -127,6 +135,7 @@ impl FileWriter {
             staging,
             open: None,
             done,
+            names: Vec::new(),
         }
     }
 
@@ -136,6 +145,7 @@ impl FileWriter {
         }
         let rows = stored.clone();
         let hashes = crate::tables::blocking(move || row_index::hash_stored(&rows)).await?;
+        let _present = self.staging.enter().await?;
         let mut open = match self.open.take() {
             Some(open) => open,
             None => self.open_file()?,
@@ -161,9 +171,10 @@ impl FileWriter {
         }
     }
 
-    fn open_file(&self) -> Result<OpenFile, Error> {
+    fn open_file(&mut self) -> Result<OpenFile, Error> {
         let name = data_file::new_name();
         self.staging.protect(&name);
+        self.names.push(name.clone());
         let path = Path::from(format!("{}/{name}", self.done.id));
         let object = BufWriter::new(Arc::clone(&self.store), path);
         let schema = Arc::clone(&self.schema);
@@ -207,11 +218,120 @@ impl FileWriter {
     }
 
     pub(crate) async fn finish(mut self) -> Result<StagedSnapshot, Error> {
+        let _present = self.staging.enter().await?;
         self.finish_file().await?;
-        Ok(self.done)
+        // From here on they belong to the caller.
+        self.names.clear();
+        Ok(StagedSnapshot {
+            id: self.done.id,
+            files: std::mem::take(&mut self.done.files),
+            rows: self.done.rows,
+            bytes: self.done.bytes,
+        })
+    }
+}
+
+impl Drop for FileWriter {
+    fn drop(&mut self) {
+        let names = std::mem::take(&mut self.names);
+        if names.is_empty() {
+            return;
+        }
+        for name in &names {
+            self.staging.release(name);
+        }
+        let dir = self.dir.clone();
+        let remove = move || remove_files(&dir, &names);
+        match tokio::runtime::Handle::try_current() {
+            // Nobody waits for it: what is left is an orphan that the vacuum finds.
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
+        }
+    }
+}
+
+/// Removes files of the table in `dir`, with their row indexes, that no version names and no commit will.
+pub(crate) fn remove_files(dir: &FsPath, names: &[String]) {
+    for name in names {
+        let path = dir.join(name);
+        let removed = failpoint::reached(Kind::DeltaVacuum, Step::Remove)
+            .and_then(|()| std::fs::remove_file(&path));
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::debug!(%error, path = %path.display(), "a file that was never finished could not be removed");
+            }
+            _ => {}
+        }
+        let _removed = std::fs::remove_file(crate::tables::index_path(dir, name));
     }
 }
 
 fn write_error(id: ObjectId, error: parquet::errors::ParquetError) -> Error {
     Error::environment(format!("write a file of table {id}"), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::Int64Array;
+    use arrow_schema::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::tables::DeltaTables;
+
+    const ID: ObjectId = ObjectId::User(1);
+
+    async fn written(tables: &DeltaTables) -> FileWriter {
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
+        let columns = Columns::from_schema(&schema).unwrap();
+        let numbers = Int64Array::from(vec![1, 2, 3]);
+        let rows = RecordBatch::try_new(schema, vec![Arc::new(numbers)]).unwrap();
+        let stored = columns.store(&rows).unwrap();
+        let mut writer = tables.file_writer(ID, &columns);
+        // One file is finished, the other begun.
+        writer.write(&stored).await.unwrap();
+        writer.finish_file().await.unwrap();
+        writer.write(&stored).await.unwrap();
+        writer
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_files_of_a_writer_that_never_finishes_are_removed_and_those_of_one_that_does_are_kept()
+     {
+        let dir = tempfile::tempdir().unwrap();
+        let tables = DeltaTables::open(dir.path()).await.unwrap();
+        let table = tables.table(ID);
+        let writer = written(&tables).await;
+        let names = writer.names.clone();
+        assert_eq!(names.len(), 2);
+        assert!(names.iter().all(|name| table.is_held(name)));
+        let first = tables.table_path(ID).join(&names[0]);
+        assert!(first.exists());
+        drop(writer);
+        assert!(!names.iter().any(|name| table.is_held(name)));
+        let started = std::time::Instant::now();
+        while first.exists() {
+            assert!(
+                started.elapsed() < std::time::Duration::from_secs(30),
+                "{} is still there",
+                first.display()
+            );
+            tokio::task::yield_now().await;
+        }
+
+        let staged = written(&tables).await.finish().await.unwrap();
+        let paths: Vec<PathBuf> = staged
+            .files
+            .iter()
+            .map(|file| tables.table_path(ID).join(&file.path))
+            .collect();
+        assert_eq!(paths.len(), 2);
+        for (file, path) in itertools::zip_eq(&staged.files, &paths) {
+            assert!(path.exists() && table.is_held(&file.path));
+        }
+        // Until whoever has them gives them up.
+        let names: Vec<String> = staged.files.iter().map(|file| file.path.clone()).collect();
+        tables.discard(staged).await;
+        assert!(!names.iter().any(|name| table.is_held(name)));
+        assert!(!paths.iter().any(|path| path.exists()));
+    }
 }

@@ -5,7 +5,8 @@
 //! Called by `worker` (group commit, hydration) and `ingest` (staged snapshots).
 //!
 //! Invariants. A table's current version holds exactly its relation's rows as of the epoch recorded in it. One table has one writer at a time (its lock);
-//! a version is on disk before it is acknowledged. A handle whose last write is in doubt is dropped and read again from disk.
+//! a version is on disk before it is acknowledged. A handle whose last write is in doubt is dropped and read again from disk. Once a table is dropped, nothing
+//! makes its directory again: ids are never reused, so the ids of dropped tables are kept and their writers are refused.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path as FsPath, PathBuf};
@@ -13,12 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
+use flowstone_disk::failpoint::{self, Kind, Step};
 use flowstone_types::clock::SystemClock;
 use flowstone_types::{Clock, DeltaBatch, Epoch, ObjectId};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use roaring::RoaringTreemap;
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use crate::changes::NetChange;
 use crate::columns::Columns;
@@ -28,7 +31,7 @@ use crate::delta_log::{self, Content, DataFile, Deletion, Effect, Held, TableSta
 use crate::durable::{DurableStore, create_dirs};
 use crate::error::Error;
 use crate::row_index::{self, IndexCache};
-use crate::staging::{FileWriter, SnapshotWriter, StagedSnapshot};
+use crate::staging::{self, FileWriter, SnapshotWriter, StagedSnapshot};
 
 /// Tables committed at the same time: enough to overlap their syncs without a burst of blocking threads.
 const COMMITS_AT_ONCE: usize = 8;
@@ -68,8 +71,18 @@ pub(crate) struct Table {
     staged: Arc<Mutex<HashSet<String>>>,
     /// Files that failed commits wrote, with the epoch of each: whether a version names them is seen when the table is read again.
     abandoned: Mutex<Vec<(Epoch, String)>>,
+    /// Held by whoever writes files of the table without its lock. Where both are needed, the lock comes first.
+    presence: Arc<RwLock<Presence>>,
     /// Deletion vector files seen unused, with the time when they were first seen so; and when the table was last vacuumed.
     pub(crate) unused: tokio::sync::Mutex<(HashMap<String, u64>, u64)>,
+}
+
+/// Whether a table may be written to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Presence {
+    #[default]
+    Kept,
+    Dropped,
 }
 
 /// The changes of one collection in a commit.
@@ -87,11 +100,36 @@ pub struct CollectionCommit {
 
 /// The staged files of one table.
 #[derive(Clone, Debug)]
-pub(crate) struct Staging(Arc<Mutex<HashSet<String>>>);
+pub(crate) struct Staging {
+    id: ObjectId,
+    names: Arc<Mutex<HashSet<String>>>,
+    presence: Arc<RwLock<Presence>>,
+}
 
 impl Staging {
     pub(crate) fn protect(&self, name: &str) {
-        lock(&self.0).insert(name.to_owned());
+        lock(&self.names).insert(name.to_owned());
+    }
+
+    pub(crate) fn release(&self, name: &str) {
+        lock(&self.names).remove(name);
+    }
+
+    /// Keeps the table from being dropped while files of it are written, or says that it was.
+    pub(crate) async fn enter(&self) -> Result<OwnedRwLockReadGuard<Presence>, Error> {
+        enter(self.id, &self.presence).await
+    }
+}
+
+async fn enter(
+    id: ObjectId,
+    presence: &Arc<RwLock<Presence>>,
+) -> Result<OwnedRwLockReadGuard<Presence>, Error> {
+    let present = Arc::clone(presence).read_owned().await;
+    let now = *present;
+    match now {
+        Presence::Kept => Ok(present),
+        Presence::Dropped => Err(Error::Dropped(id)),
     }
 }
 
@@ -215,6 +253,14 @@ impl DeltaTables {
         Arc::clone(lock(&self.inner.tables).entry(id).or_default())
     }
 
+    /// Keeps a table from being dropped while files of it are written, or says that it was.
+    pub(crate) async fn enter(
+        &self,
+        id: ObjectId,
+    ) -> Result<OwnedRwLockReadGuard<Presence>, Error> {
+        enter(id, &self.table(id).presence).await
+    }
+
     /// The directory of a table, as other engines open it.
     #[must_use]
     pub fn table_path(&self, id: ObjectId) -> PathBuf {
@@ -245,18 +291,23 @@ impl DeltaTables {
     ) -> Result<TableState, Error> {
         match place.take() {
             Some(state) => Ok(state),
-            None => self.open_state(id, None).await,
+            None => {
+                // Who holds the lock needs the presence no longer than this: a drop begins with the lock.
+                drop(self.enter(id).await?);
+                self.open_state(id, None).await
+            }
         }
     }
 
     /// Makes an empty table for a relation with this schema; `name` is shown to other engines. Does nothing if it exists.
     ///
     /// # Errors
-    /// [`Error::Invariant`] if it exists with other columns; [`Error::Value`] for a column that cannot be stored; [`Error::Environment`].
+    /// [`Error::Invariant`] if it exists with other columns; [`Error::Value`] for a column that cannot be stored; [`Error::Dropped`]; [`Error::Environment`].
     pub async fn create(&self, id: ObjectId, name: &str, schema: SchemaRef) -> Result<(), Error> {
         let columns = Columns::from_schema(&schema)?;
         let table = self.table(id);
         let mut place = table.state.lock().await;
+        drop(self.enter(id).await?);
         if place.is_none() && !delta_log::exists(&self.inner.store, id).await? {
             let actions = delta_log::creation(id, name, &columns, self.inner.clock.now_ms())?;
             if delta_log::write_version(
@@ -301,7 +352,8 @@ impl DeltaTables {
     /// Returns the current version of every table named, also of those that were committed already or had no net change.
     ///
     /// # Errors
-    /// [`Error::Environment`], [`Error::Io`]: repeat the commit. [`Error::Invariant`] if a retracted row is not in the table, [`Error::Damaged`]: stop.
+    /// [`Error::Environment`], [`Error::Io`]: repeat the commit. [`Error::Dropped`] for a table that was dropped. [`Error::Invariant`] if a retracted row is
+    /// not in the table, [`Error::Damaged`]: stop.
     /// Tables that did not fail are committed all the same.
     pub async fn commit(
         &self,
@@ -378,12 +430,18 @@ impl DeltaTables {
         let change = blocking(move || NetChange::of(&columns, &deltas)).await?;
         let now_ms = self.inner.clock.now_ms();
         let mut added = staged_files(id, &commit.staged, now_ms)?;
-        if let Some(file) = self
-            .write_rows(id, table, &state.columns, &change.inserts, now_ms)
-            .await?
+        if let Some(path) = change
+            .inserts
+            .iter()
+            .any(|batch| batch.num_rows() > 0)
+            .then(data_file::new_name)
         {
-            written.push(file.path.clone());
-            added.push(file);
+            table.protect(&path);
+            written.push(path.clone());
+            added.push(
+                self.write_rows(id, path, &state.columns, &change.inserts, now_ms)
+                    .await?,
+            );
         }
         let with_feed = commit.staged.is_empty() && !commit.replace;
         let feed = if with_feed {
@@ -392,9 +450,13 @@ impl DeltaTables {
             None
         };
         for _attempt in 0..COMMIT_ATTEMPTS {
-            let mut next = self
+            let (mut next, vectors) = self
                 .apply(id, &state, &added, &change, commit.replace, now_ms)
                 .await?;
+            if let Some((name, content)) = vectors.finish() {
+                written.push(name.clone());
+                self.put(id, &name, content).await?;
+            }
             if next.actions.is_empty() {
                 let version = state.version;
                 *place = Some(state);
@@ -447,19 +509,14 @@ impl DeltaTables {
     }
 
     /// Writes rows to a new file, which is on disk but in no version yet.
-    pub(crate) async fn write_rows(
+    async fn write_rows(
         &self,
         id: ObjectId,
-        table: &Table,
+        path: String,
         columns: &Columns,
         batches: &[RecordBatch],
         now_ms: u64,
-    ) -> Result<Option<DataFile>, Error> {
-        if batches.iter().all(|batch| batch.num_rows() == 0) {
-            return Ok(None);
-        }
-        let path = data_file::new_name();
-        table.protect(&path);
+    ) -> Result<DataFile, Error> {
         let (schema, rows) = (Arc::clone(columns.physical()), batches.to_vec());
         let index = index_path(&self.table_path(id), &path);
         let (content, rows) = blocking(move || {
@@ -475,13 +532,13 @@ impl DeltaTables {
         .await?;
         let (size, rows) = (count(content.len())?, count(rows)?);
         self.put(id, &path, content).await?;
-        Ok(Some(DataFile {
+        Ok(DataFile {
             path,
             size,
             rows,
             modified_ms: now_ms,
             deletion: None,
-        }))
+        })
     }
 
     pub(crate) async fn put(
@@ -510,12 +567,12 @@ impl DeltaTables {
         let content = blocking(move || data_file::encode(&schema, &batches)).await?;
         let path = format!("_change_data/cdc-{}.parquet", uuid::Uuid::new_v4());
         let size = content.len();
-        self.put(id, &path, content).await?;
         written.push(path.clone());
+        self.put(id, &path, content).await?;
         Ok(Some(delta_log::change_file(&path, size)))
     }
 
-    /// The version after `state` with `added` files and the retractions of `change`. Writes deletion vectors, commits nothing.
+    /// The version after `state` with `added` files and the retractions of `change`, and the deletion vectors that are to be on disk before it.
     async fn apply(
         &self,
         id: ObjectId,
@@ -524,7 +581,7 @@ impl DeltaTables {
         change: &NetChange,
         replace: bool,
         now_ms: u64,
-    ) -> Result<NextVersion, Error> {
+    ) -> Result<(NextVersion, VectorFile), Error> {
         let mut next = NextVersion::default();
         let mut files = if replace {
             BTreeMap::new()
@@ -565,9 +622,6 @@ impl DeltaTables {
                 );
             }
         }
-        if let Some((name, content)) = vectors.finish() {
-            self.put(id, &name, content).await?;
-        }
         for (path, file) in &state.files {
             if !files.get(path).is_some_and(|kept| kept.same_content(file)) {
                 next.actions
@@ -586,7 +640,7 @@ impl DeltaTables {
             }
         }
         next.files = files;
-        Ok(next)
+        Ok((next, vectors))
     }
 
     /// Finds a stored row for every retraction: positions per file, newest files first since young rows are changed most.
@@ -857,13 +911,17 @@ impl DeltaTables {
         )
     }
 
-    /// Removes a table and its files. Does nothing if it does not exist. Streams that read it may fail.
+    /// Removes a table and its files. Does nothing if it does not exist. Streams that read it may fail, and whatever writes to it from now on, also if this
+    /// fails, is refused with [`Error::Dropped`].
     ///
     /// # Errors
     /// [`Error::Io`]; what is left of the files is removed at the next start.
     pub async fn drop_table(&self, id: ObjectId) -> Result<(), Error> {
         let table = self.table(id);
         let mut place = table.state.lock().await;
+        // Whoever writes a file right now finishes that; until everything is gone, nobody begins.
+        let mut presence = table.presence.write().await;
+        *presence = Presence::Dropped;
         *place = None;
         let path = self.table_path(id);
         let dropped = self.inner.dir.join(format!("{DROPPED}{id}"));
@@ -876,29 +934,52 @@ impl DeltaTables {
             // What an earlier try has left goes first: its name is needed.
             unless_absent(std::fs::remove_dir_all(&dropped))
                 .map_err(Error::io("remove", &dropped))?;
-            unless_absent(std::fs::rename(&path, &dropped)).map_err(Error::io("rename", &path))?;
-            std::fs::File::open(&dir)
-                .and_then(|dir| dir.sync_all())
+            let renamed = failpoint::reached(Kind::TableDrop, Step::Name)
+                .and_then(|()| std::fs::rename(&path, &dropped));
+            unless_absent(renamed).map_err(Error::io("rename", &path))?;
+            failpoint::reached(Kind::TableDrop, Step::Directory)
+                .and_then(|()| flowstone_disk::sync_directory(&dir))
                 .map_err(Error::io("sync", &dir))?;
-            unless_absent(std::fs::remove_dir_all(&dropped)).map_err(Error::io("remove", &dropped))
+            let removed = failpoint::reached(Kind::TableDrop, Step::Remove)
+                .and_then(|()| std::fs::remove_dir_all(&dropped));
+            unless_absent(removed).map_err(Error::io("remove", &dropped))
         })
-        .await?;
-        lock(&self.inner.tables).remove(&id);
-        Ok(())
+        .await
     }
 
     /// A writer of files that become part of the table when a commit names them.
     ///
     /// # Errors
-    /// [`Error::Value`] for a column that cannot be stored.
+    /// [`Error::Value`] for a column that cannot be stored; [`Error::Dropped`].
     pub async fn stage(&self, id: ObjectId, schema: SchemaRef) -> Result<SnapshotWriter, Error> {
         let columns = Columns::from_schema(&schema)?;
+        drop(self.enter(id).await?);
         Ok(SnapshotWriter::new(self.file_writer(id, &columns), columns))
+    }
+
+    /// Gives up staged files that no commit will ever name. What cannot be removed now is found by a later maintenance.
+    pub async fn discard(&self, staged: StagedSnapshot) {
+        let table = self.table(staged.id);
+        let dir = self.table_path(staged.id);
+        let names: Vec<String> = staged.files.into_iter().map(|file| file.path).collect();
+        for name in &names {
+            table.release(name);
+        }
+        let _removed = blocking(move || {
+            staging::remove_files(&dir, &names);
+            Ok(())
+        })
+        .await;
     }
 
     /// A writer of files of a table, of rows in stored form.
     pub(crate) fn file_writer(&self, id: ObjectId, columns: &Columns) -> FileWriter {
-        let staging = Staging(Arc::clone(&self.table(id).staged));
+        let table = self.table(id);
+        let staging = Staging {
+            id,
+            names: Arc::clone(&table.staged),
+            presence: Arc::clone(&table.presence),
+        };
         FileWriter::new(
             Arc::clone(&self.inner.store),
             id,

@@ -479,14 +479,35 @@ async fn a_stream_keeps_its_files_while_the_table_moves_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_table_can_be_made_again() {
+async fn a_dropped_table_is_gone_whoever_still_writes_to_it() {
     let mut run = Run::new().await;
     run.step(Step::Change(vec![(2, 1)])).await;
+    let mut writing = run.tables.stage(ID, schema()).await.unwrap();
+    writing.write(&batch(&[row(3)])).await.unwrap();
+    let mut finishing = run.tables.stage(ID, schema()).await.unwrap();
+    finishing.write(&batch(&[row(3)])).await.unwrap();
     run.tables.drop_table(ID).await.unwrap();
     run.tables.drop_table(ID).await.unwrap();
-    assert!(!run.tables.table_path(ID).exists());
-    run.tables.create(ID, "orders", schema()).await.unwrap();
-    assert!(load(&run.tables, 0).await.is_empty());
+    let refused = |outcome: Result<(), Error>| {
+        assert!(
+            matches!(outcome, Err(Error::Dropped(_))),
+            "{outcome:?} is no refusal"
+        );
+        assert!(!run.tables.table_path(ID).exists());
+    };
+    refused(writing.write(&batch(&[row(4)])).await);
+    refused(finishing.finish().await.map(drop));
+    refused(run.tables.stage(ID, schema()).await.map(drop));
+    refused(run.tables.create(ID, "orders", schema()).await);
+    let request = changes_only(vec![delta(&[(row(3), 1)], 9)]);
+    refused(commit(&run.tables, 9, request).await.map(drop));
+    refused(run.tables.maintain(ID).await);
+    drop(writing);
+    // What comes after a start knows of no table that was dropped before.
+    let again = open(run.dir.path(), &run.clock).await;
+    assert!(!again.table_path(ID).exists());
+    again.create(ID, "orders", schema()).await.unwrap();
+    assert!(load(&again, 0).await.is_empty());
 }
 
 fn every_type() -> Vec<(SqlType, ArrayRef)> {
@@ -872,4 +893,54 @@ async fn large_deletion_vectors_go_to_files_and_come_back() {
         // A third and more is deleted: maintenance rewrites the file.
         tables.maintain(ID).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_fails_leaves_no_deletion_vectors_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let tables = DeltaTables::open(dir.path()).await.unwrap();
+    let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
+    tables
+        .create(ID, "numbers", Arc::clone(&schema))
+        .await
+        .unwrap();
+    let numbers = |step: usize, weight: i64, epoch: u64| {
+        let values = (0..200_000_i64).step_by(step).collect::<Int64Array>();
+        let rows = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(values)]).unwrap();
+        DeltaBatch::new(rows, Weights::Const(weight), Epoch(epoch))
+    };
+    let version = commit(&tables, 1, changes_only(vec![numbers(1, 1, 1)]))
+        .await
+        .unwrap();
+    let count = |prefix: &str| {
+        std::fs::read_dir(tables.table_path(ID))
+            .unwrap()
+            .filter(|entry| {
+                let name = entry.as_ref().unwrap().file_name();
+                name.to_string_lossy().starts_with(prefix)
+            })
+            .count()
+    };
+    // The name of the next version is taken, by what is no version.
+    let taken = tables
+        .table_path(ID)
+        .join("_delta_log")
+        .join(format!("{:020}.json", version + 1));
+    std::fs::create_dir(&taken).unwrap();
+    let delete = changes_only(vec![numbers(3, -1, 2)]);
+    let error = commit(&tables, 2, delete.clone()).await.unwrap_err();
+    assert!(error.retryable(), "{error:?}");
+    assert!(count("deletion_vector_") > 0);
+    std::fs::remove_dir(&taken).unwrap();
+    let version = commit(&tables, 2, delete).await.unwrap();
+    assert_eq!(count("deletion_vector_"), 1);
+    let rows = tables
+        .load(ID, version, Arc::clone(&schema))
+        .await
+        .unwrap()
+        .try_collect::<Vec<_>>()
+        .await
+        .unwrap();
+    let rows = rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+    assert_eq!(rows, 200_000 - 200_000_usize.div_ceil(3));
 }

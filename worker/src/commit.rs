@@ -85,16 +85,6 @@ impl CommitBuffer {
             !pending.deltas.is_empty() || !pending.staged.is_empty()
         });
     }
-
-    /// Rows waiting to be committed, not counting staged snapshots.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.pending
-            .values()
-            .flat_map(|pending| pending.deltas.iter().chain(&pending.committing))
-            .map(DeltaBatch::len)
-            .sum()
-    }
 }
 
 #[cfg(test)]

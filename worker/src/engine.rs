@@ -127,7 +127,7 @@ struct Engine {
     waiting_reads: Vec<(Read, mpsc::Sender<ResultMessage>)>,
     running_peeks: BTreeMap<RequestId, read::Running>,
     buffer: CommitBuffer,
-    /// Delta tables to delete once no commit runs.
+    /// Delta tables to delete once neither a commit nor maintenance runs.
     dropped_tables: Vec<ObjectId>,
     /// Ends with the sources that were dropped last.
     stopping: TaskTracker,
@@ -149,17 +149,40 @@ struct Engine {
 ///
 /// # Errors
 /// Storage that cannot be opened (damaged, newer format, no permission), or a broken invariant. The coordinator has been told with `Response::Fatal`.
-pub async fn start(config: Config, end: WorkerEnd) -> Result<(), Error> {
-    let open = |what: &str, path: &PathBuf| {
+pub async fn start(config: Config, mut end: WorkerEnd) -> Result<(), Error> {
+    match open(&config).await {
+        Ok(opened) => opened.engine(config, end).run().await,
+        Err(error) => {
+            // The coordinator speaks first; one that has gone needs no answer.
+            if end.commands.recv().await.is_some() {
+                let message = error.to_string();
+                drop(end.responses.send(Response::Fatal { message }).await);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// What has to be there before anything is answered.
+struct Opened {
+    log: LogStore,
+    records: Vec<LogRecord>,
+    delta: DeltaTables,
+    runner: QueryRunner,
+    shards: ShardPool,
+}
+
+async fn open(config: &Config) -> Result<Opened, Error> {
+    let directory = |what: &str, path: &PathBuf| {
         std::fs::create_dir_all(path).map_err(|source| Error::Io {
             what: format!("cannot create {what} \"{}\"", path.display()),
             source,
         })
     };
     let (log_dir, delta_dir) = (config.data_dir.join("log"), config.data_dir.join("delta"));
-    open("the log directory", &log_dir)?;
-    open("the table directory", &delta_dir)?;
-    open("the source directory", &config.data_dir.join("sources"))?;
+    directory("the log directory", &log_dir)?;
+    directory("the table directory", &delta_dir)?;
+    directory("the source directory", &config.data_dir.join("sources"))?;
     let (log, records) = LogStore::open(&log_dir)?;
     let delta = DeltaTables::open(&delta_dir).await?;
     let runner = QueryRunner::new(
@@ -175,49 +198,61 @@ pub async fn start(config: Config, end: WorkerEnd) -> Result<(), Error> {
         compiler: Arc::new(Compiler),
         evaluator: Arc::new(Evaluator(runner.clone())),
     })?;
-    let (event_sender, events) = mpsc::channel(EVENTS_IN_FLIGHT);
-    let readable = Arc::<RwLock<Readable>>::default();
-    end.direct.offer(Arc::new(WorkerReads {
-        readable: Arc::clone(&readable),
-        shards: shards.shards(),
-    }));
-    let engine = Engine {
-        config,
-        commands: end.commands,
-        read_ahead: VecDeque::new(),
-        responses: end.responses,
-        results: end.results,
-        events,
-        event_sender,
-        tasks: TaskTracker::new(),
-        shards,
-        runner,
+    Ok(Opened {
+        log,
+        records,
         delta,
-        log: Arc::new(Mutex::new(log)),
-        logged: records
-            .into_iter()
-            .map(|record| (record.epoch, record))
-            .collect(),
-        collections: BTreeMap::new(),
-        sources: BTreeMap::new(),
-        infos: Arc::default(),
-        staged: BTreeMap::new(),
-        staging: BTreeMap::new(),
-        subscriptions: BTreeMap::new(),
-        waiting_reads: Vec::new(),
-        running_peeks: BTreeMap::new(),
-        buffer: CommitBuffer::default(),
-        dropped_tables: Vec::new(),
-        stopping: no_tasks(),
-        cancel: CancellationToken::new(),
-        failed: BTreeSet::new(),
-        committing: false,
-        maintaining: false,
-        last_run: Epoch::MIN,
-        readable,
-        sent_statistics: BTreeMap::new(),
-    };
-    engine.run().await
+        runner,
+        shards,
+    })
+}
+
+impl Opened {
+    fn engine(self, config: Config, end: WorkerEnd) -> Engine {
+        let (event_sender, events) = mpsc::channel(EVENTS_IN_FLIGHT);
+        let readable = Arc::<RwLock<Readable>>::default();
+        end.direct.offer(Arc::new(WorkerReads {
+            readable: Arc::clone(&readable),
+            shards: self.shards.shards(),
+        }));
+        Engine {
+            config,
+            commands: end.commands,
+            read_ahead: VecDeque::new(),
+            responses: end.responses,
+            results: end.results,
+            events,
+            event_sender,
+            tasks: TaskTracker::new(),
+            shards: self.shards,
+            runner: self.runner,
+            delta: self.delta,
+            log: Arc::new(Mutex::new(self.log)),
+            logged: self
+                .records
+                .into_iter()
+                .map(|record| (record.epoch, record))
+                .collect(),
+            collections: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            infos: Arc::default(),
+            staged: BTreeMap::new(),
+            staging: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            waiting_reads: Vec::new(),
+            running_peeks: BTreeMap::new(),
+            buffer: CommitBuffer::default(),
+            dropped_tables: Vec::new(),
+            stopping: no_tasks(),
+            cancel: CancellationToken::new(),
+            failed: BTreeSet::new(),
+            committing: false,
+            maintaining: false,
+            last_run: Epoch::MIN,
+            readable,
+            sent_statistics: BTreeMap::new(),
+        }
+    }
 }
 
 /// Whether the loop goes on.
@@ -400,7 +435,10 @@ impl Engine {
                 }
             }
             Event::Committed { epoch, result } => self.committed(epoch, result?).await,
-            Event::Maintained => self.maintaining = false,
+            Event::Maintained => {
+                self.maintaining = false;
+                self.delete_dropped_tables();
+            }
         }
         Ok(())
     }
@@ -508,3 +546,6 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

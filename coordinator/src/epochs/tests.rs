@@ -103,7 +103,7 @@ fn started() -> (EpochLoop, World) {
 fn an_epoch_in_which_something_failed_is_observable_once_that_is_durable() {
     let (mut epochs, mut world) = started();
     let before = world.observable.len();
-    epochs.submit_write(WriteId(1), vec![RequestId(7)], None);
+    epochs.submit_write(WriteId(1), vec![RequestId(7)], 1, None);
     world.poll(&mut epochs);
     let epoch = world.ran.last().unwrap().epoch;
     epochs.failing(epoch, vec![TABLE]);
@@ -121,7 +121,7 @@ fn an_epoch_in_which_something_failed_is_observable_once_that_is_durable() {
 #[test]
 fn a_write_is_observable_after_the_worker_ran_its_epoch() {
     let (mut epochs, mut world) = started();
-    epochs.submit_write(WriteId(1), vec![RequestId(7)], None);
+    epochs.submit_write(WriteId(1), vec![RequestId(7)], 1, None);
     world.poll(&mut epochs);
     let run = world.ran.last().unwrap().clone();
     assert_eq!(run.writes, [RequestId(7)]);
@@ -147,7 +147,7 @@ fn an_epoch_is_not_observable_before_its_binding_is_durable_and_holds_back_later
     world.poll(&mut epochs);
     let first = world.ran.last().unwrap().epoch;
     world.now += 1;
-    epochs.submit_write(WriteId(1), vec![RequestId(1)], None);
+    epochs.submit_write(WriteId(1), vec![RequestId(1)], 1, None);
     world.poll(&mut epochs);
     let second = world.ran.last().unwrap().epoch;
     assert!(second > first);
@@ -268,10 +268,58 @@ fn frozen_sources_stand_still_until_the_epoch_of_the_write() {
             .all(|run| run.bindings.is_empty())
     );
     world.now += 1;
-    epochs.submit_write(WriteId(1), vec![RequestId(1)], Some(FreezeId(1)));
+    epochs.submit_write(WriteId(1), vec![RequestId(1)], 1, Some(FreezeId(1)));
     world.settle(&mut epochs);
     let run = world.ran.last().unwrap();
     assert_eq!((run.writes.len(), run.bindings.len()), (1, 1));
+}
+
+#[test]
+fn an_epoch_takes_as_many_writes_as_fit_a_record_of_the_log_and_the_others_wait() {
+    let (mut epochs, mut world) = started();
+    let half = WRITE_BYTES_MAX / 2;
+    let sizes = [half, half, 1, 2 * WRITE_BYTES_MAX, 1];
+    for (id, bytes) in itertools::zip_eq(1..=5, sizes) {
+        epochs.submit_write(WriteId(id), vec![RequestId(id)], bytes, None);
+    }
+    let before = world.ran.len();
+    for _ in 0..4 {
+        world.settle(&mut epochs);
+        world.now += 1;
+    }
+    let taken: Vec<Vec<u64>> = world.ran[before..]
+        .iter()
+        .map(|run| run.writes.iter().map(|request| request.0).collect())
+        .collect();
+    assert_eq!(taken, [vec![1, 2], vec![3], vec![4], vec![5]]);
+}
+
+#[test]
+fn sources_stand_still_until_the_write_has_an_epoch_even_if_others_go_first() {
+    let (mut epochs, mut world) = started();
+    epochs.source_progress(SOURCE, 1);
+    world.settle(&mut epochs);
+    epochs.freeze(FreezeId(1));
+    world.settle(&mut epochs);
+    assert_eq!(world.frozen, [FreezeId(1)]);
+    epochs.source_progress(SOURCE, 2);
+    epochs.submit_write(WriteId(1), vec![RequestId(1)], WRITE_BYTES_MAX, None);
+    epochs.submit_write(WriteId(2), vec![RequestId(2)], 1, Some(FreezeId(1)));
+    let before = world.ran.len();
+    for _ in 0..2 {
+        world.now += 1;
+        world.settle(&mut epochs);
+    }
+    let taken: Vec<(usize, usize)> = world.ran[before..]
+        .iter()
+        .map(|run| (run.writes.len(), run.bindings.len()))
+        .collect();
+    assert_eq!(taken, [(1, 0), (1, 1)]);
+    // What is withdrawn holds nothing any more either.
+    epochs.freeze(FreezeId(2));
+    epochs.submit_write(WriteId(3), vec![RequestId(3)], 1, Some(FreezeId(2)));
+    assert_eq!(epochs.withdraw_writes().len(), 1);
+    assert!(epochs.frozen.is_empty());
 }
 
 #[test]
@@ -325,7 +373,7 @@ fn after_a_restart_exactly_what_was_above_the_commit_point_runs_again_and_new_ep
 fn shutdown_finishes_waiting_writes_and_commits_them() {
     let (mut epochs, mut world) = started();
     world.now += 1;
-    epochs.submit_write(WriteId(1), vec![RequestId(1)], None);
+    epochs.submit_write(WriteId(1), vec![RequestId(1)], 1, None);
     epochs.shutdown();
     epochs.source_progress(SOURCE, 99);
     world.settle(&mut epochs);
@@ -399,7 +447,7 @@ proptest! {
             match step {
                 Step::Advance(by) => world.now += by,
                 Step::Progress(by) => { position += by; epochs.source_progress(SOURCE, position); }
-                Step::Write => { next_write += 1; epochs.submit_write(WriteId(next_write), vec![RequestId(next_write)], None); }
+                Step::Write => { next_write += 1; epochs.submit_write(WriteId(next_write), vec![RequestId(next_write)], 1, None); }
                 Step::Complete => {
                     if let Some(run) = world.ran.iter().find(|run| !complete.contains(&run.epoch)) {
                         complete.insert(run.epoch);
@@ -477,7 +525,7 @@ fn writes_that_fail_are_answered_once_and_their_epoch_goes_on() {
     let mut epochs = EpochLoop::new(Recovered::default());
     world.settle(&mut epochs);
     world.now += 1;
-    epochs.submit_write(WriteId(1), vec![RequestId(10)], None);
+    epochs.submit_write(WriteId(1), vec![RequestId(10)], 1, None);
     epochs.source_progress(SOURCE, 5);
     world.poll(&mut epochs);
     let ran = world.ran.last().unwrap().clone();
@@ -494,7 +542,7 @@ fn writes_that_fail_are_answered_once_and_their_epoch_goes_on() {
     assert!(told.iter().all(|(_, writes, _)| writes.is_empty()));
 
     // What has no epoch yet can be taken back.
-    epochs.submit_write(WriteId(2), vec![RequestId(20)], None);
+    epochs.submit_write(WriteId(2), vec![RequestId(20)], 1, None);
     assert_eq!(
         epochs.withdraw_writes(),
         [(WriteId(2), vec![RequestId(20)])]
@@ -535,7 +583,7 @@ fn what_was_there_can_be_read_before_there_is_a_new_bound() {
     world.poll(&mut epochs);
     assert_eq!(epochs.observable(), epochs.read_floor());
     // Writes wait for the bound, and are above it.
-    epochs.submit_write(WriteId(1), vec![RequestId(1)], None);
+    epochs.submit_write(WriteId(1), vec![RequestId(1)], 1, None);
     world.poll(&mut epochs);
     assert_eq!(world.ran.len(), 2);
     let bound = *world.bounds.last().unwrap();

@@ -16,11 +16,11 @@ use super::state::{CommitPoint, State};
 /// Version of the snapshot file. 1: before roles. 2: with roles. 3: with failures, clean-up, and the time zones of views and indexes.
 pub const SNAPSHOT_FORMAT: u32 = 3;
 
-/// [`State`] in format 1.
+/// [`State`] in format 2, and in format 1 but for its catalog.
 #[derive(Serialize, Deserialize)]
-struct StateV1 {
+struct StateV2<C> {
     cluster_id: Option<[u8; 16]>,
-    catalog: CatalogV1,
+    catalog: C,
     secrets: BTreeMap<ObjectId, Vec<u8>>,
     bindings: BTreeMap<Epoch, Vec<SourceBinding>>,
     commit_point: CommitPoint,
@@ -38,41 +38,6 @@ struct CatalogV1 {
     version: u64,
 }
 
-impl From<StateV1> for State {
-    fn from(old: StateV1) -> Self {
-        let role = Role::initial();
-        Self {
-            cluster_id: old.cluster_id,
-            catalog: Catalog {
-                databases: old.catalog.databases,
-                schemas: old.catalog.schemas,
-                items: old.catalog.items,
-                next_id: old.catalog.next_id,
-                next_oid: old.catalog.next_oid,
-                version: old.catalog.version,
-                roles: BTreeMap::from([(role.id, role)]),
-                time_zones: BTreeMap::new(),
-            },
-            secrets: old.secrets,
-            bindings: old.bindings,
-            commit_point: old.commit_point,
-            oracle_bound: old.oracle_bound,
-            ..Self::default()
-        }
-    }
-}
-
-/// [`State`] in format 2.
-#[derive(Serialize, Deserialize)]
-struct StateV2 {
-    cluster_id: Option<[u8; 16]>,
-    catalog: CatalogV2,
-    secrets: BTreeMap<ObjectId, Vec<u8>>,
-    bindings: BTreeMap<Epoch, Vec<SourceBinding>>,
-    commit_point: CommitPoint,
-    oracle_bound: Epoch,
-}
-
 /// [`Catalog`] in format 2.
 #[derive(Serialize, Deserialize)]
 struct CatalogV2 {
@@ -85,20 +50,41 @@ struct CatalogV2 {
     roles: BTreeMap<RoleId, Role>,
 }
 
-impl From<StateV2> for State {
-    fn from(old: StateV2) -> Self {
+impl From<CatalogV1> for CatalogV2 {
+    fn from(old: CatalogV1) -> Self {
+        let role = Role::initial();
+        Self {
+            databases: old.databases,
+            schemas: old.schemas,
+            items: old.items,
+            next_id: old.next_id,
+            next_oid: old.next_oid,
+            version: old.version,
+            roles: BTreeMap::from([(role.id, role)]),
+        }
+    }
+}
+
+impl From<CatalogV2> for Catalog {
+    fn from(old: CatalogV2) -> Self {
+        Self {
+            databases: old.databases,
+            schemas: old.schemas,
+            items: old.items,
+            next_id: old.next_id,
+            next_oid: old.next_oid,
+            version: old.version,
+            roles: old.roles,
+            time_zones: BTreeMap::new(),
+        }
+    }
+}
+
+impl<C: Into<CatalogV2>> From<StateV2<C>> for State {
+    fn from(old: StateV2<C>) -> Self {
         Self {
             cluster_id: old.cluster_id,
-            catalog: Catalog {
-                databases: old.catalog.databases,
-                schemas: old.catalog.schemas,
-                items: old.catalog.items,
-                next_id: old.catalog.next_id,
-                next_oid: old.catalog.next_oid,
-                version: old.catalog.version,
-                roles: old.catalog.roles,
-                time_zones: BTreeMap::new(),
-            },
+            catalog: old.catalog.into().into(),
             secrets: old.secrets,
             bindings: old.bindings,
             commit_point: old.commit_point,
@@ -122,8 +108,8 @@ pub(super) fn encode(state: &State) -> Result<Vec<u8>, postcard::Error> {
 /// The bytes are no state.
 pub(super) fn decode(version: u32, bytes: &[u8]) -> Result<State, postcard::Error> {
     match version {
-        ..=1 => postcard::from_bytes::<StateV1>(bytes).map(State::from),
-        2 => postcard::from_bytes::<StateV2>(bytes).map(State::from),
+        ..=1 => postcard::from_bytes::<StateV2<CatalogV1>>(bytes).map(State::from),
+        2 => postcard::from_bytes::<StateV2<CatalogV2>>(bytes).map(State::from),
         _ => postcard::from_bytes(bytes),
     }
 }
@@ -141,7 +127,7 @@ mod tests {
         };
         state.catalog.version = 12;
         state.secrets.insert(ObjectId::User(3), vec![1, 2, 3]);
-        let old = StateV1 {
+        let old = StateV2 {
             cluster_id: state.cluster_id,
             catalog: CatalogV1 {
                 databases: state.catalog.databases.clone(),

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::room::is_full;
+use flowstone_disk::failpoint::{self, Kind, Step};
 use flowstone_proto::message::RequestError;
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{
@@ -341,22 +342,32 @@ fn open_and_read(path: &Path) -> Result<(Database, Cache), OpenError> {
     };
     let database = Database::create(path).map_err(|error| match error {
         redb::DatabaseError::DatabaseAlreadyOpen => OpenError::Locked { path: name() },
-        redb::DatabaseError::Storage(redb::StorageError::Io(source))
-            if !matches!(
-                source.kind(),
-                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-            ) =>
-        {
-            OpenError::Io {
-                path: name(),
-                source,
-            }
-        }
+        redb::DatabaseError::Storage(error) => unreadable(&name(), error.into()),
         other => damaged(other.to_string()),
     })?;
-    initialize(&database).map_err(|error| damaged(error.to_string()))?;
+    initialize(&database).map_err(|error| unreadable(&name(), error))?;
     let cache = read_all(&database, &name())?;
     Ok((database, cache))
+}
+
+/// Whether the library says with this error that the content makes no sense.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    )
+}
+
+/// The operating system refuses, or the file is not as it was written.
+fn unreadable(path: &str, error: redb::Error) -> OpenError {
+    let path = path.to_owned();
+    match error {
+        redb::Error::Io(source) if !is_damage(&source) => OpenError::Io { path, source },
+        other => OpenError::Damaged {
+            path,
+            reason: other.to_string(),
+        },
+    }
 }
 
 fn initialize(database: &Database) -> Result<(), redb::Error> {
@@ -375,6 +386,7 @@ fn initialize(database: &Database) -> Result<(), redb::Error> {
         }
         transaction.open_table(LOG)?;
     }
+    failpoint::reached(Kind::RaftLog, Step::Write).map_err(redb::Error::Io)?;
     transaction.commit()?;
     Ok(())
 }
@@ -384,7 +396,7 @@ fn read_all(database: &Database, path: &str) -> Result<Cache, OpenError> {
         path: path.to_owned(),
         reason,
     };
-    let storage = |error: redb::Error| damaged(error.to_string());
+    let storage = |error: redb::Error| unreadable(path, error);
     let transaction = database
         .begin_read()
         .map_err(|error| storage(error.into()))?;
@@ -546,6 +558,8 @@ fn write_together(database: &Database, jobs: &[Job]) -> Result<(), redb::Error> 
             }
         }
     }
+    failpoint::reached(Kind::RaftLog, Step::Write).map_err(redb::Error::Io)?;
     transaction.commit()?;
+    failpoint::reached(Kind::RaftLog, Step::Tell).map_err(redb::Error::Io)?;
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flowstone_disk::Kind;
 use flowstone_proto::message::RequestError;
 use flowstone_types::ObjectId;
 use openraft::{BasicNode, Config, Raft, SnapshotPolicy};
@@ -259,10 +260,7 @@ fn remember_the_beginning(path: &Path) -> std::io::Result<()> {
     if path.exists() {
         return Ok(());
     }
-    std::fs::File::create(path)?.sync_all()?;
-    path.parent().map_or(Ok(()), |directory| {
-        std::fs::File::open(directory)?.sync_all()
-    })
+    flowstone_disk::replace(path, b"", Kind::RaftBegun)
 }
 
 async fn start_raft(log: LogStore, machine: StateMachine) -> Result<Raft<TypeConfig>, String> {

@@ -6,12 +6,13 @@
 //! Invariants. A snapshot file is complete or absent: it is written beside, synced, renamed, and the directory is synced. It carries a magic, a version and a
 //! checksum; a file that does not check is refused by name.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::room::is_full;
+use flowstone_disk::Kind;
 use openraft::storage::RaftStateMachine;
 use openraft::{
     AnyError, BasicNode, Entry, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot,
@@ -224,19 +225,12 @@ fn write_when_there_is_room(path: &Path, file: &SnapshotFile) -> io::Result<()> 
 /// Magic, version, CRC32 of the rest, then [`SnapshotFile`] as postcard.
 fn write_snapshot(path: &Path, file: &SnapshotFile) -> io::Result<()> {
     let payload = postcard::to_stdvec(file).map_err(io::Error::other)?;
-    let temporary = path.with_extension("tmp");
-    let mut output = std::fs::File::create(&temporary)?;
-    output.write_all(MAGIC)?;
-    output.write_all(&SNAPSHOT_FORMAT.to_le_bytes())?;
-    output.write_all(&crc32fast::hash(&payload).to_le_bytes())?;
-    output.write_all(&payload)?;
-    output.sync_all()?;
-    drop(output);
-    std::fs::rename(&temporary, path)?;
-    if let Some(directory) = path.parent() {
-        std::fs::File::open(directory)?.sync_all()?;
-    }
-    Ok(())
+    let mut content = Vec::with_capacity(MAGIC.len() + 8 + payload.len());
+    content.extend_from_slice(MAGIC);
+    content.extend_from_slice(&SNAPSHOT_FORMAT.to_le_bytes());
+    content.extend_from_slice(&crc32fast::hash(&payload).to_le_bytes());
+    content.extend_from_slice(&payload);
+    flowstone_disk::replace(path, &content, Kind::RaftSnapshot)
 }
 
 fn read_snapshot(bytes: &[u8], path: &str) -> Result<Core, OpenError> {

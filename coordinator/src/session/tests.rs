@@ -42,6 +42,8 @@ struct Disk {
     log: BTreeMap<Epoch, Vec<Change>>,
     committed: BTreeMap<ObjectId, Vec<RecordBatch>>,
     commit_epoch: Epoch,
+    /// Writes that were discarded.
+    discarded: Vec<RequestId>,
 }
 
 struct Double {
@@ -119,6 +121,7 @@ impl Double {
             }
             Command::DiscardWrite { write } => {
                 self.staged.remove(&write);
+                self.disk.lock().discarded.push(write);
             }
             Command::RunEpoch(run) => {
                 assert!(run.epoch > self.complete, "epochs increase");
@@ -542,6 +545,35 @@ fn a_transaction_of_inserts_is_visible_after_commit_and_never_after_rollback() {
         assert_eq!(tag(&mut writer, "COMMIT").await, "COMMIT");
         assert_eq!(rows(&mut reader, "SELECT * FROM t").await, [["3"]]);
         node.client.shutdown().await;
+    });
+}
+
+#[test]
+fn a_write_that_nobody_waits_for_any_more_is_discarded_even_if_the_worker_is_behind() {
+    run(async |directory, disk| {
+        let node = Node::start(&directory, &disk).await;
+        let session = node.session().await;
+        let shared = Arc::clone(&session.shared);
+        let write = shared.next_request();
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        shared.waiters.lock().writes.insert(write, answer);
+        let staged = super::transaction::StagedWrite::new(
+            Arc::clone(&shared),
+            write,
+            ObjectId::User(1),
+            "t".to_owned(),
+            session.memory.hold(1).unwrap(),
+        );
+        // The queue to the worker is full.
+        let room = shared.commands.max_capacity();
+        let room = shared.commands.reserve_many(room).await.unwrap();
+        drop(staged);
+        assert!(answered.await.is_err(), "the waiter is gone");
+        assert!(!disk.lock().discarded.contains(&write));
+        drop(room);
+        while !disk.lock().discarded.contains(&write) {
+            tokio::task::yield_now().await;
+        }
     });
 }
 

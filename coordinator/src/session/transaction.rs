@@ -11,6 +11,7 @@ use std::sync::Arc;
 use flowstone_proto::message::{Command, RequestId, Staged};
 use flowstone_sql::catalog::SchemaId;
 use flowstone_types::{Epoch, ObjectId};
+use tokio::sync::mpsc::error::TrySendError;
 
 use crate::error::TransactionError;
 use crate::holds::Hold;
@@ -104,6 +105,11 @@ impl StagedWrite {
             .resize(usize::try_from(staged.bytes).unwrap_or(usize::MAX))
     }
 
+    /// Memory that its rows take in the worker.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.held.bytes()
+    }
+
     /// Rows affected altogether.
     pub(crate) fn rows(&self) -> u64 {
         self.counts.iter().sum()
@@ -117,14 +123,25 @@ impl StagedWrite {
 
 impl Drop for StagedWrite {
     fn drop(&mut self) {
-        if let Some(write) = self.request.take()
-            && self
-                .shared
-                .commands
-                .try_send(Command::DiscardWrite { write })
-                .is_err()
+        let Some(write) = self.request.take() else {
+            return;
+        };
+        // If it was not evaluated yet, nobody answers any more.
+        self.shared.waiters.lock().writes.remove(&write);
+        match self
+            .shared
+            .commands
+            .try_send(Command::DiscardWrite { write })
         {
-            tracing::warn!("a staged write could not be discarded: the worker is not listening");
+            Ok(()) => {}
+            Err(TrySendError::Full(command)) => {
+                let shared = Arc::clone(&self.shared);
+                // The worker is behind: its rows must go all the same.
+                tokio::spawn(async move { drop(shared.send(command).await) });
+            }
+            Err(TrySendError::Closed(_)) => {
+                tracing::debug!("a staged write went with the worker");
+            }
         }
     }
 }

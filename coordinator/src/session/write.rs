@@ -132,7 +132,6 @@ impl Session {
         let staged = self.stage(table, operation).await?;
         let rows = staged.rows();
         if rows > 0 {
-            let freeze = freeze.and_then(|mut freeze| freeze.id.take());
             self.submit(vec![staged], lock, freeze).await?;
         }
         Ok(rows)
@@ -233,26 +232,27 @@ impl Session {
         self.submit(staged, lock, None).await
     }
 
-    /// Not cancelled half way: once the epoch is asked for, the write happens.
+    /// Not cancelled half way: once the epoch is asked for, the write happens; until then dropping it discards the write and lets sources move again.
     async fn submit(
         &self,
         mut staged: Vec<StagedWrite>,
         lock: WriteGuard,
-        freeze: Option<FreezeId>,
+        freeze: Option<Freeze>,
     ) -> Result<(), Error> {
+        let room = self.shared.events.reserve().await;
+        let room = room.map_err(|_| self.shared.gone())?;
+        let bytes = staged.iter().map(StagedWrite::bytes).sum();
         // They count until the epoch has taken them.
         let requests = staged.iter_mut().filter_map(StagedWrite::release).collect();
         let (done, finished) = oneshot::channel();
-        let id = self.shared.next_write();
-        self.shared
-            .tell(Event::Write {
-                requests,
-                id,
-                freeze,
-                lock,
-                done,
-            })
-            .await?;
+        room.send(Event::Write {
+            requests,
+            bytes,
+            id: self.shared.next_write(),
+            freeze: freeze.and_then(|mut freeze| freeze.id.take()),
+            lock,
+            done,
+        });
         finished.await.map_err(|_| self.shared.gone())??;
         Ok(())
     }

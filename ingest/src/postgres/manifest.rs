@@ -1,6 +1,6 @@
-//! The durable memory of a source: where it started, what is staged, and how its tables were published.
+//! The durable memory of a source: where it started, what is staged, how its tables were published, and how often rows in error were saved beside it.
 //!
-//! Owns the manifest file and the order of its changes. Must not know what the tables hold or how they are read.
+//! Owns the manifest file and the order of its changes, with those of the files whose state it notes. Must not know what the tables hold or how they are read.
 //! Called by the tasks of the source.
 //!
 //! Invariants. Changes happen one after another; each is durable before anyone sees it. A change that was begun is finished, even if the task that
@@ -37,6 +37,9 @@ pub(crate) struct Manifest {
     pub(crate) tables: Vec<ManifestTable>,
     /// What held each relation in the publication when it was first seen: OIDs of `pg_publication` and `pg_publication_rel`.
     pub(crate) membership: HashMap<u32, (u32, u32)>,
+    /// How often the file of rows in error was saved. Once it was, it must be there, and be as new as this says.
+    #[serde(default)]
+    pub(crate) row_error_saves: u64,
 }
 
 /// The manifest in memory and on disk.
@@ -75,16 +78,29 @@ impl ManifestFile {
         &self,
         change: impl FnOnce(Option<Manifest>) -> Option<Manifest>,
     ) -> Result<(), Error> {
+        self.change_after(|| Ok(()), change).await
+    }
+
+    /// As [`ManifestFile::change`]; before the manifest is written, and also if it stays as it is, `first` writes what it notes.
+    ///
+    /// # Cancel safety
+    /// As [`ManifestFile::change`]: both happen, or if one fails, nothing after it.
+    pub(crate) async fn change_after(
+        &self,
+        first: impl FnOnce() -> Result<(), Error> + Send + 'static,
+        change: impl FnOnce(Option<Manifest>) -> Option<Manifest>,
+    ) -> Result<(), Error> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
-        let Some(manifest) = change(self.get()) else {
-            return Ok(());
-        };
+        let changed = change(self.get());
         let path = self.path.clone();
         let content = Arc::clone(&self.content);
         let write = move || {
             let _turn = turn;
-            state_file::write(&path, &manifest)?;
-            *content.lock().unwrap_or_else(PoisonError::into_inner) = Some(manifest);
+            first()?;
+            if let Some(manifest) = changed {
+                state_file::write(&path, &manifest)?;
+                *content.lock().unwrap_or_else(PoisonError::into_inner) = Some(manifest);
+            }
             Ok(())
         };
         tokio::task::spawn_blocking(write)
@@ -115,6 +131,7 @@ mod tests {
             position,
             tables: Vec::new(),
             membership: HashMap::new(),
+            row_error_saves: 0,
         }
     }
 

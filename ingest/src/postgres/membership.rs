@@ -99,7 +99,6 @@ async fn look(shared: &Arc<Shared>, connection: &mut Connection) -> Result<(), W
             let failure = message.and_then(|message| state.fail_table(table.id, message, position));
             failures.extend(failure.map(|failure| (table.id, failure)));
         }
-        shared.record_failures(&mut state, &failures);
     }
     shared.bump();
     shared.report_failures(failures).await;

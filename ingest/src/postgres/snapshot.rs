@@ -3,7 +3,7 @@
 //! Must not know the stream or when a snapshot is bound. Called by the tasks of the source.
 //!
 //! Invariants. All tables are read in one exported snapshot, whose position is the slot's consistent point: transactions that committed before it are in
-//! the snapshot, all others are not. Memory is bounded by one batch per connection.
+//! the snapshot, all others are not. Memory is bounded by one batch per connection. A table that is dropped meanwhile is left out, and the others go on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -110,7 +110,7 @@ struct Target {
     table: SourceTable,
     schema: SchemaRef,
     info: RelationInfo,
-    /// `None` once the table has failed.
+    /// `None` once the table was dropped.
     writer: Mutex<Option<SnapshotWriter>>,
     failure: std::sync::Mutex<Option<String>>,
     row_errors: std::sync::Mutex<RowErrors>,
@@ -129,6 +129,44 @@ impl Target {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .clone()
+    }
+
+    /// Whether the source still has the table.
+    fn is_wanted(&self, shared: &Shared) -> bool {
+        let state = shared.lock();
+        state
+            .tables()
+            .iter()
+            .any(|log| log.table.id == self.table.id)
+    }
+
+    /// What became of the table; `None` if it was dropped meanwhile.
+    async fn finish(&self, shared: &Shared) -> Result<Option<Staged>, AttemptError> {
+        let writer = self.writer.lock().await.take();
+        if let Some(log) = shared.lock().table_mut(self.table.id) {
+            // It was an estimate, or unknown.
+            log.counters.snapshot_known = log.counters.snapshot_staged;
+        }
+        if !self.is_wanted(shared) {
+            return Ok(None);
+        }
+        if let Some(message) = self.failed() {
+            return Ok(Some(Staged::Failed(message)));
+        }
+        let Some(writer) = writer else {
+            return Ok(None);
+        };
+        let rows = match writer.finish().await {
+            Err(flowstone_storage::Error::Dropped(_)) => return Ok(None),
+            finished => finished?,
+        };
+        let none = RowErrors::new(&self.table);
+        let errors = std::mem::replace(&mut *self.row_errors(), none).into_rows();
+        Ok(Some(if errors.is_empty() {
+            Staged::Rows(rows)
+        } else {
+            Staged::Partly { rows, errors }
+        }))
     }
 
     fn name(&self) -> String {
@@ -160,7 +198,7 @@ struct Range {
     end: Option<u64>,
 }
 
-/// Reads `tables` in the exported snapshot `name` and stages them.
+/// Reads `tables` in the exported snapshot `name` and stages them. Those that are dropped meanwhile are not in the result.
 pub(crate) async fn copy(
     shared: &Arc<Shared>,
     tables: Vec<(SourceTable, SchemaRef)>,
@@ -188,7 +226,10 @@ pub(crate) async fn copy(
                 continue;
             }
         };
-        let writer = shared.delta.stage(table.id, Arc::clone(&schema)).await?;
+        let writer = match shared.delta.stage(table.id, Arc::clone(&schema)).await {
+            Err(flowstone_storage::Error::Dropped(_)) => continue,
+            staged => staged?,
+        };
         if let Some(log) = shared.lock().table_mut(table.id) {
             log.counters.snapshot_known = info.estimated_rows;
             log.counters.snapshot_staged = Some(0);
@@ -206,24 +247,19 @@ pub(crate) async fn copy(
     }
     copy_ranges(shared, first, ranges, name).await?;
     for target in targets {
-        if let Some(log) = shared.lock().table_mut(target.table.id) {
-            // It was an estimate, or unknown.
-            log.counters.snapshot_known = log.counters.snapshot_staged;
-        }
-        let content = match (target.failed(), target.writer.lock().await.take()) {
-            (None, Some(writer)) => {
-                let rows = writer.finish().await?;
-                let none = RowErrors::new(&target.table);
-                let errors = std::mem::replace(&mut *target.row_errors(), none).into_rows();
-                if errors.is_empty() {
-                    Staged::Rows(rows)
-                } else {
-                    Staged::Partly { rows, errors }
+        match target.finish(shared).await {
+            Ok(Some(content)) => results.push((target.table.id, content)),
+            Ok(None) => {}
+            Err(error) => {
+                // All of them are read again.
+                for (_, content) in results {
+                    if let Ok((rows, _)) = content.into_parts() {
+                        shared.delta.discard(rows).await;
+                    }
                 }
+                return Err(error);
             }
-            (message, _) => Staged::Failed(message.unwrap_or_default()),
-        };
-        results.push((target.table.id, content));
+        }
     }
     Ok(results)
 }
@@ -283,7 +319,7 @@ async fn copy_ranges(
                     .unwrap_or_else(std::sync::PoisonError::into_inner)
                     .pop_front();
                 let Some(range) = next else { break };
-                if range.target.failed().is_none() {
+                if range.target.failed().is_none() && range.target.is_wanted(&shared) {
                     copy_range(&shared, &mut connection, &range).await?;
                 }
             }
@@ -457,9 +493,18 @@ impl Batch {
             }
             changes.rows
         };
-        if let Some(writer) = target.writer.lock().await.as_mut() {
-            writer.write(&rows).await?;
+        let mut writer = target.writer.lock().await;
+        if !target.is_wanted(shared) {
+            // Its files go with it.
+            *writer = None;
         }
+        if let Some(open) = writer.as_mut() {
+            match open.write(&rows).await {
+                Err(flowstone_storage::Error::Dropped(_)) => *writer = None,
+                written => written?,
+            }
+        }
+        drop(writer);
         if let Some(log) = shared.lock().table_mut(target.table.id) {
             *log.counters.snapshot_staged.get_or_insert_default() +=
                 u64::try_from(read).unwrap_or(u64::MAX);

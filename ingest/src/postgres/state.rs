@@ -3,7 +3,8 @@
 //! Owns the logs of all tables, the positions, and the rule of how far upstream may forget. Must not know sockets.
 //!
 //! Invariants. `received` only grows and is always between transactions. `confirm` never passes a position that a restart could ask for: the last
-//! committed binding, and the position of every snapshot that is not in a commit point.
+//! committed binding, and the position of every snapshot that is not in a commit point. What a take gives is handed over once the failures that it knows
+//! of and the rows that are in error after it are on disk. No file is written with the lock held.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::manifest::ManifestFile;
+use super::manifest::{Manifest, ManifestFile};
 use super::pgoutput::{DecodeError, Message, Relation, decode};
 use super::row_errors::SavedRowErrors;
 use super::table_log::{Committed, Failure, Snapshot, TableLog};
@@ -43,18 +44,31 @@ pub(crate) struct ErrorsFile {
     errors: Vec<TableError>,
 }
 
-/// The file of rows in error.
+/// The file of rows in error. Rows in error stand in their collections, and nothing but this file says so: that it is there, and is the newest, is noted in
+/// the manifest.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct RowErrorsFile {
     version: u32,
+    /// How often it was saved. The manifest is written after it, so it may be one ahead.
+    #[serde(default)]
+    saves: u64,
     tables: Vec<(ObjectId, SavedRowErrors)>,
 }
 
-/// Version of [`super::manifest::Manifest`], [`ErrorsFile`] and [`RowErrorsFile`]. 2: snapshots with rows in error.
-pub(crate) const FILE_VERSION: u32 = 2;
+/// Version of [`super::manifest::Manifest`], [`ErrorsFile`] and [`RowErrorsFile`]. 2: snapshots with rows in error. 3: how often rows in error were saved.
+pub(crate) const FILE_VERSION: u32 = 3;
 
 /// Pause before what must be durable is written again to a disk that refused it.
 const WRITE_RETRY: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// What has to be written before what a take gave may get into a commit point.
+#[derive(Debug)]
+struct Unsaved {
+    errors: Option<ErrorsFile>,
+    row_errors: Option<RowErrorsFile>,
+    /// How many table errors were recorded when it was put together.
+    errors_recorded: u64,
+}
 
 /// What a take gives, and the tables that failed in it.
 type Taken = (Vec<TableChanges>, Vec<(ObjectId, Failure)>);
@@ -81,8 +95,13 @@ pub(crate) struct State {
     /// Why the source as a whole cannot go on.
     pub(crate) fatal: Option<Failed>,
     errors: ErrorsFile,
+    /// How many table errors were recorded since the process started, and how many of them are on disk.
+    errors_recorded: u64,
+    errors_saved: u64,
     /// What was in error when the process started, until the log of the table is there.
     saved: Vec<(ObjectId, SavedRowErrors)>,
+    /// How often rows in error were saved.
+    row_error_saves: u64,
     /// Whether tables of the manifest have got into a commit point.
     pub(crate) manifest_stale: bool,
 }
@@ -228,7 +247,65 @@ impl State {
         }
         self.received = self.received.max(end_lsn);
         self.upstream = self.upstream.max(end_lsn);
+        self.record_failures(&failed);
         failed
+    }
+
+    /// Remembers table errors, so that after a restart they are found at the same positions. They are on disk before the next take gives anything.
+    fn record_failures(&mut self, failures: &[(ObjectId, Failure)]) {
+        for (table, failure) in failures {
+            let known = &mut self.errors.errors;
+            if known.iter().any(|error| error.table == *table) {
+                continue;
+            }
+            let Failure {
+                message,
+                keep,
+                position,
+            } = failure.clone();
+            known.push(TableError {
+                table: *table,
+                message,
+                keep,
+                position,
+            });
+            self.errors_recorded += 1;
+        }
+    }
+
+    /// What is not on disk, if anything.
+    fn unsaved(&self) -> Option<Unsaved> {
+        let errors = (self.errors_recorded > self.errors_saved).then(|| ErrorsFile {
+            version: FILE_VERSION,
+            ..self.errors.clone()
+        });
+        let changed = self.tables.iter().any(|log| log.row_errors.unsaved());
+        let row_errors = changed.then(|| RowErrorsFile {
+            version: FILE_VERSION,
+            saves: self.row_error_saves + 1,
+            tables: self
+                .tables
+                .iter()
+                .filter(|log| !log.row_errors.nothing_to_save())
+                .map(|log| (log.table.id, log.row_errors.save()))
+                .collect(),
+        });
+        (errors.is_some() || row_errors.is_some()).then_some(Unsaved {
+            errors,
+            row_errors,
+            errors_recorded: self.errors_recorded,
+        })
+    }
+
+    /// Notes what is on disk. Only takes change which rows are in error, and one waits for this.
+    fn set_saved(&mut self, errors_recorded: u64, row_error_saves: Option<u64>) {
+        self.errors_saved = self.errors_saved.max(errors_recorded);
+        if let Some(saves) = row_error_saves {
+            self.row_error_saves = saves;
+            for log in &mut self.tables {
+                log.row_errors.set_saved();
+            }
+        }
     }
 
     /// The server has sent everything up to `end_lsn`.
@@ -262,6 +339,7 @@ impl State {
         };
         log.fail_at(failure.clone());
         self.last_data = self.last_data.max(position);
+        self.record_failures(&[(id, failure.clone())]);
         Some(failure)
     }
 
@@ -384,6 +462,7 @@ impl State {
             }));
         }
         self.taken = self.taken.max(binding.position);
+        self.record_failures(&failures);
         Ok(Some((results, failures)))
     }
 }
@@ -445,9 +524,20 @@ impl Shared {
                 hint: None,
             });
         }
+        let noted = manifest
+            .get()
+            .map_or(0, |manifest| manifest.row_error_saves);
+        if let Some(reason) = unfit(row_errors.as_ref(), noted) {
+            return Err(Error::Damaged {
+                path: row_errors_path,
+                reason,
+            });
+        }
+        let RowErrorsFile { saves, tables, .. } = row_errors.unwrap_or_default();
         let state = State {
             errors: errors.unwrap_or_default(),
-            saved: row_errors.unwrap_or_default().tables,
+            saved: tables,
+            row_error_saves: saves,
             ..State::default()
         };
         Ok(Self {
@@ -482,71 +572,51 @@ impl Shared {
         self.changed.subscribe()
     }
 
-    /// Makes table errors durable, so that after a restart they are found at the same positions. Called with the lock held: nothing may be taken
-    /// in between. Errors are rare.
-    pub(crate) fn record_failures(&self, state: &mut State, failures: &[(ObjectId, Failure)]) {
-        let mut added = false;
-        for (table, failure) in failures {
-            if state
-                .errors
-                .errors
-                .iter()
-                .all(|error| error.table != *table)
-            {
-                let Failure {
-                    message,
-                    keep,
-                    position,
-                } = failure.clone();
-                state.errors.errors.push(TableError {
-                    table: *table,
-                    message,
-                    keep,
-                    position,
-                });
-                added = true;
-            }
-        }
-        if added {
-            state.errors.version = FILE_VERSION;
-            if let Err(error) = state_file::write(&self.errors_path, &state.errors) {
-                tracing::error!(source = %self.id, %error, "errors of tables could not be made durable");
-            }
-        }
-    }
-
-    /// Makes durable which rows are in error after a take, before what it gave can get into a commit point. A disk that refuses is waited for.
-    async fn save_row_errors(&self) -> Result<(), Error> {
+    /// Makes durable which tables and rows are in error after a take, before what it gave can get into a commit point. A disk that refuses is waited for.
+    ///
+    /// The file of rows in error comes first, then the manifest notes it: a crash in between leaves a file that is one ahead, never one that is behind. The
+    /// note costs two more syncs, each time that rows get into error or out of it, which is rare; a note that is made later or not at all would leave a
+    /// commit point whose rows in error nobody would miss.
+    async fn save_errors(&self) -> Result<(), Error> {
         loop {
-            let written = {
-                let mut state = self.lock();
-                if !state.tables.iter().any(|log| log.row_errors.unsaved()) {
-                    return Ok(());
-                }
-                let file = RowErrorsFile {
-                    version: FILE_VERSION,
-                    tables: state
-                        .tables
-                        .iter()
-                        .filter(|log| !log.row_errors.nothing_to_save())
-                        .map(|log| (log.table.id, log.row_errors.save()))
-                        .collect(),
-                };
-                let written = state_file::write(&self.row_errors_path, &file);
-                if written.is_ok() {
-                    for log in &mut state.tables {
-                        log.row_errors.set_saved();
-                    }
-                }
-                written
+            let Some(unsaved) = self.lock().unsaved() else {
+                return Ok(());
             };
-            let Err(error) = written else { return Ok(()) };
-            tracing::error!(source = %self.id, %error, "rows in error could not be made durable; trying again");
+            let recorded = unsaved.errors_recorded;
+            let saves = unsaved.row_errors.as_ref().map(|file| file.saves);
+            let Err(error) = self.write_errors(unsaved).await else {
+                self.lock().set_saved(recorded, saves);
+                return Ok(());
+            };
+            tracing::error!(source = %self.id, %error, "tables and rows in error could not be made durable; trying again");
             tokio::select! {
                 () = self.cancel.cancelled() => return Err(Error::Stopped),
                 () = tokio::time::sleep(WRITE_RETRY) => {}
             }
         }
+    }
+
+    async fn write_errors(&self, unsaved: Unsaved) -> Result<(), Error> {
+        let saves = unsaved.row_errors.as_ref().map(|file| file.saves);
+        let (errors_path, row_errors_path) =
+            (self.errors_path.clone(), self.row_errors_path.clone());
+        let files = move || {
+            if let Some(file) = &unsaved.errors {
+                state_file::write(&errors_path, file)?;
+            }
+            if let Some(file) = &unsaved.row_errors {
+                state_file::write(&row_errors_path, file)?;
+            }
+            Ok(())
+        };
+        let note = |manifest: Option<Manifest>| {
+            Some(Manifest {
+                version: FILE_VERSION,
+                row_error_saves: saves?,
+                ..manifest?
+            })
+        };
+        self.manifest.change_after(files, note).await
     }
 
     /// Sends an event, waiting for room.
@@ -586,17 +656,10 @@ impl Shared {
     pub(crate) async fn take(&self, binding: &SourceBinding) -> Result<Vec<TableChanges>, Error> {
         let mut changed = self.subscribe();
         loop {
-            let taken = {
-                let mut state = self.lock();
-                let taken = state.try_take(binding)?;
-                if let Some((_, failures)) = &taken {
-                    self.record_failures(&mut state, failures);
-                }
-                taken
-            };
+            let taken = self.lock().try_take(binding)?;
             self.moved.notify_one();
             if let Some((results, failures)) = taken {
-                self.save_row_errors().await?;
+                self.save_errors().await?;
                 self.report_failures(failures).await;
                 return Ok(results);
             }
@@ -617,5 +680,155 @@ impl Shared {
         pending
             .map(|log| (log.table.clone(), Arc::clone(&log.schema)))
             .collect()
+    }
+}
+
+/// Why the file of rows in error is not the one that belongs to a manifest which says how often it was saved, if it is not.
+fn unfit(file: Option<&RowErrorsFile>, noted: u64) -> Option<String> {
+    match file {
+        None if noted > 0 => Some("it is missing".to_owned()),
+        Some(RowErrorsFile { saves, .. }) if *saves < noted => Some(format!(
+            "it is older than the manifest: it was saved {saves} times, not {noted}"
+        )),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flowstone_proto::message::SslMode;
+    use flowstone_types::clock::SystemClock;
+
+    use super::*;
+
+    const ID: ObjectId = ObjectId::User(1);
+
+    /// A source whose state is in `dir`.
+    async fn shared(dir: &std::path::Path) -> Result<Shared, Error> {
+        let connection = PostgresConnection {
+            host: "localhost".to_owned(),
+            port: 1,
+            user: "u".to_owned(),
+            password: None,
+            database: "d".to_owned(),
+            ssl_mode: SslMode::Disable,
+            ssl_root: None,
+        };
+        let delta = DeltaTables::open(&dir.join("delta")).await.unwrap();
+        let (events, _) = mpsc::channel(1);
+        Shared::new(
+            ID,
+            connection,
+            "p".to_owned(),
+            "s".to_owned(),
+            delta,
+            Arc::new(SystemClock),
+            events,
+            dir,
+        )
+    }
+
+    fn manifest(row_error_saves: u64) -> Manifest {
+        Manifest {
+            version: FILE_VERSION,
+            system: "1".to_owned(),
+            timeline: "1".to_owned(),
+            position: 7,
+            tables: Vec::new(),
+            membership: HashMap::new(),
+            row_error_saves,
+        }
+    }
+
+    fn rows(saves: u64) -> RowErrorsFile {
+        RowErrorsFile {
+            version: FILE_VERSION,
+            saves,
+            tables: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_in_error_that_are_missing_or_older_than_the_manifest_are_refused() {
+        for (noted, found, fits) in [
+            (0, None, true),
+            (0, Some(0), true),
+            (2, None, false),
+            (2, Some(0), false),
+            (2, Some(1), false),
+            (2, Some(2), true),
+            // A crash before the note.
+            (2, Some(3), true),
+            (0, Some(1), true),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(format!("{ID}-row-errors.json"));
+            let noting = dir.path().join(format!("{ID}-manifest.json"));
+            state_file::write(&noting, &manifest(noted)).unwrap();
+            if let Some(saves) = found {
+                state_file::write(&path, &rows(saves)).unwrap();
+            }
+            match shared(dir.path()).await {
+                Ok(_) => assert!(fits, "{noted} {found:?}"),
+                Err(Error::Damaged { path: blamed, .. }) => {
+                    assert!(!fits, "{noted} {found:?}");
+                    assert_eq!(blamed, path);
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn directories_of_earlier_releases_say_nothing_of_saves() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = r#"{"version": 2, "system": "1", "timeline": "1", "position": 7, "tables": [], "membership": {}}"#;
+        std::fs::write(dir.path().join(format!("{ID}-manifest.json")), old).unwrap();
+        let path = dir.path().join(format!("{ID}-row-errors.json"));
+        for rows in [None, Some(r#"{"version": 2, "tables": []}"#)] {
+            if let Some(rows) = rows {
+                std::fs::write(&path, rows).unwrap();
+            }
+            shared(dir.path()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_saved_is_noted_after_it_and_not_saved_again() {
+        let dir = tempfile::tempdir().unwrap();
+        state_file::write(
+            &dir.path().join(format!("{ID}-manifest.json")),
+            &manifest(4),
+        )
+        .unwrap();
+        state_file::write(&dir.path().join(format!("{ID}-row-errors.json")), &rows(5)).unwrap();
+        let source = shared(dir.path()).await.unwrap();
+        assert!(source.lock().unsaved().is_none());
+        let unsaved = Unsaved {
+            errors: None,
+            row_errors: Some(rows(6)),
+            errors_recorded: 0,
+        };
+        source.write_errors(unsaved).await.unwrap();
+        let noted = source.manifest.get().map(|noted| noted.row_error_saves);
+        assert_eq!(noted, Some(6));
+        // The error of a table is written once, and the manifest has nothing to say of it.
+        let failure = Failure {
+            message: "no".to_owned(),
+            keep: 3,
+            position: 3,
+        };
+        for _again in 0..2 {
+            source
+                .lock()
+                .record_failures(&[(ObjectId::User(2), failure.clone())]);
+        }
+        assert_eq!(source.lock().errors_recorded, 1);
+        source.save_errors().await.unwrap();
+        assert!(source.lock().unsaved().is_none());
+        let file: Option<ErrorsFile> = state_file::read(&source.errors_path).unwrap();
+        assert_eq!(file.map(|file| file.errors.len()), Some(1));
+        drop(source);
+        shared(dir.path()).await.unwrap();
     }
 }

@@ -168,9 +168,6 @@ fn drain(shared: &Shared, connection: &mut Connection) -> Result<Drained, Attemp
             break;
         }
     }
-    let failures = std::mem::take(&mut drained.failures);
-    shared.record_failures(&mut state, &failures);
-    drained.failures = failures;
     drained.advanced = before != (state.received, state.upstream);
     ended.map_err(|error| refused(shared, error))?;
     Ok(drained)

@@ -447,6 +447,16 @@ async fn dropping_the_source_drops_its_slot_and_a_lost_slot_fails_it() {
             .count(),
         0
     );
+    // A source that has taken something and whose slot is gone.
+    let (running, _) = started(&setup, &client).await;
+    running.handle.stop().await;
+    wait_for(
+        &client,
+        "SELECT count(*) FROM pg_replication_slots WHERE active",
+        "0",
+    )
+    .await;
+    execute(&client, "SELECT pg_drop_replication_slot('flowstone_slot')").await;
     let mut resumed = setup;
     resumed.description.resume_from = Some(lsn(&client).await);
     resumed.description.snapshotted = resumed.tables();
@@ -523,6 +533,53 @@ async fn tables_are_added_while_others_stream_and_removed_again() {
     let position = running.progress(lsn(&client).await).await;
     let changes = running.take(position, Vec::new()).await;
     assert!(changes.iter().all(|change| change.table == setup.id("a")));
+    running.handle.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_dropped_during_its_snapshot_is_left_out_of_it() {
+    let server = Server::start("");
+    let client = server.client().await;
+    // To read `b` takes a lock that the test has.
+    execute(
+        &client,
+        "CREATE TYPE slow AS (n int); \
+         CREATE FUNCTION slow_text(slow) RETURNS text LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN ''read''; END'; \
+         CREATE CAST (slow AS text) WITH FUNCTION slow_text(slow); \
+         CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, v slow); \
+         INSERT INTO a VALUES (1), (2); INSERT INTO b VALUES (1, ROW(1)); CREATE PUBLICATION p FOR TABLE a, b",
+    )
+    .await;
+    execute(&client, "SELECT pg_advisory_lock(7)").await;
+    let setup = Setup::new(&server).await;
+    let (a, b) = (setup.id("a"), setup.id("b"));
+    let mut running = setup.run();
+    wait_for(
+        &client,
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted",
+        "1",
+    )
+    .await;
+    running.handle.remove_tables(&[b]).await;
+    setup.delta.drop_table(b).await.unwrap();
+    execute(&client, "SELECT pg_advisory_unlock(7)").await;
+    let position = running.snapshot(a).await;
+    let stalled = |event: &SourceEvent| {
+        matches!(
+            event,
+            SourceEvent::Status {
+                status: SourceStatus::Stalled { .. },
+                ..
+            }
+        )
+    };
+    assert!(!running.seen.iter().any(stalled), "{:?}", running.seen);
+    let mut model = Model::default();
+    model
+        .apply(&setup, running.take(position, vec![a]).await)
+        .await;
+    assert_eq!(model.rows(a), upstream(&client, "a").await);
+    assert!(!setup.delta.table_path(b).exists());
     running.handle.stop().await;
 }
 

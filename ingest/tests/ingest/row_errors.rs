@@ -1,10 +1,11 @@
 //! Values that a table cannot hold, captured from a real server: each is an error of its row, from snapshot and stream alike, and goes with the row.
 
+use flowstone_ingest::Error;
 use flowstone_types::ObjectId;
 use tokio_postgres::Client;
 
 use super::server::{Server, execute, lsn};
-use super::source::{Model, Running, Setup};
+use super::source::{Model, Running, SOURCE, Setup};
 
 /// Takes everything that happened so far; returns up to where.
 async fn catch_up(
@@ -195,6 +196,9 @@ async fn a_value_that_does_not_fit_is_an_error_of_its_row_and_goes_with_it_also_
     let taken = running.take(snapshot, setup.tables()).await;
     again.apply(&setup, taken).await;
     assert_eq!(again, model);
+    let state = setup.dir.path().join("state");
+    let file = state.join(format!("{SOURCE}-row-errors.json"));
+    let older = std::fs::read(&file).unwrap();
     let mut cuts = Vec::new();
     for step in STEPS {
         for statement in step.0.split("; ") {
@@ -235,4 +239,16 @@ async fn a_value_that_does_not_fit_is_an_error_of_its_row_and_goes_with_it_also_
         running.handle.acknowledge(*from);
         running.handle.stop().await;
     }
+    // Without the newest file of rows in error what stands in their place would be taken for values.
+    let refused = || match setup.try_run().map(drop) {
+        Err(Error::Damaged { path, .. }) => assert_eq!(path, file),
+        other => panic!("{other:?}"),
+    };
+    let newest = std::fs::read(&file).unwrap();
+    std::fs::write(&file, older).unwrap();
+    refused();
+    std::fs::remove_file(&file).unwrap();
+    refused();
+    std::fs::write(&file, newest).unwrap();
+    setup.run().handle.stop().await;
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use flowstone_ingest::{
-    SourceContext, SourceEvent, SourceHandle, TableChanges, TableData, ask, clean_up, sql_type,
-    start,
+    Error, SourceContext, SourceEvent, SourceHandle, TableChanges, TableData, ask, clean_up,
+    sql_type, start,
 };
 use flowstone_proto::message::{
     ReplicationSlot, SourceBinding, SourceColumn, SourceDescription, SourceKind, SourceStatus,
@@ -169,6 +169,11 @@ impl Setup {
 
     /// Starts the source as described now.
     pub(crate) fn run(&self) -> Running {
+        self.try_run().unwrap()
+    }
+
+    /// The same, which may be refused.
+    pub(crate) fn try_run(&self) -> Result<Running, Error> {
         let (tx, events) = mpsc::channel(64);
         let context = SourceContext {
             tables: self.delta.clone(),
@@ -177,12 +182,11 @@ impl Setup {
             schemas: self.schemas.clone(),
             events: tx,
         };
-        let handle = start(self.description.clone(), context).unwrap();
-        Running {
-            handle,
+        Ok(Running {
+            handle: start(self.description.clone(), context)?,
             events,
             seen: Vec::new(),
-        }
+        })
     }
 }
 

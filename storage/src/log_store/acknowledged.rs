@@ -4,7 +4,8 @@
 //! Owns the file `acknowledged`, its format and its two slots. Must not know records. Called by [`super::LogStore`].
 //!
 //! Format. Two slots of 4096 bytes, written in turn, so that a torn write leaves the other one: magic, format version, identity of the log, sequence number,
-//! epoch of the newest acknowledged record, first epoch of the segment it is in, where it ends there, the epoch that the log was cut for, CRC of all these.
+//! epoch of the newest acknowledged record, first epoch of the segment it is in, where it ends there, the epoch that the log was cut for, the epoch that the
+//! tables were said to hold, CRC of all these. Version 1 has no last epoch.
 //! The valid slot with the larger sequence number counts. All integers are little endian.
 //!
 //! Invariants. A slot is written after the record it speaks of is on disk, and is on disk before anybody hears of the record. It is written in place: neither
@@ -14,17 +15,20 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use flowstone_disk::failpoint::{self, Kind, Step};
 use flowstone_types::Epoch;
 
 use crate::Error;
 
 const MAGIC: [u8; 8] = *b"FSACK\r\n\0";
 /// The format this release writes, and the newest it reads.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 /// What one write of the disk may tear.
 const SLOT_BYTES: u64 = 4096;
-/// magic, format version, identity, sequence, four epochs and positions, CRC.
-const CONTENT_BYTES: usize = 8 + 4 + 16 + 8 + 8 + 8 + 8 + 8 + 4;
+/// magic, format version, identity, sequence, five epochs and positions, CRC.
+const CONTENT_BYTES: usize = 8 + 4 + 16 + 8 + 8 + 8 + 8 + 8 + 8 + 4;
+/// The same in version 1.
+const CONTENT_BYTES_V1: usize = CONTENT_BYTES - 8;
 
 /// What was acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +41,8 @@ pub(super) struct Acknowledged {
     pub(super) length: u64,
     /// The newest epoch that the log was cut for: the tables hold everything up to it.
     pub(super) cut_through: Epoch,
+    /// The newest epoch of which the tables were about to be said to hold everything up to it; `None` if an earlier release wrote this.
+    pub(super) committed: Option<Epoch>,
 }
 
 /// The file and what it says.
@@ -64,9 +70,7 @@ impl AcknowledgedFile {
         let second = usize::try_from(SLOT_BYTES).unwrap_or(usize::MAX);
         let mut newest: Option<(u64, [u8; 16], Acknowledged)> = None;
         for start in [0, second] {
-            let slot = bytes
-                .get(start..)
-                .and_then(|rest| rest.get(..CONTENT_BYTES));
+            let slot = bytes.get(start..);
             let Some(read) = slot.and_then(decode) else {
                 continue;
             };
@@ -86,11 +90,7 @@ impl AcknowledgedFile {
         }
         let (sequence, identity, content) =
             newest.ok_or_else(|| Error::damaged(&path, "it is not as it was written"))?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(Error::io("open", &path))?;
+        let file = open(&path)?;
         Ok(Some(Self {
             path,
             file,
@@ -103,25 +103,15 @@ impl AcknowledgedFile {
     /// Makes the file in `dir`, complete or not at all.
     pub(super) fn create(dir: &Path, content: Acknowledged) -> Result<Self, Error> {
         let path = Self::path_in(dir);
-        let beside = path.with_extension("tmp");
         let identity = *uuid::Uuid::new_v4().as_bytes();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&beside)
-            .map_err(Error::io("create", &beside))?;
         let mut bytes = vec![0; usize::try_from(2 * SLOT_BYTES).unwrap_or_default()];
         let slot = encode(identity, 0, content);
         if let Some(first) = bytes.get_mut(..slot.len()) {
             first.copy_from_slice(&slot);
         }
-        file.write_all_at(&bytes, 0)
-            .map_err(Error::io("write", &beside))?;
-        file.sync_all().map_err(Error::io("sync", &beside))?;
-        std::fs::rename(&beside, &path).map_err(Error::io("rename", &beside))?;
-        super::sync_dir(dir)?;
+        flowstone_disk::replace(&path, &bytes, Kind::AcknowledgedFile)
+            .map_err(Error::io("write", &path))?;
+        let file = open(&path)?;
         Ok(Self {
             path,
             file,
@@ -154,16 +144,27 @@ impl AcknowledgedFile {
         } else {
             SLOT_BYTES
         };
-        self.file
-            .write_all_at(&encode(self.identity, sequence, content), offset)
+        let slot = encode(self.identity, sequence, content);
+        failpoint::reached(Kind::AcknowledgedSlot, Step::Write)
+            .and_then(|()| self.file.write_all_at(&slot, offset))
             .map_err(Error::io("write", &self.path))?;
-        self.file
-            .sync_data()
+        failpoint::reached(Kind::AcknowledgedSlot, Step::Sync)
+            .and_then(|()| self.file.sync_data())
+            .map_err(Error::io("sync", &self.path))?;
+        failpoint::reached(Kind::AcknowledgedSlot, Step::Tell)
             .map_err(Error::io("sync", &self.path))?;
         self.sequence = sequence;
         self.content = content;
         Ok(())
     }
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(Error::io("open", path))
 }
 
 fn encode(identity: [u8; 16], sequence: u64, content: Acknowledged) -> Vec<u8> {
@@ -177,6 +178,7 @@ fn encode(identity: [u8; 16], sequence: u64, content: Acknowledged) -> Vec<u8> {
         content.segment.0,
         content.length,
         content.cut_through.0,
+        content.committed.unwrap_or(Epoch::MIN).0,
     ] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
@@ -192,7 +194,13 @@ struct Slot {
     content: Acknowledged,
 }
 
-fn decode(bytes: &[u8]) -> Option<Slot> {
+fn decode(slot: &[u8]) -> Option<Slot> {
+    [CONTENT_BYTES, CONTENT_BYTES_V1]
+        .into_iter()
+        .find_map(|length| decode_content(slot.get(..length)?))
+}
+
+fn decode_content(bytes: &[u8]) -> Option<Slot> {
     let (content, crc) = bytes.split_last_chunk::<4>()?;
     if crc32fast::hash(content) != u32::from_le_bytes(*crc) {
         return None;
@@ -216,6 +224,45 @@ fn decode(bytes: &[u8]) -> Option<Slot> {
             segment: Epoch(next()?),
             length: next()?,
             cut_through: Epoch(next()?),
+            committed: next().map(Epoch),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_of_version_1_is_read_and_written_in_the_newest_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let content = Acknowledged {
+            epoch: Epoch(7),
+            segment: Epoch(5),
+            length: 300,
+            cut_through: Epoch(4),
+            committed: Some(Epoch(4)),
+        };
+        let file = AcknowledgedFile::create(dir.path(), content).unwrap();
+        let mut bytes = std::fs::read(file.path()).unwrap();
+        let mut old = bytes[..CONTENT_BYTES_V1 - 4].to_vec();
+        old[8] = 1;
+        let crc = crc32fast::hash(&old).to_le_bytes();
+        bytes[..old.len()].copy_from_slice(&old);
+        bytes[old.len()..old.len() + 4].copy_from_slice(&crc);
+        std::fs::write(file.path(), bytes).unwrap();
+        let mut file = AcknowledgedFile::open(dir.path()).unwrap().unwrap();
+        let before = Acknowledged {
+            committed: None,
+            ..content
+        };
+        assert_eq!(file.content(), before);
+        let after = Acknowledged {
+            epoch: Epoch(8),
+            ..content
+        };
+        file.write(after).unwrap();
+        let file = AcknowledgedFile::open(dir.path()).unwrap().unwrap();
+        assert_eq!(file.content(), after);
+    }
 }

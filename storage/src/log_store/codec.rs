@@ -107,8 +107,7 @@ pub(super) enum Frame<'a> {
 
 /// The bytes of a record with this payload.
 pub(super) fn frame(payload: &[u8], segment: Epoch) -> Result<Vec<u8>, Error> {
-    let length = u32::try_from(payload.len())
-        .map_err(|_| Error::Invariant(format!("log record of {} bytes", payload.len())))?;
+    let length = length_of(payload.len())?;
     let mut bytes = Vec::with_capacity(RECORD_HEADER_BYTES + payload.len());
     bytes.extend_from_slice(&length.to_le_bytes());
     bytes.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
@@ -181,6 +180,8 @@ pub(super) fn encode_record(record: &LogRecord) -> Result<Vec<u8>, Error> {
         push_length(&mut bytes, stream.len())?;
         bytes.extend_from_slice(&stream);
     }
+    // Refused before any segment is touched.
+    length_of(bytes.len())?;
     Ok(bytes)
 }
 
@@ -255,10 +256,16 @@ fn split_column(path: &Path, rows: &RecordBatch) -> Result<(RecordBatch, Weights
 }
 
 fn push_length(bytes: &mut Vec<u8>, length: usize) -> Result<(), Error> {
-    let length = u32::try_from(length)
-        .map_err(|_| Error::Invariant(format!("log record part of {length} bytes")))?;
-    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&length_of(length)?.to_le_bytes());
     Ok(())
+}
+
+/// A length as records have it.
+fn length_of(length: usize) -> Result<u32, Error> {
+    u32::try_from(length).map_err(|_| Error::TooLarge {
+        bytes: u64::try_from(length).unwrap_or(u64::MAX),
+        limit: u64::from(u32::MAX),
+    })
 }
 
 /// Takes values off the front of a slice; running out of bytes is damage.

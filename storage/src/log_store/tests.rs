@@ -71,7 +71,7 @@ fn filled(dir: &Path, epochs: std::ops::RangeInclusive<u64>) -> PathBuf {
         log.append(&record(epoch)).unwrap();
     }
     let path = log.open.as_ref().unwrap().segment.path.clone();
-    log.close().unwrap();
+    drop(log);
     path
 }
 
@@ -202,6 +202,21 @@ fn a_full_disk_fails_the_append_and_nothing_else() {
 }
 
 #[test]
+fn a_record_beyond_its_length_field_is_refused_with_what_fits() {
+    // Zeros that nobody reads take no memory.
+    let payload = vec![0_u8; usize::try_from(1_u64 << 32).unwrap()];
+    let error = codec::frame(&payload, Epoch(1)).unwrap_err();
+    assert!(!error.retryable());
+    assert!(matches!(
+        error,
+        Error::TooLarge {
+            bytes: 0x1_0000_0000,
+            limit: 0xffff_ffff
+        }
+    ));
+}
+
+#[test]
 fn truncation_drops_what_is_below_and_keeps_what_is_above() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = opened(dir.path());
@@ -258,7 +273,9 @@ fn acknowledged(dir: &Path, parts: &[std::ops::RangeInclusive<u64>]) -> ([u8; 16
             log.acknowledge().unwrap();
         }
     }
-    log.close().unwrap();
+    // Whatever commit point a test speaks of.
+    log.note_commit(Epoch(1000)).unwrap();
+    drop(log);
     (identity, segments(dir))
 }
 
@@ -402,4 +419,45 @@ fn what_the_log_was_cut_for_is_remembered() {
     let (mut log, _) = LogStore::open(dir.path()).unwrap();
     let state = log.recover(Epoch(7), None).unwrap();
     assert_eq!((state.newest, state.cut_through), (Epoch(4), Epoch(7)));
+}
+
+#[test]
+fn a_log_that_is_older_than_the_tables_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = opened(dir.path());
+    log.append(&record(4)).unwrap();
+    log.acknowledge().unwrap();
+    let older = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, older.path().join(path.file_name().unwrap())).unwrap();
+    }
+    log.append(&record(5)).unwrap();
+    log.acknowledge().unwrap();
+    log.note_commit(Epoch(5)).unwrap();
+    log.append(&record(6)).unwrap();
+    log.acknowledge().unwrap();
+    drop(log);
+    let (mut log, records) = LogStore::open(dir.path()).unwrap();
+    assert_records(&records, 4..=6);
+    let identity = log.recover(Epoch(5), None).unwrap().identity;
+    drop(log);
+    let path = older.path().join("acknowledged");
+    assert_blames(start(older.path(), 5, identity), &path);
+    // With all other files as old as it is, it is right.
+    assert_records(&start(older.path(), 0, identity).unwrap(), 4..=4);
+}
+
+#[test]
+fn a_state_that_is_older_than_the_log_is_left_to_the_caller() {
+    let dir = tempfile::tempdir().unwrap();
+    let (identity, _) = acknowledged(dir.path(), &[1..=2, 3..=4]);
+    let (mut log, _) = LogStore::open(dir.path()).unwrap();
+    log.recover(Epoch::MIN, Some(identity)).unwrap();
+    log.truncate_through(Epoch(2)).unwrap();
+    drop(log);
+    let (mut log, _) = LogStore::open(dir.path()).unwrap();
+    let state = log.recover(Epoch(1), Some(identity)).unwrap();
+    assert_eq!(state.cut_through, Epoch(2));
+    assert_records(&start(dir.path(), 2, identity).unwrap(), 3..=4);
 }

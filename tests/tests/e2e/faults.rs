@@ -14,6 +14,8 @@ mod crowd;
 mod damage;
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "faults/failpoints.rs"]
+mod failpoints;
 #[path = "faults/files.rs"]
 mod files;
 #[path = "faults/input.rs"]

@@ -1,7 +1,8 @@
 //! Removing what dropped objects left behind: directories of Delta tables, state files of sources, replication slots.
 //!
-//! Owns the order (a source has stopped before anything of it is removed, no commit runs while a table is deleted) and the retries. Must not know what is
-//! remembered: the coordinator names the work again after a restart until it hears that it is done.
+//! Owns the order (a source has stopped before anything of it is removed, neither a commit nor maintenance runs when the deletion of a table begins, and none
+//! that begins later names the table) and the retries. Must not know what is remembered: the coordinator names the work again after a restart until it hears
+//! that it is done. A snapshot that is still being read is refused by `storage`.
 
 use std::time::Duration;
 
@@ -39,9 +40,9 @@ impl Engine {
         });
     }
 
-    /// Deletes the files of dropped tables, unless a commit may still be writing to them.
+    /// Deletes the files of dropped tables, unless a commit or maintenance may still be writing to them: then their end brings us here again.
     pub(super) fn delete_dropped_tables(&mut self) {
-        if self.committing {
+        if self.committing || self.maintaining {
             return;
         }
         for id in std::mem::take(&mut self.dropped_tables) {

@@ -153,6 +153,8 @@ impl Engine {
             }
             for table in source.failing.drain(..) {
                 if self.collections.contains_key(&table) && self.failed.insert(table) {
+                    // One that was added after the source had failed is not among those that the source's own failure tells of.
+                    failures.push((table, failure.clone()));
                     let error = EvalError::new(EvalErrorKind::Source, failure.message.clone());
                     inputs.push((table, CollectionInput::Errors(vec![(error, 1)])));
                 }
@@ -211,7 +213,8 @@ impl Engine {
         Ok(Some(taken))
     }
 
-    /// The changes of the epoch's writes, durable in the local log when this returns. Writes that the disk refuses have failed, and the epoch goes on without.
+    /// The changes of the epoch's writes, durable in the local log when this returns. Writes that the disk refuses, or that are too large together, have failed,
+    /// and the epoch goes on without.
     async fn log_writes(&mut self, run: &RunEpoch) -> Result<Vec<(ObjectId, DeltaBatch)>, Error> {
         if run.replay {
             return Ok(self
@@ -249,21 +252,17 @@ impl Engine {
         match self.on_log(move |log| log.append(&appended)).await {
             Ok(()) => Ok(Arc::try_unwrap(record)
                 .map_or_else(|shared| shared.changes.clone(), |record| record.changes)),
-            Err(error) if error.retryable() => {
+            Err(error) => {
+                let refusal = refusal(&error).ok_or(error)?;
                 // Only once nothing of it can come back the writes have failed.
                 retrying("cut back the local log", || self.on_log(LogStore::settle)).await?;
-                let error = RequestError::Storage {
-                    message: with_causes(&error),
-                    full: error.is_full(),
-                };
                 self.respond(Response::WritesFailed {
                     epoch: run.epoch,
-                    error,
+                    error: refusal,
                 })
                 .await;
                 Ok(Vec::new())
             }
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -478,11 +477,19 @@ impl Engine {
         }
         self.committing = true;
         let (delta, events) = (self.delta.clone(), self.event_sender.clone());
+        let log = Arc::clone(&self.log);
         let commits = self.buffer.up_to(epoch);
         self.tasks.spawn(async move {
             let result = retrying("group commit", || {
-                let (delta, commits) = (delta.clone(), commits.clone());
-                async move { delta.commit(epoch, commits).await }
+                let (delta, commits, log) = (delta.clone(), commits.clone(), Arc::clone(&log));
+                async move {
+                    let versions = delta.commit(epoch, commits).await?;
+                    // The log knows before the coordinator does.
+                    tokio::task::spawn_blocking(move || log.lock().note_commit(epoch))
+                        .await
+                        .map_err(|_| log_thread_panicked())??;
+                    Ok(versions)
+                }
             })
             .await;
             drop(events.send(Event::Committed { epoch, result }).await);
@@ -494,7 +501,12 @@ impl Engine {
         self.committing = false;
         self.buffer.committed();
         self.delete_dropped_tables();
-        self.maintain_tables(versions.iter().map(|(id, _)| *id).collect());
+        // A table that was dropped while the commit ran is being deleted.
+        let kept = versions.iter().map(|(id, _)| *id);
+        self.maintain_tables(
+            kept.filter(|id| self.collections.contains_key(id))
+                .collect(),
+        );
         self.respond(Response::Committed { epoch, versions }).await;
     }
 
@@ -507,8 +519,11 @@ impl Engine {
         let (delta, events) = (self.delta.clone(), self.event_sender.clone());
         self.tasks.spawn(async move {
             for id in tables {
-                if let Err(error) = delta.maintain(id).await {
-                    tracing::warn!(%id, %error, "table maintenance failed; it will be tried again after a later commit");
+                match delta.maintain(id).await {
+                    Ok(()) | Err(flowstone_storage::Error::Dropped(_)) => {}
+                    Err(error) => {
+                        tracing::warn!(%id, %error, "table maintenance failed; it will be tried again after a later commit");
+                    }
                 }
             }
             drop(events.send(Event::Maintained).await);
@@ -548,6 +563,21 @@ impl Engine {
                 .ok_or(Error::UnknownObject(id))?
                 .schema,
         ))
+    }
+}
+
+/// What the writers of an epoch hear whose record the local log refused; `None` if that is no reason to go on without them.
+pub(super) fn refusal(error: &flowstone_storage::Error) -> Option<RequestError> {
+    match error {
+        flowstone_storage::Error::TooLarge { .. } => Some(RequestError::Eval(EvalError::new(
+            EvalErrorKind::TooLarge,
+            error.to_string(),
+        ))),
+        _ if error.retryable() => Some(RequestError::Storage {
+            message: with_causes(error),
+            full: error.is_full(),
+        }),
+        _ => None,
     }
 }
 
