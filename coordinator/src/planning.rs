@@ -3,15 +3,15 @@
 //! Must not know what is planned. Called by `session` and `install`.
 //!
 //! Invariants. Planning runs where blocking is allowed: it takes milliseconds and, for deep expressions, a deep stack, which the runtime gives to its blocking
-//! threads. Only so many run at a time, and each has a budget: it ends soon after nobody waits for it, holds no more memory than [`PLANNING_BYTES`], and
-//! computes no large constant. One that was given up counts as running until it has ended.
+//! threads. Only so many run at a time, and each has a budget: it ends soon after nobody waits for it, and computes no large constant. All of them together
+//! hold no more memory than [`PLANNING_BYTES`]. One that was given up counts as running until it has ended.
 
 use std::sync::{Arc, LazyLock};
 
 use flowstone_sql::Catalog;
 use flowstone_sql::catalog::DEFAULT_ROLE;
 use flowstone_sql::plan::PlanContext;
-use flowstone_types::{Budget, Epoch, ObjectId, budget};
+use flowstone_types::{Budget, Epoch, ObjectId, SharedBudget, budget};
 use tokio::sync::Semaphore;
 
 use crate::error::Error;
@@ -19,7 +19,7 @@ use crate::session::stream::Limits;
 use crate::session::variables::Variables;
 use crate::shared::Shared;
 
-/// What planning one statement may hold: a statement of the largest size takes a few times its text, many times over.
+/// What planning may hold, of one statement or of all at a time: a statement of the largest size takes a few times its text, many times over.
 const PLANNING_BYTES: usize = 512 << 20;
 
 /// Plannings at a time, for each thread of the machine: they hold memory, and more of them would only take turns.
@@ -30,6 +30,10 @@ static PLANNINGS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     Arc::new(Semaphore::new(threads * PLANNINGS_PER_THREAD))
 });
+
+/// What they may hold.
+static PLANNING_MEMORY: LazyLock<Arc<SharedBudget>> =
+    LazyLock::new(|| SharedBudget::new(PLANNING_BYTES));
 
 /// Everything planning asks about.
 #[derive(Clone, Debug)]
@@ -152,7 +156,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
         .acquire_owned()
         .await
         .map_err(|error| Error::Internal(error.to_string()))?;
-    within(Budget::alone(PLANNING_BYTES), turn, work).await
+    within(Budget::new(&PLANNING_MEMORY), turn, work).await
 }
 
 /// The same for what was planned once already and must be planned again: it waits for nobody and has no bound.

@@ -173,6 +173,7 @@ impl AggregateUDFImpl for PgAggregate {
         if args.is_distinct && !self.kind.is_extreme() && equality_differs(argument.data_type()) {
             return Ok(Box::new(DistinctKeys {
                 values: BTreeMap::new(),
+                values_bytes: 0,
                 data_type: argument.data_type().clone(),
                 inner,
             }));
@@ -565,27 +566,67 @@ impl Accumulator for Total {
 struct Extreme {
     largest: bool,
     data_type: DataType,
-    best: Option<ScalarValue>,
+    best: Option<Candidate>,
 }
 
 impl Extreme {
-    fn offer(&mut self, value: ScalarValue) -> Result<()> {
+    fn offer(&mut self, offered: Candidate) -> Result<()> {
         let better = match &self.best {
             None => true,
-            Some(best) => match compare(&value, best)? {
+            Some(best) => match offered.compare(best)? {
                 // Equal in SQL, yet not the same: which one is shown must not depend on the order of rows.
-                Ordering::Equal => value.partial_cmp(best) == Some(Ordering::Less),
+                Ordering::Equal => offered.value.partial_cmp(&best.value) == Some(Ordering::Less),
                 order => order.is_gt() == self.largest,
             },
         };
         if better {
-            self.best = Some(value);
+            self.best = Some(offered);
         }
         Ok(())
     }
 }
 
-/// The order of SQL's values, which for floats, intervals, jsonb, arrays and rows is not Arrow's.
+/// A value with its key, if its order goes by keys: each is made once.
+#[derive(Debug)]
+struct Candidate {
+    value: ScalarValue,
+    key: Option<Vec<u8>>,
+}
+
+impl Candidate {
+    /// The value of a row, which is not NULL.
+    fn of(values: &ArrayRef, row: usize) -> Result<Self> {
+        let by_key = !is_compared_itself(values.data_type()) && order_differs(values.data_type());
+        let key = by_key
+            .then(|| key_bytes(values, row).map_err(|error| raise(from_type_error(&error))))
+            .transpose()?;
+        Ok(Self {
+            value: ScalarValue::try_from_array(values, row)?,
+            key,
+        })
+    }
+
+    fn compare(&self, other: &Self) -> Result<Ordering> {
+        match (&self.key, &other.key) {
+            (Some(key), Some(other)) => Ok(key.cmp(other)),
+            _ => compare(&self.value, &other.value),
+        }
+    }
+
+    fn size(&self) -> usize {
+        self.value.size() + self.key.as_ref().map_or(0, Vec::capacity)
+    }
+}
+
+/// Whether [`compare`] knows the order of a type's values, which is not Arrow's.
+const fn is_compared_itself(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Interval(_) | DataType::LargeBinary | DataType::Float64 | DataType::Float32
+    )
+}
+
+/// The order of SQL's values that needs no keys; for floats, intervals and jsonb it is not Arrow's.
 fn compare(left: &ScalarValue, right: &ScalarValue) -> Result<Ordering> {
     Ok(match (left, right) {
         (
@@ -603,16 +644,11 @@ fn compare(left: &ScalarValue, right: &ScalarValue) -> Result<Ordering> {
         (ScalarValue::Float32(Some(left)), ScalarValue::Float32(Some(right))) => {
             compare_floats(f64::from(*left), f64::from(*right))
         }
-        (left, right) if order_differs(&left.data_type()) => key_of(left)?.cmp(&key_of(right)?),
         (left, right) => match left.partial_cmp(right) {
             Some(order) => order,
             None => return exec_err!("values of {} have no order", left.data_type()),
         },
     })
-}
-
-fn key_of(value: &ScalarValue) -> Result<Vec<u8>> {
-    key_bytes(&value.to_array()?, 0).map_err(|error| raise(from_type_error(&error)))
 }
 
 /// NaN is equal to itself and larger than everything.
@@ -628,20 +664,21 @@ impl Accumulator for Extreme {
         };
         for row in 0..values.len() {
             if !values.is_null(row) {
-                self.offer(ScalarValue::try_from_array(values, row)?)?;
+                self.offer(Candidate::of(values, row)?)?;
             }
         }
         Ok(())
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.best
-            .clone()
-            .map_or_else(|| ScalarValue::try_from(&self.data_type), Ok)
+        match &self.best {
+            Some(best) => Ok(best.value.clone()),
+            None => ScalarValue::try_from(&self.data_type),
+        }
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.best.as_ref().map_or(0, ScalarValue::size)
+        size_of_val(self) + self.best.as_ref().map_or(0, Candidate::size)
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
@@ -659,7 +696,7 @@ struct SlidingExtreme {
     largest: bool,
     data_type: DataType,
     /// The values that are the answer now, or once those before them have left; with the number of values that entered before each.
-    candidates: VecDeque<(usize, ScalarValue)>,
+    candidates: VecDeque<(usize, Candidate)>,
     entered: usize,
     left: usize,
 }
@@ -670,9 +707,9 @@ impl Accumulator for SlidingExtreme {
             return Ok(());
         };
         for row in (0..values.len()).filter(|row| values.is_valid(*row)) {
-            let value = ScalarValue::try_from_array(values, row)?;
+            let value = Candidate::of(values, row)?;
             while let Some((_, last)) = self.candidates.back() {
-                let order = compare(last, &value)?;
+                let order = last.compare(&value)?;
                 if (self.largest && order.is_gt()) || (!self.largest && order.is_lt()) {
                     break;
                 }
@@ -705,7 +742,7 @@ impl Accumulator for SlidingExtreme {
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         match self.candidates.front() {
-            Some((_, value)) => Ok(value.clone()),
+            Some((_, candidate)) => Ok(candidate.value.clone()),
             None => ScalarValue::try_from(&self.data_type),
         }
     }
@@ -715,7 +752,7 @@ impl Accumulator for SlidingExtreme {
             + self
                 .candidates
                 .iter()
-                .map(|(_, value)| value.size())
+                .map(|(_, candidate)| candidate.size())
                 .sum::<usize>()
     }
 
@@ -801,6 +838,8 @@ impl Accumulator for DistinctValues {
 /// Feeds one of several values that are equal in SQL to another accumulator when the result is asked for: the least as Arrow sorts them.
 struct DistinctKeys {
     values: BTreeMap<Vec<u8>, ScalarValue>,
+    /// What the values and their keys take: see [`DistinctValues`].
+    values_bytes: usize,
     data_type: DataType,
     inner: Box<dyn Accumulator>,
 }
@@ -819,9 +858,14 @@ impl DistinctKeys {
             let key = key_bytes(values, row).map_err(|error| raise(from_type_error(&error)))?;
             let value = ScalarValue::try_from_array(values, row)?;
             match self.values.get_mut(&key) {
-                Some(known) if value.partial_cmp(known) == Some(Ordering::Less) => *known = value,
+                Some(known) if value.partial_cmp(known) == Some(Ordering::Less) => {
+                    self.values_bytes =
+                        (self.values_bytes + value.size()).saturating_sub(known.size());
+                    *known = value;
+                }
                 Some(_) => {}
                 None => {
+                    self.values_bytes += key.capacity() + value.size();
                     self.values.insert(key, value);
                 }
             }
@@ -842,19 +886,14 @@ impl Accumulator for DistinctKeys {
         if !self.values.is_empty() {
             let values =
                 ScalarValue::iter_to_array(std::mem::take(&mut self.values).into_values())?;
+            self.values_bytes = 0;
             self.inner.update_batch(&[values])?;
         }
         self.inner.evaluate()
     }
 
     fn size(&self) -> usize {
-        size_of_val(self)
-            + self
-                .values
-                .iter()
-                .map(|(key, value)| key.len() + value.size())
-                .sum::<usize>()
-            + self.inner.size()
+        size_of_val(self) + self.values_bytes + self.inner.size()
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {

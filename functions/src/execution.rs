@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -91,6 +92,49 @@ impl fmt::Display for NarrowerBatches {
 }
 
 impl std::error::Error for NarrowerBatches {}
+
+/// Whether one run of a query may end with a demand for narrower batches, or its rows are with the client already. In the configuration of the run's session,
+/// as an extension; where it is missing a query can always be run again.
+///
+/// The rows of the demand; 0 before there is one, `COMMITTED` after the first rows went. Operators run beside each other: who comes first decides.
+#[derive(Debug, Default)]
+pub struct Run(AtomicUsize);
+
+impl Run {
+    const COMMITTED: usize = usize::MAX;
+
+    /// The first rows go to the client, or more of them.
+    ///
+    /// # Errors
+    /// The demand that came before: nothing must be sent of this run.
+    pub fn commit(&self) -> Result<(), NarrowerBatches> {
+        match self.decide(Self::COMMITTED) {
+            0 | Self::COMMITTED => Ok(()),
+            rows => Err(NarrowerBatches { rows }),
+        }
+    }
+
+    /// Whether rows have gone to the client.
+    #[must_use]
+    pub fn is_committed(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::COMMITTED
+    }
+
+    /// Whether the run may end with this demand.
+    fn may_demand(&self, narrower: NarrowerBatches) -> bool {
+        self.decide(narrower.rows) != Self::COMMITTED
+    }
+
+    /// What was decided before; `wanted` is now if nothing was.
+    fn decide(&self, wanted: usize) -> usize {
+        match self
+            .0
+            .compare_exchange(0, wanted, Ordering::Relaxed, Ordering::Relaxed)
+        {
+            Ok(before) | Err(before) => before,
+        }
+    }
+}
 
 /// The demand for narrower batches that an error is.
 #[must_use]
@@ -277,6 +321,7 @@ impl ExecutionPlan for PassExec {
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         let rows_max = context.session_config().batch_size().max(1);
+        let run = context.session_config().get_extension::<Run>();
         let input = self.input.execute(partition, context)?;
         Ok(match self.purpose {
             Purpose::Forget => input,
@@ -289,6 +334,7 @@ impl ExecutionPlan for PassExec {
                     rows_max
                 },
                 repeated: self.purpose != Purpose::Split,
+                run,
                 waiting: VecDeque::new(),
             }),
             Purpose::Kept => Box::pin(KeptStream {
@@ -365,22 +411,28 @@ fn widest_row(batch: &RecordBatch) -> Result<usize> {
         .try_fold(0_usize, |sum, width| Ok(sum.saturating_add(width?)))
 }
 
-/// Batches of so many rows at most, in which no row is too wide for that.
+/// Batches of so many rows at most, in which no row is too wide for that. Once the query cannot be run again a wide row passes if there is room for its copies.
 struct NarrowStream {
     input: SendableRecordBatchStream,
     rows_max: usize,
     /// Whether rows may be too wide.
     repeated: bool,
+    run: Option<Arc<Run>>,
     waiting: VecDeque<RecordBatch>,
 }
 
 impl NarrowStream {
     fn accept(&mut self, batch: &RecordBatch) -> Result<()> {
-        if self.repeated
-            && let Some(narrower) = NarrowerBatches::for_rows_of(widest_row(batch)?)
-            && narrower.rows < self.rows_max
-        {
-            return Err(narrower.into());
+        if self.repeated {
+            let width = widest_row(batch)?;
+            if let Some(narrower) = NarrowerBatches::for_rows_of(width)
+                && narrower.rows < self.rows_max
+            {
+                if self.run.as_ref().is_none_or(|run| run.may_demand(narrower)) {
+                    return Err(narrower.into());
+                }
+                crate::growth::allowed(width.saturating_mul(self.rows_max))?;
+            }
         }
         let mut from = 0;
         while from < batch.num_rows() {
@@ -553,7 +605,12 @@ impl PhysicalOptimizerRule for YieldBetweenBatches {
                     Purpose::Repeated
                 })
             } else if plan.is::<WindowAggExec>() {
-                Some(Purpose::Kept)
+                // A number beside each row repeats none of them.
+                Some(if makes_text(plan.as_ref()) {
+                    Purpose::Kept
+                } else {
+                    Purpose::Repeated
+                })
             } else {
                 None
             };
@@ -581,5 +638,51 @@ impl PhysicalOptimizerRule for YieldBetweenBatches {
 
     fn schema_check(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::{ArrayRef, StringArray};
+    use datafusion::physical_plan::EmptyRecordBatchStream;
+    use flowstone_types::Budget;
+
+    use super::*;
+
+    fn batch(width: usize) -> RecordBatch {
+        let texts: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(width); 3]));
+        RecordBatch::try_from_iter([("t", texts)]).unwrap()
+    }
+
+    fn narrow(run: &Arc<Run>) -> NarrowStream {
+        NarrowStream {
+            input: Box::pin(EmptyRecordBatchStream::new(batch(1).schema())),
+            rows_max: 8192,
+            repeated: true,
+            run: Some(Arc::clone(run)),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    #[test]
+    fn a_wide_row_passes_once_the_query_cannot_be_run_again() {
+        let run = Arc::new(Run::default());
+        run.commit().unwrap();
+        let mut stream = narrow(&run);
+        stream.accept(&batch(9000)).unwrap();
+        assert_eq!(stream.waiting.len(), 1);
+        let little = Budget::alone(1 << 20);
+        let outcome = little.run(|| stream.accept(&batch(9000)));
+        assert_eq!(narrower_batches(&outcome.unwrap_err()), None);
+    }
+
+    #[test]
+    fn a_run_that_was_given_up_sends_nothing() {
+        let run = Arc::new(Run::default());
+        let error = narrow(&run).accept(&batch(1 << 20)).unwrap_err();
+        let demanded = NarrowerBatches { rows: 64 };
+        assert_eq!(narrower_batches(&error), Some(demanded));
+        assert_eq!(run.commit(), Err(demanded));
+        assert!(!run.is_committed());
     }
 }

@@ -11,10 +11,8 @@ use datafusion::logical_expr::ScalarUDF;
 use flowstone_types::{EvalError, EvalErrorKind, SqlType};
 
 use crate::cast::convert;
-use crate::errors::{
-    EvalResult, division_by_zero, invalid_parameter, numeric_overflow, out_of_range, raise,
-};
-use crate::numeric::{Lost, Numeric, Op, Rounding};
+use crate::errors::{EvalResult, division_by_zero, invalid_parameter, out_of_range, raise};
+use crate::numeric::{Numeric, Op, Rounding, powers};
 use crate::udf::{Call, P, R, aliased, function, map1, map2, overload};
 
 fn float8() -> R {
@@ -24,9 +22,6 @@ fn float8() -> R {
 fn numeric() -> R {
     R::Sql(SqlType::Numeric(None))
 }
-
-/// Digits after the point of computed numerics that have no scale of their own.
-const SCALE: i8 = 18;
 
 /// The functions of this module.
 pub(crate) fn functions() -> Vec<ScalarUDF> {
@@ -306,30 +301,6 @@ fn power(base: f64, exponent: f64) -> EvalResult<f64> {
     }
 }
 
-/// Exact for small whole exponents, else through floats.
-fn numeric_power(base: Numeric, exponent: Numeric) -> EvalResult<Numeric> {
-    let whole = exponent.reduce(0, 0, Rounding::Truncate)?;
-    let is_whole = whole.rescale(38, exponent.scale) == Ok(exponent.value);
-    match u32::try_from(whole.value) {
-        Ok(count) if is_whole && count <= 128 => {
-            let mut result = Numeric::integer(1);
-            for _ in 0..count {
-                result = result.apply(Op::Multiply, base)?;
-            }
-            Ok(result)
-        }
-        _ => through_float(power(base.to_f64(), exponent.to_f64())?),
-    }
-}
-
-fn through_float(value: f64) -> EvalResult<Numeric> {
-    if value.is_finite() {
-        Numeric::from_f64(value, SCALE, Lost::Rounded)
-    } else {
-        Err(numeric_overflow())
-    }
-}
-
 fn powers() -> Vec<ScalarUDF> {
     vec![
         aliased(
@@ -338,7 +309,7 @@ fn powers() -> Vec<ScalarUDF> {
             vec![
                 overload(&[P::Float8, P::Float8], float8(), |call| map2(call, power)),
                 overload(&[P::Numeric, P::Numeric], numeric(), |call| {
-                    map2(call, numeric_power)
+                    map2(call, powers::power)
                 }),
             ],
         ),
@@ -347,9 +318,7 @@ fn powers() -> Vec<ScalarUDF> {
             vec![
                 overload(&[P::Float8], float8(), |call| map1(call, square_root)),
                 overload(&[P::Numeric], numeric(), |call| {
-                    map1(call, |value: Numeric| {
-                        through_float(square_root(value.to_f64())?)
-                    })
+                    map1(call, powers::square_root)
                 }),
             ],
         ),
@@ -372,7 +341,7 @@ fn powers() -> Vec<ScalarUDF> {
                     })
                 }),
                 overload(&[P::Numeric], numeric(), |call| {
-                    map1(call, |value: Numeric| through_float(value.to_f64().exp()))
+                    map1(call, powers::exponential)
                 }),
             ],
         ),
@@ -383,9 +352,7 @@ fn powers() -> Vec<ScalarUDF> {
                     map1(call, |value: f64| logarithm(value, f64::ln))
                 }),
                 overload(&[P::Numeric], numeric(), |call| {
-                    map1(call, |value: Numeric| {
-                        through_float(logarithm(value.to_f64(), f64::ln)?)
-                    })
+                    map1(call, powers::natural_logarithm)
                 }),
             ],
         ),
@@ -396,18 +363,10 @@ fn powers() -> Vec<ScalarUDF> {
                     map1(call, |value: f64| logarithm(value, f64::log10))
                 }),
                 overload(&[P::Numeric], numeric(), |call| {
-                    map1(call, |value: Numeric| {
-                        through_float(logarithm(value.to_f64(), f64::log10)?)
-                    })
+                    map1(call, powers::common_logarithm)
                 }),
                 overload(&[P::Numeric, P::Numeric], numeric(), |call| {
-                    map2(call, |base: Numeric, value: Numeric| {
-                        let base = logarithm(base.to_f64(), f64::ln)?;
-                        if base == 0.0 {
-                            return Err(division_by_zero());
-                        }
-                        through_float(logarithm(value.to_f64(), f64::ln)? / base)
-                    })
+                    map2(call, powers::logarithm)
                 }),
             ],
         ),
@@ -418,9 +377,7 @@ fn powers() -> Vec<ScalarUDF> {
                     map1(call, |value: f64| logarithm(value, f64::log10))
                 }),
                 overload(&[P::Numeric], numeric(), |call| {
-                    map1(call, |value: Numeric| {
-                        through_float(logarithm(value.to_f64(), f64::log10)?)
-                    })
+                    map1(call, powers::common_logarithm)
                 }),
             ],
         ),

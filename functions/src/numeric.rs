@@ -2,6 +2,8 @@
 //!
 //! Must not know Arrow arrays. Called by operators, functions, casts and aggregates.
 
+pub(crate) mod powers;
+
 use arrow_buffer::i256;
 
 use crate::errors::{EvalResult, division_by_zero, numeric_overflow, numeric_underflow};
@@ -161,11 +163,16 @@ impl Numeric {
                 }
                 let shift = i32::from(scale) + i32::from(right.scale) - i32::from(self.scale);
                 let factor = power_of_ten(shift.unsigned_abs())?;
-                if shift >= 0 {
+                let quotient = if shift >= 0 {
                     divide_rounded(a.checked_mul(factor).ok_or_else(numeric_overflow)?, b)?
                 } else {
                     divide_rounded(a, b.checked_mul(factor).ok_or_else(numeric_overflow)?)?
+                };
+                // PostgreSQL would give it more digits.
+                if quotient == i256::ZERO && self.value != 0 {
+                    return Err(numeric_underflow());
                 }
+                quotient
             }
             Op::Modulo => {
                 if right.value == 0 {
@@ -335,6 +342,16 @@ mod tests {
         assert_eq!(
             small.apply(Op::Multiply, numeric("0.1")),
             Err(numeric_underflow())
+        );
+        assert_eq!(
+            Numeric::integer(1).apply(Op::Divide, numeric("100000000000000000.0")),
+            Err(numeric_underflow())
+        );
+        assert_eq!(
+            Numeric::integer(0)
+                .apply(Op::Divide, numeric("100000000000000000.0"))
+                .unwrap(),
+            numeric("0.0000000000000000")
         );
         assert_eq!(
             Numeric::from_f64(1e-19, 18, Lost::Refused),

@@ -280,6 +280,7 @@ impl ExecutionPlan for PiecesExec {
             rows_max: context.session_config().batch_size().max(1),
             input: self.input.execute(partition, context)?,
             batch: None,
+            constant_bytes: 0,
             row_bytes: 0,
             last_rows: 0,
             rows: None,
@@ -562,7 +563,9 @@ struct PiecesStream {
     rows_max: usize,
     /// The batch that is worked on, and how many of its rows are done.
     batch: Option<(RecordBatch, usize)>,
-    /// What a row of results took at most, on the average of its piece.
+    /// What a row takes at least as soon as it meets an arm of a CASE with a large constant.
+    constant_bytes: usize,
+    /// What a row of results took, on the average of its piece; of the pieces before it half as much for each piece since.
     row_bytes: usize,
     /// Rows of the last piece.
     last_rows: usize,
@@ -575,7 +578,7 @@ impl PiecesStream {
         if !self.may_grow {
             return left;
         }
-        let fitting = PIECE_BYTES / self.row_bytes.max(1);
+        let fitting = PIECE_BYTES / self.row_bytes.max(self.constant_bytes).max(1);
         let next = self.last_rows.saturating_mul(GROWTH);
         left.min(fitting.min(next)).max(1)
     }
@@ -583,7 +586,7 @@ impl PiecesStream {
     /// Evaluates the next rows of the batch.
     fn evaluate(&mut self, batch: &RecordBatch, done: usize) -> Result<Rows> {
         if self.last_rows == 0 && self.may_grow {
-            self.row_bytes = self.constant_bytes(&batch.slice(done, 1))?;
+            self.constant_bytes = self.largest_constant(&batch.slice(done, 1))?;
         }
         let mut count = self.next_rows(batch.num_rows() - done);
         loop {
@@ -605,7 +608,7 @@ impl PiecesStream {
     }
 
     /// What the largest constant in an arm of a CASE takes: DataFusion repeats it for each row of that arm, the first of which may come late.
-    fn constant_bytes(&self, row: &RecordBatch) -> Result<usize> {
+    fn largest_constant(&self, row: &RecordBatch) -> Result<usize> {
         let mut largest = 0;
         for made in self.columns.iter().flatten() {
             let Made::By(expr) = made else { continue };
@@ -665,7 +668,7 @@ impl PiecesStream {
                     bytes = bytes.saturating_add(array.to_data().get_slice_memory_size()?);
                 }
             }
-            self.row_bytes = self.row_bytes.max(bytes / count.max(1));
+            self.row_bytes = (self.row_bytes / 2).max(bytes / count.max(1));
         }
         let mut items_max = self.rows_max;
         if !self.lists.is_empty() {

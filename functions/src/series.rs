@@ -21,6 +21,8 @@ use crate::zone::add_interval_in;
 
 /// Moments of one series.
 const ITEMS_MAX: usize = 1 << 24;
+/// Moments of the series of a batch: what the offsets of lists count to. One below 2^31.
+const BATCH_ITEMS_MAX: usize = 0x7fff_ffff;
 
 /// The functions of this module.
 pub(crate) fn functions() -> Vec<ScalarUDF> {
@@ -104,6 +106,7 @@ fn append(
         return Err(invalid_parameter("step size cannot equal zero"));
     }
     let mut at = start;
+    let first = moments.len();
     let within = |at: i64| {
         if direction > 0 {
             at <= stop
@@ -112,7 +115,10 @@ fn append(
         }
     };
     while within(at) {
-        if moments.len() >= ITEMS_MAX {
+        if moments.len() >= BATCH_ITEMS_MAX {
+            return Err(EvalError::too_large());
+        }
+        if moments.len() - first >= ITEMS_MAX {
             return Err(EvalError::new(
                 EvalErrorKind::TooLarge,
                 format!("generate_series of more than {ITEMS_MAX} timestamps"),

@@ -8,12 +8,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use datafusion::common::Result;
 use datafusion::logical_expr::ScalarUDF;
 use flowstone_types::{EvalError, EvalErrorKind, SqlType};
-use regex::Regex;
 
 use crate::cast::any_to_text;
 use crate::errors::{EvalResult, data_error, from_type_error, invalid_parameter, raise};
 use crate::growth::{Growth, VALUE_BYTES_MAX, too_long, value_fits};
-use crate::pattern::{Patterns, replace};
+use crate::pattern::{Patterns, first_group, first_match, replace, split};
 use crate::udf::{
     Call, ITEM_BYTES, P, R, TextList, aliased, function, map_rows, map1, map2, map3, map4, opt2,
     overload, texts, variadic,
@@ -209,13 +208,7 @@ fn cases_and_parts() -> Vec<ScalarUDF> {
                 overload(&[P::Text, P::Text], text(), |call| {
                     let mut patterns = Patterns::default();
                     opt2(call, |text: &str, pattern: &str| {
-                        let found = patterns.get(text, pattern, "")?.captures(text);
-                        Ok(found.and_then(|found| {
-                            found
-                                .get(1)
-                                .or_else(|| found.get(0))
-                                .map(|part| part.as_str().to_owned())
-                        }))
+                        first_group(patterns.get(text, pattern, "")?, text)
                     })
                 }),
             ],
@@ -1122,7 +1115,7 @@ fn patterns() -> Vec<ScalarUDF> {
                 overload(&[P::Text, P::Text], text_list(), |call| {
                     let mut patterns = Patterns::default();
                     opt2(call, |text: &str, pattern: &str| {
-                        Ok(first_match(patterns.get(text, pattern, "")?, text))
+                        first_match(patterns.get(text, pattern, "")?, text)
                     })
                 }),
                 overload(&[P::Text, P::Text, P::Text], text_list(), |call| {
@@ -1139,7 +1132,7 @@ fn patterns() -> Vec<ScalarUDF> {
                         let text = subjects.value(row);
                         let pattern =
                             patterns.get(text, expressions.value(row), flags.value(row))?;
-                        Ok(first_match(pattern, text))
+                        first_match(pattern, text)
                     })
                 }),
             ],
@@ -1244,34 +1237,4 @@ fn split_text(text: &str, delimiter: Option<&str>, null: Option<&str>) -> EvalRe
         Some("") => Ok(vec![part(text)?]),
         Some(delimiter) => text.split(delimiter).map(part).collect(),
     }
-}
-
-/// Parts of a text between matches. An empty match at the ends or next to a match splits nothing.
-fn split(pattern: &Regex, text: &str) -> EvalResult<TextList> {
-    let mut growth = Growth::default();
-    let mut parts = Vec::new();
-    let mut start = 0;
-    for found in pattern.find_iter(text) {
-        if found.is_empty() && (found.start() == start || found.start() >= text.len()) {
-            continue;
-        }
-        growth.add(found.start() - start + ITEM_BYTES)?;
-        parts.push(text.get(start..found.start()).map(str::to_owned));
-        start = found.end();
-    }
-    parts.push(text.get(start..).map(str::to_owned));
-    Ok(parts)
-}
-
-/// The groups of the first match, or all of it if there are none.
-fn first_match(pattern: &Regex, text: &str) -> Option<TextList> {
-    let found = pattern.captures(text)?;
-    let skip = usize::from(found.len() > 1);
-    Some(
-        found
-            .iter()
-            .skip(skip)
-            .map(|group| group.map(|group| group.as_str().to_owned()))
-            .collect(),
-    )
 }

@@ -24,7 +24,9 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
             overload(&[P::Timestamp, P::Text], text(), |call| {
                 opt2(call, |at: Micros, pattern: &str| {
                     template_fits(pattern)?;
-                    Ok((!is_infinite(at.0)).then(|| Moment::of(at.0).format(pattern)))
+                    (!is_infinite(at.0))
+                        .then(|| Moment::of(at.0).format(pattern))
+                        .transpose()
                 })
             }),
             overload(&[P::TimestampTz, P::Text], text(), |call| {
@@ -34,14 +36,14 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
                         return Ok(None);
                     }
                     let moment = Moment::of(to_local(call.zone, at.0)?);
-                    Ok(Some(moment.in_zone(call.zone, at.0).format(pattern)))
+                    moment.in_zone(call.zone, at.0).format(pattern).map(Some)
                 })
             })
             .zoned(),
             overload(&[P::Interval, P::Text], text(), |call| {
                 map2(call, |value: Interval, pattern: &str| {
                     template_fits(pattern)?;
-                    Ok(Moment::of_interval(value).format(pattern))
+                    Moment::of_interval(value).format(pattern)
                 })
             }),
             overload(&[P::Int8, P::Text], text(), |call| {
@@ -116,11 +118,35 @@ struct Place {
     offset: i64,
 }
 
+/// Months from the last to the first.
+const ROMAN_MONTHS: [&str; 12] = [
+    "XII", "XI", "X", "IX", "VIII", "VII", "VI", "V", "IV", "III", "II", "I",
+];
+
+/// The Julian day of a date, and a number for what is none: PostgreSQL's `date2j`.
+const fn julian_day(year: i64, month: i64, day: i64) -> i64 {
+    let (year, month) = if month > 2 {
+        (year + 4800, month + 1)
+    } else {
+        (year + 4799, month + 13)
+    };
+    let century = year / 100;
+    year * 365 - 32_167 + year / 4 - century + century / 4 + 7834 * month / 256 + day
+}
+
+/// The Julian day of the Monday of the first ISO week of a year.
+const fn first_monday(year: i64) -> i64 {
+    let fourth = julian_day(year, 1, 4);
+    fourth - fourth.rem_euclid(7)
+}
+
 /// How a number or name of a pattern is written.
 #[derive(Clone, Copy)]
 struct Style {
     /// No padding (`FM`).
     fill: bool,
+    /// In the language of the session (`TM`), which is English: names have no padding then.
+    translated: bool,
     /// `TH` or `th` follows.
     ordinal: Option<bool>,
 }
@@ -165,38 +191,83 @@ impl Moment {
         self.days.map_or(0, |days| (days + 4).rem_euclid(7))
     }
 
+    /// The day of the year; of an interval its days, with months of thirty.
     fn year_day(&self) -> i64 {
-        self.days
-            .map_or(0, |days| days - days_from_civil(self.year, 1, 1) + 1)
+        match self.days {
+            Some(days) => days - days_from_civil(self.year, 1, 1) + 1,
+            None => (self.year * 12 + self.month) * 30 + self.day,
+        }
     }
 
+    fn julian_day(&self) -> i64 {
+        julian_day(self.year, self.month, self.day)
+    }
+
+    /// The year of the ISO week, whose number is 0 or less before Christ, and the week. Of an interval what PostgreSQL makes of its fields.
     fn iso_week(&self) -> (i64, i64) {
-        let days = self.days.unwrap_or(0);
-        let monday = days - (days + 3).rem_euclid(7);
-        let (year, _, _) = civil_from_days(monday + 3);
-        let fourth = days_from_civil(year, 1, 4);
-        (
-            year,
-            (monday - (fourth - (fourth + 3).rem_euclid(7))) / 7 + 1,
-        )
+        let day = self.julian_day();
+        let mut year = self.year;
+        if day < first_monday(year) {
+            year -= 1;
+        }
+        let mut week = (day - first_monday(year)) / 7 + 1;
+        if week >= 52 && day >= first_monday(year + 1) {
+            year += 1;
+            week = (day - first_monday(year)) / 7 + 1;
+        }
+        (year, week)
     }
 
-    fn format(&self, pattern: &str) -> String {
+    fn iso_year_day(&self) -> i64 {
+        self.julian_day() - first_monday(self.iso_week().0) + 1
+    }
+
+    /// A year as it is shown: before Christ without a sign, unless it is an interval's.
+    const fn shown_year(&self, year: i64) -> i64 {
+        if year > 0 || self.days.is_none() {
+            year
+        } else {
+            1 - year
+        }
+    }
+
+    fn century(&self) -> i64 {
+        if self.days.is_none() {
+            self.year / 100
+        } else if self.year > 0 {
+            (self.year - 1) / 100 + 1
+        } else {
+            self.year / 100 - 1
+        }
+    }
+
+    fn roman_month(&self) -> &'static str {
+        let from_last = match self.month {
+            0 if self.year == 0 => return "",
+            0 if self.year > 0 => 0,
+            0 => 11,
+            month if month < 0 => -(month + 1),
+            month => 12 - month,
+        };
+        pick(&ROMAN_MONTHS, from_last)
+    }
+
+    fn format(&self, pattern: &str) -> EvalResult<String> {
         let mut result = String::new();
         let mut rest = pattern;
         while let Some(first) = rest.chars().next() {
             if let Some(quoted) = rest.strip_prefix('"') {
-                let end = quoted.find('"').unwrap_or(quoted.len());
-                result.push_str(quoted.get(..end).unwrap_or_default());
-                rest = quoted.get(end + 1..).unwrap_or_default();
+                rest = copy_quoted(quoted, &mut result);
                 continue;
             }
-            let (fill, tail) = match rest.strip_prefix("FM").or_else(|| rest.strip_prefix("fm")) {
-                Some(tail) => (true, tail),
-                None => (false, rest),
-            };
-            let Some(word) = PATTERNS.iter().find(|word| starts_with(tail, word)) else {
-                if fill {
+            if rest.starts_with("\\\"") {
+                result.push('"');
+                rest = rest.get(2..).unwrap_or_default();
+                continue;
+            }
+            let (prefix, tail) = split_prefix(rest);
+            let Some(word) = pattern_at(tail) else {
+                if prefix != Prefix::None {
                     rest = tail;
                     continue;
                 }
@@ -205,40 +276,69 @@ impl Moment {
                 continue;
             };
             let (written, after) = tail.split_at(word.len());
-            let ordinal = match after.get(..2) {
-                Some("TH") => Some(true),
-                Some("th") => Some(false),
-                _ => None,
+            let (ordinal, length) = match after.get(..2) {
+                Some("TH") => (Some(true), 2),
+                Some("th") => (Some(false), 2),
+                // Spelled: known and without effect.
+                Some("SP") => (None, 2),
+                _ => (None, 0),
             };
-            self.write(written, Style { fill, ordinal }, &mut result);
-            rest = if ordinal.is_some() {
-                after.get(2..).unwrap_or_default()
-            } else {
-                after
+            let style = Style {
+                fill: prefix == Prefix::Fill,
+                translated: prefix == Prefix::Translated,
+                ordinal,
             };
+            self.write(written, style, &mut result)?;
+            rest = after.get(length..).unwrap_or_default();
         }
-        result
+        Ok(result)
     }
 
     /// Writes one pattern; its letters' case decides that of names.
-    fn write(&self, written: &str, style: Style, out: &mut String) {
+    fn write(&self, written: &str, style: Style, out: &mut String) -> EvalResult<()> {
         let minute = self.time / MINUTE % 60;
         let second = self.time / SECOND % 60;
         let micro = self.time % SECOND;
-        let hour12 = (self.hour + 11).rem_euclid(12) + 1;
-        let shown_year = if self.year > 0 || self.days.is_none() {
-            self.year
-        } else {
-            1 - self.year
+        let hour12 = match self.hour % 12 {
+            0 => 12,
+            hour => hour,
         };
-        match written.to_ascii_uppercase().as_str() {
+        let pattern = written.to_ascii_uppercase();
+        if self.days.is_none() && CALENDAR_PATTERNS.contains(&pattern.as_str()) {
+            return Err(EvalError::new(
+                EvalErrorKind::DatetimeFormat,
+                "invalid format specification for an interval value",
+            ));
+        }
+        let year = self.shown_year(self.year);
+        // The year before the one of an interval's may be the first below zero: it has no room for its sign.
+        let iso_year = |out: &mut String, modulus: i64, width: usize| {
+            let iso_year = self.shown_year(self.iso_week().0);
+            let value = if width == 4 {
+                iso_year
+            } else {
+                iso_year % modulus
+            };
+            if self.year < 0 {
+                number(out, value, width, style);
+            } else {
+                within(out, value, width, style);
+            }
+        };
+        match pattern.as_str() {
             "HH24" => number(out, self.hour, 2, style),
             "HH12" | "HH" => number(out, hour12, 2, style),
             "MI" => number(out, minute, 2, style),
-            "SSSS" => number(out, self.hour * 3600 + self.time % HOUR / SECOND, 1, style),
+            "SSSSS" | "SSSS" => {
+                number(out, self.hour * 3600 + self.time % HOUR / SECOND, 1, style);
+            }
             "SS" => number(out, second, 2, style),
-            "MS" => number(out, micro / 1000, 3, style),
-            "US" => number(out, micro, 6, style),
+            "MS" | "FF3" => fraction(out, micro / 1000, 3, style),
+            "US" | "FF6" => fraction(out, micro, 6, style),
+            "FF1" => fraction(out, micro / 100_000, 1, style),
+            "FF2" => fraction(out, micro / 10_000, 2, style),
+            "FF4" => fraction(out, micro / 100, 4, style),
+            "FF5" => fraction(out, micro / 10, 5, style),
             "AM" | "PM" => out.push_str(&case(
                 if self.hour % 24 < 12 { "Am" } else { "Pm" },
                 written,
@@ -247,51 +347,73 @@ impl Moment {
                 if self.hour % 24 < 12 { "A.m." } else { "P.m." },
                 written,
             )),
-            "Y,YYY" => out.push_str(&format!("{},{:03}", shown_year / 1000, shown_year % 1000)),
-            "YYYY" => number(out, shown_year, 4, style),
-            "YYY" => number(out, shown_year % 1000, 3, style),
-            "YY" => number(out, shown_year % 100, 2, style),
-            "Y" => number(out, shown_year % 10, 1, style),
-            "IYYY" => number(out, self.iso_week().0, 4, style),
-            "IW" => number(out, self.iso_week().1, 2, style),
-            "IDDD" => number(
-                out,
-                (self.iso_week().1 - 1) * 7 + (self.week_day() + 6) % 7 + 1,
-                3,
-                style,
-            ),
+            "Y,YYY" => {
+                out.push_str(&format!("{},{:03}", year / 1000, year % 1000));
+                suffix(out, year, style);
+            }
+            "YYYY" => number(out, year, 4, style),
+            "YYY" => number(out, year % 1000, 3, style),
+            "YY" => number(out, year % 100, 2, style),
+            "Y" => number(out, year % 10, 1, style),
+            "IYYY" => iso_year(out, 10_000, 4),
+            "IYY" => iso_year(out, 1000, 3),
+            "IY" => iso_year(out, 100, 2),
+            "I" => iso_year(out, 10, 1),
+            "IW" => within(out, self.iso_week().1, 2, style),
+            "IDDD" => within(out, self.iso_year_day(), 3, style),
             "ID" => number(out, (self.week_day() + 6) % 7 + 1, 1, style),
             "BC" | "AD" => out.push_str(&case(if self.year > 0 { "Ad" } else { "Bc" }, written)),
+            "B.C." | "A.D." => {
+                out.push_str(&case(if self.year > 0 { "A.d." } else { "B.c." }, written))
+            }
             "MONTH" => name(out, &case(pick(&MONTHS, self.month - 1), written), 9, style),
             "MON" => out.push_str(&case(
                 pick(&MONTHS, self.month - 1).get(..3).unwrap_or_default(),
                 written,
             )),
+            "RM" if self.roman_month().is_empty() => {}
+            // Whatever the language.
+            "RM" => {
+                let style = Style {
+                    translated: false,
+                    ..style
+                };
+                name(out, &case(self.roman_month(), written), 4, style);
+            }
             "MM" => number(out, self.month, 2, style),
             "DAY" => name(out, &case(pick(&DAYS, self.week_day()), written), 9, style),
             "DY" => out.push_str(&case(
                 pick(&DAYS, self.week_day()).get(..3).unwrap_or_default(),
                 written,
             )),
-            "DDD" => number(out, self.year_day(), 3, style),
-            "DD" => number(out, self.day, 2, style),
+            "DDD" => within(out, self.year_day(), 3, style),
+            "DD" => within(out, self.day, 2, style),
             "D" => number(out, self.week_day() + 1, 1, style),
-            "WW" => number(out, (self.year_day() - 1) / 7 + 1, 2, style),
+            "WW" => within(out, (self.year_day() - 1) / 7 + 1, 2, style),
             "W" => number(out, (self.day - 1) / 7 + 1, 1, style),
-            "CC" => number(out, (self.year + 99).div_euclid(100), 2, style),
-            "J" => number(out, self.days.unwrap_or(0) + 2_440_588, 1, style),
+            "CC" => number(out, self.century(), 2, style),
+            "J" => number(out, self.julian_day(), 1, style),
+            "Q" if self.month == 0 => {}
             "Q" => number(out, (self.month - 1) / 3 + 1, 1, style),
-            zone => {
-                if let Some(place) = &self.zone {
-                    place.write(zone, written, out);
-                }
-            }
+            // It has a meaning where text is read.
+            "FX" => {}
+            zone => match &self.zone {
+                Some(place) => place.write(zone, written, style, out),
+                None => Place::UNNAMED.write(zone, written, style, out),
+            },
         }
+        Ok(())
     }
 }
 
 impl Place {
-    fn write(&self, pattern: &str, written: &str, out: &mut String) {
+    /// Of a timestamp without a zone.
+    const UNNAMED: Self = Self {
+        name: String::new(),
+        offset: 0,
+    };
+
+    fn write(&self, pattern: &str, written: &str, style: Style, out: &mut String) {
         let sign = if self.offset < 0 { '-' } else { '+' };
         let (hours, minutes) = (self.offset.abs() / 3_600, self.offset.abs() % 3_600 / 60);
         match pattern {
@@ -299,8 +421,13 @@ impl Place {
             "TZM" => out.push_str(&format!("{minutes:02}")),
             "TZ" if written.starts_with('t') => out.push_str(&self.name.to_lowercase()),
             "TZ" => out.push_str(&self.name),
-            "OF" if minutes != 0 => out.push_str(&format!("{sign}{hours:02}:{minutes:02}")),
-            "OF" => out.push_str(&format!("{sign}{hours:02}")),
+            "OF" => {
+                let width = if style.fill { 1 } else { 2 };
+                out.push_str(&format!("{sign}{hours:0width$}"));
+                if minutes != 0 {
+                    out.push_str(&format!(":{minutes:02}"));
+                }
+            }
             _ => {}
         }
     }
@@ -308,14 +435,70 @@ impl Place {
 
 /// Patterns, longer ones before their beginnings.
 const PATTERNS: &[&str] = &[
-    "HH24", "HH12", "HH", "MI", "SSSS", "SS", "MS", "US", "A.M.", "P.M.", "AM", "PM", "Y,YYY",
-    "YYYY", "YYY", "YY", "Y", "IYYY", "IW", "IDDD", "ID", "BC", "AD", "MONTH", "MON", "MM", "DAY",
-    "DY", "DDD", "DD", "D", "WW", "W", "CC", "J", "Q", "TZH", "TZM", "TZ", "OF",
+    "HH24", "HH12", "HH", "MI", "SSSSS", "SSSS", "SS", "MS", "US", "FF1", "FF2", "FF3", "FF4",
+    "FF5", "FF6", "FX", "A.M.", "P.M.", "A.D.", "B.C.", "AM", "PM", "Y,YYY", "YYYY", "YYY", "YY",
+    "Y", "IYYY", "IYY", "IY", "IW", "IDDD", "ID", "I", "BC", "AD", "MONTH", "MON", "MM", "DAY",
+    "DY", "DDD", "DD", "D", "WW", "W", "CC", "J", "Q", "RM", "TZH", "TZM", "TZ", "OF",
 ];
+/// Those of them that an interval has nothing for.
+const CALENDAR_PATTERNS: &[&str] = &[
+    "A.D.", "B.C.", "AD", "BC", "MONTH", "MON", "DAY", "DY", "ID", "D", "TZH", "TZM", "TZ", "OF",
+];
+/// Those that are also known with only the first letter upper.
+const NAME_PATTERNS: &[&str] = &["MONTH", "MON", "DAY", "DY"];
 
 fn starts_with(text: &str, word: &str) -> bool {
     text.get(..word.len())
         .is_some_and(|head| head.eq_ignore_ascii_case(word))
+}
+
+/// The pattern that a text begins with: in upper or lower letters, not mixed.
+fn pattern_at(text: &str) -> Option<&'static str> {
+    let is_written = |word: &str| {
+        let head = text.get(..word.len()).unwrap_or_default();
+        let is_lower = |letters: &str| !letters.bytes().any(|letter| letter.is_ascii_uppercase());
+        let is_name = NAME_PATTERNS.contains(&word)
+            && head.starts_with(|letter: char| letter.is_ascii_uppercase())
+            && head.get(1..).is_some_and(is_lower);
+        head == word || (head.eq_ignore_ascii_case(word) && (is_lower(head) || is_name))
+    };
+    PATTERNS.iter().copied().find(|word| is_written(*word))
+}
+
+/// What stands before a pattern and changes how it is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Prefix {
+    None,
+    /// `FM`
+    Fill,
+    /// `TM`
+    Translated,
+}
+
+fn split_prefix(text: &str) -> (Prefix, &str) {
+    let words = [
+        ("FM", Prefix::Fill),
+        ("fm", Prefix::Fill),
+        ("TM", Prefix::Translated),
+        ("tm", Prefix::Translated),
+    ];
+    words
+        .into_iter()
+        .find_map(|(word, prefix)| Some((prefix, text.strip_prefix(word)?)))
+        .unwrap_or((Prefix::None, text))
+}
+
+/// Copies text up to the closing quote, and returns what follows. A backslash makes the next character one of the text.
+fn copy_quoted<'a>(quoted: &'a str, out: &mut String) -> &'a str {
+    let mut letters = quoted.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' => break,
+            '\\' => out.push(letters.next().unwrap_or(letter)),
+            letter => out.push(letter),
+        }
+    }
+    letters.as_str()
 }
 
 fn pick<'a>(names: &[&'a str], index: i64) -> &'a str {
@@ -346,24 +529,42 @@ fn number(out: &mut String, value: i64, width: usize, style: Style) {
     let width = if style.fill { 1 } else { width };
     let sign = if value < 0 { "-" } else { "" };
     out.push_str(&format!("{sign}{:0width$}", value.unsigned_abs()));
-    if let Some(upper) = style.ordinal {
-        let suffix = match (value.rem_euclid(100), value.rem_euclid(10)) {
-            (11..=13, _) => "th",
-            (_, 1) => "st",
-            (_, 2) => "nd",
-            (_, 3) => "rd",
-            _ => "th",
-        };
-        out.push_str(&if upper {
-            suffix.to_uppercase()
-        } else {
-            suffix.to_owned()
-        });
-    }
+    suffix(out, value, style);
+}
+
+/// The same where the sign, if there is one, takes one of the places.
+fn within(out: &mut String, value: i64, width: usize, style: Style) {
+    let width = if style.fill { 1 } else { width };
+    out.push_str(&format!("{value:0width$}"));
+    suffix(out, value, style);
+}
+
+/// A fraction of a second, which has its zeros in any style. The sign of an interval's takes one of the places.
+fn fraction(out: &mut String, value: i64, width: usize, style: Style) {
+    out.push_str(&format!("{value:0width$}"));
+    suffix(out, value, style);
+}
+
+/// The ending of an ordinal number, if it is one.
+fn suffix(out: &mut String, value: i64, style: Style) {
+    let Some(upper) = style.ordinal else { return };
+    let value = value.unsigned_abs();
+    let suffix = match (value % 100, value % 10) {
+        (11..=13, _) => "th",
+        (_, 1) => "st",
+        (_, 2) => "nd",
+        (_, 3) => "rd",
+        _ => "th",
+    };
+    out.push_str(&if upper {
+        suffix.to_uppercase()
+    } else {
+        suffix.to_owned()
+    });
 }
 
 fn name(out: &mut String, text: &str, width: usize, style: Style) {
-    if style.fill {
+    if style.fill || style.translated {
         out.push_str(text)
     } else {
         out.push_str(&format!("{text:<width$}"))
@@ -489,26 +690,22 @@ pub(crate) fn parse_timestamp(text: &str, pattern: &str) -> EvalResult<i64> {
     let bad = |word: &str, rest: &str| {
         let shown: String = rest.chars().take(word.len()).collect();
         EvalError::new(
-            EvalErrorKind::InvalidText,
+            EvalErrorKind::DatetimeFormat,
             format!("invalid value \"{shown}\" for \"{word}\""),
         )
     };
-    let (mut year, mut month, mut day, mut hour, mut time, mut afternoon) = (1, 1, 1, 0, 0, None);
+    let (mut year, mut month, mut day) = (1, 1, 1);
+    let (mut hour, mut minute, mut second, mut micro) = (0, 0, 0, 0);
+    // The 12-hour clock begins in the morning.
+    let (mut is_12_hour, mut afternoon, mut before_christ) = (false, false, false);
     let mut rest = text.trim_start();
     let mut pattern = pattern;
     while let Some(first) = pattern.chars().next() {
-        if let Some(tail) = pattern
-            .strip_prefix("FM")
-            .or_else(|| pattern.strip_prefix("fm"))
-        {
+        if let (Prefix::Fill | Prefix::Translated, tail) = split_prefix(pattern) {
             pattern = tail;
             continue;
         }
-        let Some(word) = PATTERNS
-            .iter()
-            .copied()
-            .find(|word| starts_with(pattern, word))
-        else {
+        let Some(word) = pattern_at(pattern) else {
             pattern = pattern.get(first.len_utf8()..).unwrap_or_default();
             if rest
                 .chars()
@@ -523,16 +720,12 @@ pub(crate) fn parse_timestamp(text: &str, pattern: &str) -> EvalResult<i64> {
         pattern = pattern.get(word.len()..).unwrap_or_default();
         rest = rest.trim_start();
         let width = match word {
-            "YYYY" | "HH24" | "HH12" | "HH" | "MI" | "SS" | "MM" | "DD" => {
-                if word == "YYYY" {
-                    4
-                } else {
-                    2
-                }
-            }
-            "YY" => 2,
-            "MS" | "DDD" => 3,
-            "US" => 6,
+            "FF1" => 1,
+            "YY" | "HH24" | "HH12" | "HH" | "MI" | "SS" | "MM" | "DD" | "FF2" => 2,
+            "MS" | "DDD" | "FF3" => 3,
+            "YYYY" | "FF4" => 4,
+            "SSSSS" | "SSSS" | "FF5" => 5,
+            "US" | "FF6" => 6,
             _ => 0,
         };
         if width == 0 {
@@ -551,10 +744,26 @@ pub(crate) fn parse_timestamp(text: &str, pattern: &str) -> EvalResult<i64> {
                     month = i64::try_from(found).unwrap_or(0) + 1;
                     rest = rest.get(length..).unwrap_or_default();
                 }
-                "AM" | "PM" => {
-                    afternoon = Some(starts_with(rest, "PM"));
-                    rest = rest.get(2..).unwrap_or_default();
+                "AM" | "PM" | "A.M." | "P.M." => {
+                    let (first, second) = if word.len() == 2 {
+                        ("AM", "PM")
+                    } else {
+                        ("A.M.", "P.M.")
+                    };
+                    afternoon = one_of(rest, first, second).ok_or_else(|| bad(word, rest))?;
+                    is_12_hour = true;
+                    rest = rest.get(word.len()..).unwrap_or_default();
                 }
+                "BC" | "AD" | "B.C." | "A.D." => {
+                    let (first, second) = if word.len() == 2 {
+                        ("AD", "BC")
+                    } else {
+                        ("A.D.", "B.C.")
+                    };
+                    before_christ = one_of(rest, first, second).ok_or_else(|| bad(word, rest))?;
+                    rest = rest.get(word.len()..).unwrap_or_default();
+                }
+                "FX" => {}
                 _ => {
                     return Err(invalid_parameter(format!(
                         "pattern \"{word}\" is not supported here"
@@ -587,11 +796,15 @@ pub(crate) fn parse_timestamp(text: &str, pattern: &str) -> EvalResult<i64> {
             }
             "MM" => month = value,
             "DD" => day = value,
-            "HH24" | "HH12" | "HH" => hour = value,
-            "MI" => time += value * MINUTE,
-            "SS" => time += value * SECOND,
-            "MS" => time += fraction(3),
-            "US" => time += fraction(6),
+            "HH24" => hour = value,
+            "HH12" | "HH" => (hour, is_12_hour) = (value, true),
+            "MI" => minute = value,
+            "SS" => second = value,
+            "SSSSS" | "SSSS" => {
+                (hour, minute, second) = (value / 3600, value / 60 % 60, value % 60);
+            }
+            "MS" => micro += fraction(3),
+            "US" | "FF1" | "FF2" | "FF3" | "FF4" | "FF5" | "FF6" => micro += fraction(6),
             _ => {
                 return Err(invalid_parameter(format!(
                     "pattern \"{word}\" is not supported here"
@@ -599,17 +812,26 @@ pub(crate) fn parse_timestamp(text: &str, pattern: &str) -> EvalResult<i64> {
             }
         }
     }
-    let hour = match afternoon {
-        Some(true) => hour % 12 + 12,
-        Some(false) => hour % 12,
-        None => hour,
-    };
-    if !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month) || hour > 24 {
+    if is_12_hour {
+        if !(1..=12).contains(&hour) {
+            return Err(EvalError::new(
+                EvalErrorKind::DatetimeFormat,
+                format!("hour \"{hour}\" is invalid for the 12-hour clock"),
+            ));
+        }
+        hour = hour % 12 + if afternoon { 12 } else { 0 };
+    }
+    if before_christ {
+        year = 1 - year;
+    }
+    let is_of_calendar = (1..=12).contains(&month) && day >= 1 && day <= days_in_month(year, month);
+    if !is_of_calendar || hour >= 24 || minute >= 60 || second >= 60 || micro >= SECOND {
         return Err(EvalError::new(
             EvalErrorKind::DatetimeOverflow,
             format!("date/time field value out of range: \"{text}\""),
         ));
     }
+    let time = minute * MINUTE + second * SECOND + micro;
     let midnight = days_from_civil(year, month, day)
         .checked_mul(DAY)
         .ok_or_else(|| datetime_overflow("timestamp"))?;
@@ -619,14 +841,112 @@ pub(crate) fn parse_timestamp(text: &str, pattern: &str) -> EvalResult<i64> {
         .and_then(check_timestamp)
 }
 
+/// Whether a text begins with the second of two words; `None` if with neither.
+fn one_of(text: &str, first: &str, second: &str) -> Option<bool> {
+    if starts_with(text, second) {
+        Some(true)
+    } else {
+        starts_with(text, first).then_some(false)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn fields_beyond_their_ranges_are_errors() {
+        let kind = |text, pattern| parse_timestamp(text, pattern).unwrap_err().kind;
+        assert_eq!(kind("10:75", "HH24:MI"), EvalErrorKind::DatetimeOverflow);
+        assert_eq!(kind("24:00", "HH24:MI"), EvalErrorKind::DatetimeOverflow);
+        assert_eq!(
+            kind("10:10:60", "HH24:MI:SS"),
+            EvalErrorKind::DatetimeOverflow
+        );
+        assert_eq!(kind("86400", "SSSSS"), EvalErrorKind::DatetimeOverflow);
+        assert_eq!(kind("13:00", "HH:MI"), EvalErrorKind::DatetimeFormat);
+        let read = |text, pattern, shown: &str| {
+            let at = parse_timestamp(text, pattern).unwrap();
+            Moment::of(at).format(shown).unwrap()
+        };
+        assert_eq!(read("12:30 AM", "HH:MI AM", "HH24:MI"), "00:30");
+        assert_eq!(read("12:30", "HH24:MI", "HH:MI P.M."), "12:30 P.M.");
+        assert_eq!(
+            read("86399.25", "SSSSS.FF2", "HH24:MI:SS.FF3"),
+            "23:59:59.250"
+        );
+        assert_eq!(
+            read("0044-03-15 B.C.", "YYYY-MM-DD B.C.", "YYYY BC"),
+            "0044 BC"
+        );
+    }
+
+    #[test]
+    fn years_before_christ_and_intervals_are_written_as_in_postgresql() {
+        let at = parse_timestamp("0044-03-15 BC", "YYYY-MM-DD BC").unwrap();
+        let shown = |pattern| Moment::of(at).format(pattern).unwrap();
+        assert_eq!(
+            shown("IYYY IYY IY I CC A.D. b.c."),
+            "0044 044 44 4 -01 B.C. b.c."
+        );
+        assert_eq!(shown("J RM|rm|FMRM"), "1705428 III |iii |III");
+        let span = |months, days, micros| {
+            let value = Interval {
+                months,
+                days,
+                micros,
+            };
+            Moment::of_interval(value)
+        };
+        assert_eq!(
+            span(14, 3, 0).format("CC YYYY MM DD DDD").unwrap(),
+            "00 0001 02 03 423"
+        );
+        assert_eq!(
+            span(0, 0, -3 * HOUR).format("HH24 HH12").unwrap(),
+            "-03 -03"
+        );
+        assert!(span(1, 0, 0).format("Month").is_err());
+        assert!(span(1, 0, 0).format("D").is_err());
+        assert_eq!(
+            span(14, -3, 0)
+                .format("IYYY IYY IW IDDD DD DDD WW W Q RM J")
+                .unwrap(),
+            "0001 001 04 028 -3 417 60 1 1 II   1721453"
+        );
+        assert_eq!(
+            span(-14, 0, 0)
+                .format("IYYY IY I IW YYYY Y,YYY RM Q MM DDD WW")
+                .unwrap(),
+            "-0002 -02 -2 40 -0001 0,-01 XI   0 -02 -420 -59"
+        );
+        assert_eq!(
+            span(0, 5, 0).format("IYYY IYY IY IW RM Q").unwrap(),
+            "-001 -01 -1 48  "
+        );
+        assert_eq!(
+            span(0, 0, 1_234_567).format("SS.FF2 FF6").unwrap(),
+            "01.23 234567"
+        );
+    }
+
+    #[test]
+    fn prefixes_and_quotes_are_read() {
+        let at = parse_timestamp("2024-05-05", "YYYY-MM-DD").unwrap();
+        let shown = |pattern| Moment::of(at).format(pattern).unwrap();
+        assert_eq!(shown("TMMonth|TMDay|Month|"), "May|Sunday|May      |");
+        assert_eq!(shown(r#""a\"b"YYYY\"Q"#), "a\"b2024\"2");
+        assert_eq!(shown("SSSSS OF TZH FMOF"), "0 +00 +00 +0");
+        assert_eq!(
+            shown("mI Yyyy MoNth fx dth FMDDTH DDSP tmmonth HH24TH"),
+            "m4 4024 MoNth  1st 5TH 05 may 00TH"
+        );
+    }
+
+    #[test]
     fn moments_are_written_by_patterns() {
         let at = parse_timestamp("2024-03-05 14:07:09", "YYYY-MM-DD HH24:MI:SS").unwrap();
-        let shown = |pattern| Moment::of(at).format(pattern);
+        let shown = |pattern| Moment::of(at).format(pattern).unwrap();
         assert_eq!(
             shown("YYYY-MM-DD\"T\"HH24:MI:SS.MS"),
             "2024-03-05T14:07:09.000"

@@ -24,7 +24,9 @@ use datafusion::physical_plan::{PhysicalExpr, SendableRecordBatchStream, execute
 use flowstone_dataflow::{ExprCompiler, QueryEvaluator, Snapshot};
 use flowstone_functions::codec;
 use flowstone_functions::errors::eval_error;
-use flowstone_functions::execution::{carry_budgets, narrower_batches, narrower_for_constants};
+use flowstone_functions::execution::{
+    Run, carry_budgets, narrower_batches, narrower_for_constants,
+};
 use flowstone_functions::tables::ScanTarget;
 use flowstone_proto::ipc::decode_batches;
 use flowstone_proto::message::{RequestError, ResultMessage, SystemRelation};
@@ -254,7 +256,7 @@ impl QueryRunner {
         Budget::new(&self.shared)
     }
 
-    /// Starts a query, with batches of at most `rows_max` rows if that is given.
+    /// Starts a query, with batches of at most `rows_max` rows if that is given. Without a `run` it can always be started again.
     async fn execute(
         &self,
         context: &Arc<TaskContext>,
@@ -263,6 +265,7 @@ impl QueryRunner {
              dyn Fn(ScanTarget, SchemaRef) -> Result<Arc<dyn TableProvider>, DataFusionError> + Sync
          ),
         rows_max: Option<usize>,
+        run: Option<&Arc<Run>>,
     ) -> Result<SendableRecordBatchStream, DataFusionError> {
         let plan = codec::decode_plan(&query.bytes, &|target, schema| tables(target, schema))?;
         let mut state = Arc::clone(&self.state);
@@ -270,8 +273,15 @@ impl QueryRunner {
         if let Some(rows_max) = rows_max {
             let mut narrow = SessionState::clone(&state);
             *narrow.config_mut() = narrow.config().clone().with_batch_size(rows_max);
-            context = Arc::new(TaskContext::from(&narrow).with_runtime(context.runtime_env()));
             state = Arc::new(narrow);
+        }
+        if rows_max.is_some() || run.is_some() {
+            let mut config = state.config().clone();
+            if let Some(run) = run {
+                config.set_extension(Arc::clone(run));
+            }
+            let own = TaskContext::from(state.as_ref()).with_session_config(config);
+            context = Arc::new(own.with_runtime(context.runtime_env()));
         }
         // Large constants are made when they are needed.
         let plan = budget::constants_only(|| state.optimize(&plan))?;
@@ -296,7 +306,7 @@ impl QueryRunner {
         let mut rows_max = None;
         loop {
             let rows = async {
-                let stream = self.execute(context, query, tables, rows_max).await?;
+                let stream = self.execute(context, query, tables, rows_max, None).await?;
                 stream.try_collect::<Vec<_>>().await
             };
             match rows.await {
@@ -357,15 +367,20 @@ impl QueryRunner {
         let mut rows_max = None;
         let mut sending = Sending::new(results);
         loop {
+            let run = Arc::new(Run::default());
             let attempt = async {
                 let mut stream = self
-                    .execute(&self.limited, query, &provider, rows_max)
+                    .execute(&self.limited, query, &provider, rows_max, Some(&run))
                     .await?;
                 if !sending.begin(stream.schema()).await {
                     return Ok(());
                 }
                 while let Some(batch) = stream.try_next().await? {
-                    if batch.num_rows() > 0 && !sending.send(batch).await {
+                    if batch.num_rows() == 0 {
+                        continue;
+                    }
+                    run.commit()?;
+                    if !sending.send(batch).await {
                         return Ok(());
                     }
                 }
@@ -374,7 +389,7 @@ impl QueryRunner {
             match attempt.await {
                 Err(error) => match narrower_batches(&error) {
                     Some(narrower)
-                        if sending.is_untouched()
+                        if !run.is_committed()
                             && rows_max.is_none_or(|rows| narrower.rows < rows) =>
                     {
                         rows_max = Some(narrower.rows);
@@ -395,7 +410,6 @@ struct Sending<'a> {
     sent: VecDeque<(RecordBatch, usize)>,
     bytes: usize,
     begun: bool,
-    untouched: bool,
 }
 
 impl<'a> Sending<'a> {
@@ -405,7 +419,6 @@ impl<'a> Sending<'a> {
             sent: VecDeque::new(),
             bytes: 0,
             begun: false,
-            untouched: true,
         }
     }
 
@@ -416,11 +429,6 @@ impl<'a> Sending<'a> {
         }
         let empty = RecordBatch::new_empty(schema);
         self.results.send(ResultMessage::Rows(empty)).await.is_ok()
-    }
-
-    /// Whether no rows were sent.
-    const fn is_untouched(&self) -> bool {
-        self.untouched
     }
 
     /// Forgets what the client has done with: everything before what it took last.
@@ -438,7 +446,6 @@ impl<'a> Sending<'a> {
 
     /// Sends a batch as soon as there is room. Returns whether the client is still there.
     async fn send(&mut self, batch: RecordBatch) -> bool {
-        self.untouched = false;
         let columns = batch.columns().iter();
         let bytes = columns
             .map(|column| column.to_data().get_slice_memory_size().unwrap_or(0))

@@ -165,17 +165,17 @@ fn part(unit: Unit, name: &str, type_name: &str, at: i64) -> EvalResult<Numeric>
 fn day_part(unit: Unit, name: &str, type_name: &str, days: i64) -> EvalResult<Numeric> {
     let (year, month, day) = civil_from_days(days);
     // 1 BC is the year -1: there is no year zero.
-    let shown_year = if year > 0 { year } else { year - 1 };
+    let shown = |year: i64| if year > 0 { year } else { year - 1 };
     Ok(match unit {
         Unit::Day => count(day),
         Unit::Month => count(month),
         Unit::Quarter => count((month - 1) / 3 + 1),
-        Unit::Year => count(shown_year),
+        Unit::Year => count(shown(year)),
         Unit::Decade => count(year.div_euclid(10)),
         Unit::Century => count(numbered_period(year, 100)),
         Unit::Millennium => count(numbered_period(year, 1000)),
         Unit::Week => count(iso_week(days).1),
-        Unit::IsoYear => count(iso_week(days).0),
+        Unit::IsoYear => count(shown(iso_week(days).0)),
         Unit::Dow => count((days + 4).rem_euclid(7)),
         Unit::IsoDow => count((days + 3).rem_euclid(7) + 1),
         Unit::Doy => count(days - days_from_civil(year, 1, 1) + 1),

@@ -3,7 +3,7 @@
 //! Owns the values of rows and the cutting into batches. Where rows end is [`super::row`]'s business. Called by [`crate::connection`].
 
 use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, SchemaRef};
 use flowstone_coordinator::CopyOptions;
 use flowstone_sql::ast::CopyFormat;
 use flowstone_types::SqlType;
@@ -32,6 +32,8 @@ pub struct CopyDecoder {
     /// Rows in the builders, and their bytes.
     rows: usize,
     bytes: usize,
+    /// What the builders take before there is a row in them.
+    room_bytes: usize,
     scanner: Scanner,
     row: Row,
     /// Lines that are complete.
@@ -70,6 +72,7 @@ impl CopyDecoder {
             format: style.format,
             schema: SchemaRef::clone(schema),
             builders: builders(&types, zone),
+            room_bytes: types.iter().map(room_bytes).sum(),
             zone: zone.clone(),
             row: Row::new(types.len()),
             types,
@@ -89,10 +92,10 @@ impl CopyDecoder {
         matches!(self.format, CopyFormat::Binary)
     }
 
-    /// Memory that it takes: what has come of a row, and of a batch.
+    /// Memory that it takes: what has come of a row, and a batch, with the room that is kept for its rows.
     #[must_use]
     pub const fn held(&self) -> usize {
-        self.row.held() + self.bytes
+        self.row.held() + self.bytes + self.room_bytes
     }
 
     /// Bytes that have come of the row that is being read.
@@ -266,6 +269,20 @@ fn builders(types: &[SqlType], zone: &TimeZone) -> Vec<ColumnBuilder> {
         .iter()
         .map(|sql_type| ColumnBuilder::new(sql_type, ROWS_PER_BATCH).with_time_zone(zone.clone()))
         .collect()
+}
+
+/// What a builder takes for the rows of a batch before they come, about: values of fixed width or offsets.
+fn room_bytes(sql_type: &SqlType) -> usize {
+    const OFFSET_BYTES: usize = size_of::<i32>();
+    if let SqlType::Array(element) = sql_type {
+        return OFFSET_BYTES * ROWS_PER_BATCH + room_bytes(element);
+    }
+    let width = match sql_type.to_arrow() {
+        DataType::LargeBinary => size_of::<i64>(),
+        DataType::FixedSizeBinary(bytes) => usize::try_from(bytes).unwrap_or(0),
+        data_type => data_type.primitive_width().unwrap_or(OFFSET_BYTES),
+    };
+    width * ROWS_PER_BATCH
 }
 
 /// As much of a value as an error shows: PostgreSQL's limit.

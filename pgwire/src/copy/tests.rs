@@ -338,7 +338,7 @@ fn reading_looks_at_each_byte_once_however_long_the_row_is() {
             for piece in data.chunks(piece) {
                 decoder.decode(piece).unwrap();
                 assert!(
-                    decoder.held() <= 3 * value.len() + (64 << 10),
+                    decoder.held() <= 3 * value.len() + (128 << 10),
                     "{format:?}: {} bytes are kept",
                     decoder.held()
                 );
@@ -358,11 +358,13 @@ fn reading_looks_at_each_byte_once_however_long_the_row_is() {
 fn fields_beyond_the_last_column_are_not_kept() {
     for (format, delimiter) in [(CopyFormat::Text, "\t"), (CopyFormat::Csv, ",")] {
         let mut decoder = CopyDecoder::new(&schema(), &options(format), &TimeZone::UTC).unwrap();
+        let empty = decoder.held();
+        assert!(empty > 0, "there is room for a batch");
         let data = ["x".repeat(1000), delimiter.repeat(1000)].concat();
         for _ in 0..1000 {
             decoder.decode(data.as_bytes()).unwrap();
         }
-        assert!(decoder.held() < 10_000, "{}", decoder.held());
+        assert!(decoder.held() - empty < 10_000, "{}", decoder.held());
         assert!(decoder.decode(b"\n").is_err());
     }
 }

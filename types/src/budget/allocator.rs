@@ -2,7 +2,7 @@
 //!
 //! Owns the counters and nothing else: memory comes from the system's allocator. The binary installs it; without it every count is zero.
 //!
-//! Invariants. Counting takes no lock and allocates nothing. A thread that frees what another one has allocated counts below zero; sums over threads are right.
+//! Invariants. Counting takes no lock and allocates nothing; what could not be allocated is not counted. A thread that frees what another one has allocated counts below zero; sums over threads are right.
 
 #![expect(
     unsafe_code,
@@ -35,15 +35,21 @@ pub struct CountingAllocator;
 // SAFETY: every method hands its arguments to the system's allocator and its result to the caller, so that allocator's contract is this one's.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size(), 0);
         // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
+        let pointer = unsafe { System.alloc(layout) };
+        if !pointer.is_null() {
+            count(layout.size(), 0);
+        }
+        pointer
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size(), 0);
         // SAFETY: the caller keeps the contract of `alloc_zeroed`.
-        unsafe { System.alloc_zeroed(layout) }
+        let pointer = unsafe { System.alloc_zeroed(layout) };
+        if !pointer.is_null() {
+            count(layout.size(), 0);
+        }
+        pointer
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
@@ -53,8 +59,11 @@ unsafe impl GlobalAlloc for CountingAllocator {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size, layout.size());
         // SAFETY: the caller keeps the contract of `realloc`, and what it gives came from the system's allocator.
-        unsafe { System.realloc(pointer, layout, size) }
+        let moved = unsafe { System.realloc(pointer, layout, size) };
+        if !moved.is_null() {
+            count(size, layout.size());
+        }
+        moved
     }
 }
