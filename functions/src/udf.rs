@@ -574,12 +574,11 @@ const TAKE_ANYTHING: [&str; 8] = [
 #[must_use]
 pub fn takes_text(function: &ScalarUDF, types: &[DataType], index: usize) -> bool {
     let name = function.name();
-    // The cast knows what it casts from; the length in bytes and patterns see the padding.
-    if matches!(
-        name,
-        "pg_cast" | "octet_length" | "text_like" | "text_ilike" | "regexp_like"
-    ) {
-        return false;
+    // The cast knows what it casts from; the length in bytes sees the padding, and so does what is matched with a pattern, but no pattern has any.
+    match name {
+        "pg_cast" | "octet_length" => return false,
+        "text_like" | "text_ilike" | "regexp_like" if index == 0 => return false,
+        _ => {}
     }
     match function.inner().downcast_ref::<PgFunction>() {
         Some(ours) => ours

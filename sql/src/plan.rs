@@ -2,7 +2,8 @@
 //!
 //! Owns binding of names, typing, output names, parameters, and the plans of row-changing statements. What is done, in order: names are resolved
 //! (`names`); the tree is rewritten to constructs whose meaning DataFusion shares (`rewrite`); DataFusion's `SqlToRel` makes a plan, asking
-//! us for relations, functions, types and operators (`provider`, `exprs`); lateral calls are moved to where they can run (`lateral`); types are coerced;
+//! us for relations, functions, types and operators (`provider`, `exprs`); lateral calls are moved to where they can run (`lateral`); types are coerced, after
+//! those of memberships and join keys were settled (`comparisons`, `padding`), and it is said which subqueries can be NULL (`nullability`);
 //! correlated subqueries become joins (`unnest`); values whose order is not Arrow's are compared by keys (`keys`); safe rules optimise (`optimize`).
 //! Must not know where plans run. Called by the coordinator for statements, and by [`crate::lower`]'s callers before lowering.
 //!
@@ -16,6 +17,7 @@ pub(crate) mod optimize;
 mod assignments;
 mod catalog_functions;
 mod chains;
+mod comparisons;
 mod correlation;
 mod expansion;
 mod exprs;
@@ -24,6 +26,7 @@ mod keys;
 mod lateral;
 mod literals;
 mod lookup;
+mod nullability;
 mod padding;
 mod provider;
 mod records;
@@ -34,7 +37,7 @@ mod using;
 mod writes;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use arrow_array::ArrayRef;
 use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
@@ -439,7 +442,7 @@ fn plan_tree(
     let count = parameter_count(&query)?.max(parameter_types.len());
     let mut types: Vec<Option<SqlType>> = parameter_types.to_vec();
     types.resize(count, None);
-    let inferred: ParameterTypes = Arc::new(Mutex::new(BTreeMap::new()));
+    let inferred = ParameterTypes::default();
     let literals = Literals::OfSession;
     let mut plan = bind_tree(ctx, &found, query.clone(), &types, &inferred, literals, 0)?;
     if types.iter().any(Option::is_none) {
@@ -452,6 +455,7 @@ fn plan_tree(
             if known.is_none() {
                 *known = Some(
                     inferred_types
+                        .types
                         .get(&(index + 1))
                         .or_else(|| from_plan.get(&(index + 1)))
                         .cloned()
@@ -569,7 +573,11 @@ fn finish(
     frames::check_planned(&analysed).map_err(mapped)?;
     let analysed = plan_in_zone(analysed, ctx.time_zone).map_err(mapped)?;
     let analysed = optimize::spell_out_membership(analysed).map_err(mapped)?;
-    let analysed = unnest::unnest(analysed).map_err(mapped)?;
+    let analysed = unnest::unnest(analysed)
+        .and_then(expansion::refuse_too_large)
+        // The rows that a limit counts are ordered by keys as well.
+        .and_then(keys::order_windows)
+        .map_err(mapped)?;
     let analysed = optimize::check(analysed).map_err(mapped)?;
     optimize::refuse_membership_with_nulls(&analysed)?;
     let (analysed, columns) = settle_output(analysed)?;

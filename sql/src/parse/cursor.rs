@@ -812,7 +812,7 @@ impl<'a> Cursor<'a> {
     /// An expression.
     pub(super) fn expr(&mut self) -> Result<Expr, Error> {
         let mut expr = self.delegate(|parser| parser.parse_expr())?;
-        sets::balance(&mut expr);
+        sets::balance(&mut expr)?;
         Ok(expr)
     }
 
@@ -831,7 +831,7 @@ impl<'a> Cursor<'a> {
             return Err(self.error("a query"));
         }
         let mut query = self.delegate(|parser| parser.parse_query())?;
-        sets::balance(&mut query);
+        sets::balance(&mut query)?;
         Ok(query)
     }
 

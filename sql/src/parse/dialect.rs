@@ -5,8 +5,9 @@
 
 use std::any::TypeId;
 use std::cell::Cell;
+use std::ops::ControlFlow;
 
-use sqlparser::ast::{BinaryOperator, Expr, Statement, UnaryOperator};
+use sqlparser::ast::{BinaryOperator, Expr, Statement, UnaryOperator, visit_expressions};
 use sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
@@ -94,6 +95,10 @@ impl FlowstoneDialect {
         if parser.get_next_precedence()? == precedence::RANGE {
             return parser.expected_ref(precedence::CHAINED, parser.peek_token_ref());
         }
+        // Operands are written twice, and nested ones double each other.
+        for operand in [&expr, &low, &high] {
+            self.copies(operand)?;
+        }
         let nested = |expr: &Expr| Expr::Nested(Box::new(expr.clone()));
         let turned = between(expr.clone(), nested(&high), nested(&low));
         let op = if negated {
@@ -106,6 +111,21 @@ impl FlowstoneDialect {
             op,
             right: Box::new(turned),
         })))
+    }
+
+    /// Counts the expressions in one that is copied as if they were read once more.
+    fn copies(&self, expr: &Expr) -> Result<(), ParserError> {
+        let outcome = visit_expressions(expr, |_| match self.left.get().checked_sub(1) {
+            Some(left) => {
+                self.left.set(left);
+                ControlFlow::Continue(())
+            }
+            None => ControlFlow::Break(ParserError::RecursionLimitExceeded),
+        });
+        match outcome {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(error) => Err(error),
+        }
     }
 
     /// All operands of a chain of ANDs or ORs whose first is `first`, as a tree that is not deep.

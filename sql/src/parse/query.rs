@@ -44,7 +44,7 @@ fn as_of(c: &mut Cursor<'_>) -> Result<Option<AsOf>, Error> {
 pub(super) fn write(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
     let position = c.position();
     let mut statement = c.delegate(|parser| parser.parse_statement())?;
-    super::sets::balance(&mut statement);
+    super::sets::balance(&mut statement)?;
     match statement {
         sqlparser::ast::Statement::Insert(insert) => Ok(StatementKind::Insert(Box::new(insert))),
         sqlparser::ast::Statement::Update(update) => Ok(StatementKind::Update(Box::new(update))),

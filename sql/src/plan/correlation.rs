@@ -5,11 +5,13 @@
 //! window, a grouping, DISTINCT, a set operation or a limit, and where columns that it adds to a select list have names that are there already.
 //! Called by [`super::unnest`], which unnests the others.
 
+use arrow_schema::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, Filter, Join, JoinType, LogicalPlan, Operator, Projection, Subquery,
+    BinaryExpr, Expr, ExprSchemable, Filter, Join, JoinType, LogicalPlan, Operator, Projection,
+    Subquery,
 };
 
 use super::unnest::own_references;
@@ -124,7 +126,7 @@ fn conditions_are_known(
         if has_subquery(conjunct)? || conjunct.is_volatile() {
             return Ok(false);
         }
-        if aggregated && !is_equality(conjunct) {
+        if aggregated && !is_equality(conjunct, inner) {
             return Ok(false);
         }
         let mut known = true;
@@ -160,8 +162,8 @@ fn conditions_are_known(
     Ok(differ && free)
 }
 
-/// `inner column = outer expression`, either way, casts of the column included.
-fn is_equality(expr: &Expr) -> bool {
+/// `inner column = outer expression`, either way, also with the column cast to a type in which its values still differ: DataFusion groups by the column.
+fn is_equality(expr: &Expr, inner: &DFSchema) -> bool {
     let Expr::BinaryExpr(BinaryExpr {
         left,
         op: Operator::Eq,
@@ -172,10 +174,30 @@ fn is_equality(expr: &Expr) -> bool {
     };
     let is_inner = |expr: &Expr| match expr {
         Expr::Column(_) => true,
-        Expr::Cast(cast) => matches!(*cast.expr, Expr::Column(_)),
+        Expr::Cast(cast) => {
+            matches!(*cast.expr, Expr::Column(_))
+                && cast
+                    .expr
+                    .get_type(inner)
+                    .is_ok_and(|from| keeps_apart(&from, cast.field.data_type()))
+        }
         _ => false,
     };
     (is_inner(left) && !right.any_column_refs()) || (is_inner(right) && !left.any_column_refs())
+}
+
+/// Whether a cast gives different values for different ones: from an exact number to a wider one, from a date to a timestamp.
+fn keeps_apart(from: &DataType, to: &DataType) -> bool {
+    use DataType::{Date32, Decimal128, Int16, Int32, Int64, Timestamp, UInt16, UInt32, UInt64};
+    match (from, to) {
+        (from, to) if from == to => true,
+        (Int16 | UInt16, Int32 | Int64) | (Int32 | UInt32, Int64) => true,
+        (UInt16, UInt32 | UInt64) | (UInt32, UInt64) => true,
+        (Decimal128(_, from), Decimal128(_, to)) => to >= from,
+        (from, Decimal128(_, scale)) => from.is_integer() && *scale >= 0,
+        (Date32, Timestamp(_, None)) => true,
+        _ => false,
+    }
 }
 
 /// Whether an expression is made of the rows of its own query, without subqueries.

@@ -24,24 +24,39 @@ fn too_complex() -> Error {
 
 /// Refuses a statement whose WITH queries name each other so often that they cannot all be planned.
 pub(super) fn refuse_repetition(query: &Query) -> Result<(), Error> {
-    if relations(query, BTreeMap::new()) > PLAN_NODES_MAX {
+    let mut counter = Counter::default();
+    let outcome = query.visit(&mut counter);
+    debug_assert!(outcome.is_continue(), "the visitor never breaks");
+    if counter.count.saturating_add(counter.defined) > PLAN_NODES_MAX {
         return Err(too_complex());
     }
     Ok(())
 }
 
-/// Relations that a query names, with those that the names of WITH queries stand for, of which `known` are around it.
-fn relations(query: &Query, known: BTreeMap<String, usize>) -> usize {
-    let mut counter = Counter { known, count: 0 };
-    match query.visit(&mut counter) {
-        ControlFlow::Continue(()) | ControlFlow::Break(()) => counter.count,
-    }
+/// A query around the place.
+struct Around {
+    /// The name that it defines, if it is one of WITH.
+    defines: Option<String>,
+    /// What was counted before it.
+    before: usize,
+    /// Names that were known before it.
+    known: usize,
 }
 
+/// Counts the relations that queries name, with those that the names of WITH queries stand for. It passes each query once.
+#[derive(Default)]
 struct Counter {
-    /// What the names of WITH queries stand for.
-    known: BTreeMap<String, usize>,
+    /// What the names of WITH queries stand for, of each the innermost one last.
+    known: BTreeMap<String, Vec<usize>>,
+    /// These names, the innermost last.
+    names: Vec<String>,
+    around: Vec<Around>,
+    /// Where the queries of WITH are, and the names that they define; nothing moves while they are visited.
+    definitions: BTreeMap<*const Query, String>,
+    /// Of the query at hand.
     count: usize,
+    /// Of all queries of WITH.
+    defined: usize,
 }
 
 impl Visitor for Counter {
@@ -49,15 +64,44 @@ impl Visitor for Counter {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
-            let count = relations(&cte.query, self.known.clone());
-            self.known.insert(fold(&cte.alias.name), count.max(1));
+            let place = std::ptr::from_ref(cte.query.as_ref());
+            self.definitions.insert(place, fold(&cte.alias.name));
+        }
+        let defines = self.definitions.remove(&std::ptr::from_ref(query));
+        self.around.push(Around {
+            before: self.count,
+            known: self.names.len(),
+            defines,
+        });
+        self.count = 0;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
+        let Some(around) = self.around.pop() else {
+            return ControlFlow::Continue(());
+        };
+        for name in self.names.split_off(around.known) {
+            if let Some(known) = self.known.get_mut(&name) {
+                known.pop();
+            }
+        }
+        match around.defines {
+            Some(name) => {
+                self.defined = self.defined.saturating_add(self.count);
+                let known = self.known.entry(name.clone()).or_default();
+                known.push(self.count.max(1));
+                self.names.push(name);
+                self.count = around.before;
+            }
+            None => self.count = around.before.saturating_add(self.count),
         }
         ControlFlow::Continue(())
     }
 
     fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
         let stands_for = match fold_name(relation).as_slice() {
-            [name] => self.known.get(name).copied(),
+            [name] => self.known.get(name).and_then(|known| known.last()).copied(),
             _ => None,
         };
         self.count = self.count.saturating_add(stands_for.unwrap_or(1));
@@ -109,6 +153,18 @@ mod tests {
         assert!(outcome(&doubled(8)).is_ok());
         assert_eq!(
             outcome(&doubled(25)).unwrap_err().kind,
+            ErrorKind::TooComplex
+        );
+        // Each is looked at once, however deep it stands.
+        let nested = |from: &str| {
+            (0..20).fold("SELECT 1".to_owned(), |inner, _| {
+                format!("WITH a AS ({inner}) SELECT 1{from}")
+            })
+        };
+        assert!(outcome(&nested("")).is_ok());
+        assert!(outcome(&nested(" FROM a")).is_ok());
+        assert_eq!(
+            outcome(&nested(" FROM a, a AS b")).unwrap_err().kind,
             ErrorKind::TooComplex
         );
         let joined = vec!["t"; 1000].join(", ");

@@ -3,13 +3,13 @@
 //! Owns PostgreSQL's rules for literals of unknown type and for parameters: they take the type of the other operand. Which function an operator
 //! is, `functions` knows. Must not know the catalog. Called by DataFusion's SQL planner.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use arrow_schema::{DataType, Field};
 use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
+use datafusion::common::{Column, DFSchema, DataFusionError, ScalarValue, TableReference};
 use datafusion::logical_expr::expr::{Case, InList, Placeholder, ScalarFunction};
 use datafusion::logical_expr::planner::{
     ExprPlanner, PlannerResult, RawBinaryExpr, RawDictionaryExpr,
@@ -32,8 +32,22 @@ use crate::error::{Error, ErrorKind};
 
 type Result<T> = std::result::Result<T, DataFusionError>;
 
-/// The types that the uses of parameters imply, by number from 1.
-pub(super) type ParameterTypes = Arc<Mutex<BTreeMap<usize, SqlType>>>;
+/// What the uses of parameters imply, by number from 1.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inferred {
+    /// The types.
+    pub(super) types: BTreeMap<usize, SqlType>,
+    /// Those whose first use is beside `char(n)`: they are text, and compared as one of those.
+    padded: BTreeSet<usize>,
+}
+
+/// [`Inferred`], filled as expressions are planned.
+pub(super) type ParameterTypes = Arc<Mutex<Inferred>>;
+
+/// The number of a parameter.
+fn number_of(parameter: &Placeholder) -> Option<usize> {
+    parameter.id.strip_prefix('$')?.parse().ok()
+}
 
 /// See the module documentation.
 #[derive(Clone, Debug)]
@@ -66,7 +80,8 @@ fn type_of(expr: &Expr, schema: &DFSchema) -> Result<Option<SqlType>> {
         .map_err(|error| DataFusionError::External(Box::new(error)))
 }
 
-fn is_unknown(expr: &Expr) -> bool {
+/// Whether it has no type yet.
+pub(super) fn is_unknown(expr: &Expr) -> bool {
     match expr {
         Expr::Literal(ScalarValue::Null, _) => true,
         Expr::Literal(ScalarValue::Utf8(_), metadata) => metadata
@@ -217,6 +232,30 @@ fn exceeds_plain_numeric(sql_type: &SqlType) -> bool {
     })
 }
 
+const fn is_float(sql_type: &SqlType) -> bool {
+    matches!(sql_type, SqlType::Float4 | SqlType::Float8)
+}
+
+/// Whether numbers of the two types are compared as `double precision`: different ones of which one is a float.
+fn meet_as_floats(left: &SqlType, right: &SqlType) -> bool {
+    left != right && is_number(left) && is_number(right) && (is_float(left) || is_float(right))
+}
+
+/// What is compared, over the schemas of both sides, in the type in which PostgreSQL compares it where DataFusion takes another one: a float beside a
+/// number that is none, or of another precision, is compared in `double precision`.
+pub(super) fn in_common_float(
+    (left, left_schema): (Expr, &DFSchema),
+    (right, right_schema): (Expr, &DFSchema),
+) -> Result<(Expr, Expr)> {
+    match (type_of(&left, left_schema)?, type_of(&right, right_schema)?) {
+        (Some(left_type), Some(right_type)) if meet_as_floats(&left_type, &right_type) => Ok((
+            cast_expr(left, &left_type, &SqlType::Float8)?,
+            cast_expr(right, &right_type, &SqlType::Float8)?,
+        )),
+        _ => Ok((left, right)),
+    }
+}
+
 /// The type an operand of unknown type takes beside one of type `other`.
 fn adapted_type(op: &BinaryOperator, other: &SqlType, unknown_is_right: bool) -> SqlType {
     match op {
@@ -266,6 +305,21 @@ const fn is_comparison(op: &BinaryOperator) -> bool {
     )
 }
 
+/// Whether the right operand is a pattern.
+const fn takes_pattern(op: &BinaryOperator) -> bool {
+    matches!(
+        op,
+        BinaryOperator::PGLikeMatch
+            | BinaryOperator::PGNotLikeMatch
+            | BinaryOperator::PGILikeMatch
+            | BinaryOperator::PGNotILikeMatch
+            | BinaryOperator::PGRegexMatch
+            | BinaryOperator::PGRegexNotMatch
+            | BinaryOperator::PGRegexIMatch
+            | BinaryOperator::PGRegexNotIMatch
+    )
+}
+
 /// The operands joined by AND or OR, in their order, as a tree whose depth is the logarithm of their number; `None` without any.
 fn balanced(mut operands: Vec<Expr>, op: Operator) -> Option<Expr> {
     while operands.len() > 1 {
@@ -303,17 +357,19 @@ impl PostgresTyping {
     /// Gives an operand of no type the type `to`.
     fn adapt(&self, expr: Expr, to: &SqlType) -> Result<Expr> {
         match expr {
-            Expr::Placeholder(Placeholder { id, field: None }) => {
-                if let Some(number) = id.strip_prefix('$').and_then(|digits| digits.parse().ok())
-                    && let Ok(mut parameters) = self.parameters.lock()
+            Expr::Placeholder(parameter) if parameter.field.is_none() => {
+                if let Some(number) = number_of(&parameter)
+                    && let Ok(mut inferred) = self.parameters.lock()
                 {
-                    parameters.entry(number).or_insert_with(|| to.clone());
+                    inferred.types.entry(number).or_insert_with(|| to.clone());
                 }
+                let id = parameter.id;
                 Ok(Expr::Placeholder(Placeholder {
                     field: Some(Arc::new(to.to_field(&id, true))),
                     id,
                 }))
             }
+            known @ Expr::Placeholder(_) => Ok(known),
             Expr::Literal(ScalarValue::Null, _) => {
                 let value = ScalarValue::try_from(&to.to_arrow())?;
                 Ok(typed_literal(value, to))
@@ -328,6 +384,34 @@ impl PostgresTyping {
                 _ => cast_expr(other, &SqlType::Text, to),
             },
         }
+    }
+
+    /// [`PostgresTyping::adapt`] of what stands beside `char(n)`, which PostgreSQL makes one too.
+    fn adapt_beside_padded(&self, expr: Expr, to: &SqlType) -> Result<Expr> {
+        if let Expr::Placeholder(parameter) = &expr
+            && let Some(number) = number_of(parameter)
+            && let Ok(mut inferred) = self.parameters.lock()
+            && !inferred.types.contains_key(&number)
+        {
+            inferred.padded.insert(number);
+        }
+        self.adapt(expr, to)
+    }
+
+    /// [`type_of`], but `char`, of some length, for a parameter whose first use was beside one.
+    fn own_type(&self, expr: &Expr, schema: &DFSchema) -> Result<Option<SqlType>> {
+        if let Expr::Placeholder(parameter) = expr
+            && let Some(number) = number_of(parameter)
+            && let Ok(inferred) = self.parameters.lock()
+            && inferred.padded.contains(&number)
+        {
+            let padded = SqlType::Char(1);
+            return Ok(Some(match inferred.types.get(&number) {
+                Some(SqlType::Array(_)) => SqlType::Array(Box::new(padded)),
+                _ => padded,
+            }));
+        }
+        type_of(expr, schema)
     }
 
     /// Gives an operand of unknown type the type `to`, and leaves others as they are.
@@ -381,14 +465,15 @@ impl PostgresTyping {
                     (moment, SqlType::MzTimestamp) if is_moment(moment) => {
                         (cast_expr(left, moment, &SqlType::MzTimestamp)?, right)
                     }
-                    _ => (left, right),
+                    _ => in_common_float((left, schema), (right, schema))?,
                 }
             }
             _ => (left, right),
         })
     }
 
-    /// Operands of `char(n)` without their padding, which no comparison and no operator but LIKE sees; a literal beside one loses its blanks too.
+    /// Operands of `char(n)` without their padding, which no comparison sees and no operator but what stands to the left of a pattern. What is compared
+    /// with one and has no type of its own, or is `varchar`, is a `char` too and loses its blanks.
     fn without_padding(
         &self,
         op: &BinaryOperator,
@@ -396,25 +481,66 @@ impl PostgresTyping {
         right: Expr,
         schema: &DFSchema,
     ) -> Result<(Expr, Expr)> {
-        if !is_comparison(op) && *op != BinaryOperator::StringConcat {
+        let is_pattern = takes_pattern(op);
+        if !is_comparison(op) && *op != BinaryOperator::StringConcat && !is_pattern {
             return Ok((left, right));
         }
         let padded = |sql_type: &Option<SqlType>| matches!(sql_type, Some(SqlType::Char(_)));
-        let types = (type_of(&left, schema)?, type_of(&right, schema)?);
+        let types = (
+            self.own_type(&left, schema)?,
+            self.own_type(&right, schema)?,
+        );
+        if is_pattern {
+            let right = match &types.1 {
+                Some(from @ SqlType::Char(_)) => cast_expr(right, from, &SqlType::Text)?,
+                _ => right,
+            };
+            return Ok((left, right));
+        }
         let side = |expr: Expr, own: &Option<SqlType>, other: &Option<SqlType>| match own {
-            Some(SqlType::Char(length)) => cast_expr(expr, &SqlType::Char(*length), &SqlType::Text),
-            None if padded(other) && is_comparison(op) => match expr {
-                parameter @ Expr::Placeholder(_) => {
-                    call("rtrim", vec![self.adapt(parameter, &SqlType::Text)?])
-                }
-                other => Ok(without_blanks(other)),
-            },
+            Some(from @ SqlType::Char(_)) => self.without_padding_of(expr, from),
+            None | Some(SqlType::VarChar(_)) if padded(other) && is_comparison(op) => {
+                self.without_blanks(expr)
+            }
             _ => Ok(expr),
         };
         Ok((
             side(left, &types.0, &types.1)?,
             side(right, &types.1, &types.0)?,
         ))
+    }
+
+    /// A value of type `from`, which is `char(n)`, without its padding. A parameter is a text and may have blanks as well.
+    fn without_padding_of(&self, expr: Expr, from: &SqlType) -> Result<Expr> {
+        match expr {
+            parameter @ Expr::Placeholder(_) => self.without_blanks(parameter),
+            other => cast_expr(other, from, &SqlType::Text),
+        }
+    }
+
+    /// What is compared with `char(n)` and is not padded, without blanks at its end.
+    fn without_blanks(&self, expr: Expr) -> Result<Expr> {
+        let parameter = matches!(expr, Expr::Placeholder(_));
+        let expr = if parameter || is_unknown(&expr) {
+            self.adapt_beside_padded(expr, &SqlType::Text)?
+        } else {
+            expr
+        };
+        match expr {
+            Expr::Literal(..) => Ok(trimmed(expr)),
+            other => call("rtrim", vec![other]),
+        }
+    }
+
+    /// `left op right` for an operator that compares.
+    fn compared(&self, left: Expr, op: Operator, right: Expr, schema: &DFSchema) -> Result<Expr> {
+        let (left, right) = self.without_padding(&BinaryOperator::Eq, left, right, schema)?;
+        let (left, right) = self.operands(&BinaryOperator::Eq, left, right, schema)?;
+        Ok(Expr::BinaryExpr(BinaryExpr::new(
+            Box::new(left),
+            op,
+            Box::new(right),
+        )))
     }
 
     /// An operator as the planner would plan it that asks us first and then `functions`.
@@ -663,6 +789,11 @@ impl PostgresTyping {
     }
 
     fn unified_call(&self, function: &str, values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
+        if function == "nullif"
+            && let Some(planned) = nullif_of_reals(&values, schema)?
+        {
+            return Ok(planned);
+        }
         let (values, common) = self.unify(function, values, schema)?;
         let scalar = flowstone_functions::registry()
             .scalar(function)
@@ -740,6 +871,7 @@ impl PostgresTyping {
         Ok((values, common))
     }
 
+    /// `subject IN (…)`. As in PostgreSQL, what depends on the row is compared one by one, and so is a single constant; several constants have one type.
     fn in_list(&self, mut values: Vec<Expr>, negated: bool, schema: &DFSchema) -> Result<Expr> {
         let types = values
             .iter()
@@ -752,35 +884,71 @@ impl PostgresTyping {
                 }
             }
         }
-        let padded = matches!(types.first(), Some(Some(SqlType::Char(_))));
-        values = self.unify("in", values, schema)?.0;
-        if padded {
-            values = values.into_iter().map(without_blanks).collect();
-        }
         let subject = values.remove(0);
-        // DataFusion's simplifier computes with lists as if they were sets of known values.
-        let known = |value: &Expr| {
-            !value.any_column_refs()
-                && !value.contains_outer()
-                && !matches!(value, Expr::Literal(literal, _) if literal.is_null())
-        };
-        let (known, others): (Vec<Expr>, Vec<Expr>) = values.into_iter().partition(known);
+        let (varying, constant): (Vec<Expr>, Vec<Expr>) =
+            values.into_iter().partition(Expr::any_column_refs);
         let (compare, combine) = if negated {
             (Operator::NotEq, Operator::And)
         } else {
             (Operator::Eq, Operator::Or)
         };
-        let list = (!known.is_empty())
-            .then(|| Expr::InList(InList::new(Box::new(subject.clone()), known, negated)));
-        let comparisons = others.into_iter().map(|value| {
-            Expr::BinaryExpr(BinaryExpr::new(
-                Box::new(subject.clone()),
-                compare,
-                Box::new(value),
-            ))
-        });
-        balanced(list.into_iter().chain(comparisons).collect(), combine)
+        let mut singles = varying;
+        let mut tests = Vec::new();
+        if constant.len() > 1 {
+            tests.extend(self.in_constants(subject.clone(), constant, negated, schema)?);
+        } else {
+            singles.extend(constant);
+        }
+        for value in singles {
+            tests.push(self.compared(subject.clone(), compare, value, schema)?);
+        }
+        balanced(tests, combine)
             .ok_or_else(|| DataFusionError::Internal("IN without a list".to_owned()))
+    }
+
+    /// The comparisons of `subject IN (…)` with values that do not depend on the row.
+    fn in_constants(
+        &self,
+        subject: Expr,
+        mut values: Vec<Expr>,
+        negated: bool,
+        schema: &DFSchema,
+    ) -> Result<Vec<Expr>> {
+        values.insert(0, subject.clone());
+        let types = values
+            .iter()
+            .map(|value| self.own_type(value, schema))
+            .collect::<Result<Vec<_>>>()?;
+        // All are `char` if the first that has a type is.
+        let padded = matches!(types.iter().flatten().next(), Some(SqlType::Char(_)));
+        values = values
+            .into_iter()
+            .zip(&types)
+            .map(|(value, own)| match own {
+                Some(from @ SqlType::Char(_)) => self.without_padding_of(value, from),
+                _ if padded => self.without_blanks(value),
+                _ => Ok(value),
+            })
+            .collect::<Result<_>>()?;
+        let (mut values, common) = self.unify("in", values, schema)?;
+        let first = values.remove(0);
+        match types.into_iter().next().flatten() {
+            // The values are `real` then, and it is not.
+            Some(own) if common == SqlType::Float4 && meet_as_floats(&own, &common) => {
+                let subject = cast_expr(subject, &own, &SqlType::Float8)?;
+                let values = values
+                    .into_iter()
+                    .map(|value| match value {
+                        Expr::Literal(value, _) if value.is_null() => {
+                            Ok(Expr::Literal(ScalarValue::Float64(None), None))
+                        }
+                        value => cast_expr(value, &common, &SqlType::Float8),
+                    })
+                    .collect::<Result<_>>()?;
+                Ok(membership(&subject, values, negated))
+            }
+            _ => Ok(membership(&first, values, negated)),
+        }
     }
 
     /// `values`: condition, result, condition, result, …, and the ELSE result if the number is odd.
@@ -842,14 +1010,7 @@ impl PostgresTyping {
         let right = values
             .pop()
             .unwrap_or_else(|| Expr::Literal(ScalarValue::Null, None));
-        let (left, right) =
-            self.without_padding(&BinaryOperator::Eq, only(values)?, right, schema)?;
-        let (left, right) = self.operands(&BinaryOperator::Eq, left, right, schema)?;
-        Ok(Expr::BinaryExpr(BinaryExpr::new(
-            Box::new(left),
-            op,
-            Box::new(right),
-        )))
+        self.compared(only(values)?, op, right, schema)
     }
 
     /// `left = ANY (array)`
@@ -858,57 +1019,159 @@ impl PostgresTyping {
             .pop()
             .unwrap_or_else(|| Expr::Literal(ScalarValue::Null, None));
         let left = only(values)?;
-        let of_array = type_of(&array, schema)?.map(|sql_type| match sql_type.element() {
-            Some(element) => SqlType::Array(Box::new(element)),
-            None => sql_type,
-        });
-        let left_type = type_of(&left, schema)?;
-        let (left, left_type) = match left_type {
-            Some(from @ SqlType::Char(_)) => {
-                (cast_expr(left, &from, &SqlType::Text)?, Some(SqlType::Text))
+        let (left_type, array_type) = (
+            self.own_type(&left, schema)?,
+            self.own_type(&array, schema)?,
+        );
+        let (left, right) = match (left_type, array_type) {
+            (Some(from @ SqlType::Char(_)), None) => {
+                let texts = SqlType::Array(Box::new(SqlType::Text));
+                let array = self.adapt_beside_padded(array, &texts)?;
+                (
+                    self.without_padding_of(left, &from)?,
+                    items_without_blanks(array)?,
+                )
             }
-            other => (left, other),
-        };
-        let (array, of_array) = match of_array {
-            Some(SqlType::Array(element)) if matches!(*element, SqlType::Char(_)) => {
-                let text = SqlType::Array(Box::new(SqlType::Text));
-                let from = SqlType::Array(element);
-                (cast_expr(array, &from, &text)?, Some(text))
-            }
-            other => (array, other),
-        };
-        let (left, array) = match (left_type, of_array) {
             (Some(element), None) => {
                 let array = self.adapt(array, &SqlType::Array(Box::new(element)))?;
                 (left, array)
             }
-            (None, Some(SqlType::Array(element))) => (self.adapt(left, &element)?, array),
             (None, None) => {
                 let array = self.adapt(array, &SqlType::Array(Box::new(SqlType::Text)))?;
                 (self.adapt(left, &SqlType::Text)?, array)
             }
-            (Some(from), Some(SqlType::Array(element)))
-                if from.to_arrow() != element.to_arrow() =>
-            {
-                if !comparable(&from, &element) {
-                    return Err(raise(no_operator("=", &from, &element)));
-                }
-                (cast_expr(left, &from, &element)?, array)
-            }
-            (Some(_), Some(SqlType::Array(_))) => (left, array),
-            _ => {
-                return Err(raise(Error::new(
-                    ErrorKind::WrongObjectType,
-                    "op ANY/ALL (array) requires array on right side",
-                )));
+            (left_type, Some(array_type)) => {
+                let Some(element) = array_type.element() else {
+                    return Err(raise(Error::new(
+                        ErrorKind::WrongObjectType,
+                        "op ANY/ALL (array) requires array on right side",
+                    )));
+                };
+                self.beside_items((left, left_type), (array, array_type), element)?
             }
         };
-        call("array_eq_any", vec![array, left])
+        call("array_eq_any", vec![right, left])
+    }
+
+    /// A value, and an array with items of type `element` that it is compared with, in types that can be compared. `left_type` is `None` for a
+    /// value of no type.
+    fn beside_items(
+        &self,
+        (left, left_type): (Expr, Option<SqlType>),
+        (array, array_type): (Expr, SqlType),
+        element: SqlType,
+    ) -> Result<(Expr, Expr)> {
+        let texts = SqlType::Array(Box::new(SqlType::Text));
+        let array = match array {
+            parameter @ Expr::Placeholder(_) => self.adapt(parameter, &texts)?,
+            other => other,
+        };
+        match (left_type, &element) {
+            (None | Some(SqlType::VarChar(_)), SqlType::Char(_)) => Ok((
+                self.without_blanks(left)?,
+                cast_expr(array, &array_type, &texts)?,
+            )),
+            (Some(from @ SqlType::Char(_)), SqlType::VarChar(_)) => Ok((
+                self.without_padding_of(left, &from)?,
+                items_without_blanks(array)?,
+            )),
+            (None, element) => Ok((self.adapt(left, element)?, array)),
+            (Some(from), element) if !comparable(&from, element) => {
+                Err(raise(no_operator("=", &from, element)))
+            }
+            (Some(from), element) if is_text(&from) && is_text(element) => {
+                let left = match from {
+                    SqlType::Char(_) => self.without_padding_of(left, &from)?,
+                    _ => left,
+                };
+                let array = match element {
+                    SqlType::Char(_) => cast_expr(array, &array_type, &texts)?,
+                    _ => array,
+                };
+                Ok((left, array))
+            }
+            (Some(from), element) if from.to_arrow() == element.to_arrow() => Ok((left, array)),
+            (Some(from), element) => {
+                let common = match (&from, element) {
+                    (SqlType::MzTimestamp, _) | (_, SqlType::MzTimestamp) => element.clone(),
+                    (from, element) if meet_as_floats(from, element) => SqlType::Float8,
+                    _ => wider(from.clone(), element.clone()),
+                };
+                let array = if common == *element {
+                    array
+                } else {
+                    cast_expr(
+                        array,
+                        &array_type,
+                        &SqlType::Array(Box::new(common.clone())),
+                    )?
+                };
+                Ok((cast_expr(left, &from, &common)?, array))
+            }
+        }
     }
 }
 
+/// An array of texts whose items lose the blanks at their ends, as those of an array of `char(n)` do.
+fn items_without_blanks(array: Expr) -> Result<Expr> {
+    let of = |item: SqlType| SqlType::Array(Box::new(item));
+    cast_expr(array, &of(SqlType::Char(1)), &of(SqlType::Text))
+}
+
+/// `nullif` of a `real` and a number of another type, which are compared as `double precision`: a `real` stays one.
+fn nullif_of_reals(values: &[Expr], schema: &DFSchema) -> Result<Option<Expr>> {
+    let [left, right] = values else {
+        return Ok(None);
+    };
+    if literals::is_wide(left) || literals::is_wide(right) {
+        return Ok(None);
+    }
+    let (Some(left_type), Some(right_type)) = (type_of(left, schema)?, type_of(right, schema)?)
+    else {
+        return Ok(None);
+    };
+    if !meet_as_floats(&left_type, &right_type)
+        || (left_type != SqlType::Float4 && right_type != SqlType::Float4)
+    {
+        return Ok(None);
+    }
+    let values = vec![
+        cast_expr(left.clone(), &left_type, &SqlType::Float8)?,
+        cast_expr(right.clone(), &right_type, &SqlType::Float8)?,
+    ];
+    let wide = call("nullif", values)?;
+    match left_type {
+        SqlType::Float4 => cast_expr(wide, &SqlType::Float8, &SqlType::Float4).map(Some),
+        _ => Ok(Some(wide)),
+    }
+}
+
+/// Whether `subject` is among `values`, which are of its type: in comparisons that are joined by OR, or by AND if it should not be.
+fn membership(subject: &Expr, values: Vec<Expr>, negated: bool) -> Vec<Expr> {
+    // DataFusion's simplifier computes with lists as if they were sets of known values.
+    let known = |value: &Expr| {
+        !value.contains_outer() && !matches!(value, Expr::Literal(literal, _) if literal.is_null())
+    };
+    let (known, others): (Vec<Expr>, Vec<Expr>) = values.into_iter().partition(known);
+    let compare = if negated {
+        Operator::NotEq
+    } else {
+        Operator::Eq
+    };
+    let list = (!known.is_empty())
+        .then(|| Expr::InList(InList::new(Box::new(subject.clone()), known, negated)));
+    let comparisons = others.into_iter().map(|value| {
+        Expr::BinaryExpr(BinaryExpr::new(
+            Box::new(subject.clone()),
+            compare,
+            Box::new(value),
+        ))
+    });
+    list.into_iter().chain(comparisons).collect()
+}
+
 /// A text literal without blanks at its end; anything else as it is.
-fn without_blanks(expr: Expr) -> Expr {
+pub(super) fn trimmed(expr: Expr) -> Expr {
     match expr {
         Expr::Literal(ScalarValue::Utf8(Some(text)), metadata) => Expr::Literal(
             ScalarValue::Utf8(Some(text.trim_end_matches(' ').to_owned())),
@@ -1191,6 +1454,21 @@ impl ExprPlanner for PostgresTyping {
         let (left, right) = self.without_padding(&op, left, right, schema)?;
         let (left, right) = self.operands(&op, left, right, schema)?;
         Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
+    }
+
+    /// `a.b` where `a` is a column is not a field of it, as in PostgreSQL: that would be `(a).b`.
+    fn plan_compound_identifier(
+        &self,
+        field: &Field,
+        _qualifier: Option<&TableReference>,
+        nested_names: &[String],
+    ) -> Result<PlannerResult<Vec<Expr>>> {
+        let table = TableReference::bare(field.name().as_str());
+        let name = nested_names.last().map_or("", String::as_str);
+        Ok(PlannerResult::Planned(Expr::Column(Column::new(
+            Some(table),
+            name,
+        ))))
     }
 
     fn plan_dictionary_literal(

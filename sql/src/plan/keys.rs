@@ -14,8 +14,7 @@ use arrow_schema::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::expr::{
-    AggregateFunction, Case, InList, InSubquery, ScalarFunction, SetComparison, Sort,
-    WindowFunction,
+    AggregateFunction, Case, InList, InSubquery, ScalarFunction, Sort, WindowFunction,
 };
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{grouping_set_to_exprlist, merge_schema};
@@ -99,12 +98,22 @@ fn keyed_pair(
     Ok(Transformed::no((left, right)))
 }
 
+/// What values of an expression are sorted by; `None` if they are by themselves. Padding would come before what is less than a blank.
+fn order_key(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
+    if order_differs(&expr.get_type(schema)?) {
+        return key(unnamed(expr.clone())).map(Some);
+    }
+    padding(expr, schema)
+        .map(|length| without_padding(unnamed(expr.clone()), length))
+        .transpose()
+}
+
 /// Sorts by keys. Says whether anything changed.
 fn keyed_order(order: &mut [Sort], schema: &DFSchema) -> Result<bool> {
     let mut changed = false;
     for sort in order {
-        if order_differs(&sort.expr.get_type(schema)?) {
-            sort.expr = key(unnamed(sort.expr.clone()))?;
+        if let Some(key) = order_key(&sort.expr, schema)? {
+            sort.expr = key;
             changed = true;
         }
     }
@@ -147,6 +156,14 @@ fn order_window(mut function: WindowFunction, schema: &DFSchema) -> Result<Trans
         .map(|sort| sort.expr.get_type(schema))
         .transpose()?;
     changed |= keyed_order(&mut params.order_by, schema)?;
+    let frame = &params.window_frame;
+    if let Some(first) = &first
+        && first.is_temporal()
+        && frame.units == WindowFrameUnits::Range
+        && (is_number(&frame.start_bound) || is_number(&frame.end_bound))
+    {
+        return Err(refused_range(first, " and offset type integer"));
+    }
     if let Some(first) = first
         && params.window_frame.units == WindowFrameUnits::Range
         && (order_differs(&first)
@@ -159,7 +176,7 @@ fn order_window(mut function: WindowFunction, schema: &DFSchema) -> Result<Trans
     Ok(Transformed::new_transformed(function, changed))
 }
 
-/// A RANGE frame over the keys of values of a type. Without offsets it is one of GROUPS; offsets from an interval count the microseconds of its key.
+/// A RANGE frame over the keys of values of a type: one of GROUPS. With offsets there is none.
 fn frame_over(frame: &WindowFrame, ordered_by: &DataType) -> Result<WindowFrame> {
     let bounds = [&frame.start_bound, &frame.end_bound];
     let has_offset = |bound: &WindowFrameBound| {
@@ -172,44 +189,29 @@ fn frame_over(frame: &WindowFrame, ordered_by: &DataType) -> Result<WindowFrame>
             frame.end_bound.clone(),
         ));
     }
-    if !matches!(ordered_by, DataType::Interval(_)) {
-        let name = SqlType::from_arrow(ordered_by)
-            .map_or_else(|_| ordered_by.to_string(), |sql_type| sql_type.to_string());
-        return Err(refused(
-            format!(
-                "RANGE with offset PRECEDING/FOLLOWING is not supported for column type {name}"
-            ),
-            "Use a frame of ROWS or GROUPS.",
-        ));
+    Err(refused_range(ordered_by, ""))
+}
+
+fn refused_range(ordered_by: &DataType, with: &str) -> DataFusionError {
+    let name = SqlType::from_arrow(ordered_by)
+        .map_or_else(|_| ordered_by.to_string(), |sql_type| sql_type.to_string());
+    refused(
+        format!(
+            "RANGE with offset PRECEDING/FOLLOWING is not supported for column type {name}{with}"
+        ),
+        "Use a frame of ROWS or GROUPS.",
+    )
+}
+
+/// Whether a bound is a number; beside times it would be taken for seconds.
+fn is_number(bound: &WindowFrameBound) -> bool {
+    match bound {
+        WindowFrameBound::Preceding(ScalarValue::Utf8(Some(text)))
+        | WindowFrameBound::Following(ScalarValue::Utf8(Some(text))) => {
+            text.trim().parse::<f64>().is_ok()
+        }
+        _ => false,
     }
-    let micros = |offset: &ScalarValue| -> Result<ScalarValue> {
-        let interval = match offset {
-            ScalarValue::IntervalMonthDayNano(Some(interval)) => *interval,
-            ScalarValue::Utf8(Some(text)) => flowstone_types::interval::parse_interval(text)
-                .map_err(|error| DataFusionError::External(Box::new(error)))?,
-            other if other.is_null() => return Ok(other.clone()),
-            _ => {
-                return Err(refused(
-                    "RANGE with this offset is not supported for column type interval",
-                    "Write the offset as an interval.",
-                ));
-            }
-        };
-        let micros = flowstone_types::interval::order_key(interval);
-        Ok(ScalarValue::Utf8(Some(micros.to_string())))
-    };
-    let bound = |bound: &WindowFrameBound| -> Result<WindowFrameBound> {
-        Ok(match bound {
-            WindowFrameBound::CurrentRow => WindowFrameBound::CurrentRow,
-            WindowFrameBound::Preceding(offset) => WindowFrameBound::Preceding(micros(offset)?),
-            WindowFrameBound::Following(offset) => WindowFrameBound::Following(micros(offset)?),
-        })
-    };
-    Ok(WindowFrame::new_bounds(
-        WindowFrameUnits::Range,
-        bound(&frame.start_bound)?,
-        bound(&frame.end_bound)?,
-    ))
 }
 
 /// Compares, groups, joins and sorts by keys. Types are coerced.
@@ -266,18 +268,6 @@ fn rewrite_expression(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>
             let rewritten = keyed_subquery(*expr, subquery, schema, equality_differs)?;
             Ok(rewritten.update_data(|(expr, subquery)| {
                 Expr::InSubquery(InSubquery::new(Box::new(expr), subquery, negated))
-            }))
-        }
-        Expr::SetComparison(comparison) => {
-            let SetComparison {
-                expr,
-                subquery,
-                op,
-                quantifier,
-            } = comparison;
-            let rewritten = keyed_subquery(*expr, subquery, schema, need_of(op))?;
-            Ok(rewritten.update_data(|(expr, subquery)| {
-                Expr::SetComparison(SetComparison::new(Box::new(expr), subquery, op, quantifier))
             }))
         }
         other => Ok(Transformed::no(other)),
@@ -422,30 +412,56 @@ fn rewrite_aggregate_call(
     mut function: AggregateFunction,
     schema: &DFSchema,
 ) -> Result<Transformed<Expr>> {
-    let mut changed = keyed_order(&mut function.params.order_by, schema)?;
-    if function.params.distinct {
-        let name = function.func.name();
-        let mut differs = false;
-        for argument in &function.params.args {
-            differs |= equality_differs(&argument.get_type(schema)?);
-        }
-        // Those of `sum`, `avg`, `min` and `max` know equal values themselves.
-        let knows = matches!(name, "sum" | "avg" | "min" | "max");
-        if differs && name == "count" {
-            let args = std::mem::take(&mut function.params.args);
-            function.params.args = args.into_iter().map(key).collect::<Result<_>>()?;
-            changed = true;
-        } else if (differs || changed) && !knows {
-            return Err(refused(
-                format!("{name} with DISTINCT over values of this type is not supported"),
-                "Use SELECT DISTINCT in a subquery.",
-            ));
-        }
+    if !function.params.distinct {
+        let changed = keyed_order(&mut function.params.order_by, schema)?;
+        return Ok(Transformed::new_transformed(
+            Expr::AggregateFunction(function),
+            changed,
+        ));
+    }
+    let before = function.params.order_by.clone();
+    let by_keys = distinct_order(&mut function, schema)?;
+    let mut changed = function.params.order_by != before;
+    let name = function.func.name();
+    let mut differs = false;
+    for argument in &function.params.args {
+        differs |= equality_differs(&argument.get_type(schema)?);
+    }
+    // Those of `sum`, `avg`, `min` and `max` know equal values themselves.
+    let knows = matches!(name, "sum" | "avg" | "min" | "max");
+    if differs && name == "count" {
+        let args = std::mem::take(&mut function.params.args);
+        function.params.args = args.into_iter().map(key).collect::<Result<_>>()?;
+        changed = true;
+    } else if (differs || by_keys) && !knows {
+        return Err(refused(
+            format!("{name} with DISTINCT over values of this type is not supported"),
+            "Use SELECT DISTINCT in a subquery.",
+        ));
     }
     Ok(Transformed::new_transformed(
         Expr::AggregateFunction(function),
         changed,
     ))
+}
+
+/// Sorts the values of a call with DISTINCT by keys: `char(n)` only if its argument has lost its padding too, because it sorts by its arguments. Says
+/// whether there are others.
+fn distinct_order(function: &mut AggregateFunction, schema: &DFSchema) -> Result<bool> {
+    let mut by_keys = false;
+    let params = &mut function.params;
+    for sort in &mut params.order_by {
+        let Some(key) = order_key(&sort.expr, schema)? else {
+            continue;
+        };
+        if order_differs(&sort.expr.get_type(schema)?) {
+            by_keys = true;
+        } else if !params.args.contains(&key) {
+            continue;
+        }
+        sort.expr = key;
+    }
+    Ok(by_keys)
 }
 
 /// An expression and a subquery that it is compared with.
@@ -683,8 +699,8 @@ fn distinct_on_keys(mut on: DistinctOn) -> Result<Transformed<LogicalPlan>> {
     let mut changed = false;
     for expr in &mut on.on_expr {
         // As the order has it, whose first columns these are.
-        if order_differs(&expr.get_type(schema.as_ref())?) {
-            *expr = key(unnamed(expr.clone()))?;
+        if let Some(key) = order_key(expr, &schema)? {
+            *expr = key;
             changed = true;
         }
     }

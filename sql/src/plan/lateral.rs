@@ -5,15 +5,19 @@
 //!
 //! Invariants. A plan keeps its columns. A call that is not of this form is left alone: the planner says that it cannot run it.
 
+use std::sync::Arc;
+
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, NullEquality, NullHandling, Result, ScalarValue};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
-    Aggregate, Expr, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Subquery, Unnest, lit,
+    Aggregate, Expr, Filter, Join, JoinConstraint, JoinType, LogicalPlan, LogicalPlanBuilder,
+    Subquery, Unnest, lit,
 };
 use itertools::Itertools as _;
 
 use super::names::INTERNAL;
+use super::unnest::{is_volatile, telling_apart};
 
 /// Moves lateral calls into the relation whose columns they take.
 pub(super) fn inline_calls(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -87,12 +91,21 @@ fn join_array(
             _ => return Ok(None),
         }
     }
-    if asked.is_empty() {
+    if asked.is_empty() || is_volatile(&subquery.subquery)? || is_volatile(input)? {
         return Ok(None);
     }
-    // Rows that agree in what is asked for have the same array.
+    // Rows that agree in what is asked for have the same array, if that is the same and not only equal.
+    let mut outside: Vec<Expr> = asked.iter().cloned().map(Expr::Column).collect();
+    let mut items = outside.clone();
+    for (index, column) in asked.iter().enumerate() {
+        if let Some(text) = telling_apart(column, input.schema())? {
+            let name = format!("{INTERNAL}text {index} of array {number}");
+            items.push(text.clone().alias(name));
+            outside.push(text);
+        }
+    }
     let domain = LogicalPlanBuilder::from(input.clone())
-        .project(asked.iter().cloned().map(Expr::Column))?
+        .project(items)?
         .distinct()?
         .build()?;
     let call = Call {
@@ -104,7 +117,7 @@ fn join_array(
         return Ok(None);
     };
     let name = |part: &str| Column::new_unqualified(format!("{INTERNAL}{part} of array {number}"));
-    let keys: Vec<Column> = (0..asked.len())
+    let keys: Vec<Column> = (0..outside.len())
         .map(|index| name(&index.to_string()))
         .collect();
     let value = name("value");
@@ -115,16 +128,18 @@ fn join_array(
         .zip_eq(keys.iter().chain([&value]))
         .map(|(column, shown)| Expr::Column(column).alias(shown.name.clone()));
     let arrays = LogicalPlanBuilder::from(arrays).project(named)?.build()?;
-    let joined = LogicalPlanBuilder::from(input.clone())
-        .join_detailed(
-            arrays,
-            JoinType::Left,
-            (asked, keys),
-            None,
-            NullEquality::NullEqualsNull,
-        )?
-        .build()?;
-    Ok(Some((joined, value)))
+    let on = outside.into_iter().zip(keys.into_iter().map(Expr::Column));
+    let joined = Join::try_new(
+        Arc::new(input.clone()),
+        Arc::new(arrays),
+        on.collect(),
+        None,
+        JoinType::Left,
+        JoinConstraint::On,
+        NullEquality::NullEqualsNull,
+        false,
+    )?;
+    Ok(Some((LogicalPlan::Join(joined), value)))
 }
 
 /// The join as one relation, if its right side is a lateral call.

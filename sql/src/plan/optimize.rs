@@ -54,17 +54,18 @@ fn config() -> ConfigOptions {
         .clone()
 }
 
-/// Takes the padding off what is text, resolves GROUPING, coerces types, and writes comparisons with ANY and ALL of a subquery as EXISTS.
+/// Takes the padding off what is text, resolves GROUPING, coerces types, writes comparisons with ANY and ALL of a subquery as EXISTS, and says which
+/// subqueries can be NULL.
 pub(crate) fn analyse(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.check_invariants(InvariantLevel::Always)?;
     let options = config();
+    let plan = super::comparisons::settle(plan)?;
     let plan = super::padding::take_off(plan)?;
     let plan = ResolveGroupingFunction::new().analyze(plan, &options)?;
     let plan = TypeCoercion::new().analyze(plan, &options)?;
     let rules = Config::new();
-    RewriteSetComparison::new()
-        .rewrite(plan, &rules)
-        .map(|rewritten| rewritten.data)
+    let plan = RewriteSetComparison::new().rewrite(plan, &rules)?.data;
+    super::nullability::of_subqueries(plan)
 }
 
 /// Checks that a plan can be executed.
@@ -120,7 +121,6 @@ fn run(rules: Rules, plan: LogicalPlan) -> Result<LogicalPlan> {
 /// Optimises a plan that runs once.
 pub(crate) fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
     let rules: Rules = vec![
-        Arc::new(RewriteSetComparison::new()),
         Arc::new(OptimizeUnions::new()),
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ReplaceDistinctWithAggregate::new()),
@@ -165,7 +165,6 @@ fn guard_distinct_on(plan: LogicalPlan) -> Result<LogicalPlan> {
 pub(crate) fn prepare_for_maintenance(plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = guard_distinct_on(plan)?;
     let rules: Rules = vec![
-        Arc::new(RewriteSetComparison::new()),
         Arc::new(OptimizeUnions::new()),
         Arc::new(SimplifyExpressions::new()),
         Arc::new(DecorrelatePredicateSubquery::new()),

@@ -1,8 +1,9 @@
 //! The blanks at the end of `character(n)`: a value is kept with them, and almost nothing sees them.
 //!
 //! Owns where they are taken off: what takes text is given the value without them, as PostgreSQL's cast to text gives it; what works on the value as it is
-//! printed (`concat`, `format`, jsonb, `octet_length`, LIKE and regular expressions) is given all of it. Operators are settled as they are planned
-//! ([`super::exprs`]). Must not know how casts are done. Called by [`super::optimize::analyse`].
+//! printed (`concat`, `format`, jsonb, `octet_length`) or is matched with a pattern of LIKE or a regular expression is given all of it; the pattern itself is
+//! text. Operators are settled as they are planned ([`super::exprs`]), memberships in subqueries before this ([`super::comparisons`]). Must not know how
+//! casts are done. Called by [`super::optimize::analyse`].
 
 use arrow_schema::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};

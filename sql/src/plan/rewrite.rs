@@ -7,6 +7,7 @@
 
 use std::ops::ControlFlow;
 
+use datafusion::logical_expr::Volatility;
 use flowstone_types::SqlType;
 use flowstone_types::sql_type::RegKind;
 use sqlparser::ast::{
@@ -63,6 +64,10 @@ const EXPRESSION_DEPTH_MAX: usize = 200;
 pub(super) fn rewrite(ctx: &PlanContext<'_>, query: &mut Query) -> Result<(), Error> {
     chains::shorten(query);
     if let ControlFlow::Break(error) = sqlparser::ast::Visit::visit(query, &mut Depth::default()) {
+        return Err(error);
+    }
+    let mut copies = Copies::default();
+    if let ControlFlow::Break(error) = sqlparser::ast::Visit::visit(query, &mut copies) {
         return Err(error);
     }
     hide_cast_names(query);
@@ -213,6 +218,53 @@ impl sqlparser::ast::Visitor for Depth {
     }
 }
 
+/// Expressions that BETWEEN and CASE may be written as more than once: the operand of such a construct is written as often as it is compared.
+const COPIES_MAX: usize = 100_000;
+
+/// Breaks where there would be too many copies of operands: nested, they multiply.
+#[derive(Default)]
+struct Copies {
+    /// The expressions around the place: how large their operands become, and the first of these alone.
+    around: Vec<(usize, Option<usize>)>,
+    /// Expressions that are there because others were copied.
+    copied: usize,
+}
+
+impl sqlparser::ast::Visitor for Copies {
+    type Break = Error;
+
+    fn pre_visit_expr(&mut self, _expr: &Expr) -> ControlFlow<Error> {
+        self.around.push((0, None));
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
+        let (operands, first) = self.around.pop().unwrap_or_default();
+        let times = match expr {
+            Expr::Between { .. } => 1,
+            Expr::Case {
+                operand: Some(_),
+                conditions,
+                ..
+            } => conditions.len().saturating_sub(1),
+            _ => 0,
+        };
+        let copied = first.unwrap_or(0).saturating_mul(times);
+        self.copied = self.copied.saturating_add(copied);
+        if self.copied > COPIES_MAX {
+            let error = Error::new(ErrorKind::TooComplex, "statement is too complex");
+            let hint = "Compute the operands of BETWEEN and CASE in subqueries in FROM.";
+            return ControlFlow::Break(error.with_hint(hint));
+        }
+        let size = operands.saturating_add(copied).saturating_add(1);
+        if let Some((sum, first)) = self.around.last_mut() {
+            *sum = sum.saturating_add(size);
+            first.get_or_insert(size);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 struct Rewriter<'c, 'a> {
     ctx: &'c PlanContext<'a>,
     /// Derived tables without alias seen so far.
@@ -247,6 +299,12 @@ impl VisitorMut for Rewriter<'_, '_> {
             {
                 flow(frames::check(frame))?;
             }
+        }
+        for condition in [&mut select.selection, &mut select.having]
+            .into_iter()
+            .flatten()
+        {
+            any_as_membership(condition);
         }
         if let GroupByExpr::Expressions(exprs, _) = &mut select.group_by {
             exprs.iter_mut().for_each(protect);
@@ -321,6 +379,50 @@ impl VisitorMut for Rewriter<'_, '_> {
             }
             Err(error) => ControlFlow::Break(error),
         }
+    }
+}
+
+/// `x = ANY (SELECT …)` is `x IN (SELECT …)`, and `x <> ALL (SELECT …)` is `x NOT IN (SELECT …)`, which become joins by equality. In a condition: elsewhere
+/// IN is not planned wherever ANY is.
+fn any_as_membership(condition: &mut Expr) {
+    match condition {
+        Expr::BinaryOp {
+            left,
+            op: BinaryOperator::And | BinaryOperator::Or,
+            right,
+        } => {
+            any_as_membership(left);
+            any_as_membership(right);
+        }
+        Expr::Nested(inner)
+        | Expr::UnaryOp {
+            op: UnaryOperator::Not,
+            expr: inner,
+        } => any_as_membership(inner),
+        Expr::AnyOp {
+            left,
+            compare_op: compare_op @ BinaryOperator::Eq,
+            right,
+            ..
+        }
+        | Expr::AllOp {
+            left,
+            compare_op: compare_op @ BinaryOperator::NotEq,
+            right,
+        } => {
+            let negated = *compare_op == BinaryOperator::NotEq;
+            let nothing = || Expr::value(Value::Null);
+            if matches!(**right, Expr::Subquery(_))
+                && let Expr::Subquery(subquery) = std::mem::replace(&mut **right, nothing())
+            {
+                *condition = Expr::InSubquery {
+                    expr: Box::new(std::mem::replace(&mut **left, nothing())),
+                    subquery,
+                    negated,
+                };
+            }
+        }
+        _ => {}
     }
 }
 
@@ -1212,7 +1314,7 @@ fn rewrite_expr(ctx: &PlanContext<'_>, expr: Expr) -> Result<Expr, Error> {
             conditions,
             else_result,
             ..
-        } => case(operand, conditions, else_result),
+        } => case(operand, conditions, else_result)?,
         Expr::AtTimeZone {
             timestamp,
             time_zone,
@@ -1449,7 +1551,13 @@ fn case(
     operand: Option<Box<Expr>>,
     conditions: Vec<CaseWhen>,
     else_result: Option<Box<Expr>>,
-) -> Expr {
+) -> Result<Expr, Error> {
+    if conditions.len() > 1 && operand.as_deref().is_some_and(calls_chance) {
+        return Err(Error::unsupported(
+            "CASE of a function of chance with several values is not supported",
+        )
+        .with_hint("Call the function in a subquery in FROM."));
+    }
     let mut values = Vec::new();
     for CaseWhen { condition, result } in conditions {
         values.push(match &operand {
@@ -1459,7 +1567,24 @@ fn case(
         values.push(result);
     }
     values.extend(else_result.map(|result| *result));
-    marker("case", values)
+    Ok(marker("case", values))
+}
+
+/// Whether a part of a tree calls a function of chance.
+pub(super) fn calls_chance(part: &impl sqlparser::ast::Visit) -> bool {
+    let outcome = sqlparser::ast::visit_expressions(part, |expr| {
+        let name = match expr {
+            Expr::Function(function) => names::fold_name(&function.name).pop(),
+            _ => None,
+        };
+        match name.and_then(|name| flowstone_functions::registry().scalar(&name)) {
+            Some(function) if function.signature().volatility == Volatility::Volatile => {
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    });
+    outcome.is_break()
 }
 
 fn rewrite_cast(

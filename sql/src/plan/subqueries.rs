@@ -12,7 +12,7 @@ use sqlparser::ast::{
 };
 
 use super::names::{self, INTERNAL, fold, quoted, table_alias};
-use super::rewrite::{binary, call, column_name, item_expr, marker, string};
+use super::rewrite::{binary, call, calls_chance, column_name, item_expr, marker, string};
 use crate::error::Error;
 
 /// EXISTS in a select list is a count: DataFusion unnests EXISTS only in conditions.
@@ -292,7 +292,8 @@ fn outer_value(query: &Query) -> Result<Option<Expr>, Error> {
     else {
         return Ok(None);
     };
-    let Some(inner) = table_names(select).filter(|_| is_plain(query)) else {
+    let Some(inner) = table_names(select).filter(|_| is_plain(query) && !calls_chance(query))
+    else {
         return Ok(None);
     };
     if !matches!(sides(item, &inner), Some((true, true))) {
@@ -447,8 +448,12 @@ fn table_names(select: &Select) -> Option<Vec<String>> {
 }
 
 /// Helps DataFusion, which unnests only equalities between an inner and an outer column: conditions on outer columns alone are taken out and returned,
-/// and where an outer column equals an inner one, the inner one stands for it in the other conditions.
+/// and where an outer column equals an inner one, the inner one stands for it in the other conditions. A query that calls functions of chance stays as it
+/// is: without its conditions it would be run once instead of once for each row.
 fn unnest_correlation(query: &mut Query) -> Option<Expr> {
+    if calls_chance(&*query) {
+        return None;
+    }
     let SetExpr::Select(select) = &mut *query.body else {
         return None;
     };

@@ -12,18 +12,21 @@
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DataFusionError, NullEquality, Result, ScalarValue};
+use datafusion::common::{Column, DFSchema, DataFusionError, NullEquality, Result, ScalarValue};
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::expr::{AggregateFunction, Case, InSubquery};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    Aggregate, Distinct, DistinctOn, Expr, ExprSchemable, FetchType, Filter, Join, JoinType, Limit,
-    LogicalPlan, LogicalPlanBuilder, Projection, SkipType, SortExpr, Subquery, Union, Unnest,
-    Window, WindowFrame, WindowFunctionDefinition, lit,
+    Aggregate, Distinct, DistinctOn, Expr, ExprSchemable, FetchType, Filter, Join, JoinConstraint,
+    JoinType, Limit, LogicalPlan, LogicalPlanBuilder, Projection, SkipType, SortExpr, Subquery,
+    Union, Unnest, Window, WindowFrame, WindowFunctionDefinition, lit,
 };
+use flowstone_functions::cast::cast_expr;
 use flowstone_types::SqlType;
+use flowstone_types::sort_key::equality_differs;
 
 use super::correlation::{self, Place};
+use super::expansion;
 use super::names::INTERNAL;
 use crate::error::{Error, ErrorKind};
 
@@ -72,6 +75,44 @@ fn unsupported() -> DataFusionError {
     ))
 }
 
+/// Refuses a plan that calls functions of chance: it would be run once for all rows that agree in what is asked for, or more than once for a row.
+fn refuse_chance(plan: &LogicalPlan) -> Result<()> {
+    if is_volatile(plan)? {
+        return Err(DataFusionError::External(Box::new(
+            Error::unsupported(
+                "this form of correlated subquery is not supported beside functions of chance",
+            )
+            .with_hint("Call the function outside of the query with the subquery."),
+        )));
+    }
+    Ok(())
+}
+
+/// A text that tells apart values of a column which are equal and yet not the same, if its type has such: what is made of them may differ.
+///
+/// # Errors
+/// If nothing is known to tell values of that type apart.
+pub(super) fn telling_apart(column: &Column, schema: &DFSchema) -> Result<Option<Expr>> {
+    let (_, field) = schema.qualified_field_from_column(column)?;
+    if !equality_differs(field.data_type()) {
+        return Ok(None);
+    }
+    let sql_type = SqlType::from_field(field).ok();
+    let item = match &sql_type {
+        Some(SqlType::Array(item)) => Some(item.as_ref()),
+        other => other.as_ref(),
+    };
+    match (item, &sql_type) {
+        (Some(SqlType::Interval), Some(whole)) => {
+            cast_expr(Expr::Column(column.clone()), whole, &SqlType::Text).map(Some)
+        }
+        _ => Err(DataFusionError::External(Box::new(
+            Error::unsupported("a subquery that asks for a row with intervals is not supported")
+                .with_hint("Ask for its fields."),
+        ))),
+    }
+}
+
 struct Unnesting {
     /// Numbers given to columns so far.
     numbers: usize,
@@ -103,6 +144,7 @@ impl Unnesting {
         if let Some(subquery) = correlation::lateral_side(&join.right)
             && !own_references(&subquery.subquery)?.is_empty()
         {
+            refuse_chance(&subquery.subquery)?;
             if correlation::lateral_is_known(&join, subquery)? {
                 return Ok(Transformed::no(LogicalPlan::Join(join)));
             }
@@ -139,7 +181,8 @@ impl Unnesting {
             return Err(unsupported());
         };
         let left = join.left.as_ref().clone();
-        let domain = self.domain(&left, &item)?;
+        let asked = references_to(&item, &left)?;
+        let domain = self.domain_of(&left, asked, Origin::OurJoins)?;
         let carried = domain.carry(self, &item)?;
         let condition = join_condition(join);
         let joined = domain.join_to(left, carried, join.join_type, condition)?;
@@ -218,9 +261,11 @@ impl Unnesting {
                 Expr::InSubquery(membership) => &membership.subquery,
                 _ => return Ok(Transformed::no(part)),
             };
-            if own_references(&subquery.subquery)?.is_empty()
-                || correlation::is_known(&part, place, attached.base.schema())?
-            {
+            if own_references(&subquery.subquery)?.is_empty() {
+                return Ok(Transformed::no(part));
+            }
+            refuse_chance(&subquery.subquery)?;
+            if correlation::is_known(&part, place, attached.base.schema())? {
                 return Ok(Transformed::no(part));
             }
             attached.any = true;
@@ -345,11 +390,12 @@ impl Unnesting {
         let plan = &membership.subquery.subquery;
         let mut asked = references_to(plan, &base)?;
         asked.push(subject.clone());
-        let domain = self.domain_of(&base, asked)?;
+        let last = asked.len().saturating_sub(1);
+        let domain = self.domain_of(&base, asked, Origin::Same)?;
         let carried = domain.carry(self, plan)?;
         let value = Expr::Column(last_column(&carried)?);
         let subject =
-            domain.named.last().cloned().ok_or_else(|| {
+            domain.named.get(last).cloned().ok_or_else(|| {
                 DataFusionError::Internal("the domain has the subject".to_owned())
             })?;
         let equal = value.eq(Expr::Column(subject));
@@ -395,37 +441,127 @@ impl Unnesting {
         plan: &LogicalPlan,
         attached: &Attached,
     ) -> Result<(Domain, LogicalPlan)> {
-        let domain = self.domain(&attached.base, plan)?;
+        let asked = references_to(plan, &attached.base)?;
+        let domain = self.domain_of(&attached.base, asked, Origin::Same)?;
         let carried = domain.carry(self, plan)?;
         Ok((domain, carried))
     }
 
-    fn domain(&mut self, outer: &LogicalPlan, plan: &LogicalPlan) -> Result<Domain> {
-        let asked = references_to(plan, outer)?;
-        self.domain_of(outer, asked)
-    }
-
-    /// The different values that `asked` has in the rows of `outer`.
-    fn domain_of(&mut self, outer: &LogicalPlan, asked: Vec<Column>) -> Result<Domain> {
-        if is_volatile(outer)? {
-            return Err(DataFusionError::External(Box::new(
-                Error::unsupported(
-                    "this form of correlated subquery is not supported beside functions of chance",
-                )
-                .with_hint("Call the function outside of the query with the subquery."),
-            )));
+    /// The different values that `asked` has in the rows of `outer`; from [`Origin::OurJoins`] there may be more.
+    fn domain_of(
+        &mut self,
+        outer: &LogicalPlan,
+        asked: Vec<Column>,
+        origin: Origin,
+    ) -> Result<Domain> {
+        // What many items hold of each other doubles with each of them.
+        expansion::refuse_too_large(outer.clone())?;
+        refuse_chance(outer)?;
+        let (source, columns) = source_of(outer, asked.clone(), origin);
+        let mut outside: Vec<Expr> = asked.iter().cloned().map(Expr::Column).collect();
+        let mut inside: Vec<Expr> = columns.iter().cloned().map(Expr::Column).collect();
+        for (shown, column) in asked.iter().zip(&columns) {
+            if let Some(text) = telling_apart(column, source.schema())? {
+                inside.push(text);
+                outside.extend(telling_apart(shown, outer.schema())?);
+            }
         }
-        let named: Vec<Column> = asked.iter().map(|_| self.name("outer")).collect();
-        let items = asked
-            .iter()
+        let named: Vec<Column> = inside.iter().map(|_| self.name("outer")).collect();
+        let items = inside
+            .into_iter()
             .zip(&named)
-            .map(|(column, name)| Expr::Column(column.clone()).alias(name.name.clone()));
-        let plan = LogicalPlanBuilder::from(outer.clone())
+            .map(|(expr, name)| expr.alias(name.name.clone()));
+        let plan = LogicalPlanBuilder::from(source.clone())
             .project(items)?
             .distinct()?
             .build()?;
-        Ok(Domain { plan, asked, named })
+        Ok(Domain {
+            plan,
+            asked,
+            outside,
+            named,
+        })
     }
+}
+
+/// Where the values of a domain may come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// What has the same ones.
+    Same,
+    /// Also what is below inner joins of ours, which has them all and maybe others.
+    OurJoins,
+}
+
+/// The smallest part of `outer` found that has all values which `columns` have in its rows, and what they are called there.
+fn source_of(
+    outer: &LogicalPlan,
+    mut columns: Vec<Column>,
+    origin: Origin,
+) -> (&LogicalPlan, Vec<Column>) {
+    let mut source = outer;
+    while !columns.is_empty() {
+        let (input, below) = match source {
+            LogicalPlan::Projection(projection) => {
+                let shown = projection.schema.columns();
+                let below: Option<Vec<Column>> = columns
+                    .iter()
+                    .map(|column| {
+                        let index = shown.iter().position(|known| known == column)?;
+                        match projection.expr.get(index)?.clone().unalias() {
+                            Expr::Column(below) => Some(below),
+                            _ => None,
+                        }
+                    })
+                    .collect();
+                (&projection.input, below)
+            }
+            LogicalPlan::SubqueryAlias(alias) => {
+                let (shown, inside) = (alias.schema.columns(), alias.input.schema().columns());
+                let below: Option<Vec<Column>> = columns
+                    .iter()
+                    .map(|column| {
+                        let index = shown.iter().position(|known| known == column)?;
+                        inside.get(index).cloned()
+                    })
+                    .collect();
+                (&alias.input, below)
+            }
+            LogicalPlan::Join(join) => {
+                let all_in = |side: &LogicalPlan| {
+                    let there = side.schema().columns();
+                    columns.iter().all(|column| there.contains(column))
+                };
+                let any_join = origin == Origin::OurJoins && is_ours(join);
+                if all_in(&join.left)
+                    && (join.join_type == JoinType::Left
+                        || (any_join && join.join_type == JoinType::Inner))
+                {
+                    (&join.left, Some(columns.clone()))
+                } else if all_in(&join.right) && any_join && join.join_type == JoinType::Inner {
+                    (&join.right, Some(columns.clone()))
+                } else {
+                    break;
+                }
+            }
+            _ => break,
+        };
+        let Some(below) = below else {
+            break;
+        };
+        source = input.as_ref();
+        columns = below;
+    }
+    (source, columns)
+}
+
+/// Whether a join is one to what a subquery yields for its domain.
+fn is_ours(join: &Join) -> bool {
+    takes_null(join)
+        && join.on.iter().all(|(_, right)| {
+            matches!(right, Expr::Column(column)
+                if column.relation.is_none() && column.name.starts_with(INTERNAL))
+        })
 }
 
 /// The input of a node, with the values of subqueries as further columns.
@@ -450,7 +586,9 @@ struct Domain {
     plan: LogicalPlan,
     /// What they are called outside.
     asked: Vec<Column>,
-    /// What they are called inside.
+    /// What they are made of outside: the columns, and behind them the texts of those whose values may be equal and not the same.
+    outside: Vec<Expr>,
+    /// What these are called inside.
     named: Vec<Column>,
 }
 
@@ -467,20 +605,28 @@ impl Domain {
         join_type: JoinType,
         condition: Option<Expr>,
     ) -> Result<LogicalPlan> {
-        let builder = LogicalPlanBuilder::from(outer);
         if self.asked.is_empty() {
             let condition = condition.unwrap_or_else(|| lit(true));
-            return builder.join_on(carried, join_type, [condition])?.build();
+            return LogicalPlanBuilder::from(outer)
+                .join_on(carried, join_type, [condition])?
+                .build();
         }
-        builder
-            .join_detailed(
-                carried,
-                join_type,
-                (self.asked.clone(), self.named.clone()),
-                condition,
-                NullEquality::NullEqualsNull,
-            )?
-            .build()
+        let on = self
+            .outside
+            .iter()
+            .zip(&self.named)
+            .map(|(outside, name)| (outside.clone(), Expr::Column(name.clone())));
+        Join::try_new(
+            Arc::new(outer),
+            Arc::new(carried),
+            on.collect(),
+            condition,
+            join_type,
+            JoinConstraint::On,
+            NullEquality::NullEqualsNull,
+            false,
+        )
+        .map(LogicalPlan::Join)
     }
 
     /// `plan` for all values of the domain, whose columns come first.
@@ -1078,7 +1224,8 @@ fn has_dependent(node: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
-fn is_volatile(plan: &LogicalPlan) -> Result<bool> {
+/// Whether a plan calls functions of chance.
+pub(super) fn is_volatile(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {

@@ -10,13 +10,14 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::rc::Rc;
 
 use flowstone_types::{ObjectId, SqlType};
 use sqlparser::ast::{
-    AccessExpr, BinaryOperator, Distinct, Expr, GroupByExpr, Ident, Join, JoinConstraint,
+    AccessExpr, BinaryOperator, Cte, Distinct, Expr, GroupByExpr, Ident, Join, JoinConstraint,
     JoinOperator, ObjectName, OrderBy, OrderByKind, Query, Select, SelectItem,
     SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor, TableWithJoins, Value,
-    Visit, VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
+    Visit, VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions, With,
 };
 
 use super::PlanContext;
@@ -118,6 +119,11 @@ fn untyped(name: String) -> Known {
     }
 }
 
+fn untyped_all(columns: Columns) -> Columns {
+    let columns = columns?.into_iter();
+    Some(columns.map(|known| untyped(known.name)).collect())
+}
+
 /// A column that expressions can name without its table.
 #[derive(Clone)]
 struct Visible {
@@ -127,22 +133,22 @@ struct Visible {
     merged: bool,
 }
 
-/// What the names in the expressions of a SELECT, or of a join's condition, stand for.
+/// What the names in the expressions of a SELECT, or of a join's condition, stand for. Clones share it.
 #[derive(Clone)]
 struct Scope {
     /// In the order of `*`.
-    columns: Vec<Visible>,
+    columns: Rc<Vec<Visible>>,
     /// The tables by their names.
-    tables: Vec<(String, Columns)>,
+    tables: Rc<Vec<(String, Columns)>>,
     /// Whether `columns` are all.
     complete: bool,
 }
 
 impl Scope {
-    const fn empty() -> Self {
+    fn empty() -> Self {
         Self {
-            columns: Vec::new(),
-            tables: Vec::new(),
+            columns: Rc::default(),
+            tables: Rc::default(),
             complete: true,
         }
     }
@@ -154,15 +160,15 @@ impl Scope {
             merged: false,
         });
         Self {
-            columns: visible.collect(),
+            columns: Rc::new(visible.collect()),
             complete: columns.is_some(),
-            tables: vec![(name.to_owned(), columns)],
+            tables: Rc::new(vec![(name.to_owned(), columns)]),
         }
     }
 
     fn beside(mut self, other: Self) -> Self {
-        self.columns.extend(other.columns);
-        self.tables.extend(other.tables);
+        Rc::make_mut(&mut self.columns).extend(Rc::unwrap_or_clone(other.columns));
+        Rc::make_mut(&mut self.tables).extend(Rc::unwrap_or_clone(other.tables));
         self.complete &= other.complete;
         self
     }
@@ -183,6 +189,25 @@ impl Scope {
     fn has_merged(&self) -> bool {
         self.columns.iter().any(|visible| visible.merged)
     }
+
+    /// What an item of a select list stands for, if it is just a column: equal ones are the same.
+    fn stands_for(&self, expr: &Expr) -> Expr {
+        match expr {
+            Expr::Nested(inner) => self.stands_for(inner),
+            Expr::CompoundIdentifier(parts) => {
+                Expr::CompoundIdentifier(parts.iter().map(|part| quoted(&fold(part))).collect())
+            }
+            Expr::Identifier(ident) => {
+                let name = fold(ident);
+                let mut found = self.named(&name);
+                match (found.next(), found.next()) {
+                    (Some(only), None) => only.expr.clone(),
+                    _ => expr.clone(),
+                }
+            }
+            other => other.clone(),
+        }
+    }
 }
 
 struct Speller<'c, 'a, 'f> {
@@ -199,32 +224,46 @@ struct Speller<'c, 'a, 'f> {
 impl Speller<'_, '_, '_> {
     fn query(&mut self, query: &mut Query) -> Result<Columns, Error> {
         let ctes = self.ctes.len();
-        if let Some(with) = &mut query.with {
-            for cte in &mut with.cte_tables {
-                let name = fold(&cte.alias.name);
-                if with.recursive {
-                    let columns = self.recursive_columns(&cte.query)?;
-                    let columns = renamed(columns, Some(&cte.alias));
-                    self.ctes.push((name.clone(), columns));
-                }
-                let columns = self.query(&mut cte.query)?;
-                if with.recursive {
-                    self.ctes.pop();
-                }
-                self.ctes.push((name, renamed(columns, Some(&cte.alias))));
-            }
-        }
+        self.with(query.with.as_mut())?;
         let columns = self.body(&mut query.body, query.order_by.as_mut())?;
         self.ctes.truncate(ctes);
         Ok(columns)
     }
 
-    /// The columns of a recursive query are those of what it begins with.
-    fn recursive_columns(&mut self, query: &Query) -> Result<Columns, Error> {
-        match &*query.body {
-            SetExpr::SetOperation { left, .. } => self.body(&mut left.clone(), None),
-            _ => Ok(None),
+    /// Brings the queries of a WITH into scope.
+    fn with(&mut self, with: Option<&mut With>) -> Result<(), Error> {
+        let Some(with) = with else {
+            return Ok(());
+        };
+        for cte in &mut with.cte_tables {
+            let columns = if with.recursive {
+                self.recursive(cte)?
+            } else {
+                self.query(&mut cte.query)?
+            };
+            let name = fold(&cte.alias.name);
+            self.ctes.push((name, renamed(columns, Some(&cte.alias))));
         }
+        Ok(())
+    }
+
+    /// A query that may name itself. What it begins with has its columns, and is passed before them.
+    fn recursive(&mut self, cte: &mut Cte) -> Result<Columns, Error> {
+        let (ctes, name) = (self.ctes.len(), fold(&cte.alias.name));
+        let query = cte.query.as_mut();
+        let columns = if let SetExpr::SetOperation { left, right, .. } = query.body.as_mut() {
+            self.with(query.with.as_mut())?;
+            let columns = self.body(left, None)?;
+            let shown = renamed(columns.clone(), Some(&cte.alias));
+            self.ctes.push((name, shown));
+            self.body(right, None)?;
+            untyped_all(columns)
+        } else {
+            self.ctes.push((name, None));
+            self.query(query)?
+        };
+        self.ctes.truncate(ctes);
+        Ok(columns)
     }
 
     fn body(
@@ -239,12 +278,7 @@ impl Speller<'_, '_, '_> {
                 let columns = self.body(left, None)?;
                 self.body(right, None)?;
                 // The types of both sides decide.
-                Ok(columns.map(|columns| {
-                    columns
-                        .into_iter()
-                        .map(|known| untyped(known.name))
-                        .collect()
-                }))
+                Ok(untyped_all(columns))
             }
             SetExpr::Values(values) => {
                 self.expressions(values, &Scope::empty())?;
@@ -384,7 +418,10 @@ impl Speller<'_, '_, '_> {
             match positions.as_slice() {
                 [] => self.expressions(&mut order.expr, scope)?,
                 [first, rest @ ..] => {
-                    let item = |index: &usize| select.projection.get(*index).and_then(plain_expr);
+                    let item = |index: &usize| {
+                        let item = select.projection.get(*index).and_then(plain_expr);
+                        item.map(|expr| scope.stands_for(expr))
+                    };
                     if rest.iter().any(|other| item(other) != item(first)) {
                         let message = format!("ORDER BY \"{name}\" is ambiguous");
                         return Err(
@@ -430,7 +467,8 @@ impl Speller<'_, '_, '_> {
         let mut left = self.factor(&mut table.relation, before)?;
         for join in &mut table.joins {
             let beside = match &join.relation {
-                TableFactor::Table { args: None, .. } => Scope::empty(),
+                TableFactor::Table { args: None, .. }
+                | TableFactor::Derived { lateral: false, .. } => Scope::empty(),
                 _ => before.clone().beside(left.clone()),
             };
             let right = self.factor(&mut join.relation, &beside)?;
@@ -479,14 +517,14 @@ impl Speller<'_, '_, '_> {
             Merge::Full => JoinOperator::FullOuter(constraint),
         };
         let both = left.beside(right);
-        let others = both
-            .columns
+        let others = Rc::unwrap_or_clone(both.columns)
             .into_iter()
             .filter(|other| !names.contains(&other.known.name));
         visible.extend(others);
         Ok(Scope {
-            columns: visible,
-            ..both
+            columns: Rc::new(visible),
+            tables: both.tables,
+            complete: both.complete,
         })
     }
 
@@ -525,7 +563,7 @@ impl Speller<'_, '_, '_> {
             return Err(unknown_columns());
         }
         let mut merged: Vec<(String, Visible, Visible)> = Vec::new();
-        for visible in &left.columns {
+        for visible in left.columns.iter() {
             let name = &visible.known.name;
             if right.named(name).next().is_some() {
                 let columns = (
@@ -869,7 +907,7 @@ fn expand_wildcards(projection: &mut Vec<SelectItem>, scope: &Scope) -> Result<(
         match item {
             SelectItem::Wildcard(_) if !scope.complete => return Err(unknown_columns()),
             SelectItem::Wildcard(_) => {
-                for visible in &scope.columns {
+                for visible in scope.columns.iter() {
                     let expr = visible.expr.clone();
                     expanded.push(if visible.merged {
                         SelectItem::ExprWithAlias {

@@ -709,6 +709,34 @@ fn parameters_get_types_from_their_use_and_are_bound() {
 }
 
 #[test]
+fn a_parameter_beside_padded_text_is_compared_without_its_blanks() {
+    let fixture = Fixture::new();
+    let found = |condition: &str, parameter: &str| {
+        let planned = fixture
+            .plan(&format!(
+                "SELECT id FROM items WHERE id = 2 AND {condition}"
+            ))
+            .unwrap_or_else(|error| panic!("{condition}: {error}"));
+        assert_eq!(planned.parameters, [SqlType::Text], "{condition}");
+        let value: ArrayRef = Arc::new(arrow_array::StringArray::from(vec![parameter]));
+        let bound = planned.bind(&[value]).expect("binds");
+        !crate::fixture::lines(&fixture.run(&bound).expect("runs")).is_empty()
+    };
+    for condition in [
+        "'ab'::char(5) = $1",
+        "$1 <= 'ab'::char(5)",
+        "'ab'::char(5) IN ($1)",
+        "'ab'::char(5) IN ('x', $1)",
+        "'ab'::char(5) IS NOT DISTINCT FROM $1",
+        "$1 = ANY (ARRAY['ab'::char(5)])",
+    ] {
+        assert!(found(condition, "ab   "), "{condition}");
+        assert!(!found(condition, "ab x"), "{condition}");
+    }
+    assert!(!found("$1::text = 'ab'::char(5)", "ab   "));
+}
+
+#[test]
 fn writes_change_rows() {
     let mut fixture = Fixture::new();
     fixture
