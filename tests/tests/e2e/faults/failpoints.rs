@@ -108,10 +108,15 @@ impl World {
             .batch_execute(
                 "CREATE TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1);
                  CREATE TABLE u2 (id int PRIMARY KEY); INSERT INTO u2 SELECT generate_series(1, 10);
+                 CREATE TABLE large (id int PRIMARY KEY, b text);
                  CREATE PUBLICATION p FOR ALL TABLES",
             )
             .await
             .unwrap();
+        let fill = format!(
+            "INSERT INTO large SELECT x, md5(x::text || 'a') || md5(x::text || 'b') || md5(x::text || 'c') FROM generate_series(1, {LARGE_ROWS}) x"
+        );
+        upstream.batch_execute(&fill).await.unwrap();
         Self {
             dir,
             postgres,
@@ -152,7 +157,6 @@ impl World {
             "CREATE TABLE t (a int, b text)",
             "CREATE MATERIALIZED VIEW v AS SELECT a, count(*) AS n FROM t GROUP BY a",
             "CREATE SOURCE g FROM POSTGRES CONNECTION c (PUBLICATION 'p') FOR TABLES (u)",
-            "CREATE TABLE large (b text)",
         ] {
             ensure(client, sql).await?;
         }
@@ -223,13 +227,12 @@ impl World {
                 ensure(client, "DROP SOURCE other CASCADE").await?;
             }
             Kind::DeltaUpload => {
-                let found = rows(client, "SELECT count(*) FROM large").await;
-                if found == Ok(vec!["0".to_owned()]) {
-                    let sql = format!(
-                        "INSERT INTO large SELECT md5(x::text || 'a') || md5(x::text || 'b') || md5(x::text || 'c') FROM generate_series(1, {LARGE_ROWS}) AS s (x)"
-                    );
-                    ensure(client, &sql).await?;
-                }
+                // Only a snapshot makes files that large.
+                let sql = "CREATE SOURCE big FROM POSTGRES CONNECTION c (PUBLICATION 'p') FOR TABLES (large)";
+                ensure(client, sql).await?;
+                let sql = "SELECT count(*) FROM large";
+                until(client, sql, &[LARGE_ROWS.to_string()]).await?;
+                ensure(client, "DROP SOURCE big CASCADE").await?;
             }
             Kind::RaftSnapshot => {
                 let sql = "CREATE ROLE passing; DROP ROLE passing;".repeat(ENTRIES / 2);
@@ -264,7 +267,14 @@ impl World {
     }
 
     /// The slot of the source that stays is the only one, and only its files are there.
-    async fn nothing_is_left_behind(&self) {
+    async fn nothing_is_left_behind(&self, client: &Client) {
+        for sql in [
+            "DROP SOURCE IF EXISTS big CASCADE",
+            "DROP SOURCE IF EXISTS other CASCADE",
+            "DROP TABLE IF EXISTS doomed",
+        ] {
+            ensure(client, sql).await.unwrap();
+        }
         wait::until("slots to go", DEADLINE, async || {
             let slots = rows(&self.upstream, "SELECT slot_name FROM pg_replication_slots")
                 .await
@@ -380,7 +390,7 @@ async fn a_node_that_ends_right_before_any_step_of_a_write_loses_nothing() {
     let (mut node, client) = world.start("").await.unwrap();
     world.verify(&client).await.unwrap();
     world.round(&client, Kind::LogRecord).await.unwrap();
-    world.nothing_is_left_behind().await;
+    world.nothing_is_left_behind(&client).await;
     node.stop().await.unwrap();
 }
 
@@ -424,7 +434,7 @@ async fn a_node_where_any_step_of_a_write_fails_goes_on_and_loses_nothing() {
     }
     let (mut node, client) = world.start("").await.unwrap();
     world.verify(&client).await.unwrap();
-    world.nothing_is_left_behind().await;
+    world.nothing_is_left_behind(&client).await;
     node.stop().await.unwrap();
 }
 

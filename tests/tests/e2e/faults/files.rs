@@ -130,7 +130,12 @@ async fn attempt(
         Err(_) => {
             let log = std::fs::read_to_string(dir.path().join("node.log")).unwrap();
             let name = file.file_name().unwrap().to_str().unwrap();
-            return if log.contains(&format!("/{name}")) {
+            let named = if target.is_dir() {
+                log.contains(&format!("/{name}/"))
+            } else {
+                log.contains(name)
+            };
+            return if named {
                 Ok("refused")
             } else {
                 Err(format!("it is not named: {log}"))
