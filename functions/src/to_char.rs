@@ -462,7 +462,7 @@ fn pattern_at(text: &str) -> Option<&'static str> {
             && head.get(1..).is_some_and(is_lower);
         head == word || (head.eq_ignore_ascii_case(word) && (is_lower(head) || is_name))
     };
-    PATTERNS.iter().copied().find(|word| is_written(*word))
+    PATTERNS.iter().copied().find(|word| is_written(word))
 }
 
 /// What stands before a pattern and changes how it is written.
