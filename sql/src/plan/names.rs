@@ -14,7 +14,7 @@ use flowstone_types::ObjectId;
 use sqlparser::ast::{
     Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectFlavor, SelectItem, SetExpr,
     TableAlias, TableFactor, TableWithJoins, Value, VisitMut, VisitorMut,
-    WildcardAdditionalOptions,
+    WildcardAdditionalOptions, With,
 };
 
 use super::PlanContext;
@@ -268,6 +268,8 @@ struct Resolver<'c, 'a, 'f> {
     found: &'f mut Found<'a>,
     /// Names of common table expressions in scope, one entry per enclosing query.
     scopes: Vec<Vec<String>>,
+    /// WITH of the enclosing queries: resolved, and out of the tree until the query ends, so that it is not visited again.
+    resolved: Vec<Option<With>>,
 }
 
 fn run<'a>(
@@ -283,6 +285,7 @@ fn run<'a>(
         tables: Vec::new(),
         found,
         scopes,
+        resolved: Vec::new(),
     };
     match VisitMut::visit(query, &mut resolver) {
         ControlFlow::Break(error) => Err(error),
@@ -302,7 +305,8 @@ impl<'a> Resolver<'_, 'a, '_> {
     fn enter(&mut self, query: &mut Query) -> Result<(), Error> {
         expand_table_commands(&mut query.body);
         let mut names = Vec::new();
-        if let Some(with) = &mut query.with {
+        let mut with = query.with.take();
+        if let Some(with) = &mut with {
             if with.recursive {
                 names = with
                     .cte_tables
@@ -318,6 +322,7 @@ impl<'a> Resolver<'_, 'a, '_> {
             }
         }
         self.scopes.push(names);
+        self.resolved.push(with);
         Ok(())
     }
 
@@ -500,8 +505,9 @@ impl VisitorMut for Resolver<'_, '_, '_> {
         to_flow(self.enter(query))
     }
 
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
         self.scopes.pop();
+        query.with = self.resolved.pop().flatten();
         ControlFlow::Continue(())
     }
 
