@@ -16,7 +16,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
@@ -48,6 +48,7 @@ use futures::future::BoxFuture;
 
 use crate::errors::raise;
 use crate::pieces::widest;
+use crate::streams::{Work, worked};
 
 /// How long a query computes before it lets others of its thread run. A task switch costs about a microsecond.
 const TURN: Duration = Duration::from_millis(1);
@@ -323,25 +324,24 @@ impl ExecutionPlan for PassExec {
         let rows_max = context.session_config().batch_size().max(1);
         let run = context.session_config().get_extension::<Run>();
         let input = self.input.execute(partition, context)?;
+        let schema = input.schema();
         Ok(match self.purpose {
             Purpose::Forget => input,
             Purpose::Yield => Box::pin(YieldStream { input, turn: None }),
-            Purpose::Split | Purpose::Repeated | Purpose::Grown => Box::pin(NarrowStream {
-                input,
-                rows_max: if self.purpose == Purpose::Grown {
-                    rows_max.min(GROWN_ROWS_MAX)
-                } else {
-                    rows_max
-                },
-                repeated: self.purpose != Purpose::Split,
-                run,
-                waiting: VecDeque::new(),
-            }),
-            Purpose::Kept => Box::pin(KeptStream {
-                input,
-                rows: 0,
-                widest: 0,
-            }),
+            Purpose::Split | Purpose::Repeated | Purpose::Grown => {
+                let narrow = Narrow {
+                    rows_max: if self.purpose == Purpose::Grown {
+                        rows_max.min(GROWN_ROWS_MAX)
+                    } else {
+                        rows_max
+                    },
+                    repeated: self.purpose != Purpose::Split,
+                    run,
+                    waiting: VecDeque::new(),
+                };
+                worked(input, schema, narrow)
+            }
+            Purpose::Kept => worked(input, schema, Kept::default()),
         })
     }
 
@@ -412,8 +412,7 @@ fn widest_row(batch: &RecordBatch) -> Result<usize> {
 }
 
 /// Batches of so many rows at most, in which no row is too wide for that. Once the query cannot be run again a wide row passes if there is room for its copies.
-struct NarrowStream {
-    input: SendableRecordBatchStream,
+struct Narrow {
     rows_max: usize,
     /// Whether rows may be too wide.
     repeated: bool,
@@ -421,10 +420,10 @@ struct NarrowStream {
     waiting: VecDeque<RecordBatch>,
 }
 
-impl NarrowStream {
-    fn accept(&mut self, batch: &RecordBatch) -> Result<()> {
+impl Work for Narrow {
+    fn accept(&mut self, batch: RecordBatch) -> Result<()> {
         if self.repeated {
-            let width = widest_row(batch)?;
+            let width = widest_row(&batch)?;
             if let Some(narrower) = NarrowerBatches::for_rows_of(width)
                 && narrower.rows < self.rows_max
             {
@@ -442,68 +441,33 @@ impl NarrowStream {
         }
         Ok(())
     }
-}
 
-impl Stream for NarrowStream {
-    type Item = Result<RecordBatch>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if let Some(batch) = self.waiting.pop_front() {
-                return Poll::Ready(Some(Ok(batch)));
-            }
-            match ready!(self.input.as_mut().poll_next(context)) {
-                Some(Ok(batch)) => {
-                    if let Err(error) = self.accept(&batch) {
-                        return Poll::Ready(Some(Err(error)));
-                    }
-                }
-                other => return Poll::Ready(other),
-            }
-        }
-    }
-}
-
-impl RecordBatchStream for NarrowStream {
-    fn schema(&self) -> SchemaRef {
-        self.input.schema()
+    fn next(&mut self) -> Result<Option<RecordBatch>> {
+        Ok(self.waiting.pop_front())
     }
 }
 
 /// Ends if the widest row, repeated in place of every row so far, would not fit.
-struct KeptStream {
-    input: SendableRecordBatchStream,
+#[derive(Default)]
+struct Kept {
     rows: usize,
     widest: usize,
+    batch: Option<RecordBatch>,
 }
 
-impl KeptStream {
-    fn accept(&mut self, batch: &RecordBatch) -> Result<()> {
+impl Work for Kept {
+    fn accept(&mut self, batch: RecordBatch) -> Result<()> {
         self.rows = self.rows.saturating_add(batch.num_rows());
-        self.widest = self.widest.max(widest_row(batch)?);
+        self.widest = self.widest.max(widest_row(&batch)?);
         if self.widest >= WIDE_ROW_BYTES {
             crate::growth::allowed(self.rows.saturating_mul(self.widest))?;
         }
+        self.batch = Some(batch);
         Ok(())
     }
-}
 
-impl Stream for KeptStream {
-    type Item = Result<RecordBatch>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let next = ready!(self.input.as_mut().poll_next(context));
-        Poll::Ready(next.map(|batch| {
-            let batch = batch?;
-            self.accept(&batch)?;
-            Ok(batch)
-        }))
-    }
-}
-
-impl RecordBatchStream for KeptStream {
-    fn schema(&self) -> SchemaRef {
-        self.input.schema()
+    fn next(&mut self) -> Result<Option<RecordBatch>> {
+        Ok(self.batch.take())
     }
 }
 
@@ -644,7 +608,6 @@ impl PhysicalOptimizerRule for YieldBetweenBatches {
 #[cfg(test)]
 mod tests {
     use arrow_array::{ArrayRef, StringArray};
-    use datafusion::physical_plan::EmptyRecordBatchStream;
     use flowstone_types::Budget;
 
     use super::*;
@@ -654,9 +617,8 @@ mod tests {
         RecordBatch::try_from_iter([("t", texts)]).unwrap()
     }
 
-    fn narrow(run: &Arc<Run>) -> NarrowStream {
-        NarrowStream {
-            input: Box::pin(EmptyRecordBatchStream::new(batch(1).schema())),
+    fn narrow(run: &Arc<Run>) -> Narrow {
+        Narrow {
             rows_max: 8192,
             repeated: true,
             run: Some(Arc::clone(run)),
@@ -669,17 +631,17 @@ mod tests {
         let run = Arc::new(Run::default());
         run.commit().unwrap();
         let mut stream = narrow(&run);
-        stream.accept(&batch(9000)).unwrap();
+        stream.accept(batch(9000)).unwrap();
         assert_eq!(stream.waiting.len(), 1);
         let little = Budget::alone(1 << 20);
-        let outcome = little.run(|| stream.accept(&batch(9000)));
+        let outcome = little.run(|| stream.accept(batch(9000)));
         assert_eq!(narrower_batches(&outcome.unwrap_err()), None);
     }
 
     #[test]
     fn a_run_that_was_given_up_sends_nothing() {
         let run = Arc::new(Run::default());
-        let error = narrow(&run).accept(&batch(1 << 20)).unwrap_err();
+        let error = narrow(&run).accept(batch(1 << 20)).unwrap_err();
         let demanded = NarrowerBatches { rows: 64 };
         assert_eq!(narrower_batches(&error), Some(demanded));
         assert_eq!(run.commit(), Err(demanded));

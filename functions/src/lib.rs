@@ -35,6 +35,7 @@ mod pattern;
 mod pieces;
 mod series;
 mod signatures;
+mod streams;
 mod system;
 mod text;
 mod to_char;

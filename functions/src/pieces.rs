@@ -9,9 +9,7 @@
 //!
 //! Invariants. The rows are the projection's, in its order. A piece has at least one row.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use arrow_array::builder::{ArrayBuilder, Int32Builder, Int64Builder};
 use arrow_array::cast::AsArray;
@@ -26,7 +24,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Statistics, plan_err};
 use datafusion::error::Result;
-use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::expressions::{CaseExpr, CastExpr, Column};
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
@@ -39,10 +37,10 @@ use datafusion::physical_plan::{
     ReplaceChildrenOptions,
 };
 use flowstone_types::EvalErrorKind;
-use futures::{Stream, StreamExt};
 
 use crate::errors::{eval_error, internal, invalid_parameter, out_of_range, raise};
 use crate::growth::allowed;
+use crate::streams::{Work, worked};
 use crate::udf::spread_bytes;
 
 /// What the results of one piece may take, in bytes: well below what a query may hold, and far above what a batch of ordinary rows takes.
@@ -272,19 +270,20 @@ impl ExecutionPlan for PiecesExec {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
-        Ok(Box::pin(PiecesStream {
+        let pieces = Pieces {
             schema: self.schema(),
             columns: self.columns.clone(),
             lists: self.lists.clone(),
             may_grow: self.may_grow(),
             rows_max: context.session_config().batch_size().max(1),
-            input: self.input.execute(partition, context)?,
             batch: None,
             constant_bytes: 0,
             row_bytes: 0,
             last_rows: 0,
             rows: None,
-        }))
+        };
+        let input = self.input.execute(partition, context)?;
+        Ok(worked(input, self.schema(), pieces))
     }
 
     fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
@@ -554,8 +553,8 @@ fn cut_list(array: &ArrayRef, first: u64, items: usize) -> Result<ArrayRef> {
     }
 }
 
-struct PiecesStream {
-    input: SendableRecordBatchStream,
+/// Makes pieces of results out of batches.
+struct Pieces {
     schema: SchemaRef,
     columns: Option<Vec<Made>>,
     lists: Vec<usize>,
@@ -572,7 +571,7 @@ struct PiecesStream {
     rows: Option<Rows>,
 }
 
-impl PiecesStream {
+impl Pieces {
     /// Rows that the next piece takes of `left`.
     fn next_rows(&self, left: usize) -> usize {
         if !self.may_grow {
@@ -690,9 +689,15 @@ impl PiecesStream {
             items_max,
         })
     }
+}
 
-    /// The next piece of what is there already.
-    fn next_piece(&mut self) -> Result<Option<RecordBatch>> {
+impl Work for Pieces {
+    fn accept(&mut self, batch: RecordBatch) -> Result<()> {
+        self.batch = Some((batch, 0));
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             if let Some(rows) = &mut self.rows {
                 if rows.row < rows.rows {
@@ -745,33 +750,4 @@ pub(crate) fn widest(array: &ArrayRef) -> Result<usize> {
             None => array.to_data().get_slice_memory_size()? / array.len().max(1),
         },
     })
-}
-
-impl Stream for PiecesStream {
-    type Item = Result<RecordBatch>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            match self.next_piece() {
-                Ok(Some(piece)) => return Poll::Ready(Some(Ok(piece))),
-                Ok(None) => {}
-                Err(error) => {
-                    self.batch = None;
-                    self.rows = None;
-                    return Poll::Ready(Some(Err(error)));
-                }
-            }
-            match ready!(self.input.poll_next_unpin(context)) {
-                Some(Ok(batch)) if batch.num_rows() > 0 => self.batch = Some((batch, 0)),
-                Some(Ok(_)) => {}
-                other => return Poll::Ready(other),
-            }
-        }
-    }
-}
-
-impl RecordBatchStream for PiecesStream {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
-    }
 }
