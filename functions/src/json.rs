@@ -58,6 +58,15 @@ fn owned(value: Option<Jsonb<'_>>) -> Option<JsonBuf> {
     value.map(|value| value.to_buf().into())
 }
 
+/// The item that `->` gives for a number: a scalar is like an array of it alone.
+fn item(value: Jsonb<'_>, index: i64) -> Option<Jsonb<'_>> {
+    match value.kind() {
+        JsonbKind::Array => value.get_index(index),
+        JsonbKind::Object => None,
+        _ => matches!(index, 0 | -1).then_some(value),
+    }
+}
+
 /// What `->>` shows: a string without quotes, NULL for JSON null, any other document as text.
 fn shown(value: Option<Jsonb<'_>>) -> Option<String> {
     let value = value?;
@@ -184,7 +193,7 @@ fn access() -> Vec<ScalarUDF> {
                 }),
                 overload(&[P::Jsonb, P::Int8], jsonb(), |call| {
                     opt2(call, |value: Json<'_>, index: i64| {
-                        Ok(owned(value.view().get_index(index)))
+                        Ok(owned(item(value.view(), index)))
                     })
                 }),
             ],
@@ -199,7 +208,23 @@ fn access() -> Vec<ScalarUDF> {
                 }),
                 overload(&[P::Jsonb, P::Int8], text(), |call| {
                     opt2(call, |value: Json<'_>, index: i64| {
-                        Ok(shown(value.view().get_index(index)))
+                        Ok(shown(item(value.view(), index)))
+                    })
+                }),
+            ],
+        ),
+        // A subscript is a step of a path, whether it is a number or a text.
+        function(
+            "jsonb_subscript",
+            vec![
+                overload(&[P::Jsonb, P::Text], jsonb(), |call| {
+                    opt2(call, |value: Json<'_>, step: &str| {
+                        Ok(owned(value.view().get_path([step])))
+                    })
+                }),
+                overload(&[P::Jsonb, P::Int8], jsonb(), |call| {
+                    opt2(call, |value: Json<'_>, index: i64| {
+                        Ok(owned(value.view().get_path([index.to_string().as_str()])))
                     })
                 }),
             ],

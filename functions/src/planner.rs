@@ -272,11 +272,14 @@ impl ExprPlanner for PostgresExprPlanner {
     ) -> Result<PlannerResult<RawFieldAccessExpr>> {
         let RawFieldAccessExpr { field_access, expr } = expr;
         match (family(&type_of(&expr, schema)), field_access) {
-            (Family::Json, GetFieldAccess::NamedStructField { name }) => Ok(
-                PlannerResult::Planned(call("jsonb_get", vec![expr, Expr::Literal(name, None)])?),
-            ),
+            (Family::Json, GetFieldAccess::NamedStructField { name }) => {
+                Ok(PlannerResult::Planned(call(
+                    "jsonb_subscript",
+                    vec![expr, Expr::Literal(name, None)],
+                )?))
+            }
             (Family::Json, GetFieldAccess::ListIndex { key }) => Ok(PlannerResult::Planned(call(
-                "jsonb_get",
+                "jsonb_subscript",
                 vec![expr, narrow_literal(*key)],
             )?)),
             (Family::Array, GetFieldAccess::ListIndex { key }) => Ok(PlannerResult::Planned(call(
@@ -318,7 +321,14 @@ impl ExprPlanner for PostgresExprPlanner {
 
     fn plan_position(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
         // The SQL planner hands over the string first.
-        Ok(PlannerResult::Planned(call("strpos", args)?))
+        Ok(PlannerResult::Planned(call("position", args)?))
+    }
+
+    fn plan_overlay(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(call(
+            "overlay",
+            args.into_iter().map(narrow_literal).collect(),
+        )?))
     }
 
     fn plan_substring(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {

@@ -48,19 +48,25 @@ fn to_int4(length: usize) -> EvalResult<i32> {
     i32::try_from(length).map_err(|_| crate::errors::out_of_range("integer"))
 }
 
+fn characters(call: &Call<'_>) -> Result<ArrayRef> {
+    map1(call, |text: &str| to_int4(text.chars().count()))
+}
+
 fn lengths() -> Vec<ScalarUDF> {
     vec![
-        aliased(
+        function(
             "length",
-            &["char_length", "character_length"],
             vec![
-                overload(&[P::Text], int4(), |call| {
-                    map1(call, |text: &str| to_int4(text.chars().count()))
-                }),
+                overload(&[P::Text], int4(), characters),
                 overload(&[P::Bytea], int4(), |call| {
                     map1(call, |bytes: &[u8]| to_int4(bytes.len()))
                 }),
             ],
+        ),
+        aliased(
+            "char_length",
+            &["character_length"],
+            vec![overload(&[P::Text], int4(), characters)],
         ),
         function(
             "octet_length",
@@ -132,7 +138,50 @@ fn lengths() -> Vec<ScalarUDF> {
                 })
             })],
         ),
+        function(
+            "set_byte",
+            vec![overload(
+                &[P::Bytea, P::Int4, P::Int4],
+                R::Sql(SqlType::Bytea),
+                |call| map3(call, set_byte),
+            )],
+        ),
+        function(
+            "set_bit",
+            vec![overload(
+                &[P::Bytea, P::Int8, P::Int4],
+                R::Sql(SqlType::Bytea),
+                |call| map3(call, set_bit),
+            )],
+        ),
     ]
+}
+
+/// The bytes with the lowest one of `value` at `index`.
+fn set_byte(bytes: &[u8], index: i32, value: i32) -> EvalResult<Vec<u8>> {
+    let mut changed = bytes.to_vec();
+    let byte = usize::try_from(index)
+        .ok()
+        .and_then(|index| changed.get_mut(index))
+        .ok_or_else(|| bad_index(index, bytes.len()))?;
+    let [lowest, ..] = value.to_le_bytes();
+    *byte = lowest;
+    Ok(changed)
+}
+
+/// The bytes with `value` as the bit at `index`, which counts from the lowest of the first byte.
+fn set_bit(bytes: &[u8], index: i64, value: i32) -> EvalResult<Vec<u8>> {
+    let mut changed = bytes.to_vec();
+    let (byte, bit) = usize::try_from(index)
+        .ok()
+        .and_then(|index| Some((changed.get_mut(index / 8)?, index % 8)))
+        .ok_or_else(|| bad_index(index, bytes.len().saturating_mul(8)))?;
+    match value {
+        0 => *byte &= !(1 << bit),
+        1 => *byte |= 1 << bit,
+        _ => return Err(invalid_parameter("new bit must be 0 or 1")),
+    }
+    Ok(changed)
 }
 
 fn bad_index(index: impl std::fmt::Display, length: usize) -> EvalError {
@@ -196,15 +245,25 @@ fn cases_and_parts() -> Vec<ScalarUDF> {
                 }),
                 overload(&[P::Text, P::Int4, P::Int4], text(), |call| {
                     map3(call, |text: &str, start: i32, count: i32| {
-                        if count < 0 {
-                            return Err(EvalError::new(
-                                EvalErrorKind::InvalidParameter,
-                                "negative substring length not allowed",
-                            ));
-                        }
+                        not_negative(count)?;
                         Ok(substring(text, start, Some(count)))
                     })
                 }),
+                overload(&[P::Bytea, P::Int4], R::Sql(SqlType::Bytea), |call| {
+                    map2(call, |bytes: &[u8], start: i32| {
+                        Ok(part_of(bytes, start, None).to_vec())
+                    })
+                }),
+                overload(
+                    &[P::Bytea, P::Int4, P::Int4],
+                    R::Sql(SqlType::Bytea),
+                    |call| {
+                        map3(call, |bytes: &[u8], start: i32, count: i32| {
+                            not_negative(count)?;
+                            Ok(part_of(bytes, start, Some(count)).to_vec())
+                        })
+                    },
+                ),
                 overload(&[P::Text, P::Text], text(), |call| {
                     let mut patterns = Patterns::default();
                     opt2(call, |text: &str, pattern: &str| {
@@ -213,15 +272,20 @@ fn cases_and_parts() -> Vec<ScalarUDF> {
                 }),
             ],
         ),
-        aliased(
+        function(
             "strpos",
-            &["position"],
             vec![overload(&[P::Text, P::Text], int4(), |call| {
-                map2(call, |text: &str, part: &str| match text.find(part) {
-                    Some(at) => to_int4(text.get(..at).unwrap_or_default().chars().count() + 1),
-                    None => Ok(0),
-                })
+                map2(call, position)
             })],
+        ),
+        function(
+            "position",
+            vec![
+                overload(&[P::Text, P::Text], int4(), |call| map2(call, position)),
+                overload(&[P::Bytea, P::Bytea], int4(), |call| {
+                    map2(call, position_of_bytes)
+                }),
+            ],
         ),
         function(
             "split_part",
@@ -270,6 +334,43 @@ fn left(text: &str, count: i32) -> String {
         magnitude
     };
     text.chars().take(take).collect()
+}
+
+/// The position of `part` in `text`, from 1; 0 if it is not there.
+fn position(text: &str, part: &str) -> EvalResult<i32> {
+    match text.find(part) {
+        Some(at) => to_int4(text.get(..at).unwrap_or_default().chars().count() + 1),
+        None => Ok(0),
+    }
+}
+
+/// The same of bytes.
+fn position_of_bytes(bytes: &[u8], part: &[u8]) -> EvalResult<i32> {
+    if part.is_empty() {
+        return Ok(1);
+    }
+    let found = bytes.windows(part.len()).position(|window| window == part);
+    found.map_or(Ok(0), |at| to_int4(at + 1))
+}
+
+fn not_negative(count: i32) -> EvalResult<()> {
+    if count < 0 {
+        return Err(invalid_parameter("negative substring length not allowed"));
+    }
+    Ok(())
+}
+
+/// Bytes from position `start` on, as [`substring`].
+fn part_of(bytes: &[u8], start: i32, count: Option<i32>) -> &[u8] {
+    let start = i64::from(start);
+    let index = |position: i64| {
+        usize::try_from((position - 1).max(0))
+            .unwrap_or(usize::MAX)
+            .min(bytes.len())
+    };
+    let from = index(start);
+    let to = count.map_or(bytes.len(), |count| index(start + i64::from(count)));
+    bytes.get(from..to).unwrap_or_default()
 }
 
 /// From position `start` (from 1; positions before the text count) on, at most `count` characters.
@@ -346,6 +447,11 @@ fn padding_and_trimming() -> Vec<ScalarUDF> {
                         Ok(text.trim_matches(|letter| set.contains(letter)).to_owned())
                     })
                 }),
+                trimmed_bytes(|call| {
+                    map2(call, |bytes: &[u8], set: &[u8]| {
+                        Ok(trim_end(trim_start(bytes, set), set).to_vec())
+                    })
+                }),
             ],
         ),
         function(
@@ -363,6 +469,11 @@ fn padding_and_trimming() -> Vec<ScalarUDF> {
                             .to_owned())
                     })
                 }),
+                trimmed_bytes(|call| {
+                    map2(call, |bytes: &[u8], set: &[u8]| {
+                        Ok(trim_start(bytes, set).to_vec())
+                    })
+                }),
             ],
         ),
         function(
@@ -378,9 +489,30 @@ fn padding_and_trimming() -> Vec<ScalarUDF> {
                             .to_owned())
                     })
                 }),
+                trimmed_bytes(|call| {
+                    map2(call, |bytes: &[u8], set: &[u8]| {
+                        Ok(trim_end(bytes, set).to_vec())
+                    })
+                }),
             ],
         ),
     ]
+}
+
+fn trimmed_bytes(kernel: crate::udf::Kernel) -> crate::udf::Overload {
+    overload(&[P::Bytea, P::Bytea], R::Sql(SqlType::Bytea), kernel)
+}
+
+/// Bytes without those at the start that are in `set`.
+fn trim_start<'a>(bytes: &'a [u8], set: &[u8]) -> &'a [u8] {
+    let kept = bytes.iter().position(|byte| !set.contains(byte));
+    kept.and_then(|at| bytes.get(at..)).unwrap_or_default()
+}
+
+/// Bytes without those at the end that are in `set`.
+fn trim_end<'a>(bytes: &'a [u8], set: &[u8]) -> &'a [u8] {
+    let kept = bytes.iter().rposition(|byte| !set.contains(byte));
+    kept.and_then(|at| bytes.get(..=at)).unwrap_or_default()
 }
 
 fn pad(text: &str, length: i32, fill: &str, before: bool) -> EvalResult<String> {
@@ -463,6 +595,20 @@ fn composing() -> Vec<ScalarUDF> {
                 overload(&[P::Text, P::Text, P::Int4, P::Int4], text(), |call| {
                     map4(call, overlay)
                 }),
+                overload(
+                    &[P::Bytea, P::Bytea, P::Int4],
+                    R::Sql(SqlType::Bytea),
+                    |call| {
+                        map3(call, |bytes: &[u8], new: &[u8], start: i32| {
+                            overlay_bytes(bytes, new, start, to_int4(new.len())?)
+                        })
+                    },
+                ),
+                overload(
+                    &[P::Bytea, P::Bytea, P::Int4, P::Int4],
+                    R::Sql(SqlType::Bytea),
+                    |call| map4(call, overlay_bytes),
+                ),
             ],
         ),
         function(
@@ -787,11 +933,25 @@ fn translate(text: &str, from: &str, to: &str) -> String {
 }
 
 fn overlay(text: &str, new: &str, start: i32, count: i32) -> EvalResult<String> {
+    let behind = behind_overlay(start, count)?;
+    let head = substring(text, 1, Some(start - 1));
+    Ok(head + new + &substring(text, behind, None))
+}
+
+fn overlay_bytes(bytes: &[u8], new: &[u8], start: i32, count: i32) -> EvalResult<Vec<u8>> {
+    let behind = behind_overlay(start, count)?;
+    let head = part_of(bytes, 1, Some(start - 1));
+    Ok([head, new, part_of(bytes, behind, None)].concat())
+}
+
+/// Where what follows the replaced part begins.
+fn behind_overlay(start: i32, count: i32) -> EvalResult<i32> {
     if start <= 0 {
         return Err(invalid_parameter("negative substring length not allowed"));
     }
-    let head = substring(text, 1, Some(start - 1));
-    Ok(head + new + &substring(text, start.saturating_add(count), None))
+    start
+        .checked_add(count)
+        .ok_or_else(|| crate::errors::out_of_range("integer"))
 }
 
 /// The name as SQL needs it written: in double quotes unless it is plain lower case.

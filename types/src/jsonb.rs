@@ -374,7 +374,7 @@ impl<'a> Jsonb<'a> {
         path.into_iter()
             .try_fold(self, |value, step| match value.kind() {
                 JsonbKind::Object => value.get_key(step),
-                JsonbKind::Array => value.get_index(step.trim_ascii().parse().ok()?),
+                JsonbKind::Array => value.get_index(step.trim_ascii_start().parse().ok()?),
                 _ => None,
             })
     }
