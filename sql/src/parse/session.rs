@@ -2,6 +2,7 @@
 
 use flowstone_types::EvalErrorKind;
 use flowstone_types::datetime::TimeZone;
+use sqlparser::ast::{ArrayElemTypeDef, DataType, ExactNumberInfo, ObjectName};
 use sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
@@ -470,6 +471,27 @@ pub(super) fn savepoint(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
     c.ident("a savepoint").map(StatementKind::Savepoint)
 }
 
+/// The type of a parameter that is declared as one: a length, precision or scale says nothing.
+fn parameter_type(declared: DataType) -> DataType {
+    match declared {
+        DataType::Numeric(_) | DataType::Decimal(_) | DataType::Dec(_) => {
+            DataType::Numeric(ExactNumberInfo::None)
+        }
+        DataType::Varchar(_) | DataType::CharacterVarying(_) | DataType::CharVarying(_) => {
+            DataType::Varchar(None)
+        }
+        DataType::Char(_) | DataType::Character(_) => DataType::Custom(
+            ObjectName::from(vec![sqlparser::ast::Ident::new("bpchar")]),
+            Vec::new(),
+        ),
+        DataType::Custom(name, _) => DataType::Custom(name, Vec::new()),
+        DataType::Array(ArrayElemTypeDef::SquareBracket(item, _)) => DataType::Array(
+            ArrayElemTypeDef::SquareBracket(Box::new(parameter_type(*item)), None),
+        ),
+        other => other,
+    }
+}
+
 /// PREPARE, EXECUTE, DEALLOCATE.
 pub(super) fn prepared(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
     let position = c.position();
@@ -483,6 +505,9 @@ pub(super) fn prepared(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
             let name = c.ident("a name")?;
             let types = if *c.peek(0) == Token::LParen {
                 c.parenthesized(|c| c.delegate(|parser| parser.parse_data_type()))?
+                    .into_iter()
+                    .map(parameter_type)
+                    .collect()
             } else {
                 Vec::new()
             };
