@@ -79,7 +79,7 @@ pub fn sum_type(argument: &DataType) -> Option<DataType> {
         DataType::Int64 | DataType::UInt64 => DataType::Decimal128(38, 0),
         DataType::Decimal128(_, scale) => DataType::Decimal128(38, *scale),
         DataType::Float32 => DataType::Float32,
-        DataType::Float64 | DataType::Null | DataType::Utf8 => DataType::Float64,
+        DataType::Float64 | DataType::Null => DataType::Float64,
         DataType::Interval(_) => SqlType::Interval.to_arrow(),
         _ => return None,
     })
@@ -91,9 +91,7 @@ pub fn avg_type(argument: &DataType) -> Option<DataType> {
     Some(match argument {
         data_type if data_type.is_integer() => SqlType::Numeric(None).to_arrow(),
         DataType::Decimal128(..) => SqlType::Numeric(None).to_arrow(),
-        DataType::Float32 | DataType::Float64 | DataType::Null | DataType::Utf8 => {
-            DataType::Float64
-        }
+        DataType::Float32 | DataType::Float64 | DataType::Null => DataType::Float64,
         DataType::Interval(_) => SqlType::Interval.to_arrow(),
         _ => return None,
     })
@@ -106,6 +104,27 @@ struct PgAggregate {
     signature: Signature,
 }
 
+impl PgAggregate {
+    /// The type of the result over values of a type; `None` if there is no such aggregate.
+    fn result_over(&self, argument: &DataType) -> Option<DataType> {
+        match self.kind {
+            Kind::Sum => sum_type(argument),
+            Kind::Avg => avg_type(argument),
+            Kind::Min | Kind::Max => (*argument != DataType::Boolean
+                && SqlType::from_arrow(argument).is_ok())
+            .then(|| argument.clone()),
+        }
+    }
+}
+
+/// The name that a type has in messages.
+fn type_name(field: &Field) -> String {
+    SqlType::from_field(field).map_or_else(
+        |_| field.data_type().to_string(),
+        |sql_type| sql_type.without_modifier().to_string(),
+    )
+}
+
 impl AggregateUDFImpl for PgAggregate {
     fn name(&self) -> &str {
         self.kind.name()
@@ -116,30 +135,28 @@ impl AggregateUDFImpl for PgAggregate {
     }
 
     fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
-        let [argument] = arg_types else {
-            return plan_err!("function {} takes one argument", self.name());
-        };
-        let found = match self.kind {
-            Kind::Sum => sum_type(argument),
-            Kind::Avg => avg_type(argument),
-            Kind::Min | Kind::Max => (*argument != DataType::Boolean
-                && SqlType::from_arrow(argument).is_ok())
-            .then(|| argument.clone()),
-        };
-        let Some(found) = found else {
-            let name = SqlType::from_arrow(argument)
-                .map_or_else(|_| argument.to_string(), |sql| sql.to_string());
-            return plan_err!("function {}({name}) does not exist", self.name());
-        };
-        Ok(found)
+        let fields: Vec<FieldRef> = arg_types
+            .iter()
+            .map(|data_type| Arc::new(Field::new("", data_type.clone(), true)))
+            .collect();
+        self.return_field(&fields)
+            .map(|field| field.data_type().clone())
     }
 
     fn return_field(&self, arg_fields: &[FieldRef]) -> Result<FieldRef> {
-        let types: Vec<DataType> = arg_fields
-            .iter()
-            .map(|field| field.data_type().clone())
-            .collect();
-        let field = Field::new(self.name(), self.return_type(&types)?, true);
+        let found = match arg_fields {
+            [argument] => self.result_over(argument.data_type()),
+            _ => None,
+        };
+        let Some(found) = found else {
+            let names: Vec<String> = arg_fields.iter().map(|field| type_name(field)).collect();
+            return plan_err!(
+                "function {}({}) does not exist",
+                self.name(),
+                names.join(", ")
+            );
+        };
+        let field = Field::new(self.name(), found, true);
         match arg_fields {
             [argument] if self.kind.is_extreme() => {
                 Ok(Arc::new(field.with_metadata(argument.metadata().clone())))
@@ -149,7 +166,6 @@ impl AggregateUDFImpl for PgAggregate {
     }
 
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
-        self.return_type(arg_types)?;
         Ok(arg_types.to_vec())
     }
 

@@ -1,20 +1,24 @@
 //! Functions of arrays whose result or NULL rules differ from DataFusion's: lengths are `integer`, an empty array has none, subscripts count
-//! from 1 and give NULL outside.
+//! from 1 and give NULL outside, NULL is an item like others to what looks for items, and an array of nothing to what adds some.
 
 use std::sync::Arc;
 
-use arrow_array::builder::UInt32Builder;
+use arrow_array::builder::{ArrayBuilder, UInt32Builder};
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, ListArray, StructArray};
 use arrow_buffer::OffsetBuffer;
+use arrow_ord::ord::make_comparator;
 use arrow_schema::{DataType, Field, SortOptions};
+use arrow_select::concat::concat;
 use arrow_select::take::take;
 use datafusion::common::Result;
 use datafusion::logical_expr::ScalarUDF;
 use flowstone_types::SqlType;
 
 use crate::cast::{any_to_text, convert, vector_to_list};
-use crate::errors::{EvalResult, from_type_error, internal, not_supported, out_of_range, raise};
+use crate::errors::{
+    EvalResult, data_error, from_type_error, internal, not_supported, out_of_range, raise,
+};
 use crate::growth::allowed;
 use crate::udf::{Call, P, R, function, lists, map_rows, overload, primitive, texts};
 
@@ -75,6 +79,34 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
             })],
         ),
         function(
+            "array_append",
+            vec![overload(&[P::List, P::Any], R::Same(0), |call| {
+                with_item(call, 0, 1, End::Last)
+            })],
+        ),
+        function(
+            "array_prepend",
+            vec![overload(&[P::Any, P::List], R::Same(1), |call| {
+                with_item(call, 1, 0, End::First)
+            })],
+        ),
+        function(
+            "array_cat",
+            vec![overload(&[P::List, P::List], R::Same(0), concatenated)],
+        ),
+        function(
+            "array_remove",
+            vec![overload(&[P::List, P::Any], R::Same(0), without_item)],
+        ),
+        function(
+            "array_replace",
+            vec![overload(&[P::List, P::Any, P::Any], R::Same(0), replaced)],
+        ),
+        function(
+            "array_positions",
+            vec![overload(&[P::List, P::Any], R::Fn(int4_list), positions)],
+        ),
+        function(
             "array_position",
             vec![
                 overload(&[P::List, P::Any], int4(), |call| {
@@ -82,6 +114,10 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
                 }),
                 overload(&[P::List, P::Any, P::Int4], int4(), |call| {
                     let starts = primitive::<Int32Type>(call.arg(2)?)?;
+                    let list = lists(call.arg(0)?)?;
+                    if (0..call.rows).any(|row| list.is_valid(row) && starts.is_null(row)) {
+                        return Err(raise(data_error("initial position must not be null")));
+                    }
                     position(call, |row| starts.is_valid(row).then(|| starts.value(row)))
                 }),
             ],
@@ -312,10 +348,167 @@ fn leaves(items: &ArrayRef) -> EvalResult<i32> {
     }
 }
 
+/// The items of the array in `row`, by their places in the values of `list`; none of NULL.
+fn places(list: &ListArray, row: usize) -> std::ops::Range<usize> {
+    let bound = |index: usize| {
+        list.value_offsets()
+            .get(index)
+            .and_then(|offset| usize::try_from(*offset).ok())
+            .unwrap_or(0)
+    };
+    if list.is_null(row) {
+        return 0..0;
+    }
+    bound(row)..bound(row + 1)
+}
+
+/// Arrays of items that are taken from `values`.
+struct Taken {
+    places: UInt32Builder,
+    lengths: Vec<usize>,
+    present: Vec<bool>,
+}
+
+impl Taken {
+    fn new(rows: usize) -> Self {
+        Self {
+            places: UInt32Builder::new(),
+            lengths: Vec::with_capacity(rows),
+            present: Vec::with_capacity(rows),
+        }
+    }
+
+    /// The array of the next row.
+    fn push(&mut self, present: bool, places: impl IntoIterator<Item = usize>) {
+        let before = self.places.len();
+        for place in places {
+            self.places.append_option(u32::try_from(place).ok());
+        }
+        self.lengths.push(self.places.len() - before);
+        self.present.push(present);
+    }
+
+    fn finish(mut self, list: &DataType, values: &ArrayRef) -> Result<ArrayRef> {
+        let taken = take(values, &self.places.finish(), None)?;
+        list_of(list, taken, self.lengths, self.present)
+    }
+}
+
+/// The items of arrays, and behind them the values of another argument.
+fn with_values(list: &ListArray, others: &ArrayRef) -> Result<ArrayRef> {
+    let others = convert(others, list.values().data_type())?;
+    let bytes = |array: &ArrayRef| {
+        array
+            .to_data()
+            .get_slice_memory_size()
+            .unwrap_or(usize::MAX)
+    };
+    allowed(bytes(list.values()).saturating_add(bytes(&others)))?;
+    Ok(concat(&[list.values().as_ref(), others.as_ref()])?)
+}
+
+/// Where an item is added.
+#[derive(Clone, Copy)]
+enum End {
+    First,
+    Last,
+}
+
+/// Arrays, which are arguments number `list`, with the values of argument `item`. NULL is an array of nothing.
+fn with_item(call: &Call<'_>, list: usize, item: usize, end: End) -> Result<ArrayRef> {
+    let list = lists(call.arg(list)?)?;
+    let values = with_values(list, call.arg(item)?)?;
+    let first_item = list.values().len();
+    let mut taken = Taken::new(call.rows);
+    for row in 0..call.rows {
+        let item = std::iter::once(first_item + row);
+        match end {
+            End::First => taken.push(true, item.chain(places(list, row))),
+            End::Last => taken.push(true, places(list, row).chain(item)),
+        }
+    }
+    taken.finish(call.returns, &values)
+}
+
+/// Two arrays as one. One that is NULL is an array of nothing beside the other.
+fn concatenated(call: &Call<'_>) -> Result<ArrayRef> {
+    let left = lists(call.arg(0)?)?;
+    let right = convert(call.arg(1)?, left.data_type())?;
+    let right = lists(&right)?;
+    let values = with_values(left, right.values())?;
+    let first_right = left.values().len();
+    let mut taken = Taken::new(call.rows);
+    for row in 0..call.rows {
+        let behind = places(right, row).map(|place| first_right + place);
+        let present = left.is_valid(row) || right.is_valid(row);
+        taken.push(present, places(left, row).chain(behind));
+    }
+    taken.finish(call.returns, &values)
+}
+
+/// Arrays without the items that are not distinct from a value.
+fn without_item(call: &Call<'_>) -> Result<ArrayRef> {
+    let list = lists(call.arg(0)?)?;
+    let unwanted = convert(call.arg(1)?, list.values().data_type())?;
+    let compare = make_comparator(list.values(), &unwanted, SortOptions::default())?;
+    let mut taken = Taken::new(call.rows);
+    for row in 0..call.rows {
+        let kept = places(list, row).filter(|place| compare(*place, row).is_ne());
+        taken.push(list.is_valid(row), kept);
+    }
+    taken.finish(call.returns, list.values())
+}
+
+/// Arrays with a value in place of the items that are not distinct from another one.
+fn replaced(call: &Call<'_>) -> Result<ArrayRef> {
+    let list = lists(call.arg(0)?)?;
+    let unwanted = convert(call.arg(1)?, list.values().data_type())?;
+    let values = with_values(list, call.arg(2)?)?;
+    let first_new = list.values().len();
+    let compare = make_comparator(list.values(), &unwanted, SortOptions::default())?;
+    let mut taken = Taken::new(call.rows);
+    for row in 0..call.rows {
+        let items = places(list, row).map(|place| {
+            if compare(place, row).is_eq() {
+                first_new + row
+            } else {
+                place
+            }
+        });
+        taken.push(list.is_valid(row), items);
+    }
+    taken.finish(call.returns, &values)
+}
+
+/// The positions of the items that are not distinct from a value.
+fn positions(call: &Call<'_>) -> Result<ArrayRef> {
+    let list = lists(call.arg(0)?)?;
+    let wanted = convert(call.arg(1)?, list.values().data_type())?;
+    let compare = make_comparator(list.values(), &wanted, SortOptions::default())?;
+    let mut numbers: Vec<i32> = Vec::new();
+    let (mut lengths, mut present) = (Vec::with_capacity(call.rows), Vec::with_capacity(call.rows));
+    for row in 0..call.rows {
+        let before = numbers.len();
+        for (place, number) in places(list, row).zip(1..) {
+            if compare(place, row).is_eq() {
+                numbers.push(number);
+            }
+        }
+        lengths.push(numbers.len() - before);
+        present.push(list.is_valid(row));
+    }
+    list_of(
+        call.returns,
+        Arc::new(Int32Array::from(numbers)),
+        lengths,
+        present,
+    )
+}
+
 fn position(call: &Call<'_>, start: impl Fn(usize) -> Option<i32>) -> Result<ArrayRef> {
     let list = lists(call.arg(0)?)?;
     let wanted = convert(call.arg(1)?, list.values().data_type())?;
-    let compare = arrow_ord::ord::make_comparator(list.values(), &wanted, SortOptions::default())?;
+    let compare = make_comparator(list.values(), &wanted, SortOptions::default())?;
     let offsets = list.value_offsets();
     let bound = |index: usize| {
         offsets
@@ -340,7 +533,7 @@ fn equals_any(call: &Call<'_>) -> Result<ArrayRef> {
     let list = lists(call.arg(0)?)?;
     let items = list.values();
     let wanted = convert(call.arg(1)?, items.data_type())?;
-    let compare = arrow_ord::ord::make_comparator(items, &wanted, SortOptions::default())?;
+    let compare = make_comparator(items, &wanted, SortOptions::default())?;
     let offsets = list.value_offsets();
     let bound = |index: usize| {
         offsets
@@ -367,7 +560,7 @@ fn join<'a>(call: &Call<'a>, null: impl Fn(usize) -> Option<&'a str>) -> Result<
     let list = lists(call.arg(0)?)?;
     let delimiters = texts(call.arg(1)?)?;
     if matches!(list.values().data_type(), DataType::List(_)) {
-        return Err(raise(crate::errors::data_error(
+        return Err(raise(data_error(
             "array_to_string of nested arrays is not supported",
         )));
     }

@@ -386,6 +386,7 @@ fn text_to_text(array: &ArrayRef, from: &SqlType, to: &SqlType) -> Result<ArrayR
             let length = usize::try_from(*length).unwrap_or(usize::MAX);
             Box::new(move |text| text.chars().take(length).collect())
         }
+        SqlType::Char(0) => return Ok(array),
         SqlType::Char(length) => {
             let length = usize::try_from(*length).unwrap_or(usize::MAX);
             Box::new(move |text| {

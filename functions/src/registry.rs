@@ -67,19 +67,6 @@ impl Registry {
         registry
             .scalar
             .retain(|_, function| !HIDDEN.contains(&function.name()));
-        // DataFusion's take the first match only.
-        for (name, all) in [
-            ("array_remove", "array_remove_all"),
-            ("array_replace", "array_replace_all"),
-        ] {
-            if let Some(function) = registry.scalar.get(all).cloned() {
-                for known in registry.scalar.values_mut() {
-                    if known.name() == name {
-                        *known = Arc::clone(&function);
-                    }
-                }
-            }
-        }
         for function in crate::scalar_functions() {
             let function = Arc::new(function);
             registry.add_scalar(&function);

@@ -580,6 +580,10 @@ pub fn takes_text(function: &ScalarUDF, types: &[DataType], index: usize) -> boo
         "text_like" | "text_ilike" | "regexp_like" if index == 0 => return false,
         _ => {}
     }
+    // They quote anything, and characters as text.
+    if matches!(name, "quote_literal" | "quote_nullable") {
+        return true;
+    }
     match function.inner().downcast_ref::<PgFunction>() {
         Some(ours) => ours
             .resolve(types)

@@ -371,6 +371,12 @@ fn arrays_count_from_one() {
     check(&[
         ("array_position(ARRAY['a','b','c'], 'b')", "2"),
         ("array_position(ARRAY[1,2], 3)", "∅"),
+        ("array_append(ARRAY[1], NULL)", "{1,NULL}"),
+        ("array_prepend(0, ARRAY[1])", "{0,1}"),
+        ("array_cat(ARRAY[1], ARRAY[2,3])", "{1,2,3}"),
+        ("array_remove(ARRAY[1,NULL,1,2], 1)", "{NULL,2}"),
+        ("array_replace(ARRAY['a','b','a'], 'a', 'c')", "{c,b,c}"),
+        ("array_positions(ARRAY[1,2,1], 1)", "{1,3}"),
         ("array_length(ARRAY[1,2,3], 1)", "3"),
         ("array_to_string(ARRAY[1,NULL,3], ',', '*')", "1,*,3"),
         ("(ARRAY[1,2,3])[2]", "2"),

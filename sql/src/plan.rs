@@ -14,6 +14,7 @@ pub(crate) mod errors;
 pub(crate) mod names;
 pub(crate) mod optimize;
 
+mod aggregates;
 mod assignments;
 mod catalog_functions;
 mod chains;
@@ -567,6 +568,8 @@ fn finish(
 ) -> Result<PlannedQuery, Error> {
     let mapped = |error: DataFusionError| errors::from_datafusion(&error, ctx.text);
     literals::refuse_wide(&plan).map_err(mapped)?;
+    aggregates::check(&plan).map_err(mapped)?;
+    frames::check_ranges(&plan).map_err(mapped)?;
     let plan = keys::order_windows(plan).map_err(mapped)?;
     let analysed = optimize::analyse(plan).map_err(mapped)?;
     records::check(&analysed).map_err(mapped)?;

@@ -63,7 +63,8 @@ pub enum SqlType {
     Text,
     /// `character varying` or `character varying(n)`
     VarChar(Option<u32>),
-    /// `character(n)`; values are kept blank-padded as PostgreSQL sends them
+    /// `character(n)`; values are kept blank-padded as PostgreSQL sends them. Of length 0 it is `character` of no length, which is what values of several
+    /// lengths have in common: each is padded as it was.
     Char(u32),
     /// `name`
     Name,
@@ -312,6 +313,48 @@ impl SqlType {
         }
     }
 
+    /// Whether its values, or their items, are padded with blanks.
+    #[must_use]
+    pub fn is_padded(&self) -> bool {
+        match self {
+            Self::Char(_) => true,
+            Self::Array(element) => element.is_padded(),
+            _ => false,
+        }
+    }
+
+    /// Whether its values, or their items, are padded to lengths of their own: those that are equal may have different ones.
+    #[must_use]
+    pub fn is_padded_unevenly(&self) -> bool {
+        match self {
+            Self::Char(length) => *length == 0,
+            Self::Array(element) => element.is_padded_unevenly(),
+            _ => false,
+        }
+    }
+
+    /// The type without a length, precision or scale.
+    #[must_use]
+    pub fn without_modifier(&self) -> Self {
+        match self {
+            Self::Numeric(_) => Self::Numeric(None),
+            Self::VarChar(_) => Self::VarChar(None),
+            Self::Char(_) => Self::Char(0),
+            Self::Array(element) => Self::Array(Box::new(element.without_modifier())),
+            other => other.clone(),
+        }
+    }
+
+    /// The type of its values without padding.
+    #[must_use]
+    pub fn without_padding(&self) -> Self {
+        match self {
+            Self::Char(_) => Self::Text,
+            Self::Array(element) => Self::Array(Box::new(element.without_padding())),
+            other => other.clone(),
+        }
+    }
+
     /// Whether it is an array in catalogs, whose subscripts count from 0.
     #[must_use]
     pub const fn is_vector(&self) -> bool {
@@ -389,6 +432,7 @@ impl SqlType {
     #[must_use]
     pub fn type_modifier(&self) -> i32 {
         match self {
+            Self::Char(0) => -1,
             Self::VarChar(Some(length)) | Self::Char(length) => {
                 i32::try_from(*length).unwrap_or(i32::MAX - 4) + 4
             }
@@ -439,6 +483,7 @@ impl std::str::FromStr for SqlType {
             "numeric" => Self::Numeric(None),
             "text" => Self::Text,
             "character varying" => Self::VarChar(None),
+            "character" => Self::Char(0),
             "name" => Self::Name,
             "bytea" => Self::Bytea,
             "jsonb" => Self::Jsonb,
@@ -482,6 +527,7 @@ impl fmt::Display for SqlType {
             Self::Text => "text",
             Self::VarChar(None) => "character varying",
             Self::VarChar(Some(length)) => return write!(f, "character varying({length})"),
+            Self::Char(0) => "character",
             Self::Char(length) => return write!(f, "character({length})"),
             Self::Name => "name",
             Self::Bytea => "bytea",

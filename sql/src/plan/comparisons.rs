@@ -150,7 +150,9 @@ fn pair(
     let types = (type_of(&left, left_schema), type_of(&right, right_schema));
     let is_padded = |side: &Option<SqlType>| matches!(side, Some(SqlType::Char(_)));
     // Values of one length are equal exactly if they are without their padding.
-    let alike = types.0 == types.1 && matches!(op, Operator::Eq | Operator::NotEq);
+    let alike = types.0 == types.1
+        && !types.0.as_ref().is_some_and(SqlType::is_padded_unevenly)
+        && matches!(op, Operator::Eq | Operator::NotEq);
     if (is_padded(&types.0) || is_padded(&types.1)) && !alike {
         return Ok(Transformed::yes((
             bare(left, types.0.as_ref(), types.1.as_ref())?,

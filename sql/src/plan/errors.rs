@@ -222,6 +222,18 @@ fn reworded(message: &str) -> Option<Error> {
             ),
         ));
     }
+    if message.contains("RANGE requires exactly one ORDER BY column") {
+        return Some(Error::new(
+            ErrorKind::Windowing,
+            "RANGE with offset PRECEDING/FOLLOWING requires exactly one ORDER BY column",
+        ));
+    }
+    if message.contains("GROUPS requires an ORDER BY clause") {
+        return Some(Error::new(
+            ErrorKind::Windowing,
+            "GROUPS mode requires an ORDER BY clause",
+        ));
+    }
     if message.starts_with("Aggregate function calls cannot be nested") {
         return Some(Error::new(
             ErrorKind::Grouping,
@@ -260,7 +272,7 @@ fn sql_name(arrow: &str) -> &str {
         "Binary" => "bytea",
         "LargeBinary" => "jsonb",
         name if name.starts_with("Decimal") => "numeric",
-        name if name.starts_with("Timestamp(") && name.contains("Some") => {
+        name if name.starts_with("Timestamp(") && (name.contains("Some") || name.contains('"')) => {
             "timestamp with time zone"
         }
         name if name.starts_with("Timestamp(") => "timestamp without time zone",
@@ -289,8 +301,17 @@ fn from_plan(message: &str) -> Error {
             ),
         );
     }
+    if let Some(call) = message
+        .strip_prefix("function ")
+        .and_then(|call| call.strip_suffix(" does not exist"))
+    {
+        return no_function(call);
+    }
     if message.contains("does not exist") {
         return Error::new(ErrorKind::UndefinedFunction, lower_first(message));
+    }
+    if let Some(call) = between(message, "argument types '", ")'") {
+        return no_function(&in_sql(call));
     }
     if let Some(name) = between(message, "call to '", "'")
         .or_else(|| between(message, "argument types '", "("))
@@ -310,6 +331,22 @@ fn from_plan(message: &str) -> Error {
         return Error::new(ErrorKind::Grouping, lower_first(message));
     }
     Error::new(ErrorKind::Syntax, lower_first(message))
+}
+
+/// `name(Int32, Decimal128(2, 1)` of DataFusion's as `name(integer, numeric)`.
+fn in_sql(call: &str) -> String {
+    let (name, arguments) = call.split_once('(').unwrap_or((call, ""));
+    let mut depth = 0;
+    let types = arguments.split(|letter| {
+        match letter {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        letter == ',' && depth == 0
+    });
+    let types: Vec<&str> = types.map(|found| sql_name(found.trim())).collect();
+    format!("{name}({})", types.join(", "))
 }
 
 fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {

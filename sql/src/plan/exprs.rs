@@ -3,6 +3,8 @@
 //! Owns PostgreSQL's rules for literals of unknown type and for parameters: they take the type of the other operand. Which function an operator
 //! is, `functions` knows. Must not know the catalog. Called by DataFusion's SQL planner.
 
+mod arrays;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
@@ -64,7 +66,7 @@ fn raise(error: Error) -> DataFusionError {
 }
 
 /// The type of an expression; `None` for what has none of its own: a string literal, NULL, a parameter.
-fn type_of(expr: &Expr, schema: &DFSchema) -> Result<Option<SqlType>> {
+pub(super) fn type_of(expr: &Expr, schema: &DFSchema) -> Result<Option<SqlType>> {
     if is_unknown(expr) {
         return Ok(None);
     }
@@ -107,7 +109,7 @@ fn typed_literal(value: ScalarValue, sql_type: &SqlType) -> Expr {
     Expr::Literal(value, Some(metadata))
 }
 
-const fn is_text(sql_type: &SqlType) -> bool {
+pub(super) const fn is_text(sql_type: &SqlType) -> bool {
     matches!(
         sql_type,
         SqlType::Text
@@ -118,7 +120,7 @@ const fn is_text(sql_type: &SqlType) -> bool {
     )
 }
 
-const fn is_number(sql_type: &SqlType) -> bool {
+pub(super) const fn is_number(sql_type: &SqlType) -> bool {
     matches!(
         sql_type,
         SqlType::Int2
@@ -165,13 +167,25 @@ fn common_type(
     for sql_type in types.iter().flatten() {
         common = Some(match common {
             None => sql_type.clone(),
-            Some(sofar) if &sofar == sql_type => sofar,
-            Some(sofar) if is_text(&sofar) && is_text(sql_type) => SqlType::Text,
-            Some(sofar) if comparable(&sofar, sql_type) => wider(sofar, sql_type.clone()),
-            Some(sofar) => return Err((sofar, sql_type.clone())),
+            Some(sofar) => common_of(&sofar, sql_type).ok_or_else(|| (sofar, sql_type.clone()))?,
         });
     }
     Ok(common)
+}
+
+/// The type that values of two types have together, if there is one.
+fn common_of(left: &SqlType, right: &SqlType) -> Option<SqlType> {
+    Some(match (left, right) {
+        (left, right) if left == right => left.clone(),
+        (SqlType::Array(left), SqlType::Array(right)) => {
+            SqlType::Array(Box::new(common_of(left, right)?))
+        }
+        // Each is padded as it was.
+        (SqlType::Char(_), right) if is_text(right) => SqlType::Char(0),
+        (left, right) if is_text(left) && is_text(right) => SqlType::Text,
+        (left, right) if comparable(left, right) => wider(left.clone(), right.clone()),
+        _ => return None,
+    })
 }
 
 fn rank(sql_type: &SqlType) -> u8 {
@@ -440,6 +454,13 @@ impl PostgresTyping {
             }
             _ => {}
         }
+        if let BinaryOperator::And | BinaryOperator::Or = op {
+            for found in [&types.0, &types.1].into_iter().flatten() {
+                if *found != SqlType::Bool {
+                    return Err(raise(not_boolean(&op.to_string(), found)));
+                }
+            }
+        }
         Ok(match types {
             (None, Some(other)) => (self.adapt(left, &adapted_type(op, &other, false))?, right),
             (Some(other), None) => {
@@ -472,7 +493,7 @@ impl PostgresTyping {
         })
     }
 
-    /// Operands of `char(n)` without their padding, which no comparison sees and no operator but what stands to the left of a pattern. What is compared
+    /// Operands of `char(n)` and arrays of it without their padding, which no comparison sees and no operator but what stands to the left of a pattern. What is compared
     /// with one and has no type of its own, or is `varchar`, is a `char` too and loses its blanks.
     fn without_padding(
         &self,
@@ -482,10 +503,14 @@ impl PostgresTyping {
         schema: &DFSchema,
     ) -> Result<(Expr, Expr)> {
         let is_pattern = takes_pattern(op);
-        if !is_comparison(op) && *op != BinaryOperator::StringConcat && !is_pattern {
+        let compares = is_comparison(op)
+            || matches!(
+                op,
+                BinaryOperator::AtArrow | BinaryOperator::ArrowAt | BinaryOperator::PGOverlap
+            );
+        if !compares && *op != BinaryOperator::StringConcat && !is_pattern {
             return Ok((left, right));
         }
-        let padded = |sql_type: &Option<SqlType>| matches!(sql_type, Some(SqlType::Char(_)));
         let types = (
             self.own_type(&left, schema)?,
             self.own_type(&right, schema)?,
@@ -497,10 +522,14 @@ impl PostgresTyping {
             };
             return Ok((left, right));
         }
-        let side = |expr: Expr, own: &Option<SqlType>, other: &Option<SqlType>| match own {
-            Some(from @ SqlType::Char(_)) => self.without_padding_of(expr, from),
-            None | Some(SqlType::VarChar(_)) if padded(other) && is_comparison(op) => {
+        let side = |expr: Expr, own: &Option<SqlType>, other: &Option<SqlType>| match (own, other) {
+            (Some(from @ SqlType::Char(_)), _) => self.without_padding_of(expr, from),
+            (Some(own), _) if own.is_padded() => cast_expr(expr, own, &own.without_padding()),
+            (None | Some(SqlType::VarChar(_)), Some(SqlType::Char(_))) if is_comparison(op) => {
                 self.without_blanks(expr)
+            }
+            (None, Some(other)) if other.is_padded() && compares => {
+                self.items_of_unknown_without_blanks(expr)
             }
             _ => Ok(expr),
         };
@@ -532,6 +561,12 @@ impl PostgresTyping {
         }
     }
 
+    /// What is compared with an array of `char(n)` and has no type, as texts without blanks at their ends.
+    fn items_of_unknown_without_blanks(&self, expr: Expr) -> Result<Expr> {
+        let texts = SqlType::Array(Box::new(SqlType::Text));
+        items_without_blanks(self.adapt_beside_padded(expr, &texts)?)
+    }
+
     /// `left op right` for an operator that compares.
     fn compared(&self, left: Expr, op: Operator, right: Expr, schema: &DFSchema) -> Result<Expr> {
         let (left, right) = self.without_padding(&BinaryOperator::Eq, left, right, schema)?;
@@ -551,6 +586,10 @@ impl PostgresTyping {
         right: Expr,
         schema: &DFSchema,
     ) -> Result<Expr> {
+        let (left, right) = match arrays::array_operator(self, &op, left, right, schema)? {
+            PlannerResult::Planned(expr) => return Ok(expr),
+            PlannerResult::Original(operands) => operands,
+        };
         let (left, right) = self.without_padding(&op, left, right, schema)?;
         let (left, right) = self.operands(&op, left, right, schema)?;
         let operands = RawBinaryExpr { op, left, right };
@@ -596,6 +635,12 @@ impl PostgresTyping {
         if let Some(side) = key.strip_prefix("merged:") {
             return self.merged_column(side, values, schema);
         }
+        if let Some(construct) = key.strip_prefix("boolean:") {
+            return self.boolean(construct, only(values)?, schema);
+        }
+        if let Some(function) = key.strip_prefix("arrays:") {
+            return arrays::array_call(self, function, values, schema);
+        }
         match key {
             "int4" => match only(values)? {
                 Expr::Literal(ScalarValue::Int64(Some(value)), _) => {
@@ -629,12 +674,13 @@ impl PostgresTyping {
             "typeof" => {
                 let name = type_of(&only(values)?, schema)?.map_or_else(
                     || "unknown".to_owned(),
-                    |sql_type| without_modifier(&sql_type).to_string(),
+                    |sql_type| sql_type.without_modifier().to_string(),
                 );
                 Ok(typed_literal(ScalarValue::Utf8(Some(name)), &SqlType::Text))
             }
             "age" => self.age(values, schema),
             "array" => told_array(only(values)?, schema),
+            "printed" => self.printed(only(values)?, schema),
             "unknown function" => Err(raise(unknown_function(values, schema)?)),
             _ => Err(DataFusionError::NotImplemented(
                 "dictionary literals are not supported".to_owned(),
@@ -672,7 +718,7 @@ impl PostgresTyping {
         // Of a date there is no series: it is one of timestamps with time zone.
         let end = match end {
             SqlType::Date => SqlType::TimestampTz,
-            end => without_modifier(&end),
+            end => end.without_modifier(),
         };
         values
             .into_iter()
@@ -706,7 +752,7 @@ impl PostgresTyping {
         match to {
             // It is not padded, nor cut.
             SqlType::Char(_) => self.adapt_unknown(column, Some(&SqlType::Text)),
-            to => self.adapt_unknown(column, Some(&without_modifier(to))),
+            to => self.adapt_unknown(column, Some(&to.without_modifier())),
         }
     }
 
@@ -788,13 +834,39 @@ impl PostgresTyping {
         cell(value, schema, &self.time_zone)
     }
 
+    /// The value that a construct takes, which must be boolean.
+    fn boolean(&self, construct: &str, value: Expr, schema: &DFSchema) -> Result<Expr> {
+        match type_of(&value, schema)? {
+            None => self.adapt(value, &SqlType::Bool),
+            Some(SqlType::Bool) => Ok(value),
+            Some(found) => Err(raise(not_boolean(construct, &found))),
+        }
+    }
+
+    /// A value as text, padded as it is printed.
+    fn printed(&self, value: Expr, schema: &DFSchema) -> Result<Expr> {
+        match type_of(&value, schema)? {
+            Some(SqlType::Char(_)) => Ok(value),
+            _ => self.explicit_cast(value, &SqlType::Text, schema),
+        }
+    }
+
     fn unified_call(&self, function: &str, values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
         if function == "nullif"
             && let Some(planned) = nullif_of_reals(&values, schema)?
         {
             return Ok(planned);
         }
+        let first = match values.first() {
+            Some(first) => type_of(first, schema)?,
+            None => None,
+        };
         let (values, common) = self.unify(function, values, schema)?;
+        // What NULLIF yields is the first value, which has as many blanks as it had.
+        let common = match first {
+            Some(first @ SqlType::Char(1..)) if function == "nullif" => first,
+            _ => common,
+        };
         let scalar = flowstone_functions::registry()
             .scalar(function)
             .ok_or_else(|| {
@@ -847,9 +919,18 @@ impl PostgresTyping {
                 ),
             ))
         })?;
+        let compares = matches!(construct, "in" | "nullif" | "greatest" | "least");
         let common = match common.unwrap_or(SqlType::Text) {
             // A literal beside a padded value may be longer, and is not padded.
-            SqlType::Char(_) if values.iter().any(is_unknown_text) => SqlType::Text,
+            common if common.is_padded() && values.iter().any(is_unknown_text) => {
+                common.without_modifier()
+            }
+            common => common,
+        };
+        let common = match common {
+            // What is compared has lost its padding. Where all had the same it is told how much that was.
+            SqlType::Char(1..) => common,
+            common if compares => common.without_padding(),
             common => common,
         };
         // What is told in the end (see [`told`]) is text until then.
@@ -857,13 +938,16 @@ impl PostgresTyping {
             SqlType::Char(_) => SqlType::Text,
             other => other.clone(),
         };
+        let keeps_padding = common.is_padded() && !compares;
         let values = values
             .into_iter()
             .zip(types)
             .map(|(value, from)| match from {
                 None => self.adapt(value, &bare),
                 Some(_) if literals::is_wide(&value) => literals::settled(value, &common),
-                Some(from @ SqlType::Char(_)) => cast_expr(value, &from, &SqlType::Text),
+                Some(from) if from.is_padded() && !keeps_padding => {
+                    cast_expr(value, &from, &from.without_padding())
+                }
                 Some(from) if from.to_arrow() == common.to_arrow() => Ok(value),
                 Some(from) => cast_expr(value, &from, &common),
             })
@@ -958,10 +1042,14 @@ impl PostgresTyping {
         let count = values.len() / 2;
         for (index, value) in values.into_iter().enumerate() {
             if index % 2 == 0 && index < 2 * count {
-                conditions.push(self.adapt_unknown(value, Some(&SqlType::Bool))?)
+                conditions.push(self.boolean("CASE/WHEN", value, schema)?)
             } else {
                 results.push(value)
             }
+        }
+        // ELSE comes first where the type is chosen.
+        if results.len() > count {
+            results.rotate_right(1);
         }
         let (mut results, common) = self.unify("case", results, schema)?;
         // DataFusion makes ANDs and ORs of a CASE of booleans, and evaluates results that no condition asks for. `CASE true WHEN …` it leaves alone.
@@ -971,11 +1059,7 @@ impl PostgresTyping {
         };
         let subject =
             boolean.then(|| Box::new(Expr::Literal(ScalarValue::Boolean(Some(true)), None)));
-        let otherwise = if results.len() > count {
-            results.pop().map(Box::new)
-        } else {
-            None
-        };
+        let otherwise = (results.len() > count).then(|| Box::new(results.remove(0)));
         let arms = conditions
             .into_iter()
             .zip(results)
@@ -1075,6 +1159,10 @@ impl PostgresTyping {
                 self.without_padding_of(left, &from)?,
                 items_without_blanks(array)?,
             )),
+            // A text may have more characters than the items.
+            (None, element) if is_text(element) => {
+                Ok((self.adapt(left, &element.without_modifier())?, array))
+            }
             (None, element) => Ok((self.adapt(left, element)?, array)),
             (Some(from), element) if !comparable(&from, element) => {
                 Err(raise(no_operator("=", &from, element)))
@@ -1257,17 +1345,18 @@ fn cell(expr: Expr, schema: &DFSchema, time_zone: &TimeZone) -> Result<Expr> {
     }
 }
 
-fn without_modifier(sql_type: &SqlType) -> SqlType {
-    match sql_type {
-        SqlType::Numeric(_) => SqlType::Numeric(None),
-        SqlType::VarChar(_) => SqlType::VarChar(None),
-        SqlType::Array(element) => SqlType::Array(Box::new(without_modifier(element))),
-        other => other.clone(),
-    }
+fn not_boolean(construct: &str, found: &SqlType) -> Error {
+    Error::new(
+        ErrorKind::DatatypeMismatch,
+        format!(
+            "argument of {construct} must be type boolean, not type {}",
+            found.without_modifier()
+        ),
+    )
 }
 
 fn no_operator(op: &str, left: &SqlType, right: &SqlType) -> Error {
-    Error::new(ErrorKind::UndefinedFunction, format!("operator does not exist: {} {op} {}", without_modifier(left), without_modifier(right)))
+    Error::new(ErrorKind::UndefinedFunction, format!("operator does not exist: {} {op} {}", left.without_modifier(), right.without_modifier()))
         .with_hint("No operator matches the given name and argument types. You might need to add explicit type casts.")
 }
 
@@ -1415,7 +1504,8 @@ pub(super) fn call(name: &str, args: Vec<Expr>) -> Result<Expr> {
     Ok(Expr::ScalarFunction(ScalarFunction::new_udf(scalar, args)))
 }
 
-fn unknown_function(mut values: Vec<Expr>, schema: &DFSchema) -> Result<Error> {
+/// The error that a function does not exist for some arguments. `values`: its name and the arguments.
+pub(super) fn unknown_function(mut values: Vec<Expr>, schema: &DFSchema) -> Result<Error> {
     let name = match values.remove(0) {
         Expr::Literal(ScalarValue::Utf8(Some(name)), _) => name,
         other => other.to_string(),
@@ -1425,7 +1515,7 @@ fn unknown_function(mut values: Vec<Expr>, schema: &DFSchema) -> Result<Error> {
         .map(|value| {
             Ok(type_of(value, schema)?.map_or_else(
                 || "unknown".to_owned(),
-                |sql_type| without_modifier(&sql_type).to_string(),
+                |sql_type| sql_type.without_modifier().to_string(),
             ))
         })
         .collect::<Result<Vec<_>>>()?;
@@ -1451,6 +1541,10 @@ impl ExprPlanner for PostgresTyping {
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
         let RawBinaryExpr { op, left, right } = expr;
+        let (left, right) = match arrays::array_operator(self, &op, left, right, schema)? {
+            PlannerResult::Planned(expr) => return Ok(PlannerResult::Planned(expr)),
+            PlannerResult::Original(operands) => operands,
+        };
         let (left, right) = self.without_padding(&op, left, right, schema)?;
         let (left, right) = self.operands(&op, left, right, schema)?;
         Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))

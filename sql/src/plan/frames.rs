@@ -4,12 +4,21 @@
 //! rewritten, and by [`crate::plan`] when types are coerced.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DataFusionError, ScalarValue};
-use datafusion::logical_expr::{Expr as Planned, LogicalPlan, WindowFrame as PlannedFrame};
-use sqlparser::ast::{Expr, UnaryOperator, Value, WindowFrame, WindowFrameBound};
+use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
+use datafusion::logical_expr::expr::WindowFunctionParams;
+use datafusion::logical_expr::{
+    Expr as Planned, ExprSchemable, LogicalPlan, WindowFrame as PlannedFrame,
+};
+use flowstone_types::SqlType;
+use sqlparser::ast::{
+    DataType, Expr, UnaryOperator, Value, WindowFrame, WindowFrameBound, WindowFrameUnits,
+};
 
 use super::rewrite::plain_decimal;
 use crate::error::{Error, ErrorKind};
+
+const OTHER_FRAMES: &str =
+    "Use a frame of ROWS or GROUPS, or join the relation to itself on the values.";
 
 /// Checks the bounds of a frame.
 ///
@@ -35,13 +44,17 @@ pub(super) fn check(frame: &WindowFrame) -> Result<(), Error> {
         _ => {}
     }
     for (bound, which) in [(&frame.start_bound, "starting"), (end, "ending")] {
-        if let Preceding(Some(offset)) | Following(Some(offset)) = bound
-            && is_negative(offset)
-        {
-            return Err(Error::new(
-                ErrorKind::InvalidFrameOffset,
-                format!("frame {which} offset must not be negative"),
-            ));
+        if let Preceding(Some(offset)) | Following(Some(offset)) = bound {
+            if is_negative(offset) {
+                let message = match frame.units {
+                    WindowFrameUnits::Range => {
+                        "invalid preceding or following size in window function".to_owned()
+                    }
+                    _ => format!("frame {which} offset must not be negative"),
+                };
+                return Err(Error::new(ErrorKind::InvalidFrameOffset, message));
+            }
+            check_offset(offset, frame.units)?;
         }
     }
     let crossed = match (&frame.start_bound, end) {
@@ -62,6 +75,111 @@ pub(super) fn check(frame: &WindowFrame) -> Result<(), Error> {
 fn always_empty() -> Error {
     Error::unsupported("a window frame that ends before it starts is not supported")
         .with_hint("It is always empty: an aggregate over it is NULL, or 0 for count.")
+}
+
+/// Checks what the bounds are counted in: it must be a number.
+fn check_offset(offset: &Expr, units: WindowFrameUnits) -> Result<(), Error> {
+    if matches!(offset, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
+        return Err(Error::new(
+            ErrorKind::InvalidColumnReference,
+            format!("argument of {units} must not contain variables"),
+        ));
+    }
+    if units == WindowFrameUnits::Range {
+        if is_number(offset) {
+            return Ok(());
+        }
+        return Err(
+            Error::unsupported("RANGE with an offset that is no number is not supported")
+                .with_hint(OTHER_FRAMES),
+        );
+    }
+    if is_interval(offset) {
+        return Err(Error::new(
+            ErrorKind::DatatypeMismatch,
+            format!("argument of {units} must be type bigint, not type interval"),
+        ));
+    }
+    if !is_whole(offset) {
+        return Err(Error::unsupported(format!(
+            "{units} with an offset that is no whole number is not supported"
+        ))
+        .with_hint("Write the offset as digits."));
+    }
+    Ok(())
+}
+
+/// Checks that values of the column that a RANGE frame with an offset is ordered by can be counted in its numbers. Before types are coerced: then an offset
+/// may have become a value of another meaning.
+///
+/// # Errors
+/// As PostgreSQL, and for dates and times.
+pub(super) fn check_ranges(plan: &LogicalPlan) -> Result<(), DataFusionError> {
+    plan.apply_with_subqueries(|node| {
+        let LogicalPlan::Window(window) = node else {
+            return Ok(TreeNodeRecursion::Continue);
+        };
+        let schema = window.input.schema();
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                if let Planned::WindowFunction(function) = part {
+                    check_range(&function.params, schema)?;
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })
+    .map(|_| ())
+}
+
+fn check_range(params: &WindowFunctionParams, schema: &DFSchema) -> Result<(), DataFusionError> {
+    use datafusion::logical_expr::WindowFrameBound::{CurrentRow, Following, Preceding};
+    let frame = &params.window_frame;
+    if frame.units != datafusion::logical_expr::WindowFrameUnits::Range {
+        return Ok(());
+    }
+    let offsets = [&frame.start_bound, &frame.end_bound]
+        .into_iter()
+        .filter_map(|bound| match bound {
+            Preceding(offset) | Following(offset) if !offset.is_null() => Some(offset.to_string()),
+            Preceding(_) | Following(_) | CurrentRow => None,
+        });
+    for offset in offsets {
+        let Some(order) = params.order_by.first() else {
+            continue;
+        };
+        let column = SqlType::from_field(&order.expr.to_field(schema)?.1)
+            .map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let name = column.without_modifier();
+        let whole = offset.parse::<i64>().is_ok();
+        let refused = match column {
+            SqlType::Float4 | SqlType::Float8 | SqlType::Numeric(_) => continue,
+            SqlType::Int2 | SqlType::Int4 | SqlType::Int8 if whole => continue,
+            SqlType::Int2
+            | SqlType::Int4
+            | SqlType::Int8
+            | SqlType::Date
+            | SqlType::Time
+            | SqlType::Timestamp
+            | SqlType::TimestampTz
+            | SqlType::Interval => {
+                let found = match (offset.parse::<i32>(), whole) {
+                    (Ok(_), _) => "integer",
+                    (Err(_), true) => "bigint",
+                    (Err(_), false) => "numeric",
+                };
+                format!("column type {name} and offset type {found}")
+            }
+            _ => format!("column type {name}"),
+        };
+        let error = Error::unsupported(format!(
+            "RANGE with offset PRECEDING/FOLLOWING is not supported for {refused}"
+        ));
+        return Err(DataFusionError::External(Box::new(
+            error.with_hint(OTHER_FRAMES),
+        )));
+    }
+    Ok(())
 }
 
 /// Checks the bounds that a plan has when its types are coerced: an offset that is no value of the type of the order has become NULL, which DataFusion takes
@@ -145,6 +263,34 @@ fn is_less(left: &ScalarValue, right: &ScalarValue) -> bool {
         // What is a text yet is compared by nobody here.
         (ScalarValue::Utf8(_), _) => false,
         _ => left < right,
+    }
+}
+
+fn is_number(offset: &Expr) -> bool {
+    match offset {
+        Expr::Value(value) => matches!(value.value, Value::Number(..)),
+        Expr::UnaryOp {
+            op: UnaryOperator::Plus,
+            expr,
+        } => is_number(expr),
+        _ => false,
+    }
+}
+
+/// Whether it is a number that has nothing behind the point.
+fn is_whole(offset: &Expr) -> bool {
+    is_number(offset) && number(offset).is_some_and(|number| number.fraction.is_empty())
+}
+
+fn is_interval(offset: &Expr) -> bool {
+    match offset {
+        // A text is read as one.
+        Expr::Interval(interval) => !matches!(&*interval.value, Expr::Value(value)
+                if matches!(&value.value, Value::SingleQuotedString(text) if text.trim().parse::<i64>().is_ok())),
+        Expr::Cast { data_type, .. } => matches!(data_type, DataType::Interval { .. }),
+        Expr::TypedString(typed) => matches!(typed.data_type, DataType::Interval { .. }),
+        Expr::Nested(inner) => is_interval(inner),
+        _ => false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Keys in place of values whose order or equality in SQL is not Arrow's: intervals, jsonb, arrays and rows, see [`flowstone_types::sort_key`].
 //!
 //! Owns the rewrite of plans: what sorts, groups, joins, partitions or compares such values does it by `sort_key` of them. What is shown is one of the
-//! values: of a group the least as Arrow sorts them, so that it depends neither on history nor on the number of shards. `char(n)` is such a type where
+//! values: of a group the least as Arrow sorts them, so that it depends neither on history nor on the number of shards. `character` is such a type where
 //! values padded to different lengths meet.
 //! Must not know how keys are encoded, nor operators. Called by [`crate::plan`] before and after types are coerced; rules and lowering come later,
 //! so that a query that runs once and one that is maintained have the same keys.
@@ -21,7 +21,7 @@ use datafusion::logical_expr::utils::{grouping_set_to_exprlist, merge_schema};
 use datafusion::logical_expr::{
     Aggregate, BinaryExpr, Distinct, DistinctOn, Expr, ExprSchemable, GroupingSet, Join,
     JoinConstraint, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Subquery, WindowFrame,
-    WindowFrameBound, WindowFrameUnits,
+    WindowFrameUnits,
 };
 use flowstone_functions::cast::cast_expr;
 use flowstone_functions::keys::{
@@ -58,18 +58,29 @@ fn unnamed(expr: Expr) -> Expr {
     }
 }
 
-/// The length to which values of an expression are padded, if they are.
-fn padding(expr: &Expr, schema: &DFSchema) -> Option<u32> {
+/// The type of values that are padded with blanks.
+fn padding(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
     let (_, field) = expr.to_field(schema).ok()?;
-    match SqlType::from_field(&field) {
-        Ok(SqlType::Char(length)) => Some(length),
-        _ => None,
-    }
+    let sql_type = SqlType::from_field(&field).ok()?;
+    sql_type.is_padded().then_some(sql_type)
 }
 
-/// The characters without the padding to `length`.
-fn without_padding(expr: Expr, length: u32) -> Result<Expr> {
-    cast_expr(expr, &SqlType::Char(length), &SqlType::Text)
+/// The type of values that are padded to lengths of their own.
+fn uneven_padding(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
+    padding(expr, schema).filter(SqlType::is_padded_unevenly)
+}
+
+/// The characters without the padding.
+fn without_padding(expr: Expr, padded: &SqlType) -> Result<Expr> {
+    cast_expr(expr, padded, &padded.without_padding())
+}
+
+/// What stands for values that are padded unevenly; others as they are.
+fn evened(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    match uneven_padding(&expr, schema) {
+        Some(padded) => without_padding(unnamed(expr), &padded).map(Transformed::yes),
+        None => Ok(Transformed::no(expr)),
+    }
 }
 
 /// Two expressions that are compared, over their schemas: their keys, if values of their type need them.
@@ -82,30 +93,31 @@ fn keyed_pair(
     if needed(&left_type) && needed(&right_type) {
         return Ok(Transformed::yes((key(left)?, key(right)?)));
     }
-    if left_type == DataType::Utf8 && right_type == DataType::Utf8 {
-        let lengths = (padding(&left, left_schema), padding(&right, right_schema));
-        if lengths.0 != lengths.1 {
-            let side = |expr: Expr, length: Option<u32>| match length {
-                Some(length) => without_padding(expr, length),
-                None => Ok(expr),
-            };
-            return Ok(Transformed::yes((
-                side(left, lengths.0)?,
-                side(right, lengths.1)?,
-            )));
-        }
+    let padded = (padding(&left, left_schema), padding(&right, right_schema));
+    let uneven = |side: &Option<SqlType>| side.as_ref().is_some_and(SqlType::is_padded_unevenly);
+    if padded.0 == padded.1 && !uneven(&padded.0) {
+        return Ok(Transformed::no((left, right)));
     }
-    Ok(Transformed::no((left, right)))
+    let side = |expr: Expr, padded: Option<SqlType>| match padded {
+        Some(padded) => without_padding(expr, &padded),
+        None => Ok(expr),
+    };
+    Ok(Transformed::yes((
+        side(left, padded.0)?,
+        side(right, padded.1)?,
+    )))
 }
 
 /// What values of an expression are sorted by; `None` if they are by themselves. Padding would come before what is less than a blank.
 fn order_key(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
-    if order_differs(&expr.get_type(schema)?) {
-        return key(unnamed(expr.clone())).map(Some);
+    let bare = padding(expr, schema)
+        .map(|padded| without_padding(unnamed(expr.clone()), &padded))
+        .transpose()?;
+    let shown = bare.as_ref().unwrap_or(expr);
+    if order_differs(&shown.get_type(schema)?) {
+        return key(unnamed(shown.clone())).map(Some);
     }
-    padding(expr, schema)
-        .map(|length| without_padding(unnamed(expr.clone()), length))
-        .transpose()
+    Ok(bare)
 }
 
 /// Sorts by keys. Says whether anything changed.
@@ -145,6 +157,11 @@ fn order_window(mut function: WindowFunction, schema: &DFSchema) -> Result<Trans
     let params = &mut function.params;
     let mut changed = false;
     for expr in &mut params.partition_by {
+        let evened = evened(expr.clone(), schema)?;
+        if evened.transformed {
+            *expr = evened.data;
+            changed = true;
+        }
         if equality_differs(&expr.get_type(schema)?) {
             *expr = key(expr.clone())?;
             changed = true;
@@ -156,62 +173,25 @@ fn order_window(mut function: WindowFunction, schema: &DFSchema) -> Result<Trans
         .map(|sort| sort.expr.get_type(schema))
         .transpose()?;
     changed |= keyed_order(&mut params.order_by, schema)?;
-    let frame = &params.window_frame;
-    if let Some(first) = &first
-        && first.is_temporal()
-        && frame.units == WindowFrameUnits::Range
-        && (is_number(&frame.start_bound) || is_number(&frame.end_bound))
-    {
-        return Err(refused_range(first, " and offset type integer"));
-    }
     if let Some(first) = first
         && params.window_frame.units == WindowFrameUnits::Range
         && (order_differs(&first)
             || matches!(first, DataType::Binary | DataType::FixedSizeBinary(_)))
     {
-        params.window_frame = frame_over(&params.window_frame, &first)?;
+        params.window_frame = frame_of_groups(&params.window_frame);
         changed = true;
     }
     let function = Expr::WindowFunction(Box::new(function));
     Ok(Transformed::new_transformed(function, changed))
 }
 
-/// A RANGE frame over the keys of values of a type: one of GROUPS. With offsets there is none.
-fn frame_over(frame: &WindowFrame, ordered_by: &DataType) -> Result<WindowFrame> {
-    let bounds = [&frame.start_bound, &frame.end_bound];
-    let has_offset = |bound: &WindowFrameBound| {
-        !bound.is_unbounded() && !matches!(bound, WindowFrameBound::CurrentRow)
-    };
-    if !bounds.into_iter().any(has_offset) {
-        return Ok(WindowFrame::new_bounds(
-            WindowFrameUnits::Groups,
-            frame.start_bound.clone(),
-            frame.end_bound.clone(),
-        ));
-    }
-    Err(refused_range(ordered_by, ""))
-}
-
-fn refused_range(ordered_by: &DataType, with: &str) -> DataFusionError {
-    let name = SqlType::from_arrow(ordered_by)
-        .map_or_else(|_| ordered_by.to_string(), |sql_type| sql_type.to_string());
-    refused(
-        format!(
-            "RANGE with offset PRECEDING/FOLLOWING is not supported for column type {name}{with}"
-        ),
-        "Use a frame of ROWS or GROUPS.",
+/// A RANGE frame over the keys of values: it has no offsets ([`super::frames`]), and is one of GROUPS.
+fn frame_of_groups(frame: &WindowFrame) -> WindowFrame {
+    WindowFrame::new_bounds(
+        WindowFrameUnits::Groups,
+        frame.start_bound.clone(),
+        frame.end_bound.clone(),
     )
-}
-
-/// Whether a bound is a number; beside times it would be taken for seconds.
-fn is_number(bound: &WindowFrameBound) -> bool {
-    match bound {
-        WindowFrameBound::Preceding(ScalarValue::Utf8(Some(text)))
-        | WindowFrameBound::Following(ScalarValue::Utf8(Some(text))) => {
-            text.trim().parse::<f64>().is_ok()
-        }
-        _ => false,
-    }
 }
 
 /// Compares, groups, joins and sorts by keys. Types are coerced.
@@ -425,7 +405,8 @@ fn rewrite_aggregate_call(
     let name = function.func.name();
     let mut differs = false;
     for argument in &function.params.args {
-        differs |= equality_differs(&argument.get_type(schema)?);
+        differs |= equality_differs(&argument.get_type(schema)?)
+            || uneven_padding(argument, schema).is_some();
     }
     // Those of `sum`, `avg`, `min` and `max` know equal values themselves.
     let knows = matches!(name, "sum" | "avg" | "min" | "max");
@@ -516,6 +497,15 @@ fn rewrite_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
                     "Use UNION ALL, or keep the interval as a number of seconds.",
                 ));
             }
+            let uneven = query.schema.fields().iter().any(|field| {
+                SqlType::from_field(field).is_ok_and(|found| found.is_padded_unevenly())
+            });
+            if query.is_distinct && uneven {
+                return Err(refused(
+                    "WITH RECURSIVE … UNION over character values of several lengths is not supported",
+                    "Cast them to text.",
+                ));
+            }
             Ok(Transformed::no(LogicalPlan::RecursiveQuery(query)))
         }
         other => Ok(Transformed::no(other)),
@@ -572,11 +562,10 @@ fn group_key(expr: &Expr, input: &LogicalPlan) -> Result<Option<Expr>> {
     if equality_differs(&data_type) {
         return key(unnamed(expr.clone())).map(Some);
     }
-    if data_type == DataType::Utf8
-        && let Some(length) = padding(expr, schema)
-        && is_mixed(input)?
+    if let Some(padded) = padding(expr, schema)
+        && (padded.is_padded_unevenly() || is_mixed(input)?)
     {
-        return without_padding(unnamed(expr.clone()), length).map(Some);
+        return without_padding(unnamed(expr.clone()), &padded).map(Some);
     }
     Ok(None)
 }

@@ -1,13 +1,13 @@
 //! The blanks at the end of `character(n)`: a value is kept with them, and almost nothing sees them.
 //!
 //! Owns where they are taken off: what takes text is given the value without them, as PostgreSQL's cast to text gives it; what works on the value as it is
-//! printed (`concat`, `format`, jsonb, `octet_length`) or is matched with a pattern of LIKE or a regular expression is given all of it; the pattern itself is
+//! printed (`concat`, `format`, jsonb, arrays, `octet_length`) or is matched with a pattern of LIKE or a regular expression is given all of it; the pattern itself is
 //! text. Operators are settled as they are planned ([`super::exprs`]), memberships in subqueries before this ([`super::comparisons`]). Must not know how
 //! casts are done. Called by [`super::optimize::analyse`].
 
 use arrow_schema::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, DFSchemaRef, Result};
+use datafusion::common::{DFSchema, DFSchemaRef, Result, ScalarValue};
 use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction, WindowFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
@@ -59,7 +59,7 @@ fn mentions_padding(plan: &LogicalPlan) -> Result<bool> {
             .schema()
             .fields()
             .iter()
-            .any(|field| matches!(SqlType::from_field(field), Ok(SqlType::Char(_))));
+            .any(|field| SqlType::from_field(field).is_ok_and(|found| found.is_padded()));
         if !found {
             node.apply_expressions(|expr| {
                 expr.apply(|part| {
@@ -81,13 +81,15 @@ fn mentions_padding(plan: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
-/// Whether it is a cast to `character(n)`.
+/// Whether it is a cast to `character`, or to an array of it.
 fn makes_padding(expr: &Expr) -> bool {
     match expr {
         Expr::ScalarFunction(function) if function.name() == "pg_cast" => {
-            function.args.last().is_some_and(
-                |to| matches!(to, Expr::Literal(to, _) if to.to_string().starts_with("character(")),
-            )
+            let to = function.args.last().and_then(|to| match to {
+                Expr::Literal(ScalarValue::Utf8(Some(to)), _) => to.parse::<SqlType>().ok(),
+                _ => None,
+            });
+            to.is_some_and(|to| to.is_padded())
         }
         _ => false,
     }
@@ -167,7 +169,15 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }
 }
 
-/// Columns of a UNION whose types differ are text.
+/// Whether values of a type, or their items, are of characters.
+fn is_characters(sql_type: &SqlType) -> bool {
+    match sql_type {
+        SqlType::Array(element) => is_characters(element),
+        other => super::exprs::is_text(other),
+    }
+}
+
+/// Columns of a UNION whose types differ are padded each as it was, or not at all: the first type says which.
 fn unite(union: Union) -> Result<Transformed<LogicalPlan>> {
     let types = |input: &LogicalPlan| {
         let fields = input.schema().fields().iter();
@@ -176,15 +186,26 @@ fn unite(union: Union) -> Result<Transformed<LogicalPlan>> {
             .collect::<Vec<_>>()
     };
     let all: Vec<_> = union.inputs.iter().map(|input| types(input)).collect();
+    let padded_first = |column: usize| {
+        let first = all.first().and_then(|types| types.get(column)?.as_ref());
+        first.filter(|first| first.is_padded())
+    };
     let mixed = |column: usize| {
         let mut of_column = all.iter().map(|types| types.get(column));
         let first = of_column.next();
         of_column.any(|other| Some(other) != first)
     };
+    let to = |column: usize, from: &SqlType| {
+        let to = match padded_first(column) {
+            _ if !mixed(column) => return None,
+            Some(first) if is_characters(from) => first.without_modifier(),
+            _ => from.without_padding(),
+        };
+        (to != *from).then_some(to)
+    };
     let must = all.iter().any(|types| {
         let mut columns = types.iter().enumerate();
-        columns
-            .any(|(column, sql_type)| matches!(sql_type, Some(SqlType::Char(_))) && mixed(column))
+        columns.any(|(column, from)| from.as_ref().is_some_and(|from| to(column, from).is_some()))
     });
     if !must {
         return Ok(Transformed::no(LogicalPlan::Union(union)));
@@ -199,14 +220,17 @@ fn unite(union: Union) -> Result<Transformed<LogicalPlan>> {
                 .into_iter()
                 .zip(types(&input))
                 .enumerate()
-                .map(|(index, (column, sql_type))| match sql_type {
-                    Some(from @ SqlType::Char(_)) if mixed(index) => {
-                        let name = column.name.clone();
-                        let qualifier = column.relation.clone();
-                        let value = cast_expr(Expr::Column(column), &from, &SqlType::Text)?;
-                        Ok(value.alias_qualified(qualifier, name))
-                    }
-                    _ => Ok(Expr::Column(column)),
+                .map(|(index, (column, from))| {
+                    let Some((from, to)) = from.and_then(|from| {
+                        let to = to(index, &from)?;
+                        Some((from, to))
+                    }) else {
+                        return Ok(Expr::Column(column));
+                    };
+                    let name = column.name.clone();
+                    let qualifier = column.relation.clone();
+                    let value = cast_expr(Expr::Column(column), &from, &to)?;
+                    Ok(value.alias_qualified(qualifier, name))
                 })
                 .collect::<Result<Vec<_>>>()?;
             LogicalPlanBuilder::from(input)

@@ -104,7 +104,7 @@ fn column(ctx: &SystemContext<'_>, rows: &mut Rows, column: &ColumnOf<'_>) {
     let sql_type = &column.sql_type;
     let length = match sql_type {
         SqlType::VarChar(length) => length.and_then(|length| i32::try_from(length).ok()),
-        SqlType::Char(length) => i32::try_from(*length).ok(),
+        SqlType::Char(length) => i32::try_from(*length).ok().filter(|length| *length > 0),
         _ => None,
     };
     let (precision, radix, scale) = numeric_precision(sql_type);

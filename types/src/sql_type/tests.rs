@@ -8,6 +8,7 @@ pub(crate) fn all_types() -> Vec<SqlType> {
         SqlType::Numeric(Some((38, 38))),
         SqlType::VarChar(Some(12)),
         SqlType::Char(12),
+        SqlType::Char(0),
     ];
     let (vectors, plain): (Vec<_>, Vec<_>) = SqlType::SCALARS
         .iter()

@@ -124,7 +124,7 @@ impl ColumnBuilder {
                 values: Vec::with_capacity(capacity),
                 modifier: *modifier,
             },
-            SqlType::Text | SqlType::VarChar(None) => text(Limit::None),
+            SqlType::Text | SqlType::VarChar(None) | SqlType::Char(0) => text(Limit::None),
             SqlType::VarChar(Some(n)) => text(Limit::AtMost(length(*n))),
             SqlType::Char(n) => text(Limit::Padded(length(*n))),
             SqlType::Name => text(Limit::Name),

@@ -9,11 +9,22 @@ use sqlparser::ast::{
 };
 
 use super::tables::{SET_RETURNING, array_function};
-use super::terms::{call, cast, marker, protect, string};
+use super::terms::{call, cast, marker, must_be_boolean, protect, string};
 use crate::error::{Error, ErrorKind};
 use crate::plan::names::{self, quoted};
 use crate::plan::subqueries::array_subquery;
 use crate::plan::{PlanContext, catalog_functions};
+
+/// Functions whose arguments are an array and items of it, or arrays of the same items.
+const ARRAY_FUNCTIONS: [&str; 7] = [
+    "array_append",
+    "array_cat",
+    "array_position",
+    "array_positions",
+    "array_prepend",
+    "array_remove",
+    "array_replace",
+];
 
 pub(super) fn rewrite_function(
     ctx: &PlanContext<'_>,
@@ -58,6 +69,14 @@ pub(super) fn rewrite_function(
             return Ok(rewritten);
         }
     }
+    if plain
+        && ARRAY_FUNCTIONS.contains(&name.as_str())
+        && let Some(arguments) = plain_arguments(&function.args)
+        && !arguments.is_empty()
+    {
+        let values = arguments.iter().filter_map(argument_expr).collect();
+        return Ok(marker(&format!("arrays:{name}"), values));
+    }
     if function.over.is_some()
         && matches!(
             name.as_str(),
@@ -99,6 +118,9 @@ pub(super) fn rewrite_function(
         arguments.insert(0, string(name));
         return Ok(marker("unknown function", arguments));
     }
+    if let Some(condition) = function.filter.take() {
+        function.filter = Some(Box::new(must_be_boolean("FILTER", *condition)));
+    }
     if matches!(
         name.as_str(),
         "jsonb_agg" | "json_agg" | "jsonb_object_agg" | "json_object_agg"
@@ -136,7 +158,7 @@ fn json_aggregate(function: Function, object: bool) -> Result<Expr, Error> {
         (true, [key, value]) => Ok(call(
             "jsonb_object_lists",
             vec![
-                over(cast(key.clone(), &SqlType::Text)),
+                over(marker("printed", vec![key.clone()])),
                 over(call("to_jsonb", vec![value.clone()])),
             ],
         )),

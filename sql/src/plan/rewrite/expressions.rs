@@ -14,8 +14,8 @@ use sqlparser::ast::{
 
 use super::calls::rewrite_function;
 use super::terms::{
-    binary, call, cast, constant, is_protected, literal_digits, literal_text, marker, negate_if,
-    number, string,
+    binary, call, cast, constant, is_protected, literal_digits, literal_text, marker,
+    must_be_boolean, negate_if, number, string,
 };
 use crate::error::{Error, ErrorKind};
 use crate::plan::names::{self, INTERNAL, fold};
@@ -41,6 +41,19 @@ pub(super) fn rewrite_expr(ctx: &PlanContext<'_>, expr: Expr) -> Result<Expr, Er
             op: UnaryOperator::Plus,
             expr: operand,
         } => *operand,
+        Expr::UnaryOp {
+            op: UnaryOperator::Not,
+            expr: operand,
+        } => Expr::UnaryOp {
+            op: UnaryOperator::Not,
+            expr: Box::new(must_be_boolean("NOT", *operand)),
+        },
+        Expr::IsTrue(operand) => Expr::IsTrue(boolean("IS TRUE", operand)),
+        Expr::IsNotTrue(operand) => Expr::IsNotTrue(boolean("IS NOT TRUE", operand)),
+        Expr::IsFalse(operand) => Expr::IsFalse(boolean("IS FALSE", operand)),
+        Expr::IsNotFalse(operand) => Expr::IsNotFalse(boolean("IS NOT FALSE", operand)),
+        Expr::IsUnknown(operand) => Expr::IsUnknown(boolean("IS UNKNOWN", operand)),
+        Expr::IsNotUnknown(operand) => Expr::IsNotUnknown(boolean("IS NOT UNKNOWN", operand)),
         Expr::Identifier(ident)
             if ident.quote_style.is_none()
                 && ["current_role", "current_schema"]
@@ -221,6 +234,10 @@ pub(super) fn rewrite_expr(ctx: &PlanContext<'_>, expr: Expr) -> Result<Expr, Er
         }
         other => other,
     })
+}
+
+fn boolean(construct: &str, operand: Box<Expr>) -> Box<Expr> {
+    Box::new(must_be_boolean(construct, *operand))
 }
 
 /// The pattern of `LIKE pattern ESCAPE escape`, as LIKE without ESCAPE has it.

@@ -50,6 +50,55 @@ pub(in crate::plan) fn null(to: &SqlType) -> Expr {
     cast(Expr::value(Value::Null), to)
 }
 
+/// The operand of `construct`, which must be boolean: that is known once it has a type, if not before.
+pub(super) fn must_be_boolean(construct: &str, operand: Expr) -> Expr {
+    if is_boolean(&operand) {
+        operand
+    } else {
+        marker(&format!("boolean:{construct}"), vec![operand])
+    }
+}
+
+/// Whether an expression is boolean, or an error, whatever its operands are.
+fn is_boolean(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => is_boolean(inner),
+        Expr::Value(value) => matches!(value.value, Value::Boolean(_)),
+        Expr::BinaryOp { op, .. } => matches!(
+            op,
+            BinaryOperator::Eq
+                | BinaryOperator::NotEq
+                | BinaryOperator::Lt
+                | BinaryOperator::LtEq
+                | BinaryOperator::Gt
+                | BinaryOperator::GtEq
+                | BinaryOperator::And
+                | BinaryOperator::Or
+        ),
+        Expr::UnaryOp { op, .. } => *op == UnaryOperator::Not,
+        Expr::IsNull(_)
+        | Expr::IsNotNull(_)
+        | Expr::IsTrue(_)
+        | Expr::IsNotTrue(_)
+        | Expr::IsFalse(_)
+        | Expr::IsNotFalse(_)
+        | Expr::IsUnknown(_)
+        | Expr::IsNotUnknown(_)
+        | Expr::Exists { .. }
+        | Expr::InSubquery { .. }
+        | Expr::AnyOp { .. }
+        | Expr::AllOp { .. }
+        | Expr::Like { .. }
+        | Expr::ILike { .. } => true,
+        Expr::Dictionary(fields) => fields.first().is_some_and(|field| {
+            let key = field.key.value.strip_prefix(INTERNAL).unwrap_or_default();
+            matches!(key, "in" | "notin" | "distinct" | "notdistinct" | "any")
+                || key.starts_with("boolean:")
+        }),
+        _ => false,
+    }
+}
+
 /// A number that is already what it should be: an ordinal, a LIMIT.
 pub(super) fn is_protected(value: &Value) -> bool {
     matches!(value, Value::Number(_, true))
