@@ -272,8 +272,9 @@ impl World {
         let time = first_of_work(failpoint);
         let failpoints = format!("{failpoint}=error@{time}");
         let start = Instant::now();
-        let (_node, client) = self.start(&failpoints).await.unwrap();
         let worked = async {
+            // The step may belong to the start.
+            let (_node, client) = self.start(&failpoints).await.ok_or(Lost)?;
             self.begin(&client).await?;
             self.work_until_reached(&client, &[(failpoint, before)])
                 .await?;
