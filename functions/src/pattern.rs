@@ -34,7 +34,7 @@ const BYTES_PER_PATTERN_BYTE: usize = 256;
 const PROGRAMS: [(usize, usize); 3] = [
     (64 << 10, usize::MAX),
     (1 << 20, 16 << 20),
-    (10 << 20, 1 << 20),
+    (10 << 20, 256 << 10),
 ];
 /// The largest program that all matches are looked for with, and the longest text: it takes far longer than to find the first.
 const ALL_MATCHES: (usize, usize) = (4 << 20, 16 << 20);

@@ -605,7 +605,7 @@ fn errors_have_postgresql_wording_and_positions() {
         (
             "SELECT CASE WHEN true THEN id ELSE d END FROM items, typed",
             ErrorKind::DatatypeMismatch,
-            "CASE types integer and date cannot be matched",
+            "CASE types date and integer cannot be matched",
             None,
         ),
         (

@@ -72,6 +72,7 @@ fn every_oid_belongs_to_one_type() {
         let bare = match sql_type {
             SqlType::Numeric(_) => SqlType::Numeric(None),
             SqlType::VarChar(_) => SqlType::VarChar(None),
+            SqlType::Char(_) => SqlType::Char(1),
             SqlType::Array(_) => continue,
             other => other,
         };
