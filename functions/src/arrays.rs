@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::builder::{ArrayBuilder, UInt32Builder};
 use arrow_array::types::{Int32Type, Int64Type};
-use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, ListArray, StructArray};
+use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, ListArray, StructArray, UInt32Array};
 use arrow_buffer::OffsetBuffer;
 use arrow_ord::ord::make_comparator;
 use arrow_schema::{DataType, Field, SortOptions};
@@ -724,7 +724,7 @@ fn check_bounds(bounds: &ListArray) -> Result<()> {
 fn fill(call: &Call<'_>) -> Result<ArrayRef> {
     let values = call.arg(0)?;
     let dimensions = lists(call.arg(1)?)?;
-    let mut indices = UInt32Builder::new();
+    let mut indices: Vec<u32> = Vec::new();
     let (mut lengths, mut present) = (Vec::with_capacity(call.rows), Vec::with_capacity(call.rows));
     for row in 0..call.rows {
         let mut length = 0;
@@ -742,16 +742,15 @@ fn fill(call: &Call<'_>) -> Result<ArrayRef> {
                 .filter(|size| *size <= ITEMS_MAX)
                 .ok_or_else(|| raise(too_many_items()))?;
             allowed(length.saturating_mul(size_of::<u32>() + item_bytes(values, row)))?;
-            for _ in 0..length {
-                indices.append_option(u32::try_from(row).ok());
-            }
+            let index = u32::try_from(row).map_err(|_| raise(too_many_items()))?;
+            indices.resize(indices.len() + length, index);
         }
         present.push(dimensions.is_valid(row));
         lengths.push(length);
     }
     list_of(
         call.returns,
-        take(values, &indices.finish(), None)?,
+        take(values, &UInt32Array::from(indices), None)?,
         lengths,
         present,
     )

@@ -180,9 +180,17 @@ impl OptimizerRule for StillWanted {
         plan: LogicalPlan,
         _: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
-        budget::check().map_err(|exceeded| raise(exceeded.into()))?;
+        still_wanted()?;
         Ok(Transformed::no(plan))
     }
+}
+
+/// Whether somebody waits for what is being planned, and it does not take too much; to be asked between two passes over it.
+///
+/// # Errors
+/// What ends the statement.
+pub fn still_wanted() -> Result<()> {
+    budget::check().map_err(|exceeded| raise(exceeded.into()))
 }
 
 /// The rules with [`StillWanted`] before each.

@@ -84,6 +84,9 @@ impl OptimizerRule for FlattenJoins {
         plan: LogicalPlan,
         config: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
+        if !lacks_keys(&plan)? {
+            return Ok(Transformed::no(plan));
+        }
         if !plan.exists(|node| Ok(matches!(node, LogicalPlan::Join(join) if takes_null(join))))? {
             return EliminateCrossJoin::new().rewrite(plan, config);
         }
@@ -127,6 +130,21 @@ impl OptimizerRule for FlattenJoins {
         })
         .map(|restored| Transformed::yes(restored.data))
     }
+}
+
+/// Whether an inner join somewhere makes every pair of rows: otherwise there is nothing to gain, and DataFusion's rule takes long for many joins.
+fn lacks_keys(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        found |= matches!(node, LogicalPlan::Join(join)
+            if matches!(join.join_type, JoinType::Inner) && join.on.is_empty());
+        Ok(if found {
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
+    })?;
+    Ok(found)
 }
 
 /// Whether a plan is an inner join for which NULL is equal to nothing.

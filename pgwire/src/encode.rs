@@ -250,10 +250,12 @@ pub fn decode_parameter(
 /// The SQL type of a parameter's type OID; `None` for 0 and for types we do not have: the planner infers those.
 #[must_use]
 pub fn type_of_oid(oid: u32) -> Option<SqlType> {
-    // `json` parameters are `jsonb`; `bpchar` without a length is text.
+    // `json` parameters are `jsonb`; those of `bpchar` have no length.
+    let padded = SqlType::Char(0);
     match oid {
         114 => return Some(SqlType::Jsonb),
-        1042 => return Some(SqlType::Text),
+        1014 => return Some(SqlType::Array(Box::new(padded))),
+        1042 => return Some(padded),
         _ => {}
     }
     // Those of catalogs are read from text, as what the planner makes of them.

@@ -50,6 +50,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuil
 use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
 use flowstone_functions::ScanTarget;
 use flowstone_functions::codec::{encode_plan, scan_target};
+use flowstone_functions::execution::still_wanted;
 use flowstone_functions::zone::plan_in_zone;
 use flowstone_proto::plan::QueryPlan;
 use flowstone_types::datetime::TimeZone;
@@ -456,7 +457,6 @@ fn plan_tree(
             if known.is_none() {
                 *known = Some(
                     inferred_types
-                        .types
                         .get(&(index + 1))
                         .or_else(|| from_plan.get(&(index + 1)))
                         .cloned()
@@ -574,8 +574,11 @@ fn finish(
     let analysed = optimize::analyse(plan).map_err(mapped)?;
     records::check(&analysed).map_err(mapped)?;
     frames::check_planned(&analysed).map_err(mapped)?;
+    let wanted = || still_wanted().map_err(mapped);
+    wanted()?;
     let analysed = plan_in_zone(analysed, ctx.time_zone).map_err(mapped)?;
     let analysed = optimize::spell_out_membership(analysed).map_err(mapped)?;
+    wanted()?;
     let analysed = unnest::unnest(analysed)
         .and_then(expansion::refuse_too_large)
         // The rows that a limit counts are ordered by keys as well.
@@ -584,6 +587,7 @@ fn finish(
     let analysed = optimize::check(analysed).map_err(mapped)?;
     optimize::refuse_membership_with_nulls(&analysed)?;
     let (analysed, columns) = settle_output(analysed)?;
+    wanted()?;
     let analysed = keys::compare_by_keys(analysed).map_err(mapped)?;
     if ctx.maintained {
         refuse_volatile(&analysed)?;

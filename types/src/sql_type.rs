@@ -345,6 +345,16 @@ impl SqlType {
         }
     }
 
+    /// How a statement names the type: as [`fmt::Display`] does, but for `character` of no length, which means one of length 1 there.
+    #[must_use]
+    pub fn spelling(&self) -> String {
+        match self {
+            Self::Char(0) => "bpchar".to_owned(),
+            Self::Array(element) => format!("{}[]", element.spelling()),
+            other => other.to_string(),
+        }
+    }
+
     /// The type of its values without padding.
     #[must_use]
     pub fn without_padding(&self) -> Self {

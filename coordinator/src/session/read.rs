@@ -297,7 +297,7 @@ impl Session {
     ) -> Result<ArrayRef, Error> {
         let expr = flowstone_sql::parse::expr_text(expr)?;
         let text = match as_type {
-            Some(sql_type) => format!("SELECT CAST({expr} AS {sql_type})"),
+            Some(sql_type) => format!("SELECT CAST({expr} AS {})", sql_type.spelling()),
             None => format!("SELECT {expr}"),
         };
         let tree = flowstone_sql::parse::parse_query(&text)?;

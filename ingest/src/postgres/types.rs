@@ -63,8 +63,8 @@ fn scalar_type(type_oid: u32, type_modifier: i32) -> Option<SqlType> {
         114 | 3802 => SqlType::Jsonb,
         700 => SqlType::Float4,
         701 => SqlType::Float8,
-        // Without a length `bpchar` is of any length and not padded.
-        1042 => length(type_modifier).map_or(SqlType::Text, SqlType::Char),
+        // Without a length `bpchar` is of any length, and still compared without the blanks at its end.
+        1042 => SqlType::Char(length(type_modifier).unwrap_or(0)),
         1043 => SqlType::VarChar(length(type_modifier)),
         1082 => SqlType::Date,
         1083 => SqlType::Time,

@@ -111,7 +111,8 @@ fn every_type_is_found_by_its_oid() {
         (1700, SqlType::Numeric(None)),
         (3802, SqlType::Jsonb),
         (114, SqlType::Jsonb),
-        (1042, SqlType::Text),
+        (1042, SqlType::Char(0)),
+        (1014, SqlType::Array(Box::new(SqlType::Char(0)))),
         (1007, SqlType::Array(Box::new(SqlType::Int4))),
         (1009, SqlType::Array(Box::new(SqlType::Text))),
     ] {

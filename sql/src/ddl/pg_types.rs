@@ -32,7 +32,7 @@ fn scalar(oid: u32, modifier: i32) -> Option<SqlType> {
         114 | 3802 => SqlType::Jsonb,
         700 => SqlType::Float4,
         701 => SqlType::Float8,
-        1042 => length().map_or(SqlType::VarChar(None), SqlType::Char),
+        1042 => SqlType::Char(length().unwrap_or(0)),
         1043 => SqlType::VarChar(length()),
         1082 => SqlType::Date,
         1083 => SqlType::Time,

@@ -232,7 +232,7 @@ fn custom(name: &sqlparser::ast::ObjectName, modifiers: &[String]) -> Result<Sql
         }
         "text" | "string" => SqlType::Text,
         "varchar" => SqlType::VarChar(length("varchar")?),
-        "bpchar" => length("bpchar")?.map_or(SqlType::VarChar(None), SqlType::Char),
+        "bpchar" => SqlType::Char(length("bpchar")?.unwrap_or(0)),
         "char" | "character" => SqlType::Char(length("char")?.unwrap_or(1)),
         "name" => SqlType::Name,
         "bytea" | "bytes" => SqlType::Bytea,
@@ -328,6 +328,7 @@ mod tests {
             ("char(5)", "character(5)"),
             ("character(5)", "character(5)"),
             ("bpchar(5)", "character(5)"),
+            ("bpchar", "character"),
             ("\"char\"", "\"char\""),
             ("name", "name"),
             ("bytea", "bytea"),

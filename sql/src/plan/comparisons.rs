@@ -14,7 +14,7 @@ use datafusion::logical_expr::expr::{InSubquery, SetComparison};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Expr, ExprSchemable, Join, JoinConstraint, LogicalPlan, LogicalPlanBuilder, Operator, Subquery,
+    Expr, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Operator, Subquery,
 };
 use flowstone_functions::cast::cast_expr;
 use flowstone_types::SqlType;
@@ -104,32 +104,7 @@ fn among(
 }
 
 fn join_keys(join: Join) -> Result<Transformed<LogicalPlan>> {
-    let mut changed = false;
-    let mut on = Vec::with_capacity(join.on.len());
-    for (left, right) in join.on {
-        let sides = pair(
-            (left, join.left.schema().as_ref()),
-            (right, join.right.schema().as_ref()),
-            Operator::Eq,
-        )?;
-        changed |= sides.transformed;
-        on.push(sides.data);
-    }
-    // Merged columns have been resolved; only plain columns may be merged.
-    let join_constraint = if changed {
-        JoinConstraint::On
-    } else {
-        join.join_constraint
-    };
-    let join = Join {
-        on,
-        join_constraint,
-        ..join
-    };
-    Ok(Transformed::new_transformed(
-        LogicalPlan::Join(join),
-        changed,
-    ))
+    super::keys::change_keys(join, |left, right| pair(left, right, Operator::Eq))
 }
 
 /// The type of an expression; `None` if it has none of its own or is of no SQL type.

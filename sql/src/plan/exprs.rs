@@ -5,7 +5,7 @@
 
 mod arrays;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use arrow_schema::{DataType, Field};
@@ -20,6 +20,7 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, Operator};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use flowstone_functions::cast::{can_cast, cast_expr, casts_in_zone};
+use flowstone_functions::execution::still_wanted;
 use flowstone_functions::planner::PostgresExprPlanner;
 use flowstone_functions::zone::{cast_literal, expr_in_zone};
 use flowstone_types::datetime::TimeZone;
@@ -34,17 +35,8 @@ use crate::error::{Error, ErrorKind};
 
 type Result<T> = std::result::Result<T, DataFusionError>;
 
-/// What the uses of parameters imply, by number from 1.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Inferred {
-    /// The types.
-    pub(super) types: BTreeMap<usize, SqlType>,
-    /// Those whose first use is beside `char(n)`: they are text, and compared as one of those.
-    padded: BTreeSet<usize>,
-}
-
-/// [`Inferred`], filled as expressions are planned.
-pub(super) type ParameterTypes = Arc<Mutex<Inferred>>;
+/// The types that the uses of parameters imply, by number from 1; filled as expressions are planned.
+pub(super) type ParameterTypes = Arc<Mutex<BTreeMap<usize, SqlType>>>;
 
 /// The number of a parameter.
 fn number_of(parameter: &Placeholder) -> Option<usize> {
@@ -375,7 +367,7 @@ impl PostgresTyping {
                 if let Some(number) = number_of(&parameter)
                     && let Ok(mut inferred) = self.parameters.lock()
                 {
-                    inferred.types.entry(number).or_insert_with(|| to.clone());
+                    inferred.entry(number).or_insert_with(|| to.clone());
                 }
                 let id = parameter.id;
                 Ok(Expr::Placeholder(Placeholder {
@@ -400,32 +392,17 @@ impl PostgresTyping {
         }
     }
 
-    /// [`PostgresTyping::adapt`] of what stands beside `char(n)`, which PostgreSQL makes one too.
+    /// [`PostgresTyping::adapt`] of what stands beside `char(n)`: a parameter is a `char` of any length then, other values are texts.
     fn adapt_beside_padded(&self, expr: Expr, to: &SqlType) -> Result<Expr> {
-        if let Expr::Placeholder(parameter) = &expr
-            && let Some(number) = number_of(parameter)
-            && let Ok(mut inferred) = self.parameters.lock()
-            && !inferred.types.contains_key(&number)
-        {
-            inferred.padded.insert(number);
-        }
+        let padded = match to {
+            SqlType::Array(_) => SqlType::Array(Box::new(SqlType::Char(0))),
+            _ => SqlType::Char(0),
+        };
+        let to = match &expr {
+            Expr::Placeholder(_) => &padded,
+            _ => to,
+        };
         self.adapt(expr, to)
-    }
-
-    /// [`type_of`], but `char`, of some length, for a parameter whose first use was beside one.
-    fn own_type(&self, expr: &Expr, schema: &DFSchema) -> Result<Option<SqlType>> {
-        if let Expr::Placeholder(parameter) = expr
-            && let Some(number) = number_of(parameter)
-            && let Ok(inferred) = self.parameters.lock()
-            && inferred.padded.contains(&number)
-        {
-            let padded = SqlType::Char(1);
-            return Ok(Some(match inferred.types.get(&number) {
-                Some(SqlType::Array(_)) => SqlType::Array(Box::new(padded)),
-                _ => padded,
-            }));
-        }
-        type_of(expr, schema)
     }
 
     /// Gives an operand of unknown type the type `to`, and leaves others as they are.
@@ -511,10 +488,7 @@ impl PostgresTyping {
         if !compares && *op != BinaryOperator::StringConcat && !is_pattern {
             return Ok((left, right));
         }
-        let types = (
-            self.own_type(&left, schema)?,
-            self.own_type(&right, schema)?,
-        );
+        let types = (type_of(&left, schema)?, type_of(&right, schema)?);
         if is_pattern {
             let right = match &types.1 {
                 Some(from @ SqlType::Char(_)) => cast_expr(right, from, &SqlType::Text)?,
@@ -680,6 +654,7 @@ impl PostgresTyping {
             }
             "age" => self.age(values, schema),
             "array" => told_array(only(values)?, schema),
+            "items" => self.array_of(values, schema),
             "printed" => self.printed(only(values)?, schema),
             "unknown function" => Err(raise(unknown_function(values, schema)?)),
             _ => Err(DataFusionError::NotImplemented(
@@ -1001,7 +976,7 @@ impl PostgresTyping {
         values.insert(0, subject.clone());
         let types = values
             .iter()
-            .map(|value| self.own_type(value, schema))
+            .map(|value| type_of(value, schema))
             .collect::<Result<Vec<_>>>()?;
         // All are `char` if the first that has a type is.
         let padded = matches!(types.iter().flatten().next(), Some(SqlType::Char(_)));
@@ -1097,16 +1072,25 @@ impl PostgresTyping {
         self.compared(only(values)?, op, right, schema)
     }
 
+    /// `ARRAY[…]`
+    fn array_of(&self, items: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
+        let are_varying = are_varying(&items, schema)?;
+        let (items, common) = self.unify("array", items, schema)?;
+        let array = call("make_array", items)?;
+        let of = |item| SqlType::Array(Box::new(item));
+        if are_varying {
+            return cast_expr(array, &of(SqlType::Text), &of(SqlType::VarChar(None)));
+        }
+        told(array, &of(common))
+    }
+
     /// `left = ANY (array)`
     fn any(&self, mut values: Vec<Expr>, schema: &DFSchema) -> Result<Expr> {
         let array = values
             .pop()
             .unwrap_or_else(|| Expr::Literal(ScalarValue::Null, None));
         let left = only(values)?;
-        let (left_type, array_type) = (
-            self.own_type(&left, schema)?,
-            self.own_type(&array, schema)?,
-        );
+        let (left_type, array_type) = (type_of(&left, schema)?, type_of(&array, schema)?);
         let (left, right) = match (left_type, array_type) {
             (Some(from @ SqlType::Char(_)), None) => {
                 let texts = SqlType::Array(Box::new(SqlType::Text));
@@ -1389,7 +1373,7 @@ pub(super) fn cast_for_assignment(
         return Err(mismatch().with_hint("You will need to rewrite or cast the expression."));
     }
     let result = match to {
-        SqlType::VarChar(Some(_)) | SqlType::Char(_) if from != to => {
+        SqlType::VarChar(Some(_)) | SqlType::Char(1..) if from != to => {
             let text = if is_text(from) && !matches!(from, SqlType::Char(_)) {
                 Ok(expr)
             } else {
@@ -1405,7 +1389,7 @@ pub(super) fn cast_for_assignment(
 /// Text as varchar(n) or char(n): an error if it does not fit, blanks at the end aside.
 fn fit(text: Expr, to: &SqlType) -> Result<Expr> {
     let length = match to {
-        SqlType::VarChar(Some(length)) | SqlType::Char(length) => *length,
+        SqlType::VarChar(Some(length)) | SqlType::Char(length @ 1..) => *length,
         _ => return cast_expr(text, &SqlType::Text, to),
     };
     let complaint = format!("value too long for type {to}");
@@ -1445,6 +1429,19 @@ fn fit(text: Expr, to: &SqlType) -> Result<Expr> {
         vec![(Box::new(too_long), Box::new(failure))],
         Some(Box::new(fitting)),
     )))
+}
+
+/// Whether all values that have a type are `varchar`, of whatever lengths.
+fn are_varying(values: &[Expr], schema: &DFSchema) -> Result<bool> {
+    let mut found = false;
+    for value in values {
+        match type_of(value, schema)? {
+            Some(SqlType::VarChar(_)) => found = true,
+            Some(_) => return Ok(false),
+            None => {}
+        }
+    }
+    Ok(found)
 }
 
 /// Whether values of a type are only told from those of another one by what fields say beside their Arrow type.
@@ -1540,6 +1537,7 @@ impl ExprPlanner for PostgresTyping {
         expr: RawBinaryExpr,
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
+        still_wanted()?;
         let RawBinaryExpr { op, left, right } = expr;
         let (left, right) = match arrays::array_operator(self, &op, left, right, schema)? {
             PlannerResult::Planned(expr) => return Ok(PlannerResult::Planned(expr)),
@@ -1576,6 +1574,7 @@ impl ExprPlanner for PostgresTyping {
             }
             _ => None,
         };
+        still_wanted()?;
         match key {
             Some(key) => self
                 .marker(&key, expr.values, schema)
@@ -1589,11 +1588,6 @@ impl ExprPlanner for PostgresTyping {
         exprs: Vec<Expr>,
         schema: &DFSchema,
     ) -> Result<PlannerResult<Vec<Expr>>> {
-        let (items, common) = self.unify("array", exprs, schema)?;
-        if !is_only_told(&common) {
-            return Ok(PlannerResult::Original(items));
-        }
-        let array = call("make_array", items)?;
-        told(array, &SqlType::Array(Box::new(common))).map(PlannerResult::Planned)
+        self.array_of(exprs, schema).map(PlannerResult::Planned)
     }
 }

@@ -33,7 +33,8 @@ use flowstone_types::sort_key::{equality_differs, order_differs};
 use super::names::INTERNAL;
 use crate::error::Error;
 
-fn refused(message: impl Into<String>, hint: &str) -> DataFusionError {
+/// `0A000` with a hint.
+pub(super) fn refused(message: impl Into<String>, hint: &str) -> DataFusionError {
     DataFusionError::External(Box::new(Error::unsupported(message).with_hint(hint)))
 }
 
@@ -513,13 +514,22 @@ fn rewrite_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 }
 
 fn join_by_keys(join: Join) -> Result<Transformed<LogicalPlan>> {
+    change_keys(join, |left, right| {
+        keyed_pair(left, right, equality_differs)
+    })
+}
+
+/// A join with what `change` makes of the two sides of each of its keys, which it is given with the schemas that they are of.
+pub(super) fn change_keys(
+    join: Join,
+    change: impl Fn((Expr, &DFSchema), (Expr, &DFSchema)) -> Result<Transformed<(Expr, Expr)>>,
+) -> Result<Transformed<LogicalPlan>> {
     let mut changed = false;
     let mut on = Vec::with_capacity(join.on.len());
     for (left, right) in join.on {
-        let pair = keyed_pair(
+        let pair = change(
             (left, join.left.schema().as_ref()),
             (right, join.right.schema().as_ref()),
-            equality_differs,
         )?;
         changed |= pair.transformed;
         on.push(pair.data);

@@ -39,7 +39,7 @@ use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{AnalyzerRule, Optimizer, OptimizerConfig, OptimizerRule};
-use flowstone_functions::execution::while_wanted;
+use flowstone_functions::execution::{still_wanted, while_wanted};
 use flowstone_functions::null_safe::{ExtractKeys, FlattenJoins};
 
 use crate::error::Error;
@@ -59,12 +59,17 @@ fn config() -> ConfigOptions {
 pub(crate) fn analyse(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.check_invariants(InvariantLevel::Always)?;
     let options = config();
+    still_wanted()?;
     let plan = super::comparisons::settle(plan)?;
+    still_wanted()?;
     let plan = super::padding::take_off(plan)?;
     let plan = ResolveGroupingFunction::new().analyze(plan, &options)?;
+    still_wanted()?;
     let plan = TypeCoercion::new().analyze(plan, &options)?;
+    still_wanted()?;
     let rules = Config::new();
     let plan = RewriteSetComparison::new().rewrite(plan, &rules)?.data;
+    still_wanted()?;
     super::nullability::of_subqueries(plan)
 }
 

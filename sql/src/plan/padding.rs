@@ -17,6 +17,8 @@ use flowstone_functions::cast::cast_expr;
 use flowstone_types::SqlType;
 use std::sync::Arc;
 
+use super::keys::refused;
+
 /// Aggregates that give their arguments back as they were printed.
 const PRINTED: [&str; 5] = [
     "array_agg",
@@ -32,6 +34,7 @@ pub(super) fn take_off(plan: LogicalPlan) -> Result<LogicalPlan> {
         return Ok(plan);
     }
     let taken_off = plan.transform_up_with_subqueries(|node| {
+        refuse_unnested(&node)?;
         if let LogicalPlan::Union(union) = node {
             return unite(union);
         }
@@ -49,6 +52,26 @@ pub(super) fn take_off(plan: LogicalPlan) -> Result<LogicalPlan> {
         node.map_data(LogicalPlan::recompute_schema)
     })?;
     Ok(taken_off.data)
+}
+
+/// DataFusion's `unnest` forgets that items are `character`: what compares them has taken them for texts, blanks and all.
+fn refuse_unnested(node: &LogicalPlan) -> Result<()> {
+    let LogicalPlan::Unnest(unnest) = node else {
+        return Ok(());
+    };
+    let fields = unnest.input.schema().fields();
+    let is_padded = |(index, _): &(usize, _)| {
+        fields
+            .get(*index)
+            .is_some_and(|field| SqlType::from_field(field).is_ok_and(|list| list.is_padded()))
+    };
+    if unnest.list_type_columns.iter().any(is_padded) {
+        return Err(refused(
+            "unnest of an array of character is not supported",
+            "Cast the array to text[].",
+        ));
+    }
+    Ok(())
 }
 
 /// Whether a padded value can be anywhere in the plan.

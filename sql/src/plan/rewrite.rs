@@ -345,6 +345,12 @@ fn flow(result: Result<(), Error>) -> ControlFlow<Error> {
 }
 
 fn prepare_query(query: &mut Query, recursive: bool) -> Result<(), Error> {
+    if recursive && query.with.is_some() {
+        return Err(Error::unsupported(
+            "WITH inside of a query of WITH RECURSIVE is not supported",
+        )
+        .with_hint("Write its queries before the recursive one, in the same WITH."));
+    }
     if let Some(with) = &query.with
         && with.cte_tables.iter().any(|cte| {
             cte.alias

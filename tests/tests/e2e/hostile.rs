@@ -16,9 +16,8 @@ const TAKEN_MAX: u64 = 1 << 30;
 const PATIENCE: Duration = Duration::from_millis(600);
 /// How long a cancelled statement may keep its client waiting, and the node busy. Generous: the machine may be busy, the node is not optimised.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Processor time that the node may use for a statement after its cancellation: less than a second of a thread in an optimised build, which is several times as
-/// fast as the one that is tried here.
-const WORK_AFTER_CANCELLATION: Duration = Duration::from_secs(4);
+/// Processor time that the node may use for a statement after its cancellation: a second of a thread or two.
+const WORK_AFTER_CANCELLATION: Duration = Duration::from_millis(1500);
 /// The node is at rest if no thread of it computes for so long, but for moments.
 const REST: Duration = Duration::from_millis(200);
 

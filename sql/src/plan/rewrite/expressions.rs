@@ -193,6 +193,8 @@ pub(super) fn rewrite_expr(ctx: &PlanContext<'_>, expr: Expr) -> Result<Expr, Er
             };
             binary(*expr, op, escaped_pattern(*pattern, escape_char))
         }
+        // DataFusion plans the items of its own form without what stands around it: columns of outer queries would not be found.
+        Expr::Array(array) if !array.elem.is_empty() => marker("items", array.elem),
         Expr::Subquery(query) => scalar_subquery(*query)?,
         Expr::SimilarTo {
             negated,
