@@ -7,6 +7,7 @@
 
 mod arrangement;
 mod freshness;
+mod interference;
 mod lookup;
 mod nexmark;
 mod report;
@@ -43,6 +44,7 @@ enum Benchmark {
     Snapshot,
     Lookup,
     Freshness,
+    Interference,
 }
 
 #[derive(Debug, Subcommand)]
@@ -61,6 +63,7 @@ impl Benchmark {
             Self::Snapshot => servers::block_on(snapshot::run(scale)),
             Self::Lookup => servers::block_on(lookup::run(scale)),
             Self::Freshness => servers::block_on(freshness::run(scale)),
+            Self::Interference => servers::block_on(interference::run(scale)),
         }
     }
 

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio_postgres::{Client, Row};
 
 /// Shards of the node: what a machine of two cores is given.
-const SHARDS: usize = 2;
+pub(crate) const SHARDS: usize = 2;
 
 /// A node and its upstream. `fsync` of PostgreSQL is off, of the node on.
 pub(crate) struct Servers {
