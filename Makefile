@@ -10,7 +10,7 @@ CARGO ?= cargo
 # The peers of benchmarks are a workspace of their own.
 PEERS_TARGET_DIR ?= $(HOME)/.cache/flowstone/target-peers
 
-.PHONY: help setup demo build test unit check fmt-check clippy docs tidy fix slt bench
+.PHONY: help setup demo build test unit check fmt-check clippy docs tidy fix slt large bench
 
 help:
 	@echo "make demo   build, start a node with a generator and three views, print how to connect"
@@ -18,6 +18,7 @@ help:
 	@echo "make check  formatting, lints, documentation, tidiness"
 	@echo "make fix    format and apply lint suggestions"
 	@echo "make slt    only the SQL golden files; SLT_UPDATE=1 rewrites them"
+	@echo "make large  the tests that need 16 GB of memory"
 	@echo "make bench  benchmarks with their peers; BENCH=nexmark only that one, SMOKE=1 only whether they work"
 
 setup:
@@ -36,6 +37,10 @@ test: setup
 slt: setup
 	$(CARGO) build -p flowstone-node
 	$(CARGO) test -p flowstone-tests --test e2e -- slt
+
+large: setup
+	$(CARGO) build -p flowstone-node
+	$(CARGO) test -p flowstone-tests --test e2e -- large --ignored
 
 check: setup fmt-check clippy docs tidy
 

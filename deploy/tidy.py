@@ -29,6 +29,22 @@ ALLOWED = {
 }
 
 
+# Modules of a crate that refer to each other in circles. To be taken apart; nothing is added.
+CIRCLES = {
+    "coordinator": [{"auth", "client", "coordinator", "install", "outcome", "planning", "registry", "session", "shared"}],
+    "dataflow": [{"relation", "snapshot"}, {"render", "shard"}],
+    "flight": [{"prepared", "sessions"}, {"auth", "service"}],
+    "functions": [
+        {"aggregate", "cast", "errors", "execution", "growth", "guarded", "interval", "json", "keys", "numeric", "operators", "pieces", "planner"}
+        | {"registry", "signatures", "system", "udf", "zone"}
+    ],
+    "pgwire": [{"connection", "frontend", "io", "server", "startup"}],
+    "sql": [{"catalog", "system"}],
+    "storage": [{"staging", "tables"}],
+    "tests": [{"disk", "node", "postgres"}],
+}
+
+
 def tracked(pattern):
     out = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", pattern], cwd=ROOT, capture_output=True, text=True, check=True)
     return [ROOT / line for line in out.stdout.splitlines() if (ROOT / line).is_file()]
@@ -49,6 +65,66 @@ def dependency_direction():
         for name in re.findall(r"^flowstone-([a-z-]+)", linked, re.M):
             if name != "workspace-hack" and name not in allowed:
                 yield f"{crate}/Cargo.toml: may not depend on flowstone-{name}"
+
+
+def references(crate):
+    """Which modules at the top of a crate each of them refers to, tests aside."""
+    src = ROOT / crate / "src"
+    modules = {path.stem for path in src.glob("*.rs")} - {"lib", "main"}
+    found = {module: set() for module in modules}
+    for path in tracked(f"{crate}/src/*.rs") + tracked(f"{crate}/src/**/*.rs"):
+        parts = path.relative_to(src).parts
+        module = parts[0].removesuffix(".rs")
+        if module not in modules or "tests" in parts or path.stem == "tests":
+            continue
+        text = path.read_text(encoding="utf-8").split("#[cfg(test)]\nmod tests {")[0]
+        text = re.sub(r"//.*", "", text)
+        names = re.findall(r"\bcrate::(\w+)", text)
+        names += [name for group in re.findall(r"\bcrate::\{([^;]*)\}", text) for name in re.findall(r"\w+", group)]
+        names += re.findall(r"(?<!super::)" + "super::" * len(parts) + r"(\w+)", text)
+        found[module] |= (set(names) & modules) - {module}
+    return found
+
+
+def circles(graph):
+    """Groups of modules each of which reaches every other (Tarjan's algorithm)."""
+    order, low, stack, found = {}, {}, [], []
+
+    def visit(module):
+        order[module] = low[module] = len(order)
+        stack.append(module)
+        for other in sorted(graph[module]):
+            if other not in order:
+                visit(other)
+                low[module] = min(low[module], low[other])
+            elif other in stack:
+                low[module] = min(low[module], order[other])
+        if low[module] == order[module]:
+            at = stack.index(module)
+            group = set(stack[at:])
+            del stack[at:]
+            if len(group) > 1:
+                found.append(group)
+
+    for module in sorted(graph):
+        if module not in order:
+            visit(module)
+    return found
+
+
+def modules_in_circles():
+    for manifest in tracked("*/Cargo.toml"):
+        crate = manifest.parent.name
+        if not (manifest.parent / "src").is_dir():
+            continue
+        known = CIRCLES.get(crate, [])
+        found = circles(references(crate))
+        for group in found:
+            if not any(group <= allowed for allowed in known):
+                yield f"{crate}/src: modules refer to each other in a circle: {', '.join(sorted(group))}"
+        for allowed in known:
+            if not any(allowed == group for group in found):
+                yield f"deploy/tidy.py: {', '.join(sorted(allowed))} of {crate} are less of a circle now: shorten the list"
 
 
 def versions_in_one_place():
@@ -97,7 +173,7 @@ def no_machine_paths():
 def main():
     findings = [
         finding
-        for check in (module_docs, dependency_direction, versions_in_one_place, no_sleeps_in_tests, failpoints_at_durable_writes, no_machine_paths)
+        for check in (module_docs, dependency_direction, modules_in_circles, versions_in_one_place, no_sleeps_in_tests, failpoints_at_durable_writes, no_machine_paths)
         for finding in check()
     ]
     for finding in findings:

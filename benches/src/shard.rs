@@ -41,6 +41,7 @@ pub(crate) fn single() -> Shard {
         compiler: Arc::new(Compiler),
         evaluator: Arc::new(NoRecomputation),
         point_rows_max: POINT_ROWS_MAX,
+        row_bytes_max: usize::MAX,
     })
 }
 

@@ -595,8 +595,10 @@ impl Loop {
                 position,
                 upstream: _,
             } => {
-                if !self.dropped.contains(&source) {
-                    self.epochs.source_progress(source, position);
+                if !self.dropped.contains(&source)
+                    && let Err(error) = self.epochs.source_progress(source, position)
+                {
+                    self.fail(error.to_string());
                 }
             }
             Response::SourceSnapshot {
@@ -605,8 +607,11 @@ impl Loop {
                 position,
             } => {
                 tables.retain(|table| !self.dropped.contains(table));
-                if !tables.is_empty() && !self.dropped.contains(&source) {
-                    self.epochs.source_snapshot(source, tables, position);
+                if !tables.is_empty()
+                    && !self.dropped.contains(&source)
+                    && let Err(error) = self.epochs.source_snapshot(source, tables, position)
+                {
+                    self.fail(error.to_string());
                 }
             }
             Response::SourceStatus { object, .. } if self.failed.contains(&object) => {}
@@ -646,6 +651,15 @@ impl Loop {
                     Replicated::Fail { epoch, failures },
                 );
             }
+            Response::SourceHeld {
+                source,
+                held,
+                epoch,
+            } => {
+                if !self.dropped.contains(&source) {
+                    self.epochs.source_held(source, held, epoch);
+                }
+            }
             Response::CleanedUp { id } => {
                 self.propose(Proposed::CleanedUp, Replicated::CleanedUp(id))
             }
@@ -662,6 +676,14 @@ impl Loop {
                 runtime.hydration_ms.insert(id, now.saturating_sub(created));
                 drop(runtime);
                 self.epochs.mark_dirty();
+            }
+            Response::DataflowFailed { id, error } => {
+                if !self.dropped.contains(&id) {
+                    let now = self.shared.clock.now_ms();
+                    let mut runtime = self.shared.runtime.lock();
+                    runtime.hydrated.remove(&id);
+                    runtime.dataflow_errors.insert(id, (error.message, now));
+                }
             }
             Response::Committed { epoch, versions } => self.epochs.committed(epoch, versions),
             Response::UpstreamAnswer { request, answer } => {

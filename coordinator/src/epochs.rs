@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use flowstone_proto::message::{RequestId, RunEpoch, SourceBinding};
-use flowstone_types::{Epoch, ObjectId};
+use flowstone_types::{Epoch, ObjectId, SourcePosition};
 
 use crate::oracle::Oracle;
 
@@ -86,13 +86,22 @@ pub enum Effect {
     Drained,
 }
 
+/// A source has told a position of another kind than what it told before, or than what it was bound at: a bug of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("source {id} stands at {known} and tells {told}, a position of another kind")]
+pub struct ForeignPosition {
+    id: ObjectId,
+    known: SourcePosition,
+    told: SourcePosition,
+}
+
 /// What a crash left behind.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
     /// The epoch of the commit point.
     pub commit_point: Epoch,
     /// Position of each source at the commit point.
-    pub positions: BTreeMap<ObjectId, u64>,
+    pub positions: BTreeMap<ObjectId, SourcePosition>,
     /// Bindings above the commit point.
     pub bindings: BTreeMap<Epoch, Vec<SourceBinding>>,
     /// Epochs above the commit point that the local log holds.
@@ -104,11 +113,11 @@ pub struct Recovered {
 #[derive(Clone, Debug, Default)]
 struct SourceState {
     /// What the source has buffered.
-    progress: Option<u64>,
+    progress: Option<SourcePosition>,
     /// What is in an epoch.
-    bound: Option<u64>,
+    bound: Option<SourcePosition>,
     /// Snapshots that are on disk and in no epoch: the tables and the position they were taken at.
-    snapshots: Vec<(Vec<ObjectId>, u64)>,
+    snapshots: Vec<(Vec<ObjectId>, SourcePosition)>,
 }
 
 #[derive(Clone, Debug)]
@@ -157,6 +166,10 @@ pub struct EpochLoop {
     writes: VecDeque<WaitingWrite>,
     frozen: BTreeSet<FreezeId>,
     freezing: Vec<FreezeId>,
+    /// Sources that cannot give what is bound.
+    held: BTreeSet<ObjectId>,
+    /// The first epoch that may be committed.
+    commit_from: Epoch,
     observable: Epoch,
     read_floor: Epoch,
     commit_point: Epoch,
@@ -203,7 +216,7 @@ impl EpochLoop {
             sources.entry(source).or_default().bound = Some(position);
         }
         for binding in replay.values().flatten() {
-            sources.entry(binding.source).or_default().bound = Some(binding.position);
+            sources.entry(binding.source).or_default().bound = Some(binding.position.clone());
         }
         Self {
             oracle,
@@ -215,6 +228,8 @@ impl EpochLoop {
             writes: VecDeque::new(),
             frozen: BTreeSet::new(),
             freezing: Vec::new(),
+            held: BTreeSet::new(),
+            commit_from: Epoch::MIN,
             observable: recovered.commit_point,
             commit_point: recovered.commit_point,
             commit: CommitState::Idle,
@@ -251,20 +266,40 @@ impl EpochLoop {
     }
 
     /// A source has buffered everything up to `position`.
-    pub fn source_progress(&mut self, source: ObjectId, position: u64) {
+    ///
+    /// # Errors
+    /// [`ForeignPosition`]; the source stands where it stood.
+    pub fn source_progress(
+        &mut self,
+        source: ObjectId,
+        position: SourcePosition,
+    ) -> Result<(), ForeignPosition> {
         let state = self.sources.entry(source).or_default();
-        state.progress = state.progress.max(Some(position));
+        state.check_kind(source, &position)?;
+        state.progress = join(state.progress.as_ref(), Some(&position));
+        Ok(())
     }
 
     /// The snapshot of `tables`, taken at `position`, is on the worker's disk.
-    pub fn source_snapshot(&mut self, source: ObjectId, tables: Vec<ObjectId>, position: u64) {
+    ///
+    /// # Errors
+    /// [`ForeignPosition`]; the snapshot is not bound.
+    pub fn source_snapshot(
+        &mut self,
+        source: ObjectId,
+        tables: Vec<ObjectId>,
+        position: SourcePosition,
+    ) -> Result<(), ForeignPosition> {
         let state = self.sources.entry(source).or_default();
+        state.check_kind(source, &position)?;
         state.snapshots.push((tables, position));
+        Ok(())
     }
 
     /// An object is gone: a source does not move any more, a table's snapshot is not bound any more.
     pub fn object_dropped(&mut self, id: ObjectId) {
         self.sources.remove(&id);
+        self.held.remove(&id);
         for state in self.sources.values_mut() {
             for (tables, _) in &mut state.snapshots {
                 tables.retain(|table| *table != id);
@@ -304,6 +339,19 @@ impl EpochLoop {
     pub fn freeze(&mut self, id: FreezeId) {
         self.frozen.insert(id);
         self.freezing.push(id);
+    }
+
+    /// A source cannot give what is bound, or can again: nothing is committed meanwhile, since what is missing would be taken for stored.
+    /// `epoch`: when the last of it was given.
+    pub fn source_held(&mut self, source: ObjectId, held: bool, epoch: Epoch) {
+        if held {
+            self.held.insert(source);
+        } else {
+            self.held.remove(&source);
+            // What it gave late is in no commit yet, and not in one of an earlier epoch.
+            self.dirty = true;
+            self.commit_from = self.commit_from.max(epoch);
+        }
     }
 
     /// Sources may move again.
@@ -451,7 +499,11 @@ impl EpochLoop {
 
     /// Whether there is something to commit and nothing in the way of it but time.
     fn commit_is_wanted(&self) -> bool {
-        self.dirty && self.commit == CommitState::Idle && self.observable > self.commit_point
+        self.dirty
+            && self.held.is_empty()
+            && self.observable >= self.commit_from
+            && self.commit == CommitState::Idle
+            && self.observable > self.commit_point
     }
 
     fn observe(&mut self, effects: &mut Vec<Effect>) {
@@ -572,8 +624,8 @@ impl EpochLoop {
         let mut bindings = Vec::new();
         for (id, source) in &mut self.sources {
             if let Some((position, snapshots)) = source.next_binding() {
-                source.snapshots.retain(|(_, at)| *at > position);
-                source.bound = Some(position);
+                source.snapshots.retain(|(_, at)| !position.covers(at));
+                source.bound = Some(position.clone());
                 bindings.push(SourceBinding {
                     source: *id,
                     position,
@@ -585,10 +637,8 @@ impl EpochLoop {
     }
 
     fn finish_freezing(&mut self, effects: &mut Vec<Effect>) {
-        let moving = self
-            .open
-            .iter()
-            .any(|open| !open.complete && open.moves_sources);
+        // Also one that is complete: until its bindings are durable, what was read at it may never have been.
+        let moving = self.open.iter().any(|open| open.moves_sources);
         if !moving && self.replay.is_empty() {
             effects.extend(self.freezing.drain(..).map(Effect::Frozen));
         }
@@ -614,7 +664,8 @@ impl EpochLoop {
     }
 
     fn finish_draining(&mut self, effects: &mut Vec<Effect>) {
-        let clean = !self.dirty || self.observable <= self.commit_point;
+        // What waits for an upstream is bound, and run again after the start.
+        let clean = !self.dirty || self.observable <= self.commit_point || !self.held.is_empty();
         if self.phase == Phase::Draining
             && self.open.is_empty()
             && self.writes.is_empty()
@@ -629,24 +680,49 @@ impl EpochLoop {
 }
 
 impl SourceState {
+    /// All positions of a source are of one kind, so that any two of them have a bound.
+    fn check_kind(&self, id: ObjectId, told: &SourcePosition) -> Result<(), ForeignPosition> {
+        let snapshot = self.snapshots.first().map(|(_, at)| at);
+        let known = self.bound.as_ref().or(self.progress.as_ref()).or(snapshot);
+        match known {
+            Some(known) if !known.same_kind(told) => Err(ForeignPosition {
+                id,
+                known: known.clone(),
+                told: told.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// How far the source can go, and which snapshots become visible there; `None` if there is nothing new.
     ///
-    /// A snapshot needs a position at or above its own. A source that was never bound has nothing below its first snapshot, so it goes there at once; a running
+    /// A snapshot needs a position that covers its own. A source that was never bound has nothing below its first snapshot, so it goes there at once; a running
     /// one must have buffered what its other tables have up to there.
-    fn next_binding(&self) -> Option<(u64, Vec<ObjectId>)> {
-        let mut position = self.progress;
+    fn next_binding(&self) -> Option<(SourcePosition, Vec<ObjectId>)> {
+        let mut position = join(self.progress.as_ref(), self.bound.as_ref());
         if self.bound.is_none() {
-            position = position.max(self.snapshots.iter().map(|(_, at)| *at).max());
+            for (_, at) in &self.snapshots {
+                position = join(position.as_ref(), Some(at));
+            }
         }
-        let position = position.max(self.bound)?;
+        let position = position?;
         let ready: Vec<ObjectId> = self
             .snapshots
             .iter()
-            .filter(|(_, at)| *at <= position)
+            .filter(|(_, at)| position.covers(at))
             .flat_map(|(tables, _)| tables.iter().copied())
             .collect();
-        (!ready.is_empty() || self.bound.is_none_or(|bound| position > bound))
+        let stands = self.bound.as_ref();
+        (!ready.is_empty() || stands.is_none_or(|bound| !bound.covers(&position)))
             .then_some((position, ready))
+    }
+}
+
+/// The least position that covers what there is of two, which are of one kind.
+fn join(left: Option<&SourcePosition>, right: Option<&SourcePosition>) -> Option<SourcePosition> {
+    match (left, right) {
+        (Some(left), Some(right)) => left.join(right),
+        (left, right) => left.or(right).cloned(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! Called by `coordinator::start` and by DDL.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use flowstone_sql::catalog::{
 };
 use flowstone_sql::lower::{Lowered, lower};
 use flowstone_sql::plan::{plan_index, plan_query};
-use flowstone_types::ObjectId;
+use flowstone_types::{EvalError, EvalErrorKind, ObjectId};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
@@ -53,7 +54,19 @@ impl Past {
 pub(crate) async fn restore_commands(shared: &Shared, state: State) -> Result<Vec<Command>, Error> {
     let catalog = Arc::new(state.catalog);
     let all: Vec<ObjectId> = catalog.items.keys().copied().collect();
-    let dataflows = plan_dataflows(&catalog, &all).await?;
+    let (mut dataflows, mut unplanned) = (Vec::new(), Vec::new());
+    for (id, planned) in plan_each(&catalog, &all).await? {
+        match planned {
+            Ok(dataflow) => dataflows.push(dataflow),
+            // It could be planned once: what reads it says why it cannot any more, and everything else goes on.
+            Err(error) => {
+                tracing::error!(%id, %error, "a view or index cannot be planned any more");
+                let message = format!("it cannot be planned any more: {error}");
+                let error = EvalError::new(EvalErrorKind::NotSupported, message);
+                unplanned.push(Command::FailDataflow { id, error });
+            }
+        }
+    }
     let bound = state
         .bindings
         .values()
@@ -68,6 +81,7 @@ pub(crate) async fn restore_commands(shared: &Shared, state: State) -> Result<Ve
         failures: state.failures,
     };
     let mut commands = install_commands(shared, &catalog, &all, &dataflows, &past)?;
+    commands.extend(unplanned);
     commands.extend(clean_up(shared, &state.cleanup));
     Ok(commands)
 }
@@ -110,13 +124,31 @@ pub(crate) async fn plan_dataflows(
     catalog: &Arc<Catalog>,
     items: &[ObjectId],
 ) -> Result<Vec<PlannedDataflow>, Error> {
+    let planned = plan_each(catalog, items).await?;
+    planned.into_iter().map(|(_, planned)| planned).collect()
+}
+
+/// Plans the dataflows among some items, inputs first, whatever becomes of the others.
+async fn plan_each(
+    catalog: &Arc<Catalog>,
+    items: &[ObjectId],
+) -> Result<Vec<(ObjectId, Result<PlannedDataflow, Error>)>, Error> {
     let wanted = in_dependency_order(catalog, items);
     let catalog = Arc::clone(catalog);
     replanning(move || {
         let planner = Planner::for_catalog(Arc::clone(&catalog));
         let items = wanted.iter().filter_map(|id| catalog.items.get(id));
-        let planned = items.filter_map(|item| plan_dataflow(&planner, item).transpose());
-        planned.collect()
+        let planned = items.filter_map(|item| {
+            let planned = AssertUnwindSafe(|| plan_dataflow(&planner, item));
+            let planned = catch_unwind(planned)
+                .unwrap_or_else(|panic| {
+                    let message = EvalError::of_panic(panic.as_ref()).message;
+                    Err(Error::Internal(message))
+                })
+                .transpose()?;
+            Some((item.id, planned))
+        });
+        Ok(planned.collect())
     })
     .await
 }
@@ -156,17 +188,17 @@ pub(crate) fn install_commands(
                 .map(|table| table.id)
                 .filter(|id| commit_point.snapshotted.contains(id))
                 .collect();
-            commands.push(Command::CreateSource(SourceDescription {
+            commands.push(Command::CreateSource(Box::new(SourceDescription {
                 id: item.id,
                 name: display_name(catalog, item),
                 kind,
                 tables,
                 progress: source.progress,
-                resume_from: commit_point.positions.get(&item.id).copied(),
+                resume_from: commit_point.positions.get(&item.id).cloned(),
                 snapshotted,
                 bound: past.bound.contains(&item.id),
                 failure: past.failure(item.id),
-            }));
+            })));
         }
     }
     for (source, tables) in added_tables(catalog, &found, &new) {

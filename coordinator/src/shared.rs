@@ -112,6 +112,8 @@ pub(crate) struct Runtime {
     /// Source tables whose snapshot is in an observable epoch.
     pub(crate) visible: BTreeSet<ObjectId>,
     pub(crate) hydrated: BTreeSet<ObjectId>,
+    /// Why views and indexes have failed, and when.
+    pub(crate) dataflow_errors: BTreeMap<ObjectId, (String, u64)>,
     /// When a dataflow was created, and how long it then took to catch up: milliseconds.
     pub(crate) created_ms: BTreeMap<ObjectId, u64>,
     pub(crate) hydration_ms: BTreeMap<ObjectId, u64>,
@@ -127,6 +129,7 @@ impl Runtime {
     pub(crate) fn forget(&mut self, id: ObjectId) {
         self.visible.remove(&id);
         self.hydrated.remove(&id);
+        self.dataflow_errors.remove(&id);
         self.created_ms.remove(&id);
         self.hydration_ms.remove(&id);
         self.statuses.remove(&id);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow_schema::{Schema, SchemaRef};
-use flowstone_types::{DeltaBatch, Epoch, EvalError, Weights};
+use flowstone_types::{DeltaBatch, Epoch, EvalError, Weights, budget};
 
 use crate::Error;
 
@@ -153,15 +153,24 @@ pub(crate) fn index(row: usize) -> u32 {
 /// The rows of `batch`, each as often as its weight says; rows of weight zero or less are left out.
 ///
 /// # Errors
-/// [`Error::Type`] if Arrow refuses.
+/// [`Error::Type`] if Arrow refuses, [`Error::Evaluation`] if the budget of whoever asks does not allow so many.
 pub fn expand(batch: &RecordBatch, weights: &Weights) -> Result<RecordBatch, Error> {
     if *weights == Weights::AllOne {
         return Ok(batch.clone());
     }
     let mut indices = Vec::with_capacity(batch.num_rows());
+    let mut check_at = ROWS_PER_BATCH;
     for row in 0..batch.num_rows() {
-        for _ in 0..weights.get(row).max(0) {
-            indices.push(index(row));
+        let mut times = usize::try_from(weights.get(row)).unwrap_or(0);
+        while times > 0 {
+            // Also in the middle of a row: a single one may be there millions of times.
+            let now = times.min(ROWS_PER_BATCH);
+            indices.extend(std::iter::repeat_n(index(row), now));
+            times -= now;
+            if indices.len() >= check_at {
+                budget::check()?;
+                check_at = indices.len() + ROWS_PER_BATCH;
+            }
         }
     }
     Ok(flowstone_types::delta::take_rows(

@@ -1,8 +1,15 @@
 //! What can go wrong in a shard, sorted by what its owner does about it.
 
-use flowstone_types::{Epoch, ObjectId, TypeError};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// A failure of a shard. Evaluation errors of single rows are not here: they are data ([`flowstone_types::EvalError`]).
+use flowstone_types::budget::Exceeded;
+use flowstone_types::{Epoch, EvalError, EvalErrorKind, ObjectId, TypeError};
+
+/// A failure of a call, or of what a dataflow runs. Evaluation errors of single rows are not here: they are data ([`flowstone_types::EvalError`]).
+///
+/// Where it ends a step of a dataflow, nobody gets the error itself: the dataflow has failed with the [`EvalError`] that it becomes
+/// ([`crate::TickOutput::failed`]).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -23,13 +30,16 @@ pub enum Error {
         /// The earliest readable epoch.
         since: Epoch,
     },
-    /// A row was retracted more often than it was inserted. A broken invariant: stop the worker.
+    /// A row was retracted more often than it was inserted. A broken invariant: stop the worker if it is the call's error.
     #[error("weight of a row became negative in {0}")]
     NegativeWeight(String),
-    /// A value or weight the engine cannot represent, or a failed kernel: stop the worker.
+    /// A value or weight the engine cannot represent, or a failed kernel: stop the worker if it is the call's error.
     #[error(transparent)]
     Type(#[from] TypeError),
-    /// A bug of ours: stop the worker.
+    /// Work that failed as a whole, and not for one of its rows: a panic, or a budget that is spent ([`flowstone_types::budget`]).
+    #[error(transparent)]
+    Evaluation(EvalError),
+    /// A bug of ours: stop the worker if it is the call's error.
     #[error("internal error in the dataflow: {0}")]
     Invariant(String),
 }
@@ -37,6 +47,42 @@ pub enum Error {
 impl Error {
     pub(crate) fn invariant(what: impl Into<String>) -> Self {
         Self::Invariant(what.into())
+    }
+
+    fn of_panic(payload: &(dyn Any + Send)) -> Self {
+        Self::Evaluation(EvalError::of_panic(payload))
+    }
+}
+
+/// What `work` says; that it panics is an error too. What it was about to change stays as it is then: whoever calls sees to it that nobody reads that.
+pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(Error::of_panic(panic.as_ref())))
+}
+
+/// What a dataflow that it ended is to those who read it.
+impl From<Error> for EvalError {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Evaluation(evaluation) => return evaluation.clone(),
+            Error::Type(TypeError::TooLarge) => EvalErrorKind::TooLarge,
+            Error::Type(TypeError::WeightOverflow) => EvalErrorKind::Data,
+            Error::Type(TypeError::NotSupported(_)) => EvalErrorKind::NotSupported,
+            Error::Type(_)
+            | Error::UnknownCollection(_)
+            | Error::DuplicateCollection(_)
+            | Error::Plan(_)
+            | Error::SinceAdvanced { .. }
+            | Error::NegativeWeight(_)
+            | Error::Invariant(_) => EvalErrorKind::Internal,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<Exceeded> for Error {
+    fn from(exceeded: Exceeded) -> Self {
+        Self::Evaluation(exceeded.into())
     }
 }
 

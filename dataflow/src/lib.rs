@@ -6,7 +6,8 @@
 //!
 //! Invariants. Equal commands and inputs give equal outputs on every replica and in every run. Results do not depend on the number of shards.
 //! During a tick no relation changes: operators see `before`, and the tick's deltas beside it. An idle dataflow costs nothing.
-//! Errors of rows are data; an [`Error`] means that the caller asked for something impossible or that an invariant is broken.
+//! Errors of rows are data; what breaks in a dataflow is a failure of that dataflow alone ([`TickOutput::failed`], [`Shard::fail_dataflow`]); an [`Error`] of a
+//! call means that the caller asked for something impossible or that an invariant of the shard is broken.
 
 mod batch;
 mod error;

@@ -27,7 +27,7 @@ pub(crate) enum Path {
     Bulk,
 }
 
-/// Names a relation within a shard; the same on every shard.
+/// Names a relation within one shard. Another one may name its part of the same relation otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RelationId(pub(crate) u64);
 

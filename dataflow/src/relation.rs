@@ -379,7 +379,7 @@ impl Relation {
     /// Applies one tick's consolidated delta and error changes.
     ///
     /// # Errors
-    /// [`Error::NegativeWeight`] if a row or error would be there less than zero times: the state is broken then.
+    /// [`Error::NegativeWeight`] if a row or error would be there less than zero times. The state is broken after this or any other error.
     pub(crate) fn apply(
         &mut self,
         delta: Option<&DeltaBatch>,
@@ -461,6 +461,11 @@ impl Relation {
     /// Starts readable history at `epoch`: earlier ones are refused.
     pub(crate) fn start_history(&mut self, epoch: Epoch) {
         self.since = self.since.max(epoch);
+    }
+
+    /// Refuses every epoch from now on: the relation may be half changed.
+    pub(crate) fn end_history(&mut self) {
+        self.since = Epoch::MAX;
     }
 
     /// The rows and errors at `epoch`.

@@ -1,7 +1,7 @@
 //! Rendering: a plan becomes steps and relations of a shard.
 //!
-//! Owns where exchanges go and which arrangements are shared. Deterministic: every shard renders a plan into the same steps with the same numbers.
-//! A plan that fails to render leaves the shard as it was.
+//! Owns where exchanges go and which arrangements are shared. Deterministic: every shard renders a plan into the same steps with the same names.
+//! A plan that fails to render, also by a panic, leaves the shard as it was.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use flowstone_types::normalize::normalize_batch;
 use hashbrown::HashMap;
 
 use crate::batch::{Changes, relax};
+use crate::error::caught;
 use crate::operator::aggregate::Aggregate;
 use crate::operator::distinct::Distinct;
 use crate::operator::filter_project::FilterProject;
@@ -68,8 +69,9 @@ pub(crate) struct Renderer<'a> {
     config: &'a ShardConfig,
     collections: &'a BTreeMap<ObjectId, Collection>,
     relations: &'a mut Relations,
-    next_step: &'a mut u64,
     next_relation: &'a mut u64,
+    rendering: u64,
+    next_position: u64,
     steps: BTreeMap<StepId, Step>,
     private: Vec<RelationId>,
     indexes: Vec<(RelationId, usize)>,
@@ -81,19 +83,21 @@ pub(crate) struct Renderer<'a> {
 }
 
 impl<'a> Renderer<'a> {
+    /// `rendering`: see [`StepId`].
     pub(crate) fn new(
-        owner: ObjectId,
+        (owner, rendering): (ObjectId, u64),
         config: &'a ShardConfig,
         collections: &'a BTreeMap<ObjectId, Collection>,
         relations: &'a mut Relations,
-        (next_step, next_relation): (&'a mut u64, &'a mut u64),
+        next_relation: &'a mut u64,
     ) -> Self {
         Self {
             config,
             collections,
             relations,
-            next_step,
             next_relation,
+            rendering,
+            next_position: 0,
             steps: BTreeMap::new(),
             private: Vec::new(),
             indexes: Vec::new(),
@@ -111,7 +115,7 @@ impl<'a> Renderer<'a> {
         plan: &Plan,
         export: impl FnOnce(&mut Self, Rendered) -> Result<Rendered, Error>,
     ) -> Result<Rendering, Error> {
-        let result = self.nodes(plan).and_then(|root| export(&mut self, root));
+        let result = caught(|| self.nodes(plan).and_then(|root| export(&mut self, root)));
         match result {
             Ok(root) => Ok(Rendering {
                 root,
@@ -382,6 +386,7 @@ impl<'a> Renderer<'a> {
             projections,
             schema: Arc::clone(&schema),
             compiler,
+            row_bytes_max: self.config.row_bytes_max,
         };
         Ok(self.add(
             Kind::FilterProject(operator),
@@ -633,8 +638,11 @@ impl<'a> Renderer<'a> {
         partitioning: Partitioning,
         schema: SchemaRef,
     ) -> Rendered {
-        let id = StepId(*self.next_step);
-        *self.next_step += 1;
+        let id = StepId {
+            rendering: self.rendering,
+            position: self.next_position,
+        };
+        self.next_position += 1;
         for (port, input) in inputs.iter().enumerate() {
             if let Some(step) = self.steps.get_mut(input) {
                 step.consumers.push((id, port));
@@ -646,6 +654,7 @@ impl<'a> Renderer<'a> {
         self.steps.insert(
             id,
             Step {
+                owner: self.owner,
                 stage,
                 kind,
                 inputs: ports,

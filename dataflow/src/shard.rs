@@ -10,30 +10,31 @@
 //! end_tick                           on every shard
 //! ```
 //!
-//! Invariants. Commands (create, drop, tick) reach every shard in the same order, so that steps have the same numbers and stages everywhere.
-//! A step runs at most once per tick, after all its inputs: steps run by (stage, number), and a message sent in one stage is for a later one.
-//! Only steps that got input are visited.
+//! Invariants. Commands (create, drop, fail, tick) reach every shard in the same order, so that steps have the same names and stages everywhere.
+//! A step runs at most once per tick, after all its inputs: steps run by (stage, name), and a message sent in one stage is for a later one.
+//! Only steps that got input are visited. What breaks in a step of a dataflow is that dataflow's failure, and the tick goes on without it ([`failure`]).
 
+mod create;
+mod failure;
 mod memory;
+mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use flowstone_proto::message::{DataflowDescription, Export};
-use flowstone_proto::plan::Plan;
-use flowstone_types::hash::hash_rows;
 use flowstone_types::normalize::normalize_batch;
-use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId, SourceChanges, Weights};
+use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId, SourceChanges};
 
-use crate::batch::{Changes, consolidate, consolidate_errors, make_batch, relax, weights_of};
+use crate::batch::{Changes, consolidate, consolidate_errors, make_batch, relax};
+use crate::error::caught;
 use crate::operator::{RelationId, Relations, Tick};
 use crate::partition::partition_columns;
 use crate::relation::Relation;
-use crate::render::{Partitioning, Rendered, Renderer, Rendering, release};
+use crate::render::{Partitioning, release};
 use crate::step::{ExchangeMessage, Kind, Route, Step, StepId, arrange, merge, route_changes};
-use crate::{Error, ExprCompiler, QueryEvaluator, Snapshot, upsert};
+use crate::{Error, ExprCompiler, QueryEvaluator, upsert};
 
 /// What a shard is made of.
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub struct ShardConfig {
     pub evaluator: Arc<dyn QueryEvaluator>,
     /// Deltas of at most so many rows are gone through row by row, larger ones column by column; [`POINT_ROWS_MAX`] unless a test forces one of them.
     pub point_rows_max: usize,
+    /// What the expressions of a step may make of one row, in bytes; a row that needs more is an error.
+    pub row_bytes_max: usize,
 }
 
 /// Up to so many rows the cost of making arrays outweighs what their kernels save.
@@ -71,6 +74,11 @@ pub struct TickOutput {
     pub epoch: Epoch,
     /// Every collection, materialized view, index and subscription that changed here, by id.
     pub outputs: Vec<CollectionOutput>,
+    /// Materialized views, indexes and subscriptions that failed here in this tick, by id, and why.
+    ///
+    /// They do nothing on this shard any more; the others do not know. Before the next tick each is to be ended on all shards ([`Shard::fail_dataflow`]), and
+    /// what any shard has put out in this tick for it or for those that are ended with it is to be thrown away: it is wrong, or a part of it is missing.
+    pub failed: Vec<(ObjectId, EvalError)>,
 }
 
 /// How one collection changed on this shard.
@@ -98,6 +106,8 @@ pub(crate) struct Collection {
     lookup: usize,
     /// Whether the relation goes with it.
     owns_relation: bool,
+    /// Whether its dataflow was ended in error: an error is all it has.
+    failed: bool,
     readers: Vec<StepId>,
 }
 
@@ -122,6 +132,8 @@ struct Running {
     outputs: BTreeMap<ObjectId, Changes>,
     /// Dataflows that get their first tick.
     hydrates: Vec<ObjectId>,
+    /// Dataflows that broke.
+    failed: BTreeMap<ObjectId, EvalError>,
 }
 
 /// One hash partition of all dataflows of a cluster. One thread changes it; between its calls, also within a tick, others may read it at epochs that ended.
@@ -132,7 +144,8 @@ pub struct Shard {
     collections: BTreeMap<ObjectId, Collection>,
     dataflows: BTreeMap<ObjectId, Dataflow>,
     steps: BTreeMap<StepId, Step>,
-    next_step: u64,
+    /// How many were begun.
+    renderings: u64,
     next_relation: u64,
     last_epoch: Epoch,
     since: Epoch,
@@ -153,7 +166,7 @@ impl Shard {
             collections: BTreeMap::new(),
             dataflows: BTreeMap::new(),
             steps: BTreeMap::new(),
-            next_step: 0,
+            renderings: 0,
             next_relation: 0,
             last_epoch: Epoch::MIN,
             since: Epoch::MIN,
@@ -195,10 +208,7 @@ impl Shard {
         }
         let schema = relax(&schema);
         let partition = partition_columns(key.as_deref(), width);
-        let relation = RelationId(self.next_relation);
-        self.next_relation += 1;
-        self.relations.0.insert(
-            relation,
+        let relation = self.add_relation(
             Relation::new(id.to_string(), Arc::clone(&schema), partition.clone()).with_history(),
         );
         let partitioning = Some(if self.config.count == 1 {
@@ -214,6 +224,7 @@ impl Shard {
             key,
             lookup: 0,
             owns_relation: true,
+            failed: false,
             readers: Vec::new(),
         };
         self.collections.insert(id, collection);
@@ -273,63 +284,15 @@ impl Shard {
         Ok(())
     }
 
-    /// Renders a materialized view or an index. It takes part in ticks once it was hydrated: see [`Shard::begin_hydration`].
-    ///
-    /// # Errors
-    /// [`Error::UnknownCollection`] if an input, or the collection to export to, was not created; [`Error::Plan`]. Nothing has changed then.
-    pub fn create_dataflow(&mut self, description: &DataflowDescription) -> Result<(), Error> {
-        let id = description.id;
-        match &description.export {
-            Export::Collection => self.create_view(id, &description.plan),
-            Export::Index { key } => self.create_index(id, &description.plan, key),
-        }
-    }
-
-    /// Renders a query whose changes appear in [`TickOutput`] under `id`, from its hydration on. Nothing of the result is kept.
-    ///
-    /// # Errors
-    /// As [`Shard::create_dataflow`].
-    pub fn create_subscription(&mut self, id: ObjectId, plan: &Plan) -> Result<(), Error> {
-        let rendering = self.render(id, plan, |renderer, root| {
-            // Changes of one row meet, so that they cancel.
-            let all = Route::Hash((0..root.schema.fields().len()).collect());
-            let root = if root.partitioning == Some(Route::Single) {
-                root
-            } else {
-                renderer.exchange(root, &all)?
-            };
-            let kind = Kind::Publish {
-                id,
-                schema: Arc::clone(&root.schema),
-            };
-            Ok(renderer.add(kind, root.stage, &[root.step], None, root.schema))
-        })?;
-        self.install(id, rendering);
-        Ok(())
-    }
-
     /// Forgets a collection, a dataflow or a subscription. Whatever read it is gone already.
     pub fn drop_object(&mut self, id: ObjectId) {
-        if let Some(dataflow) = self.dataflows.remove(&id) {
-            for step in &dataflow.steps {
-                self.steps.remove(step);
-            }
-            for (collection, step) in &dataflow.imports {
-                if let Some(collection) = self.collections.get_mut(collection) {
-                    collection.readers.retain(|reader| reader != step);
-                }
-            }
-            release(&mut self.relations, &dataflow.private, &dataflow.indexes);
-        }
+        self.remove_dataflow(id);
         if let Some(collection) = self.collections.remove(&id)
             && collection.owns_relation
         {
             self.relations.0.remove(&collection.relation);
         }
-        self.with_history
-            .retain(|relation| self.relations.0.contains_key(relation));
-        self.may_compact
-            .retain(|relation| self.relations.0.contains_key(relation));
+        self.forget_relations();
     }
 
     /// Opens a tick: `inputs` are this shard's part of the changes of base collections, in order per collection.
@@ -402,6 +365,7 @@ impl Shard {
     ///
     /// `ids` may read each other's results if they were created in that order; all of them hydrate in this one tick. A view whose collection was
     /// loaded from storage yields only what differs from it. `epoch` is the last tick's, or a later one; it is the first at which they are readable.
+    /// One that fails meanwhile ([`TickOutput::failed`]) is not hydrated.
     ///
     /// # Errors
     /// [`Error::UnknownCollection`] for an id that is not a dataflow, [`Error::Invariant`] if a tick is open or one was hydrated before.
@@ -445,8 +409,10 @@ impl Shard {
 
     /// Runs every step of the current stage that has input; rows for other shards go to `out`. Returns whether anything was sent.
     ///
+    /// A step that fails or panics ends its dataflow on this shard ([`TickOutput::failed`]); what the step has sent is sent.
+    ///
     /// # Errors
-    /// Whatever broke: the shard must not be used any more.
+    /// [`Error::Invariant`] if no tick is open, or what [`Shard::deliver`] could not say: the shard must not be used any more.
     pub fn run_stage(
         &mut self,
         out: &mut dyn FnMut(usize, ExchangeMessage),
@@ -464,7 +430,7 @@ impl Shard {
                 return Err(Error::invariant("a step got input after its stage"));
             }
             self.running()?.dirty.pop_first();
-            sent |= self.run_step(step, out)?;
+            self.run_step(step, &mut sent, out)?;
         }
         self.running()?.stage += 1;
         Ok(sent)
@@ -472,17 +438,19 @@ impl Shard {
 
     /// Takes in what another shard sent in the stage that just ended.
     pub fn deliver(&mut self, message: ExchangeMessage) {
-        match (self.steps.get_mut(&message.target), &mut self.running) {
-            (Some(step), Some(running)) => {
-                step.inbox.push((message.from, message.deltas));
-                running.dirty.insert((step.stage, message.target));
-            }
-            _ => {
-                self.failure = Some(Error::invariant(
-                    "message for a step that is not there, or between ticks",
-                ))
-            }
+        let (Some(step), Some(running)) = (self.steps.get_mut(&message.target), &mut self.running)
+        else {
+            self.failure = Some(Error::invariant(
+                "message for a step that is not there, or between ticks",
+            ));
+            return;
+        };
+        // The sender does not know that the dataflow has failed here.
+        if step.is_stopped() {
+            return;
         }
+        step.inbox.push((message.from, message.deltas));
+        running.dirty.insert((step.stage, message.target));
     }
 
     /// Whether steps of this or later stages have input.
@@ -493,30 +461,36 @@ impl Shard {
             .is_some_and(|running| !running.dirty.is_empty())
     }
 
-    /// Closes the tick: all stages are done on all shards. Changes are applied to the relations.
+    /// Closes the tick: all stages are done on all shards. Changes are applied to the relations; one of a dataflow that cannot take them ends the dataflow on
+    /// this shard ([`TickOutput::failed`]).
     ///
     /// # Errors
-    /// [`Error::NegativeWeight`] or another broken invariant: the shard must not be used any more.
+    /// Of a base collection [`Error::NegativeWeight`] or whatever else its relation says; a broken invariant: the shard must not be used any more.
     pub fn end_tick(&mut self) -> Result<TickOutput, Error> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
+        }
+        let running = self.running()?;
+        if !running.dirty.is_empty() {
+            return Err(Error::invariant("tick ended before its last stage"));
+        }
+        let epoch = running.epoch;
+        while let Some((relation, changes)) = self.running()?.pending.pop_first() {
+            if let Err(error) = caught(|| self.apply(relation, &changes, epoch)) {
+                match self.owner_of(relation) {
+                    Some(owner) => self.stop_dataflow(owner, error.into())?,
+                    None => return Err(error),
+                }
+            }
         }
         let running = self
             .running
             .take()
             .ok_or_else(|| Error::invariant("no tick is open"))?;
-        if !running.dirty.is_empty() {
-            return Err(Error::invariant("tick ended before its last stage"));
-        }
-        for (id, changes) in running.pending {
-            let relation = self.relations.get_mut(id)?;
-            relation.apply(changes.deltas.first(), &changes.errors, running.epoch)?;
-            if relation.has_history() {
-                self.with_history.insert(id);
-            }
-            self.may_compact.insert(id);
-        }
         for id in running.hydrates {
+            if running.failed.contains_key(&id) {
+                continue;
+            }
             if let Some(dataflow) = self.dataflows.get_mut(&id) {
                 dataflow.hydrated = true;
                 // From now on it reads changes.
@@ -539,6 +513,7 @@ impl Shard {
         Ok(TickOutput {
             epoch: running.epoch,
             outputs: outputs.collect(),
+            failed: running.failed.into_iter().collect(),
         })
     }
 
@@ -583,115 +558,6 @@ impl Shard {
         !self.may_compact.is_empty()
     }
 
-    /// This shard's part of a collection or index at `epoch`, which is at or above `since` and at most the last tick's (a later one reads the last).
-    ///
-    /// # Errors
-    /// [`Error::UnknownCollection`]; [`Error::SinceAdvanced`].
-    pub fn snapshot(&self, id: ObjectId, epoch: Epoch) -> Result<Snapshot, Error> {
-        let (_, relation) = self.readable(id)?;
-        self.check_since(epoch)?;
-        relation.snapshot(epoch)
-    }
-
-    /// The rows of an index or collection whose key is one of `keys` (one array per key column, one row per key), as of the last tick.
-    ///
-    /// The key is the index's, or the collection's (all columns if it has none). NULL finds NULL. Rows come in the order of `keys`.
-    ///
-    /// # Errors
-    /// [`Error::UnknownCollection`]; [`Error::Invariant`] if `keys` does not fit the key.
-    pub fn lookup(&self, id: ObjectId, keys: &[ArrayRef]) -> Result<(RecordBatch, Weights), Error> {
-        self.find(id, keys, None)?
-            .ok_or_else(|| Error::invariant("a lookup without a bound stopped at one"))
-    }
-
-    /// The same as of `epoch`, which is at or above `since` and at most the last tick's. `None` if more than `rows_max` rows had to be looked at for one key:
-    /// those of the key, and those that changed after the epoch.
-    ///
-    /// # Errors
-    /// As [`Shard::lookup`], and [`Error::SinceAdvanced`].
-    pub fn lookup_at(
-        &self,
-        id: ObjectId,
-        keys: &[ArrayRef],
-        epoch: Epoch,
-        rows_max: usize,
-    ) -> Result<Option<(RecordBatch, Weights)>, Error> {
-        self.check_since(epoch)?;
-        self.find(id, keys, Some((epoch, rows_max)))
-    }
-
-    /// The least evaluation error that a collection or index has on this shard at `epoch`.
-    ///
-    /// # Errors
-    /// [`Error::UnknownCollection`].
-    pub fn error_at(&self, id: ObjectId, epoch: Epoch) -> Result<Option<EvalError>, Error> {
-        let errors = self.readable(id)?.1.errors_at(epoch);
-        Ok(errors.into_keys().next())
-    }
-
-    fn check_since(&self, epoch: Epoch) -> Result<(), Error> {
-        if epoch < self.since {
-            return Err(Error::SinceAdvanced {
-                epoch,
-                since: self.since,
-            });
-        }
-        Ok(())
-    }
-
-    fn readable(&self, id: ObjectId) -> Result<(&Collection, &Relation), Error> {
-        let collection = self
-            .collections
-            .get(&id)
-            .ok_or(Error::UnknownCollection(id))?;
-        Ok((collection, self.relations.get(collection.relation)?))
-    }
-
-    fn find(
-        &self,
-        id: ObjectId,
-        keys: &[ArrayRef],
-        at: Option<(Epoch, usize)>,
-    ) -> Result<Option<(RecordBatch, Weights)>, Error> {
-        let (collection, relation) = self.readable(id)?;
-        if let Some((epoch, _)) = at {
-            relation.check_readable(epoch)?;
-        }
-        let index = relation.index(collection.lookup)?;
-        let same_type = |(column, key): (&usize, &ArrayRef)| {
-            collection.schema.field(*column).data_type() == key.data_type()
-        };
-        if index.columns().len() != keys.len()
-            || !itertools::zip_eq(index.columns(), keys).all(same_type)
-        {
-            return Err(Error::invariant(format!(
-                "lookup in {id} by another key than its own"
-            )));
-        }
-        let keys = keys
-            .iter()
-            .map(flowstone_types::normalize::normalize_array)
-            .collect::<Vec<_>>();
-        let (mut found, mut weights) = (Vec::new(), Vec::new());
-        for key in hash_rows(&keys, keys.first().map_or(1, |key| key.len()))?
-            .into_iter()
-            .enumerate()
-        {
-            if let Some((epoch, rows_max)) = at
-                && relation.lookup_cost(collection.lookup, key.1, epoch)? > rows_max
-            {
-                return Ok(None);
-            }
-            let at = at.map(|(epoch, _)| epoch);
-            for (id, weight) in relation.lookup(collection.lookup, &keys, key, at)? {
-                found.push(id);
-                weights.push(weight);
-            }
-        }
-        let rows = make_batch(&collection.schema, relation.gather(&found)?, found.len())?;
-        Ok(Some((rows, weights_of(weights))))
-    }
-
     /// How many rows and groups a dataflow keeps for itself on this shard: distinct rows of its own arrangements, groups, the last recomputed result.
     ///
     /// Arrangements it shares with collections and the content it exports are not counted.
@@ -719,145 +585,35 @@ impl Shard {
         u64::try_from(rows + groups).ok()
     }
 
-    fn create_view(&mut self, id: ObjectId, plan: &Plan) -> Result<(), Error> {
-        let collection = self
-            .collections
-            .get(&id)
-            .ok_or(Error::UnknownCollection(id))?;
-        let (relation, route, schema) = (
-            collection.relation,
-            collection.partitioning.clone(),
-            Arc::clone(&collection.schema),
-        );
-        let rendering = self.render(id, plan, |renderer, root| {
-            if root.schema.fields().len() != schema.fields().len() {
-                return Err(Error::Plan(format!(
-                    "{id} has {} columns, its plan {}",
-                    schema.fields().len(),
-                    root.schema.fields().len()
-                )));
-            }
-            let root = renderer.exchange(root, route.as_ref().unwrap_or(&Route::Single))?;
-            Ok(renderer.add(
-                Kind::Export {
-                    collection: id,
-                    relation,
-                },
-                root.stage,
-                &[root.step],
-                route,
-                schema,
-            ))
-        })?;
-        if let Some(collection) = self.collections.get_mut(&id) {
-            collection.stage = rendering.root.stage;
-        }
-        self.install(id, rendering);
-        Ok(())
+    fn add_relation(&mut self, relation: Relation) -> RelationId {
+        let id = RelationId(self.next_relation);
+        self.next_relation += 1;
+        self.relations.0.insert(id, relation);
+        id
     }
 
-    fn create_index(&mut self, id: ObjectId, plan: &Plan, key: &[usize]) -> Result<(), Error> {
-        if self.collections.contains_key(&id) {
-            return Err(Error::DuplicateCollection(id));
-        }
-        let mut made = None;
-        let relations_of = self
-            .collections
-            .iter()
-            .map(|(id, collection)| (*id, collection.relation))
-            .collect::<BTreeMap<_, _>>();
-        let rendering = self.render(id, plan, |renderer, root| {
-            if key
-                .iter()
-                .any(|column| *column >= root.schema.fields().len())
-            {
-                return Err(Error::Plan(format!("key of {id} is out of range")));
-            }
-            let partition =
-                partition_columns((!key.is_empty()).then_some(key), root.schema.fields().len());
-            let route = Route::Hash(partition.clone());
-            let schema = Arc::clone(&root.schema);
-            let existing = root
-                .collection
-                .filter(|_| renderer.is_at(&root, &route))
-                .and_then(|collection| relations_of.get(&collection).copied());
-            let root = renderer.exchange(root, &route)?;
-            let (relation, kind) = match existing {
-                Some(relation) => (
-                    relation,
-                    Kind::Publish {
-                        id,
-                        schema: Arc::clone(&schema),
-                    },
-                ),
-                None => {
-                    let all = (0..schema.fields().len()).collect();
-                    let relation = renderer.add_relation(
-                        Relation::new(id.to_string(), Arc::clone(&schema), all).with_history(),
-                    );
-                    (
-                        relation,
-                        Kind::Export {
-                            collection: id,
-                            relation,
-                        },
-                    )
-                }
-            };
-            let lookup = renderer.add_index(relation, &partition)?;
-            made = Some((relation, lookup));
-            Ok(renderer.add(kind, root.stage, &[root.step], Some(route), schema))
-        })?;
-        let (relation, lookup) = made.ok_or_else(|| Error::invariant("index was not made"))?;
-        let collection = Collection {
-            relation,
-            schema: Arc::clone(&rendering.root.schema),
-            partitioning: rendering.root.partitioning.clone(),
-            stage: rendering.root.stage,
-            key: None,
-            lookup,
-            owns_relation: false,
-            readers: Vec::new(),
+    /// Takes away a dataflow with all that it keeps for itself. Its collection stays, with or without a relation.
+    fn remove_dataflow(&mut self, id: ObjectId) {
+        let Some(dataflow) = self.dataflows.remove(&id) else {
+            return;
         };
-        self.collections.insert(id, collection);
-        self.install(id, rendering);
-        Ok(())
+        for step in &dataflow.steps {
+            self.steps.remove(step);
+        }
+        for (collection, step) in &dataflow.imports {
+            if let Some(collection) = self.collections.get_mut(collection) {
+                collection.readers.retain(|reader| reader != step);
+            }
+        }
+        release(&mut self.relations, &dataflow.private, &dataflow.indexes);
     }
 
-    fn render(
-        &mut self,
-        id: ObjectId,
-        plan: &Plan,
-        export: impl FnOnce(&mut Renderer<'_>, Rendered) -> Result<Rendered, Error>,
-    ) -> Result<Rendering, Error> {
-        if self.running.is_some() {
-            return Err(Error::invariant("a dataflow is created between ticks"));
-        }
-        if self.dataflows.contains_key(&id) {
-            return Err(Error::DuplicateCollection(id));
-        }
-        let counters = (&mut self.next_step, &mut self.next_relation);
-        Renderer::new(
-            id,
-            &self.config,
-            &self.collections,
-            &mut self.relations,
-            counters,
-        )
-        .render(plan, export)
-    }
-
-    fn install(&mut self, id: ObjectId, rendering: Rendering) {
-        let steps = rendering.steps.keys().copied().collect();
-        self.steps.extend(rendering.steps);
-        let dataflow = Dataflow {
-            steps,
-            private: rendering.private,
-            indexes: rendering.indexes,
-            imports: rendering.imports,
-            hydrated: false,
-        };
-        self.dataflows.insert(id, dataflow);
+    /// Relations that are gone need no compaction.
+    fn forget_relations(&mut self) {
+        self.with_history
+            .retain(|relation| self.relations.0.contains_key(relation));
+        self.may_compact
+            .retain(|relation| self.relations.0.contains_key(relation));
     }
 
     fn open(&mut self, epoch: Epoch, hydrating: bool) -> Result<(), Error> {
@@ -875,6 +631,7 @@ impl Shard {
             pending: BTreeMap::new(),
             outputs: BTreeMap::new(),
             hydrates: Vec::new(),
+            failed: BTreeMap::new(),
         });
         Ok(())
     }
@@ -919,6 +676,7 @@ impl Shard {
             let Some(step) = self.steps.get_mut(reader) else {
                 return Err(Error::invariant("reader is gone"));
             };
+            // A step of a dataflow that has failed here has no port.
             if let Some(input) = step.inputs.first_mut() {
                 input.append(changes.clone());
                 running.dirty.insert((step.stage, *reader));
@@ -928,11 +686,28 @@ impl Shard {
         Ok(())
     }
 
+    /// Runs a step; `sent` becomes true if rows went to other shards. Whatever breaks in it is the failure of its dataflow.
     fn run_step(
         &mut self,
         id: StepId,
+        sent: &mut bool,
         out: &mut dyn FnMut(usize, ExchangeMessage),
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
+        match caught(|| self.try_step(id, sent, out)) {
+            Ok(()) => Ok(()),
+            Err(error) => match self.steps.get(&id).map(|step| step.owner) {
+                Some(owner) => self.stop_dataflow(owner, error.into()),
+                None => Err(error),
+            },
+        }
+    }
+
+    fn try_step(
+        &mut self,
+        id: StepId,
+        sent: &mut bool,
+        out: &mut dyn FnMut(usize, ExchangeMessage),
+    ) -> Result<(), Error> {
         let Some(running) = &mut self.running else {
             return Err(Error::invariant("no tick is open"));
         };
@@ -946,7 +721,6 @@ impl Shard {
             .iter_mut()
             .map(std::mem::take)
             .collect::<Vec<_>>();
-        let mut sent = false;
         let output = match &mut step.kind {
             Kind::Exchange { route, receiver } => {
                 let (receiver, input) = (*receiver, merge(inputs));
@@ -956,7 +730,7 @@ impl Shard {
                     if shard == self.config.index {
                         kept = deltas;
                     } else {
-                        sent = true;
+                        *sent = true;
                         out(
                             shard,
                             ExchangeMessage {
@@ -975,15 +749,13 @@ impl Shard {
                     receiving.inbox.push((self.config.index, kept));
                     running.dirty.insert((receiving.stage, receiver));
                 }
-                return self
-                    .pass_on(
-                        id,
-                        Changes {
-                            deltas: Vec::new(),
-                            errors: input.errors,
-                        },
-                    )
-                    .map(|()| sent);
+                return self.pass_on(
+                    id,
+                    Changes {
+                        deltas: Vec::new(),
+                        errors: input.errors,
+                    },
+                );
             }
             Kind::Receive => {
                 let mut inbox = std::mem::take(&mut step.inbox);
@@ -1019,9 +791,7 @@ impl Shard {
                 relation,
             } => {
                 let (collection, relation) = (*collection, *relation);
-                return self
-                    .export(collection, relation, merge(inputs))
-                    .map(|()| false);
+                return self.export(collection, relation, merge(inputs));
             }
             Kind::Publish {
                 id: collection,
@@ -1033,7 +803,7 @@ impl Shard {
                     deltas: delta.into_iter().collect(),
                     errors: consolidate_errors(input.errors)?,
                 };
-                return self.report(collection, changes).map(|()| false);
+                return self.report(collection, changes);
             }
             kind => kind.run(
                 Tick {
@@ -1045,8 +815,17 @@ impl Shard {
                 inputs,
             )?,
         };
-        self.pass_on(id, output)?;
-        Ok(sent)
+        self.pass_on(id, output)
+    }
+
+    fn apply(&mut self, id: RelationId, changes: &Changes, epoch: Epoch) -> Result<(), Error> {
+        let relation = self.relations.get_mut(id)?;
+        relation.apply(changes.deltas.first(), &changes.errors, epoch)?;
+        if relation.has_history() {
+            self.with_history.insert(id);
+        }
+        self.may_compact.insert(id);
+        Ok(())
     }
 
     /// Hands a step's output to its consumers.

@@ -1,6 +1,7 @@
 //! Steps: the nodes of the graph a shard runs. A plan node becomes one step or several (exchange, arrangement, operator).
 //!
-//! Invariants. Step numbers are the same on every shard, and every edge goes from a lower to a higher one. An edge never goes to a lower stage.
+//! Invariants. A step has the same name on every shard, whatever could not be rendered on one of them, and every edge goes from a lower to a higher one.
+//! An edge never goes to a lower stage.
 
 use arrow_array::{Array, RecordBatch, UInt32Array};
 use arrow_schema::SchemaRef;
@@ -18,9 +19,14 @@ use crate::operator::top_k::TopK;
 use crate::operator::{RelationId, Relations, Tick};
 use crate::partition::{hash_columns, shard_of};
 
-/// Names a step; assigned in order of rendering.
+/// Names a step, in order of rendering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct StepId(pub(crate) u64);
+pub(crate) struct StepId {
+    /// Which rendering it comes from, of all that were begun. One that fails on some shards only has a number on all of them.
+    pub(crate) rendering: u64,
+    /// Its position in there.
+    pub(crate) position: u64,
+}
 
 /// Where rows of an exchange go.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +55,8 @@ impl ExchangeMessage {
 
 #[derive(Debug)]
 pub(crate) struct Step {
+    /// The dataflow it is a part of.
+    pub(crate) owner: ObjectId,
     pub(crate) stage: usize,
     pub(crate) kind: Kind,
     /// What came in during this tick, per port.
@@ -56,6 +64,24 @@ pub(crate) struct Step {
     /// What came in from each shard, this one included, for [`Kind::Receive`].
     pub(crate) inbox: Vec<(usize, Vec<DeltaBatch>)>,
     pub(crate) consumers: Vec<(StepId, usize)>,
+}
+
+impl Step {
+    /// Makes it a step of a dataflow that has failed: what it kept and what came in is gone, and nothing comes in any more, for it has no ports.
+    pub(crate) fn stop(&mut self) {
+        *self = Self {
+            owner: self.owner,
+            stage: self.stage,
+            kind: Kind::Stopped,
+            inputs: Vec::new(),
+            inbox: Vec::new(),
+            consumers: Vec::new(),
+        };
+    }
+
+    pub(crate) const fn is_stopped(&self) -> bool {
+        matches!(self.kind, Kind::Stopped)
+    }
 }
 
 #[derive(Debug)]
@@ -103,6 +129,8 @@ pub(crate) enum Kind {
         id: ObjectId,
         schema: SchemaRef,
     },
+    /// Its dataflow has failed on this shard.
+    Stopped,
 }
 
 impl Kind {
@@ -191,7 +219,8 @@ impl Kind {
             | Self::Receive
             | Self::Arrange { .. }
             | Self::Export { .. }
-            | Self::Publish { .. } => Err(Error::invariant("step is run by the executor")),
+            | Self::Publish { .. }
+            | Self::Stopped => Err(Error::invariant("step is run by the executor")),
         }
     }
 }

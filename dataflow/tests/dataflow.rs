@@ -7,6 +7,9 @@ mod cluster;
 #[path = "dataflow/differential.rs"]
 mod differential;
 #[cfg(test)]
+#[path = "dataflow/failures.rs"]
+mod failures;
+#[cfg(test)]
 #[path = "dataflow/known.rs"]
 mod known;
 #[cfg(test)]

@@ -21,7 +21,7 @@ use flowstone_proto::message::{
     LoadGenerator, SourceBinding, SourceDescription, SourceKind, SourceStatistics, SourceStatus,
     SourceTable,
 };
-use flowstone_types::{ObjectId, SourceChanges};
+use flowstone_types::{ObjectId, SourceChanges, SourcePosition};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -280,7 +280,7 @@ impl Shared {
             self.send(SourceEvent::Snapshot {
                 source: self.id,
                 tables: fresh,
-                position: SNAPSHOT_TICK,
+                position: SourcePosition::GeneratorTick(SNAPSHOT_TICK),
             })
             .await;
         }
@@ -357,8 +357,8 @@ impl Shared {
                 messages_received: messages,
                 updates_staged: messages,
                 updates_committed: messages,
-                offset_known: Some(tick),
-                offset_committed: Some(taken),
+                offset_known: Some(SourcePosition::GeneratorTick(tick)),
+                offset_committed: Some(SourcePosition::GeneratorTick(taken)),
                 ..SourceStatistics::default()
             };
             self.send(SourceEvent::Statistics(statistics)).await;
@@ -378,7 +378,7 @@ pub(crate) struct GeneratorSource {
 
 impl GeneratorSource {
     /// # Errors
-    /// The file of its base time cannot be used.
+    /// The file of its base time cannot be used, or what it resumes from is not a tick.
     pub(crate) fn start(
         description: SourceDescription,
         context: SourceContext,
@@ -396,6 +396,10 @@ impl GeneratorSource {
                 Duration::from_secs(1),
                 0,
             ),
+        };
+        let taken = match &description.resume_from {
+            Some(position) => tick_of(position)?,
+            None => 0,
         };
         let base_path = context
             .state_dir
@@ -420,7 +424,7 @@ impl GeneratorSource {
             },
             state: Mutex::new(State {
                 tables: Vec::new(),
-                taken: description.resume_from.unwrap_or(0),
+                taken,
             }),
             staged: watch::channel(0).0,
             events: context.events,
@@ -446,11 +450,12 @@ impl GeneratorSource {
         &mut self,
         binding: &SourceBinding,
     ) -> Result<Vec<TableChanges>, Error> {
+        let last = tick_of(&binding.position)?;
         self.wait_staged(&binding.snapshots).await?;
         let (plan, taken) = {
             let mut state = self.shared.lock();
             let from = state.taken;
-            state.taken = from.max(binding.position);
+            state.taken = from.max(last);
             let mut plan = Vec::new();
             for table in &mut state.tables {
                 let named = binding.snapshots.contains(&table.id);
@@ -462,7 +467,7 @@ impl GeneratorSource {
                     _ => continue,
                 };
                 table.snapshot = SnapshotState::Bound;
-                plan.push((before, first..=binding.position));
+                plan.push((before, first..=last));
             }
             (plan, state.taken)
         };
@@ -506,6 +511,12 @@ impl GeneratorSource {
             }
         }
         Ok(results)
+    }
+
+    /// Waits until what is bound can be taken.
+    pub(crate) async fn ready(&self, binding: &SourceBinding) {
+        // Why it cannot, the take says.
+        drop(self.wait_staged(&binding.snapshots).await);
     }
 
     /// Waits until none of `tables` is being staged.
@@ -569,6 +580,16 @@ impl GeneratorSource {
     }
 }
 
+/// The tick that a position is.
+fn tick_of(position: &SourcePosition) -> Result<u64, Error> {
+    match position {
+        SourcePosition::GeneratorTick(tick) => Ok(*tick),
+        other => Err(Error::Invariant(format!(
+            "position {other} is not one of a load generator"
+        ))),
+    }
+}
+
 /// The error with its causes.
 fn describe_error(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
@@ -610,7 +631,9 @@ async fn run(shared: Arc<Shared>, fresh: Vec<ObjectId>, interval: Duration) {
                 let taken = shared.lock().taken;
                 if tick < taken.saturating_add(TICKS_AHEAD_MAX) {
                     tick = tick.max(taken).saturating_add(1);
-                    shared.send(SourceEvent::Progress { source: shared.id, position: tick, upstream: tick }).await;
+                    let position = SourcePosition::GeneratorTick(tick);
+                    let upstream = position.clone();
+                    shared.send(SourceEvent::Progress { source: shared.id, position, upstream }).await;
                 }
             }
             _ = seconds.tick() => shared.statistics(tick).await,

@@ -5,6 +5,7 @@
 //!
 //! Invariants. The slot exists before the snapshot is read, the manifest is durable before the snapshot is announced, and streaming starts at the
 //! manifest's position or at what is committed. A slot without a manifest belongs to a snapshot that was never finished, and is dropped.
+//! Positions are LSNs in here, `u64`; [`SourcePosition`] is what comes in and goes out.
 
 pub(crate) mod attempt;
 pub(crate) mod catalog;
@@ -31,7 +32,7 @@ use flowstone_proto::message::{
     Failure, PostgresConnection, SourceBinding, SourceDescription, SourceKind, SourceStatistics,
     SourceStatus, SourceTable,
 };
-use flowstone_types::ObjectId;
+use flowstone_types::{ObjectId, SourcePosition};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
@@ -41,7 +42,7 @@ use attempt::AttemptError;
 use manifest::{Manifest, ManifestTable};
 use row_errors::ErrorChanges;
 use snapshot::Lifetime;
-use state::{FILE_VERSION, Shared};
+use state::{Binding, FILE_VERSION, Shared};
 use table_log::{Counters, Snapshot, TableLog};
 use wire::{
     Connection, Purpose, WireError, format_lsn, parse_lsn, quote_identifier, quote_literal,
@@ -66,7 +67,7 @@ pub(crate) struct PostgresSource {
 
 impl PostgresSource {
     /// # Errors
-    /// A file of its state cannot be used.
+    /// A file of its state cannot be used, or what it resumes from is not an LSN.
     pub(crate) fn start(
         description: SourceDescription,
         context: SourceContext,
@@ -88,6 +89,7 @@ impl PostgresSource {
                 "source is not a PostgreSQL source".to_owned(),
             ));
         };
+        let resume_from = description.resume_from.as_ref().map(lsn_of).transpose()?;
         let id = description.id;
         let shared = Arc::new(Shared::new(
             id,
@@ -99,7 +101,7 @@ impl PostgresSource {
             events,
             &state_dir,
         )?);
-        let taken_before = description.bound || description.resume_from.is_some();
+        let taken_before = description.bound || resume_from.is_some();
         if taken_before && shared.manifest.get().is_none() {
             return Err(Error::Damaged {
                 path: shared.manifest.path().to_owned(),
@@ -110,7 +112,7 @@ impl PostgresSource {
             &shared,
             &description.tables,
             &schemas,
-            description.resume_from,
+            resume_from,
             &description.snapshotted,
         );
         let (established, ready) = watch::channel(false);
@@ -118,11 +120,7 @@ impl PostgresSource {
             tokio::spawn(run(Arc::clone(&shared), established)),
             tokio::spawn(snapshot_added(Arc::clone(&shared), ready.clone())),
             tokio::spawn(watch_membership(Arc::clone(&shared), ready.clone())),
-            tokio::spawn(report(
-                Arc::clone(&shared),
-                ready,
-                description.resume_from.unwrap_or(0),
-            )),
+            tokio::spawn(report(Arc::clone(&shared), ready, resume_from.unwrap_or(0))),
         ];
         let cancel = shared.cancel.clone().drop_guard();
         Ok(Self {
@@ -140,7 +138,14 @@ impl PostgresSource {
         &mut self,
         binding: &SourceBinding,
     ) -> Result<Vec<TableChanges>, Error> {
-        self.shared.take(binding).await
+        self.shared.take(&bound(binding)?).await
+    }
+
+    pub(crate) async fn ready(&self, binding: &SourceBinding) {
+        // Why it cannot be taken, the take says.
+        if let Ok(binding) = bound(binding) {
+            self.shared.ready(&binding).await;
+        }
     }
 
     pub(crate) fn row_errors(&self) -> Vec<(ObjectId, ErrorChanges)> {
@@ -152,8 +157,12 @@ impl PostgresSource {
         standing.filter(|(_, errors)| !errors.is_empty()).collect()
     }
 
-    pub(crate) fn acknowledge(&self, position: u64) {
-        self.shared.lock().acknowledge(position);
+    pub(crate) fn acknowledge(&self, position: &SourcePosition) {
+        match lsn_of(position) {
+            Ok(lsn) => self.shared.lock().acknowledge(lsn),
+            // It was never taken, then. Upstream keeps what it has.
+            Err(error) => tracing::error!(source = %self.shared.id, %error, "not acknowledged"),
+        }
         self.shared.moved.notify_one();
     }
 
@@ -185,6 +194,23 @@ impl PostgresSource {
             }
         }
     }
+}
+
+/// The LSN that a position is.
+fn lsn_of(position: &SourcePosition) -> Result<u64, Error> {
+    match position {
+        SourcePosition::PostgresLsn(lsn) => Ok(*lsn),
+        other => Err(Error::Invariant(format!(
+            "position {other} is not one of a PostgreSQL source"
+        ))),
+    }
+}
+
+fn bound(binding: &SourceBinding) -> Result<Binding<'_>, Error> {
+    Ok(Binding {
+        position: lsn_of(&binding.position)?,
+        snapshots: &binding.snapshots,
+    })
 }
 
 fn with_schemas(
@@ -479,7 +505,7 @@ async fn announce_staged(shared: &Shared) {
             .send(SourceEvent::Snapshot {
                 source: shared.id,
                 tables,
-                position,
+                position: SourcePosition::PostgresLsn(position),
             })
             .await;
     }
@@ -648,7 +674,7 @@ async fn added_snapshot(
         .send(SourceEvent::Snapshot {
             source: shared.id,
             tables: ids.clone(),
-            position: exported.position,
+            position: SourcePosition::PostgresLsn(exported.position),
         })
         .await;
     for id in ids {
@@ -678,7 +704,9 @@ async fn report(shared: Arc<Shared>, ready: watch::Receiver<bool>, resume_from: 
                 // After a restart what was bound before is received again; before the first snapshot is announced nothing can be bound.
                 if now != progress && now.0 >= resume_from && *ready.borrow() {
                     progress = now;
-                    shared.send(SourceEvent::Progress { source: shared.id, position: now.0, upstream: now.1 }).await;
+                    let position = SourcePosition::PostgresLsn(now.0);
+                    let upstream = SourcePosition::PostgresLsn(now.1);
+                    shared.send(SourceEvent::Progress { source: shared.id, position, upstream }).await;
                 }
             }
             _ = interval.tick() => {
@@ -713,8 +741,8 @@ fn statistics(shared: &Shared) -> Vec<SourceStatistics> {
         updates_committed: counters.taken,
         snapshot_records_known: counters.snapshot_known,
         snapshot_records_staged: counters.snapshot_staged,
-        offset_known: Some(state.upstream),
-        offset_committed: Some(state.taken),
+        offset_known: Some(SourcePosition::PostgresLsn(state.upstream)),
+        offset_committed: Some(SourcePosition::PostgresLsn(state.taken)),
     };
     let mut total = Counters::default();
     let mut all = Vec::new();

@@ -8,7 +8,7 @@ use flowstone_proto::message::{
     Failure, ReplicationSlot, SourceBinding, SourceDescription, SourceKind, SourceStatistics,
     SourceStatus, SourceTable,
 };
-use flowstone_types::{Clock, EvalError, ObjectId, SourceChanges};
+use flowstone_types::{Clock, EvalError, ObjectId, SourceChanges, SourcePosition};
 use tokio::sync::mpsc;
 
 use crate::generator::GeneratorSource;
@@ -98,11 +98,11 @@ pub enum SourceEvent {
         /// The source.
         source: ObjectId,
         /// What can be bound.
-        position: u64,
+        position: SourcePosition,
         /// The newest position known to exist upstream.
-        upstream: u64,
+        upstream: SourcePosition,
     },
-    /// The snapshot of tables is on disk and can be bound with any position at or above `position`.
+    /// The snapshot of tables is on disk and can be bound with any position that covers `position`.
     ///
     /// Sent again after a restart for snapshots that were not in the commit point, even if a durable binding names them already.
     Snapshot {
@@ -111,7 +111,7 @@ pub enum SourceEvent {
         /// The tables.
         tables: Vec<ObjectId>,
         /// The position the snapshot was taken at.
-        position: u64,
+        position: SourcePosition,
     },
     /// The state of the source or of one of its tables changed.
     Status {
@@ -218,7 +218,8 @@ impl SourceHandle {
     /// a table's snapshot comes before its changes. A table whose snapshot was not bound yet gives nothing. Snapshots that were taken before are ignored.
     ///
     /// # Errors
-    /// [`Error::Failed`] if upstream cannot give it any more. [`Error::Stopped`] if the source's tasks ended.
+    /// [`Error::Failed`] if upstream cannot give it any more. [`Error::Stopped`] if the source's tasks ended. [`Error::Invariant`] if the position is not of the
+    /// source's kind.
     ///
     /// # Cancel safety
     /// Safe while it waits: nothing is taken until everything is there.
@@ -230,6 +231,18 @@ impl SourceHandle {
                 message: message.clone(),
                 hint: hint.clone(),
             }),
+        }
+    }
+
+    /// Waits until [`SourceHandle::take`] of `binding` would not wait any more, whatever it gives then.
+    ///
+    /// # Cancel safety
+    /// Nothing is taken.
+    pub async fn ready(&self, binding: &SourceBinding) {
+        match &self.0 {
+            Inner::Generator(source) => source.ready(binding).await,
+            Inner::Postgres(source) => source.ready(binding).await,
+            Inner::Failed(_) => {}
         }
     }
 
@@ -252,8 +265,8 @@ impl SourceHandle {
         }
     }
 
-    /// The changes up to `position` are in a durable commit point: upstream may forget them.
-    pub fn acknowledge(&self, position: u64) {
+    /// The changes up to `position`, where something was taken, are in a durable commit point: upstream may forget them.
+    pub fn acknowledge(&self, position: &SourcePosition) {
         if let Inner::Postgres(source) = &self.0 {
             source.acknowledge(position);
         }

@@ -44,6 +44,9 @@ pub(crate) struct Arguments {
     /// session may hold half of it, and what needs more fails [default: a quarter of what the machine has]
     #[arg(long, env = "FLOWSTONE_SESSION_MEMORY_MIB")]
     session_memory_mib: Option<usize>,
+    /// Seconds that a view which is recomputed at each change may take for one; beyond it the view is in error and no longer maintained [default: 60]
+    #[arg(long, env = "FLOWSTONE_RECOMPUTE_SECONDS_MAX")]
+    recompute_seconds_max: Option<u64>,
     /// Log filter, as in `info,flowstone_worker=debug` [default: info, libraries at warn]
     #[arg(long, env = "FLOWSTONE_LOG")]
     log: Option<String>,
@@ -120,6 +123,7 @@ struct File {
     query_memory_mib: Option<usize>,
     subscriber_memory_mib: Option<usize>,
     session_memory_mib: Option<usize>,
+    recompute_seconds_max: Option<u64>,
     log: Option<String>,
     log_format: Option<LogFormat>,
     auth: Option<Auth>,
@@ -140,6 +144,7 @@ pub(crate) struct Settings {
     pub(crate) query_memory_mib: usize,
     pub(crate) subscriber_memory_mib: usize,
     pub(crate) session_memory_mib: usize,
+    pub(crate) recompute_seconds_max: u64,
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
     pub(crate) auth: Auth,
@@ -201,6 +206,10 @@ impl Settings {
                 .session_memory_mib
                 .or(file.session_memory_mib)
                 .unwrap_or_else(|| (machine_memory_mib() / 4).max(SESSION_MEMORY_MIB_MIN)),
+            recompute_seconds_max: arguments
+                .recompute_seconds_max
+                .or(file.recompute_seconds_max)
+                .unwrap_or(60),
             log: arguments.log.or(file.log).unwrap_or_else(|| {
                 "info,openraft=warn,buoyant_kernel=warn,deltalake=warn".to_owned()
             }),
@@ -265,6 +274,9 @@ impl Settings {
         }
         if self.session_memory_mib < SESSION_MEMORY_MIB_MIN {
             bail!("session_memory_mib must be at least {SESSION_MEMORY_MIB_MIN}");
+        }
+        if self.recompute_seconds_max == 0 {
+            bail!("recompute_seconds_max must be at least 1");
         }
         if self.subscriber_memory_mib < SUBSCRIBER_MEMORY_MIB_MIN {
             bail!("subscriber_memory_mib must be at least {SUBSCRIBER_MEMORY_MIB_MIN}");

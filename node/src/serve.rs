@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use flowstone_coordinator::AuthPolicy;
@@ -81,6 +82,7 @@ async fn serve(
         compute,
         query_memory_bytes: settings.query_memory_mib.saturating_mul(1 << 20),
         subscriber_memory_bytes: settings.subscriber_memory_mib.saturating_mul(1 << 20),
+        recompute_time_max: Duration::from_secs(settings.recompute_seconds_max),
     };
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(flowstone_worker::start(worker_config, worker_end));

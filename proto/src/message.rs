@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId};
+use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId, SourcePosition};
 use serde::{Deserialize, Serialize};
 
 use crate::ipc::WireBatch;
@@ -30,7 +30,7 @@ pub enum Command {
     /// A collection exists from now on.
     CreateCollection(CollectionDescription),
     /// A source exists and runs.
-    CreateSource(SourceDescription),
+    CreateSource(Box<SourceDescription>),
     /// Tables are added to a running source. Their collections were created before.
     AddSourceTables {
         /// The source.
@@ -40,6 +40,13 @@ pub enum Command {
     },
     /// A view or index is maintained from now on, starting from its inputs as of the last epoch run.
     CreateDataflow(DataflowDescription),
+    /// A dataflow that existed cannot be made any more: what reads it fails with the error.
+    FailDataflow {
+        /// The dataflow.
+        id: ObjectId,
+        /// Why.
+        error: EvalError,
+    },
     /// The named objects and their state in memory go, and their sources stop. [`Command::CleanUp`] follows for what they leave elsewhere.
     Drop {
         /// Collections, dataflows and sources, dependents first.
@@ -208,7 +215,7 @@ pub struct SourceDescription {
     /// The collection that holds its progress (`<source>_progress`).
     pub progress: Option<ObjectId>,
     /// Everything up to this position is in the commit point; `None` if the source is new.
-    pub resume_from: Option<u64>,
+    pub resume_from: Option<SourcePosition>,
     /// Tables whose snapshot is in the commit point.
     pub snapshotted: Vec<ObjectId>,
     /// Whether an epoch has anything of it: then its state files are there.
@@ -217,7 +224,7 @@ pub struct SourceDescription {
     pub failure: Option<Failure>,
 }
 
-/// What a source reads. Positions are `u64`: an LSN for PostgreSQL, the number of ticks for a generator.
+/// What a source reads. All of its positions are of one kind: [`SourcePosition::PostgresLsn`] of PostgreSQL, [`SourcePosition::GeneratorTick`] of a generator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum SourceKind {
     /// A PostgreSQL publication, through one replication slot.
@@ -471,7 +478,7 @@ pub struct SourceBinding {
     /// The source.
     pub source: ObjectId,
     /// Every transaction up to and including this position is in the epoch.
-    pub position: u64,
+    pub position: SourcePosition,
     /// Tables whose snapshot becomes visible in this epoch.
     pub snapshots: Vec<ObjectId>,
 }
@@ -645,18 +652,18 @@ pub enum Response {
         /// The source.
         source: ObjectId,
         /// What can be bound.
-        position: u64,
+        position: SourcePosition,
         /// The newest position known to exist upstream.
-        upstream: u64,
+        upstream: SourcePosition,
     },
-    /// The snapshot of tables of a source is on disk. It can be bound together with any position at or above `position`.
+    /// The snapshot of tables of a source is on disk. It can be bound together with any position that covers `position`.
     SourceSnapshot {
         /// The source.
         source: ObjectId,
         /// The tables.
         tables: Vec<ObjectId>,
         /// The position the snapshot was taken at.
-        position: u64,
+        position: SourcePosition,
     },
     /// The state of a source or of one of its tables changed.
     SourceStatus {
@@ -689,6 +696,16 @@ pub enum Response {
         /// What failed, and why.
         failures: Vec<(ObjectId, Failure)>,
     },
+    /// A source cannot give what is bound, since its upstream is away; or has given it at last. Until then nothing of its tables and of what is computed from them
+    /// can be read, and nothing may be committed. Comes before the first epoch without it is complete.
+    SourceHeld {
+        /// The source.
+        source: ObjectId,
+        /// Whether it is held up.
+        held: bool,
+        /// The first epoch that lacks something; or the one at which the last of it was given: nothing below may be committed from then on.
+        epoch: Epoch,
+    },
     /// What a dropped object left behind is gone.
     CleanedUp {
         /// The object.
@@ -703,6 +720,13 @@ pub enum Response {
     Hydrated {
         /// The dataflow.
         id: ObjectId,
+    },
+    /// A dataflow cannot go on: it is not maintained any more, and what reads it fails with the error until it is dropped or the worker starts anew.
+    DataflowFailed {
+        /// The dataflow.
+        id: ObjectId,
+        /// Why.
+        error: EvalError,
     },
     /// Answer to `Commit`: the Delta tables hold everything up to `epoch`.
     Committed {
@@ -775,9 +799,9 @@ pub struct SourceStatistics {
     /// Rows of the snapshot read so far.
     pub snapshot_records_staged: Option<u64>,
     /// Newest position known upstream.
-    pub offset_known: Option<u64>,
+    pub offset_known: Option<SourcePosition>,
     /// Newest position in a complete epoch.
-    pub offset_committed: Option<u64>,
+    pub offset_committed: Option<SourcePosition>,
 }
 
 /// What a collection or index holds in memory.

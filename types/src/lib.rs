@@ -23,6 +23,7 @@ pub mod normalize;
 pub mod numeric;
 pub mod sort_key;
 pub mod source;
+pub mod source_position;
 pub mod sql_type;
 pub mod value;
 
@@ -34,5 +35,6 @@ pub use error::{EvalError, EvalErrorKind, TypeError};
 pub use id::ObjectId;
 pub use jsonb::{Jsonb, JsonbBuf};
 pub use source::{SourceChanges, SourceOp};
+pub use source_position::{GtidSet, SourcePosition};
 pub use sql_type::SqlType;
 pub use value::{ColumnBuilder, ColumnFormatter};

@@ -1,57 +1,42 @@
-//! The engine loop: commands in, ticks on the shards, responses out.
+//! The router: commands in, responses out, and who of the three parts acts on them.
 //!
-//! Owns the order of everything that happens to collections and the state that ties them to storage, sources and clients. Must not know catalog rules.
-//! Called by `node` through [`start`].
+//! Owns the order of everything that happens. Must not know what the parts do. Called by `node` through [`start`].
 //!
 //! Invariants. One command at a time; a `RunEpoch` is over, local log synced, before the next command is looked at. Slow work that needs no order (queries,
 //! Delta commits, upstream questions) runs in tasks of its own, and its end comes back as an event.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flowstone_dataflow::{POINT_ROWS_MAX, ShardConfig};
-use flowstone_ingest::{SourceContext, SourceEvent, SourceHandle};
+use flowstone_ingest::SourceEvent;
 use flowstone_proto::PROTOCOL_VERSION;
-use flowstone_proto::local::{ResultStreams, WorkerEnd};
+use flowstone_proto::local::WorkerEnd;
 use flowstone_proto::message::{
-    CollectionDescription, CollectionStatistics, Command, Failure, LogId, RequestError, RequestId,
-    Response, ResultMessage, SourceDescription,
+    CollectionDescription, Command, LogId, Response, RunEpoch, SourceDescription,
 };
 use flowstone_storage::{DeltaTables, LogRecord, LogStore};
 use flowstone_types::{Clock, Epoch, ObjectId};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Error;
-use crate::commit::CommitBuffer;
-use crate::direct::{Readable, WorkerReads};
-use crate::error::with_causes;
+use crate::compute::direct::{Readable, WorkerReads};
+use crate::compute::shards::ShardPool;
+use crate::compute::{self, Compute, Read};
+use crate::event::Event;
+use crate::feed::{self, EpochInput, Feed};
+use crate::keep::{self, Keep};
+use crate::log::SharedLog;
 use crate::query::{Compiler, Evaluator, QueryRunner};
-use crate::shards::ShardPool;
-use crate::subscription::Subscription;
-use crate::write::{StagedWrite, TableInfo};
 
-mod cleanup;
-mod epoch;
-mod key_changes;
-mod objects;
-mod read;
-
-use read::Read;
-
-/// Events of sources and tasks waiting for the engine loop. A full channel makes the sender wait: the loop is busy with an epoch.
+/// Events of sources and tasks waiting for the router. A full channel makes the sender wait: the router is busy with an epoch.
 const EVENTS_IN_FLIGHT: usize = 1024;
 
 /// How often counters are sent and idle arrangements are compacted.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
-
-/// First and longest pause between tries of a storage operation that the environment refuses (a full disk, for one).
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_LONGEST: Duration = Duration::from_secs(5);
 
 /// Settings and components of a worker.
 #[derive(Clone, Debug)]
@@ -68,90 +53,31 @@ pub struct Config {
     pub query_memory_bytes: usize,
     /// Changes that may wait for all subscribers together, in bytes.
     pub subscriber_memory_bytes: usize,
+    /// How long a recomputed operator may take for one change.
+    pub recompute_time_max: Duration,
 }
 
-/// What happened outside of the loop.
-#[derive(Debug)]
-enum Event {
-    Source(SourceEvent),
-    Staged {
-        write: RequestId,
-        result: Result<StagedWrite, RequestError>,
-    },
-    Committed {
-        epoch: Epoch,
-        result: Result<Vec<(ObjectId, i64)>, flowstone_storage::Error>,
-    },
-    Maintained,
-}
-
-/// A source as the engine knows it.
-#[derive(Debug)]
-struct Source {
-    description: SourceDescription,
-    handle: SourceHandle,
-    /// The position its progress relation shows.
-    progress: Option<u64>,
-    /// Bound positions whose epochs are not in a durable commit point.
-    bound: VecDeque<(Epoch, u64)>,
-    /// Why it can never go on, if a take said so.
-    failure: Option<Failure>,
-    /// Tables that have yet to say that the source has failed for good.
-    failing: Vec<ObjectId>,
-}
-
-/// The state of the loop.
+/// The state of the router.
 #[derive(Debug)]
 struct Engine {
-    config: Config,
     commands: mpsc::Receiver<Command>,
-    /// Commands that were read ahead while an epoch waited for a source.
-    read_ahead: VecDeque<Command>,
     responses: mpsc::Sender<Response>,
-    results: ResultStreams,
+    source_events: mpsc::Receiver<SourceEvent>,
     events: mpsc::Receiver<Event>,
-    event_sender: mpsc::Sender<Event>,
+    /// Questions to upstreams.
     tasks: TaskTracker,
-    shards: ShardPool,
-    runner: QueryRunner,
-    delta: DeltaTables,
-    log: Arc<Mutex<LogStore>>,
-    /// Records of the local log above the commit point, waiting to be run again.
-    logged: BTreeMap<Epoch, LogRecord>,
-    collections: BTreeMap<ObjectId, CollectionDescription>,
-    sources: BTreeMap<ObjectId, Source>,
-    infos: Arc<BTreeMap<ObjectId, TableInfo>>,
-    staged: BTreeMap<RequestId, StagedWrite>,
-    staging: BTreeMap<RequestId, read::Running>,
-    subscriptions: BTreeMap<RequestId, Subscription>,
-    waiting_reads: Vec<(Read, mpsc::Sender<ResultMessage>)>,
-    running_peeks: BTreeMap<RequestId, read::Running>,
-    buffer: CommitBuffer,
-    /// Delta tables to delete once neither a commit nor maintenance runs.
-    dropped_tables: Vec<ObjectId>,
-    /// Ends with the sources that were dropped last.
-    stopping: TaskTracker,
-    /// Ends the work that would go on for as long as it takes; it is remembered elsewhere.
-    cancel: CancellationToken,
-    /// Sources and source tables that have failed for good, as far as their collections say so.
-    failed: BTreeSet<ObjectId>,
-    committing: bool,
-    maintaining: bool,
-    /// The newest epoch that was run.
-    last_run: Epoch,
-    /// What can be read, and up to which epoch.
-    readable: Arc<RwLock<Readable>>,
-    /// Counters as last sent, by collection.
-    sent_statistics: BTreeMap<ObjectId, CollectionStatistics>,
+    feed: Feed,
+    compute: Compute,
+    keep: Keep,
 }
 
-/// Opens storage, starts the shard threads and runs the engine until `Shutdown` or the transport closes.
+/// Opens storage, starts the shard threads and runs the worker until `Shutdown` or the transport closes.
 ///
 /// # Errors
 /// Storage that cannot be opened (damaged, newer format, no permission), or a broken invariant. The coordinator has been told with `Response::Fatal`.
 pub async fn start(config: Config, mut end: WorkerEnd) -> Result<(), Error> {
     match open(&config).await {
-        Ok(opened) => opened.engine(config, end).run().await,
+        Ok(opened) => opened.engine(&config, end).run().await,
         Err(error) => {
             // The coordinator speaks first; one that has gone needs no answer.
             if end.commands.recv().await.is_some() {
@@ -193,10 +119,11 @@ async fn open(config: &Config) -> Result<Opened, Error> {
     let count = config.shards.max(1);
     let shards = ShardPool::start(count, |index| ShardConfig {
         point_rows_max: POINT_ROWS_MAX,
+        row_bytes_max: runner.recompute_bytes(),
         index,
         count,
         compiler: Arc::new(Compiler),
-        evaluator: Arc::new(Evaluator(runner.clone())),
+        evaluator: Arc::new(Evaluator::new(runner.clone(), config.recompute_time_max)),
     })?;
     Ok(Opened {
         log,
@@ -208,54 +135,53 @@ async fn open(config: &Config) -> Result<Opened, Error> {
 }
 
 impl Opened {
-    fn engine(self, config: Config, end: WorkerEnd) -> Engine {
+    fn engine(self, config: &Config, end: WorkerEnd) -> Engine {
         let (event_sender, events) = mpsc::channel(EVENTS_IN_FLIGHT);
+        let (source_sender, source_events) = mpsc::channel(EVENTS_IN_FLIGHT);
         let readable = Arc::<RwLock<Readable>>::default();
         end.direct.offer(Arc::new(WorkerReads {
             readable: Arc::clone(&readable),
             shards: self.shards.shards(),
         }));
+        let log = SharedLog::new(self.log);
+        let state_dir = config.data_dir.join("sources");
         Engine {
-            config,
             commands: end.commands,
-            read_ahead: VecDeque::new(),
-            responses: end.responses,
-            results: end.results,
+            source_events,
             events,
-            event_sender,
             tasks: TaskTracker::new(),
-            shards: self.shards,
-            runner: self.runner,
-            delta: self.delta,
-            log: Arc::new(Mutex::new(self.log)),
-            logged: self
-                .records
-                .into_iter()
-                .map(|record| (record.epoch, record))
-                .collect(),
-            collections: BTreeMap::new(),
-            sources: BTreeMap::new(),
-            infos: Arc::default(),
-            staged: BTreeMap::new(),
-            staging: BTreeMap::new(),
-            subscriptions: BTreeMap::new(),
-            waiting_reads: Vec::new(),
-            running_peeks: BTreeMap::new(),
-            buffer: CommitBuffer::default(),
-            dropped_tables: Vec::new(),
-            stopping: no_tasks(),
-            cancel: CancellationToken::new(),
-            failed: BTreeSet::new(),
-            committing: false,
-            maintaining: false,
-            last_run: Epoch::MIN,
-            readable,
-            sent_statistics: BTreeMap::new(),
+            feed: Feed::new(feed::Parts {
+                responses: end.responses.clone(),
+                events: source_sender,
+                clock: Arc::clone(&config.clock),
+                state_dir: state_dir.clone(),
+                delta: self.delta.clone(),
+                log: log.clone(),
+                records: self.records,
+            }),
+            compute: Compute::new(compute::Parts {
+                responses: end.responses.clone(),
+                results: end.results,
+                events: event_sender.clone(),
+                shards: self.shards,
+                runner: self.runner,
+                delta: self.delta.clone(),
+                readable,
+                subscriber_memory_bytes: config.subscriber_memory_bytes,
+            }),
+            keep: Keep::new(keep::Parts {
+                responses: end.responses.clone(),
+                events: event_sender,
+                delta: self.delta,
+                log,
+                state_dir,
+            }),
+            responses: end.responses,
         }
     }
 }
 
-/// Whether the loop goes on.
+/// Whether the router goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flow {
     Continue,
@@ -265,26 +191,17 @@ enum Flow {
 impl Engine {
     async fn run(mut self) -> Result<(), Error> {
         let outcome = self.serve().await;
-        self.readable.write().from.clear();
+        self.compute.close();
         if let Err(error) = &outcome {
             tracing::error!(%error, "worker stops: an invariant is broken");
-            self.respond(Response::Fatal {
-                message: error.to_string(),
-            })
-            .await;
+            let message = error.to_string();
+            self.respond(Response::Fatal { message }).await;
         }
-        for (_, source) in std::mem::take(&mut self.sources) {
-            source.handle.stop().await;
-        }
-        self.subscriptions.clear();
-        self.cancel.cancel();
+        self.feed.stop().await;
+        self.keep.stop().await;
         self.tasks.close();
         self.tasks.wait().await;
-        let shards = self.shards;
-        // Joining threads blocks; they end as soon as their queue is closed.
-        tokio::task::spawn_blocking(move || shards.stop())
-            .await
-            .map_err(|_| Error::ShardGone)?;
+        self.compute.stop().await?;
         if outcome.is_ok() {
             drop(self.responses.send(Response::Stopped).await);
         }
@@ -295,20 +212,16 @@ impl Engine {
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING_INTERVAL);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            if let Some(command) = self.read_ahead.pop_front() {
-                if self.act(command).await? == Flow::Stop {
-                    return Ok(());
-                }
-                continue;
-            }
             tokio::select! {
                 biased;
-                event = self.events.recv() => if let Some(event) = event { self.handle(event).await? },
+                Some(event) = self.events.recv() => self.handle(event).await?,
+                Some(event) = self.source_events.recv() => self.respond(said_by_source(event)).await,
+                source = self.feed.held_ready() => self.run_late(source).await?,
                 command = self.commands.recv() => match command {
                     None => return Ok(()),
                     Some(command) => if self.act(command).await? == Flow::Stop { return Ok(()) },
                 },
-                _ = housekeeping.tick() => self.housekeep().await?,
+                _ = housekeeping.tick() => self.compute.housekeep().await?,
             }
         }
     }
@@ -319,60 +232,47 @@ impl Engine {
                 version,
                 commit_point,
                 local_log,
-            } => {
-                if version != PROTOCOL_VERSION {
+            } => self.greet(version, commit_point, local_log).await?,
+            Command::CreateCollection(description) => self.create_collection(description).await?,
+            Command::CreateSource(description) => self.create_source(*description).await?,
+            Command::AddSourceTables { source, tables } => {
+                self.feed.add_source_tables(source, tables).await?;
+                if let Some(collections) = self.feed.held(source) {
+                    self.compute.hold(collections);
+                }
+            }
+            Command::CreateDataflow(description) => {
+                let output = self.compute.create_dataflow(description).await?;
+                self.keep.absorb(output);
+            }
+            Command::FailDataflow { id, error } => self.compute.fail(id, error).await?,
+            Command::Drop { objects } => {
+                let sources = self.feed.drop_objects(&objects).await;
+                self.keep.drop_objects(&objects, sources);
+                self.compute.drop_objects(objects).await?;
+            }
+            Command::CleanUp(work) => self.keep.clean_up(work),
+            Command::StageWrite(write) => self.compute.stage_write(write).await?,
+            Command::DiscardWrite { write } => {
+                self.feed.discard(write);
+                self.compute.discard_write(write);
+            }
+            Command::RunEpoch(run) => self.run_epoch(run).await?,
+            Command::BindingDurable { epoch } => self.compute.binding_durable(epoch).await?,
+            Command::Commit { epoch } => {
+                if epoch > self.compute.last_run() {
                     return Err(Error::Protocol(format!(
-                        "coordinator speaks version {version}, worker {PROTOCOL_VERSION}"
+                        "commit of epoch {epoch} before it was run"
                     )));
                 }
-                self.last_run = commit_point;
-                self.readable.write().durable = commit_point;
-                self.logged = self.logged.split_off(&commit_point.next());
-                let logged_epochs = self.logged.keys().copied().collect();
-                let log = Arc::clone(&self.log);
-                let found = tokio::task::spawn_blocking(move || {
-                    log.lock()
-                        .recover(commit_point, local_log.map(|LogId(identity)| identity))
-                })
-                .await
-                .map_err(|_| log_thread_panicked())??;
-                self.respond(Response::Ready {
-                    version: PROTOCOL_VERSION,
-                    logged_epochs,
-                    local_log: LogId(found.identity),
-                    newest_logged: found.newest,
-                    cut_through: found.cut_through,
-                })
-                .await;
+                self.keep.commit(epoch)?;
             }
-            Command::CreateCollection(description) => self.create_collection(description).await?,
-            Command::CreateSource(description) => self.create_source(description).await?,
-            Command::AddSourceTables { source, tables } => {
-                self.add_source_tables(source, tables).await?
-            }
-            Command::CreateDataflow(description) => self.create_dataflow(description).await?,
-            Command::Drop { objects } => self.drop_objects(objects).await?,
-            Command::CleanUp(work) => self.clean_up(work),
-            Command::StageWrite(write) => self.stage_write(write).await?,
-            Command::DiscardWrite { write } => {
-                self.staged.remove(&write);
-                if let Some(task) = self.staging.remove(&write) {
-                    task.end();
-                }
-            }
-            Command::RunEpoch(run) => return self.run_epoch(run).await,
-            Command::BindingDurable { epoch } => self.binding_durable(epoch).await?,
-            Command::Commit { epoch } => self.commit(epoch)?,
-            Command::CommitPointDurable { epoch } => self.commit_point_durable(epoch).await?,
-            Command::AllowCompaction { since } => {
-                self.shards
-                    .on_each(move |_, shard| shard.allow_compaction(since))
-                    .await?;
-            }
-            Command::Peek(peek) => self.read(Read::Peek(peek)).await?,
-            Command::Lookup(lookup) => self.read(Read::Lookup(lookup)).await?,
-            Command::Subscribe(subscribe) => self.subscribe(subscribe).await?,
-            Command::Cancel { request } => self.cancel(request).await?,
+            Command::CommitPointDurable { epoch } => self.feed.commit_point_durable(epoch).await?,
+            Command::AllowCompaction { since } => self.compute.allow_compaction(since).await?,
+            Command::Peek(peek) => self.compute.read(Read::Peek(peek)).await?,
+            Command::Lookup(lookup) => self.compute.read(Read::Lookup(lookup)).await?,
+            Command::Subscribe(subscribe) => self.compute.subscribe(subscribe).await?,
+            Command::Cancel { request } => self.compute.cancel(request).await?,
             Command::AskUpstream { request, question } => {
                 let responses = self.responses.clone();
                 self.tasks.spawn(async move {
@@ -390,55 +290,123 @@ impl Engine {
         Ok(Flow::Continue)
     }
 
+    async fn greet(
+        &mut self,
+        version: u32,
+        commit_point: Epoch,
+        local_log: Option<LogId>,
+    ) -> Result<(), Error> {
+        if version != PROTOCOL_VERSION {
+            return Err(Error::Protocol(format!(
+                "coordinator speaks version {version}, worker {PROTOCOL_VERSION}"
+            )));
+        }
+        self.compute.begin_at(commit_point);
+        let (logged_epochs, found) = self.feed.recover(commit_point, local_log).await?;
+        self.respond(Response::Ready {
+            version: PROTOCOL_VERSION,
+            logged_epochs,
+            local_log: LogId(found.identity),
+            newest_logged: found.newest,
+            cut_through: found.cut_through,
+        })
+        .await;
+        Ok(())
+    }
+
+    async fn create_collection(&mut self, description: CollectionDescription) -> Result<(), Error> {
+        self.keep.create_table(&description).await?;
+        let schema = Arc::clone(&description.schema);
+        let failed = description.failure.is_some();
+        let id = description.id;
+        self.compute.create_collection(description).await?;
+        self.feed.add_collection(id, schema, failed);
+        Ok(())
+    }
+
+    async fn create_source(&mut self, description: SourceDescription) -> Result<(), Error> {
+        for (table, errors) in self.feed.create_source(description).await? {
+            self.compute.load_errors(table, errors).await?;
+        }
+        Ok(())
+    }
+
+    async fn run_epoch(&mut self, run: RunEpoch) -> Result<(), Error> {
+        let last_run = self.compute.last_run();
+        if run.epoch <= last_run {
+            return Err(Error::Protocol(format!(
+                "epoch {} after epoch {last_run}",
+                run.epoch
+            )));
+        }
+        let input = {
+            let input = self.feed.input(&run);
+            tokio::pin!(input);
+            loop {
+                tokio::select! {
+                    input = &mut input => break input?,
+                    // Status and progress must flow while a source is waited for: they tell the user why.
+                    Some(event) = self.source_events.recv() => {
+                        drop(self.responses.send(said_by_source(event)).await);
+                    }
+                }
+            }
+        };
+        let epoch = run.epoch;
+        for (source, collections) in &input.held {
+            self.compute.hold(collections.clone());
+            self.respond(Response::SourceHeld {
+                source: *source,
+                held: true,
+                epoch,
+            })
+            .await;
+        }
+        self.enter(epoch, input).await?;
+        self.feed.finish_acknowledging().await?;
+        self.respond(Response::EpochComplete { epoch }).await;
+        self.compute.maintain().await
+    }
+
+    /// Runs what a source that is held up can give at last, as changes of the newest epoch: nobody has seen its collections since they were held up.
+    async fn run_late(&mut self, source: ObjectId) -> Result<(), Error> {
+        let epoch = self.compute.last_run();
+        let (input, released) = self.feed.late_input(source, epoch).await?;
+        self.enter(epoch, input).await?;
+        if let Some(collections) = released {
+            tracing::info!(%source, "a source has given what it gave before; its tables can be read again");
+            self.compute.release(&collections).await?;
+            self.respond(Response::SourceHeld {
+                source,
+                held: false,
+                epoch,
+            })
+            .await;
+        }
+        Ok(())
+    }
+
+    async fn enter(&mut self, epoch: Epoch, input: EpochInput) -> Result<(), Error> {
+        let failures = input.failures.clone();
+        let output = self.compute.run(epoch, input).await?;
+        self.keep.absorb(output);
+        if !failures.is_empty() {
+            self.respond(Response::Failed { epoch, failures }).await;
+        }
+        Ok(())
+    }
+
     async fn handle(&mut self, event: Event) -> Result<(), Error> {
         match event {
-            Event::Source(SourceEvent::Progress {
-                source,
-                position,
-                upstream,
-            }) => {
-                self.respond(Response::SourceProgress {
-                    source,
-                    position,
-                    upstream,
-                })
-                .await;
-            }
-            Event::Source(SourceEvent::Snapshot {
-                source,
-                tables,
-                position,
-            }) => {
-                self.respond(Response::SourceSnapshot {
-                    source,
-                    tables,
-                    position,
-                })
-                .await;
-            }
-            Event::Source(SourceEvent::Status { object, status }) => {
-                self.respond(Response::SourceStatus { object, status })
-                    .await
-            }
-            Event::Source(SourceEvent::Statistics(statistics)) => {
-                self.respond(Response::SourceStatistics(statistics)).await
-            }
             Event::Staged { write, result } => {
-                // A write that was discarded meanwhile has no entry any more.
-                if self.staging.remove(&write).is_some() {
-                    let result = result.map(|staged| {
-                        let summary = staged.summary();
-                        self.staged.insert(write, staged);
-                        summary
-                    });
+                // A write that was discarded meanwhile is waited for by nobody.
+                if self.compute.end_staging(write) {
+                    let result = result.map(|staged| self.feed.stage(write, staged));
                     self.respond(Response::WriteStaged { write, result }).await;
                 }
             }
-            Event::Committed { epoch, result } => self.committed(epoch, result?).await,
-            Event::Maintained => {
-                self.maintaining = false;
-                self.delete_dropped_tables();
-            }
+            Event::Committed { epoch, result } => self.keep.committed(epoch, result?).await,
+            Event::Maintained => self.keep.maintained(),
         }
         Ok(())
     }
@@ -447,103 +415,31 @@ impl Engine {
         // The coordinator may have gone; the transport closing ends the loop.
         drop(self.responses.send(response).await);
     }
-
-    /// Turns the events of a source into events of the loop.
-    fn forward_source_events(&self) -> mpsc::Sender<SourceEvent> {
-        let (sender, mut receiver) = mpsc::channel(EVENTS_IN_FLIGHT);
-        let events = self.event_sender.clone();
-        self.tasks.spawn(async move {
-            while let Some(event) = receiver.recv().await {
-                if events.send(Event::Source(event)).await.is_err() {
-                    return;
-                }
-            }
-        });
-        sender
-    }
-
-    fn source_context(&self, description: &SourceDescription) -> SourceContext {
-        let schemas = description
-            .tables
-            .iter()
-            .filter_map(|table| {
-                Some((
-                    table.id,
-                    Arc::clone(&self.collections.get(&table.id)?.schema),
-                ))
-            })
-            .collect();
-        SourceContext {
-            tables: self.delta.clone(),
-            clock: Arc::clone(&self.config.clock),
-            state_dir: self.config.data_dir.join("sources"),
-            schemas,
-            events: self.forward_source_events(),
-        }
-    }
-
-    async fn housekeep(&mut self) -> Result<(), Error> {
-        let ids: Vec<ObjectId> = self.readable.read().from.keys().copied().collect();
-        let asked = ids.clone();
-        let shards = self
-            .shards
-            .on_each(move |_, shard| {
-                shard.maintain(epoch::MAINTENANCE_FUEL);
-                let mut statistics = shard.statistics();
-                asked
-                    .iter()
-                    .map(|id| statistics.remove(id).unwrap_or_default())
-                    .collect::<Vec<_>>()
-            })
-            .await?;
-        for (index, id) in ids.into_iter().enumerate() {
-            let statistics = shards
-                .iter()
-                .filter_map(|shard| shard.get(index).cloned())
-                .fold(CollectionStatistics::default(), CollectionStatistics::and);
-            if self.sent_statistics.get(&id) != Some(&statistics) {
-                self.sent_statistics.insert(id, statistics.clone());
-                self.respond(Response::CollectionStatistics { id, statistics })
-                    .await;
-            }
-        }
-        Ok(())
-    }
 }
 
-/// Nothing to wait for.
-fn no_tasks() -> TaskTracker {
-    let tasks = TaskTracker::new();
-    tasks.close();
-    tasks
-}
-
-fn log_thread_panicked() -> flowstone_storage::Error {
-    flowstone_storage::Error::Invariant("the log thread panicked".to_owned())
-}
-
-/// Tries again, ever more slowly, while the environment refuses; gives up only when trying again cannot help.
-async fn retrying<T, F>(
-    what: &str,
-    mut attempt: impl FnMut() -> F,
-) -> Result<T, flowstone_storage::Error>
-where
-    F: Future<Output = Result<T, flowstone_storage::Error>>,
-{
-    let mut pause = RETRY_FIRST;
-    loop {
-        match attempt().await {
-            Err(error) if error.retryable() => {
-                tracing::warn!(
-                    error = with_causes(&error),
-                    what,
-                    "storage refused; trying again"
-                );
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_LONGEST);
-            }
-            outcome => return outcome,
-        }
+/// What the coordinator is told of what a source reports.
+fn said_by_source(event: SourceEvent) -> Response {
+    match event {
+        SourceEvent::Progress {
+            source,
+            position,
+            upstream,
+        } => Response::SourceProgress {
+            source,
+            position,
+            upstream,
+        },
+        SourceEvent::Snapshot {
+            source,
+            tables,
+            position,
+        } => Response::SourceSnapshot {
+            source,
+            tables,
+            position,
+        },
+        SourceEvent::Status { object, status } => Response::SourceStatus { object, status },
+        SourceEvent::Statistics(statistics) => Response::SourceStatistics(statistics),
     }
 }
 

@@ -1,7 +1,7 @@
 //! One-shot queries: a plan, tables frozen at one epoch, and DataFusion to run it.
 //!
 //! Owns the decoding and execution of query plans and the compilation of plan expressions for the engine. Must not know how snapshots are taken.
-//! Called by the engine loop for peeks and writes, and by shard threads (through [`Evaluator`] and [`Compiler`]).
+//! Called by the compute for peeks and writes, and by shard threads (through [`Evaluator`] and [`Compiler`]).
 //!
 //! Invariants. Execution runs on the compute runtime, never on the one that moves messages, and within a budget: of the queries together, or, for a recomputed
 //! operator, of its own.
@@ -11,6 +11,7 @@ use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
@@ -250,6 +251,12 @@ impl QueryRunner {
         &self.compute
     }
 
+    /// What a recomputed operator may hold, in bytes.
+    #[must_use]
+    pub const fn recompute_bytes(&self) -> usize {
+        self.recompute_bytes
+    }
+
     /// An account for a one-shot query.
     #[must_use]
     pub fn budget(&self) -> Arc<Budget> {
@@ -467,7 +474,18 @@ impl<'a> Sending<'a> {
 
 /// Evaluates recomputed operators for shard threads.
 #[derive(Debug)]
-pub struct Evaluator(pub QueryRunner);
+pub struct Evaluator {
+    runner: QueryRunner,
+    time_max: Duration,
+}
+
+impl Evaluator {
+    /// An evaluator that gives a query up after `time_max`, with [`EvalErrorKind::Cancelled`].
+    #[must_use]
+    pub const fn new(runner: QueryRunner, time_max: Duration) -> Self {
+        Self { runner, time_max }
+    }
+}
 
 impl QueryEvaluator for Evaluator {
     fn evaluate(
@@ -486,10 +504,28 @@ impl QueryEvaluator for Evaluator {
                 "recomputed operator scans collection {id}"
             ))),
         };
-        let run = self.0.all_rows(&self.0.unlimited, query, &provider);
+        let runner = &self.runner;
+        let run = runner.all_rows(&runner.unlimited, query, &provider);
         let run = guarded_by(run.map_err(|error| eval_error(&error)), |error| error);
-        let budget = Budget::alone(self.0.recompute_bytes);
-        self.0.compute.block_on(Within::new(Some(budget), run))
+        let budget = Budget::alone(runner.recompute_bytes);
+        // In a task of its own: what runs may not come to an end of its turn before it sees that nobody wants it any more.
+        let (watched, time_max) = (Arc::clone(&budget), self.time_max);
+        let watch = runner.compute.spawn(async move {
+            tokio::time::sleep(time_max).await;
+            watched.cancel();
+        });
+        let run = Within::new(Some(budget), run);
+        let outcome = runner
+            .compute
+            .block_on(async { tokio::time::timeout(time_max, run).await });
+        watch.abort();
+        let taken = format!("evaluation took longer than {time_max:?}");
+        let given_up = EvalError::new(EvalErrorKind::Cancelled, taken);
+        match outcome {
+            Err(_) => Err(given_up),
+            Ok(Err(error)) if error.kind == EvalErrorKind::Cancelled => Err(given_up),
+            Ok(outcome) => outcome,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Staged writes: a statement's changes, computed but not yet given an epoch.
 //!
 //! Owns the evaluation of INSERT, UPDATE and DELETE into delta batches and the checks a table makes. Must not know how an epoch is run.
-//! Called by the engine loop, which keeps the result until the coordinator names the write in an epoch or discards it.
+//! Called by the compute; the feed keeps the result until the coordinator names the write in an epoch or discards it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,25 +17,25 @@ use crate::query::{QueryRunner, Tables, internal};
 
 /// What a write needs to know of a table.
 #[derive(Clone, Debug)]
-pub struct TableInfo {
+pub(crate) struct TableInfo {
     /// The table's SQL name, for messages.
-    pub name: String,
+    pub(crate) name: String,
     /// Its columns.
-    pub schema: SchemaRef,
+    pub(crate) schema: SchemaRef,
 }
 
 /// A write, evaluated.
 #[derive(Debug, Default)]
-pub struct StagedWrite {
+pub(crate) struct StagedWrite {
     /// The changes of each table; their epoch is set when the write runs.
-    pub changes: Vec<(ObjectId, DeltaBatch)>,
+    pub(crate) changes: Vec<(ObjectId, DeltaBatch)>,
     /// Rows affected by each operation.
-    pub affected: Vec<u64>,
+    pub(crate) affected: Vec<u64>,
 }
 
 impl StagedWrite {
     /// What the coordinator is told of it.
-    pub fn summary(&self) -> Staged {
+    pub(crate) fn summary(&self) -> Staged {
         // Columns that were sent together share a buffer: each counts for what it uses of it.
         let size = |column: &ArrayRef| {
             let used = column.to_data().get_slice_memory_size();
@@ -56,7 +56,7 @@ impl StagedWrite {
 ///
 /// # Errors
 /// [`RequestError::NotNull`] and evaluation errors; nothing is staged then.
-pub async fn stage(
+pub(crate) async fn stage(
     write: &StageWrite,
     tables: &Tables,
     infos: &BTreeMap<ObjectId, TableInfo>,

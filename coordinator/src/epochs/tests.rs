@@ -6,6 +6,11 @@ use proptest::prelude::*;
 const SOURCE: ObjectId = ObjectId::User(1);
 const TABLE: ObjectId = ObjectId::User(2);
 
+/// A position of the source.
+fn at(lsn: u64) -> SourcePosition {
+    SourcePosition::PostgresLsn(lsn)
+}
+
 /// Executes effects as the coordinator does, with the answers under the test's control.
 #[derive(Default)]
 struct World {
@@ -143,7 +148,7 @@ fn a_write_is_observable_after_the_worker_ran_its_epoch() {
 #[test]
 fn an_epoch_is_not_observable_before_its_binding_is_durable_and_holds_back_later_ones() {
     let (mut epochs, mut world) = started();
-    epochs.source_progress(SOURCE, 5);
+    epochs.source_progress(SOURCE, at(5)).unwrap();
     world.poll(&mut epochs);
     let first = world.ran.last().unwrap().epoch;
     world.now += 1;
@@ -169,7 +174,7 @@ fn while_the_worker_is_busy_progress_gathers_for_the_next_epoch() {
     let (mut epochs, mut world) = started();
     let before = world.ran.len();
     for position in 1..=10 {
-        epochs.source_progress(SOURCE, position);
+        epochs.source_progress(SOURCE, at(position)).unwrap();
         world.poll(&mut epochs);
         world.now += 1;
     }
@@ -182,7 +187,7 @@ fn while_the_worker_is_busy_progress_gathers_for_the_next_epoch() {
         last.bindings,
         [SourceBinding {
             source: SOURCE,
-            position: 10,
+            position: at(10),
             snapshots: vec![]
         }]
     );
@@ -191,10 +196,10 @@ fn while_the_worker_is_busy_progress_gathers_for_the_next_epoch() {
 #[test]
 fn at_most_one_epoch_opens_per_millisecond() {
     let (mut epochs, mut world) = started();
-    epochs.source_progress(SOURCE, 1);
+    epochs.source_progress(SOURCE, at(1)).unwrap();
     world.poll(&mut epochs);
     let before = world.ran.len();
-    epochs.source_progress(SOURCE, 2);
+    epochs.source_progress(SOURCE, at(2)).unwrap();
     world.poll(&mut epochs);
     assert_eq!(world.ran.len(), before);
     assert_eq!(epochs.idle_ms(world.now), 1);
@@ -206,39 +211,43 @@ fn at_most_one_epoch_opens_per_millisecond() {
 #[test]
 fn a_snapshot_waits_until_a_running_source_has_reached_its_position() {
     let (mut epochs, mut world) = started();
-    epochs.source_snapshot(SOURCE, vec![TABLE], 100);
+    epochs
+        .source_snapshot(SOURCE, vec![TABLE], at(100))
+        .unwrap();
     world.settle(&mut epochs);
     let first = world.ran.last().unwrap().bindings.clone();
     assert_eq!(
         first,
         [SourceBinding {
             source: SOURCE,
-            position: 100,
+            position: at(100),
             snapshots: vec![TABLE]
         }],
         "a new source starts at its snapshot"
     );
     let other = ObjectId::User(3);
     world.now += 1;
-    epochs.source_snapshot(SOURCE, vec![other], 200);
-    epochs.source_progress(SOURCE, 150);
+    epochs
+        .source_snapshot(SOURCE, vec![other], at(200))
+        .unwrap();
+    epochs.source_progress(SOURCE, at(150)).unwrap();
     world.settle(&mut epochs);
     assert_eq!(
         world.ran.last().unwrap().bindings,
         [SourceBinding {
             source: SOURCE,
-            position: 150,
+            position: at(150),
             snapshots: vec![]
         }]
     );
     world.now += 1;
-    epochs.source_progress(SOURCE, 210);
+    epochs.source_progress(SOURCE, at(210)).unwrap();
     world.settle(&mut epochs);
     assert_eq!(
         world.ran.last().unwrap().bindings,
         [SourceBinding {
             source: SOURCE,
-            position: 210,
+            position: at(210),
             snapshots: vec![other]
         }]
     );
@@ -246,9 +255,69 @@ fn a_snapshot_waits_until_a_running_source_has_reached_its_position() {
 }
 
 #[test]
+fn positions_that_are_not_in_order_are_joined_and_a_snapshot_waits_until_it_is_covered() {
+    let (mut epochs, mut world) = started();
+    let at =
+        |offsets: &[(i32, i64)]| SourcePosition::KafkaOffsets(offsets.iter().copied().collect());
+    epochs
+        .source_snapshot(SOURCE, vec![TABLE], at(&[(0, 5)]))
+        .unwrap();
+    epochs.source_progress(SOURCE, at(&[(1, 3)])).unwrap();
+    world.settle(&mut epochs);
+    let first = at(&[(0, 5), (1, 3)]);
+    assert_eq!(world.ran.last().unwrap().bindings[0].position, first);
+    let other = ObjectId::User(3);
+    world.now += 1;
+    epochs
+        .source_snapshot(SOURCE, vec![other], at(&[(0, 6), (1, 1)]))
+        .unwrap();
+    // What was received again after the connection was lost is behind what is bound.
+    epochs
+        .source_progress(SOURCE, at(&[(0, 2), (1, 4)]))
+        .unwrap();
+    world.settle(&mut epochs);
+    let bindings = world.ran.last().unwrap().bindings.clone();
+    assert_eq!(bindings[0].position, at(&[(0, 5), (1, 4)]));
+    assert_eq!(bindings[0].snapshots, []);
+    world.now += 1;
+    epochs.source_progress(SOURCE, at(&[(0, 6)])).unwrap();
+    world.settle(&mut epochs);
+    let bindings = world.ran.last().unwrap().bindings.clone();
+    assert_eq!(bindings[0].position, at(&[(0, 6), (1, 4)]));
+    assert_eq!(bindings[0].snapshots, [other]);
+}
+
+#[test]
+fn a_position_of_another_kind_is_refused_and_changes_nothing() {
+    let (mut epochs, mut world) = started();
+    epochs.source_progress(SOURCE, at(5)).unwrap();
+    let foreign = || SourcePosition::GeneratorTick(7);
+    let error = epochs.source_progress(SOURCE, foreign()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "source u1 stands at 0/5 and tells tick 7, a position of another kind"
+    );
+    world.settle(&mut epochs);
+    epochs
+        .source_snapshot(SOURCE, vec![TABLE], foreign())
+        .unwrap_err();
+    world.now += 1;
+    epochs.source_progress(SOURCE, at(6)).unwrap();
+    world.settle(&mut epochs);
+    assert_eq!(
+        world.ran.last().unwrap().bindings,
+        [SourceBinding {
+            source: SOURCE,
+            position: at(6),
+            snapshots: vec![]
+        }]
+    );
+}
+
+#[test]
 fn frozen_sources_stand_still_until_the_epoch_of_the_write() {
     let (mut epochs, mut world) = started();
-    epochs.source_progress(SOURCE, 1);
+    epochs.source_progress(SOURCE, at(1)).unwrap();
     world.poll(&mut epochs);
     epochs.freeze(FreezeId(1));
     world.poll(&mut epochs);
@@ -256,10 +325,14 @@ fn frozen_sources_stand_still_until_the_epoch_of_the_write() {
         world.frozen.is_empty(),
         "an epoch that moves a source is still running"
     );
+    let moved = epochs.open.back().unwrap().epoch;
+    epochs.epoch_complete(moved);
+    world.poll(&mut epochs);
+    assert!(world.frozen.is_empty(), "its bindings may still be lost");
     world.settle(&mut epochs);
     assert_eq!(world.frozen, [FreezeId(1)]);
     let before = world.ran.len();
-    epochs.source_progress(SOURCE, 2);
+    epochs.source_progress(SOURCE, at(2)).unwrap();
     world.now += HEARTBEAT_MS;
     world.settle(&mut epochs);
     assert!(
@@ -297,12 +370,12 @@ fn an_epoch_takes_as_many_writes_as_fit_a_record_of_the_log_and_the_others_wait(
 #[test]
 fn sources_stand_still_until_the_write_has_an_epoch_even_if_others_go_first() {
     let (mut epochs, mut world) = started();
-    epochs.source_progress(SOURCE, 1);
+    epochs.source_progress(SOURCE, at(1)).unwrap();
     world.settle(&mut epochs);
     epochs.freeze(FreezeId(1));
     world.settle(&mut epochs);
     assert_eq!(world.frozen, [FreezeId(1)]);
-    epochs.source_progress(SOURCE, 2);
+    epochs.source_progress(SOURCE, at(2)).unwrap();
     epochs.submit_write(WriteId(1), vec![RequestId(1)], WRITE_BYTES_MAX, None);
     epochs.submit_write(WriteId(2), vec![RequestId(2)], 1, Some(FreezeId(1)));
     let before = world.ran.len();
@@ -328,13 +401,13 @@ fn after_a_restart_exactly_what_was_above_the_commit_point_runs_again_and_new_ep
     let binding = |position| {
         vec![SourceBinding {
             source: SOURCE,
-            position,
+            position: at(position),
             snapshots: vec![],
         }]
     };
     let mut epochs = EpochLoop::new(Recovered {
         commit_point: Epoch(100),
-        positions: BTreeMap::from([(SOURCE, 10)]),
+        positions: BTreeMap::from([(SOURCE, at(10))]),
         bindings: BTreeMap::from([
             (Epoch(90), binding(9)),
             (Epoch(110), binding(11)),
@@ -349,7 +422,7 @@ fn after_a_restart_exactly_what_was_above_the_commit_point_runs_again_and_new_ep
         now: 1_000,
         ..World::default()
     };
-    epochs.source_progress(SOURCE, 13);
+    epochs.source_progress(SOURCE, at(13)).unwrap();
     world.settle(&mut epochs);
     let replayed: Vec<_> = world
         .ran
@@ -375,7 +448,7 @@ fn shutdown_finishes_waiting_writes_and_commits_them() {
     world.now += 1;
     epochs.submit_write(WriteId(1), vec![RequestId(1)], 1, None);
     epochs.shutdown();
-    epochs.source_progress(SOURCE, 99);
+    epochs.source_progress(SOURCE, at(99)).unwrap();
     world.settle(&mut epochs);
     assert!(world.drained);
     let run = world.ran.last().unwrap();
@@ -446,7 +519,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Advance(by) => world.now += by,
-                Step::Progress(by) => { position += by; epochs.source_progress(SOURCE, position); }
+                Step::Progress(by) => { position += by; epochs.source_progress(SOURCE, at(position)).unwrap(); }
                 Step::Write => { next_write += 1; epochs.submit_write(WriteId(next_write), vec![RequestId(next_write)], 1, None); }
                 Step::Complete => {
                     if let Some(run) = world.ran.iter().find(|run| !complete.contains(&run.epoch)) {
@@ -471,7 +544,7 @@ proptest! {
                 Step::CommitDurable => if let Some(epoch) = world.commit_points.pop() {
                     durable.commit_point = epoch;
                     for (_, bindings) in durable.bindings.iter().filter(|(bound, _)| **bound <= epoch) {
-                        for binding in bindings { durable.positions.insert(binding.source, binding.position); }
+                        for binding in bindings { durable.positions.insert(binding.source, binding.position.clone()); }
                     }
                     durable.bindings.retain(|bound, _| *bound > epoch);
                     durable.logged.retain(|logged| *logged > epoch);
@@ -526,7 +599,7 @@ fn writes_that_fail_are_answered_once_and_their_epoch_goes_on() {
     world.settle(&mut epochs);
     world.now += 1;
     epochs.submit_write(WriteId(1), vec![RequestId(10)], 1, None);
-    epochs.source_progress(SOURCE, 5);
+    epochs.source_progress(SOURCE, at(5)).unwrap();
     world.poll(&mut epochs);
     let ran = world.ran.last().unwrap().clone();
     assert_eq!(ran.writes, [RequestId(10)]);
@@ -591,4 +664,39 @@ fn what_was_there_can_be_read_before_there_is_a_new_bound() {
     world.poll(&mut epochs);
     let new = world.ran.last().unwrap();
     assert!(!new.replay && new.epoch > Epoch(5_000) && new.writes == [RequestId(1)]);
+}
+
+#[test]
+fn nothing_is_committed_while_a_source_is_held_up_nor_below_what_it_gave_late() {
+    let (mut epochs, mut world) = started();
+    world.now += COMMIT_INTERVAL_MS;
+    world.settle(&mut epochs);
+    let commits = world.commits.len();
+    epochs.source_held(SOURCE, true, Epoch(1));
+    epochs.submit_write(WriteId(1), vec![RequestId(1)], 1, None);
+    world.settle(&mut epochs);
+    world.now += COMMIT_INTERVAL_MS;
+    world.settle(&mut epochs);
+    assert_eq!(world.commits.len(), commits);
+    let late = epochs.observable.next();
+    epochs.source_held(SOURCE, false, late);
+    world.settle(&mut epochs);
+    assert_eq!(world.commits.len(), commits, "what came late is above");
+    world.now += 1;
+    epochs.submit_write(WriteId(2), vec![RequestId(2)], 1, None);
+    world.settle(&mut epochs);
+    assert!(world.commits.last().unwrap() >= &late);
+    // What is dropped is not waited for, and neither is what is held up when the node stops.
+    for drops in [true, false] {
+        epochs.source_held(SOURCE, true, Epoch(1));
+        if drops {
+            epochs.object_dropped(SOURCE);
+            assert!(epochs.held.is_empty());
+        }
+    }
+    world.now += 1;
+    epochs.submit_write(WriteId(3), vec![RequestId(3)], 1, None);
+    epochs.shutdown();
+    world.settle(&mut epochs);
+    assert!(world.drained);
 }

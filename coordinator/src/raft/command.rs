@@ -1,12 +1,14 @@
 //! What is replicated: the commands of the log, and the answer of the state machine to each.
 //!
-//! The log stores these bytes, so a variant is only ever added at the end and a field never changes its meaning; [`crate::raft::log_store`] carries the
-//! version of the encoding.
+//! The log stores these bytes, so a variant is only ever added at the end and a field never changes its meaning; what has to change gets a variant of its own,
+//! and the old one is read on. [`crate::raft::log_store`] carries the version of the encoding.
 
 use flowstone_proto::message::{Failure, LogId, SourceBinding};
 use flowstone_sql::catalog::CatalogChange;
 use flowstone_types::{Epoch, ObjectId};
 use serde::{Deserialize, Serialize};
+
+use super::format::BindingV3;
 
 /// One change of the replicated state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,12 +33,12 @@ pub enum Command {
     PutSecret(SealedSecret),
     /// Forgets a secret's value.
     DropSecret(ObjectId),
-    /// Which upstream positions belong to an epoch.
-    Bind {
+    /// [`Command::Bind`] as the log has it in format 3 and before. Never proposed any more.
+    BindV3 {
         /// The epoch.
         epoch: Epoch,
         /// How far each source goes.
-        bindings: Vec<SourceBinding>,
+        bindings: Vec<BindingV3>,
     },
     /// The Delta tables hold everything up to an epoch.
     CommitPoint {
@@ -61,6 +63,13 @@ pub enum Command {
     },
     /// What a dropped object left behind is gone.
     CleanedUp(ObjectId),
+    /// Which upstream positions belong to an epoch.
+    Bind {
+        /// The epoch.
+        epoch: Epoch,
+        /// How far each source goes.
+        bindings: Vec<SourceBinding>,
+    },
 }
 
 /// A secret as it is stored: encrypted, bound to its id.

@@ -1,20 +1,95 @@
 //! What snapshots hold, by the version of their format: the bytes of [`State`], and how older ones are read.
 //!
-//! Owns the shapes of older formats. Must not know files. Called by [`super::state_machine`].
+//! Owns the shapes of older formats, those of bindings in the log among them. Must not know files. Called by [`super::state_machine`] and, for entries of older
+//! logs, by [`super::state`].
 //!
 //! Invariant. A snapshot that any release wrote is read by the next one; what it does not say has the value that it had for a node of that release.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use flowstone_proto::message::SourceBinding;
-use flowstone_sql::catalog::{Catalog, Database, DatabaseId, Item, Role, RoleId, Schema, SchemaId};
-use flowstone_types::{Epoch, ObjectId};
+use flowstone_proto::message::{LogId, SourceBinding};
+use flowstone_sql::catalog::{
+    Catalog, Database, DatabaseId, Item, ItemKind, Role, RoleId, Schema, SchemaId, SourceItemKind,
+};
+use flowstone_types::{Epoch, ObjectId, SourcePosition};
 use serde::{Deserialize, Serialize};
 
-use super::state::{CommitPoint, State};
+use super::state::{Cleanup, CommitPoint, DurableFailure, State};
 
-/// Version of the snapshot file. 1: before roles. 2: with roles. 3: with failures, clean-up, and the time zones of views and indexes.
-pub const SNAPSHOT_FORMAT: u32 = 3;
+/// Version of the snapshot file. 1: before roles. 2: with roles. 3: with failures, clean-up, and the time zones of views and indexes. 4: with positions that say
+/// what kind they are.
+pub const SNAPSHOT_FORMAT: u32 = 4;
+
+/// Why bytes are not the state of an earlier release, or of this one.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FormatError {
+    /// They are not what was written.
+    #[error(transparent)]
+    Bytes(#[from] postcard::Error),
+    /// A position belongs to something that is not a source, so nobody knows what it counts.
+    #[error("{0} has a position and is no source")]
+    NoSource(ObjectId),
+}
+
+/// [`SourceBinding`] up to format 3: the position is an LSN or a number of ticks, whichever the source has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindingV3 {
+    /// The source.
+    pub source: ObjectId,
+    /// How far it goes.
+    pub position: u64,
+    /// Tables whose snapshot becomes visible.
+    pub snapshots: Vec<ObjectId>,
+}
+
+impl BindingV3 {
+    /// The same with the kind of the position, as the source in the catalog has it.
+    pub(super) fn with_kind(self, catalog: &Catalog) -> Result<SourceBinding, FormatError> {
+        Ok(SourceBinding {
+            source: self.source,
+            position: position_of(catalog, self.source, self.position)?,
+            snapshots: self.snapshots,
+        })
+    }
+}
+
+/// What a position without a kind is to a source. Up to format 3 there were these two kinds of sources.
+fn position_of(
+    catalog: &Catalog,
+    source: ObjectId,
+    number: u64,
+) -> Result<SourcePosition, FormatError> {
+    match catalog.items.get(&source).map(|item| &item.kind) {
+        Some(ItemKind::Source(source)) => Ok(match source.kind {
+            SourceItemKind::Postgres { .. } => SourcePosition::PostgresLsn(number),
+            SourceItemKind::LoadGenerator { .. } => SourcePosition::GeneratorTick(number),
+        }),
+        _ => Err(FormatError::NoSource(source)),
+    }
+}
+
+/// [`State`] in format 3.
+#[derive(Serialize, Deserialize)]
+struct StateV3 {
+    cluster_id: Option<[u8; 16]>,
+    catalog: Catalog,
+    secrets: BTreeMap<ObjectId, Vec<u8>>,
+    bindings: BTreeMap<Epoch, Vec<BindingV3>>,
+    commit_point: CommitPointV3,
+    oracle_bound: Epoch,
+    local_log: Option<LogId>,
+    failures: BTreeMap<ObjectId, DurableFailure>,
+    cleanup: BTreeMap<ObjectId, Cleanup>,
+}
+
+/// [`CommitPoint`] up to format 3.
+#[derive(Default, Serialize, Deserialize)]
+struct CommitPointV3 {
+    epoch: Epoch,
+    versions: BTreeMap<ObjectId, i64>,
+    positions: BTreeMap<ObjectId, u64>,
+    snapshotted: BTreeSet<ObjectId>,
+}
 
 /// [`State`] in format 2, and in format 1 but for its catalog.
 #[derive(Serialize, Deserialize)]
@@ -22,8 +97,8 @@ struct StateV2<C> {
     cluster_id: Option<[u8; 16]>,
     catalog: C,
     secrets: BTreeMap<ObjectId, Vec<u8>>,
-    bindings: BTreeMap<Epoch, Vec<SourceBinding>>,
-    commit_point: CommitPoint,
+    bindings: BTreeMap<Epoch, Vec<BindingV3>>,
+    commit_point: CommitPointV3,
     oracle_bound: Epoch,
 }
 
@@ -80,7 +155,7 @@ impl From<CatalogV2> for Catalog {
     }
 }
 
-impl<C: Into<CatalogV2>> From<StateV2<C>> for State {
+impl<C: Into<CatalogV2>> From<StateV2<C>> for StateV3 {
     fn from(old: StateV2<C>) -> Self {
         Self {
             cluster_id: old.cluster_id,
@@ -89,8 +164,46 @@ impl<C: Into<CatalogV2>> From<StateV2<C>> for State {
             bindings: old.bindings,
             commit_point: old.commit_point,
             oracle_bound: old.oracle_bound,
-            ..Self::default()
+            local_log: None,
+            failures: BTreeMap::new(),
+            cleanup: BTreeMap::new(),
         }
+    }
+}
+
+impl TryFrom<StateV3> for State {
+    type Error = FormatError;
+
+    fn try_from(old: StateV3) -> Result<Self, FormatError> {
+        let catalog = old.catalog;
+        let mut bindings = BTreeMap::new();
+        for (epoch, without_kinds) in old.bindings {
+            let with_kinds: Result<Vec<SourceBinding>, FormatError> = without_kinds
+                .into_iter()
+                .map(|binding| binding.with_kind(&catalog))
+                .collect();
+            bindings.insert(epoch, with_kinds?);
+        }
+        let mut positions = BTreeMap::new();
+        for (source, number) in old.commit_point.positions {
+            positions.insert(source, position_of(&catalog, source, number)?);
+        }
+        Ok(Self {
+            cluster_id: old.cluster_id,
+            catalog,
+            secrets: old.secrets,
+            bindings,
+            commit_point: CommitPoint {
+                epoch: old.commit_point.epoch,
+                versions: old.commit_point.versions,
+                positions,
+                snapshotted: old.commit_point.snapshotted,
+            },
+            oracle_bound: old.oracle_bound,
+            local_log: old.local_log,
+            failures: old.failures,
+            cleanup: old.cleanup,
+        })
     }
 }
 
@@ -106,17 +219,20 @@ pub(super) fn encode(state: &State) -> Result<Vec<u8>, postcard::Error> {
 ///
 /// # Errors
 /// The bytes are no state.
-pub(super) fn decode(version: u32, bytes: &[u8]) -> Result<State, postcard::Error> {
-    match version {
-        ..=1 => postcard::from_bytes::<StateV2<CatalogV1>>(bytes).map(State::from),
-        2 => postcard::from_bytes::<StateV2<CatalogV2>>(bytes).map(State::from),
-        _ => postcard::from_bytes(bytes),
-    }
+pub(super) fn decode(version: u32, bytes: &[u8]) -> Result<State, FormatError> {
+    let old: StateV3 = match version {
+        ..=1 => postcard::from_bytes::<StateV2<CatalogV1>>(bytes)?.into(),
+        2 => postcard::from_bytes::<StateV2<CatalogV2>>(bytes)?.into(),
+        3 => postcard::from_bytes(bytes)?,
+        _ => return Ok(postcard::from_bytes(bytes)?),
+    };
+    old.try_into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::{Command, Refusal};
 
     #[test]
     fn a_state_from_before_roles_has_the_default_role() {
@@ -138,8 +254,8 @@ mod tests {
                 version: state.catalog.version,
             },
             secrets: state.secrets.clone(),
-            bindings: state.bindings.clone(),
-            commit_point: state.commit_point.clone(),
+            bindings: BTreeMap::new(),
+            commit_point: CommitPointV3::default(),
             oracle_bound: state.oracle_bound,
         };
         let bytes = postcard::to_stdvec(&old).unwrap();
@@ -166,8 +282,8 @@ mod tests {
                 roles: state.catalog.roles.clone(),
             },
             secrets: state.secrets.clone(),
-            bindings: state.bindings.clone(),
-            commit_point: state.commit_point.clone(),
+            bindings: BTreeMap::new(),
+            commit_point: CommitPointV3::default(),
             oracle_bound: state.oracle_bound,
         };
         let bytes = postcard::to_stdvec(&old).unwrap();
@@ -196,6 +312,132 @@ mod tests {
         );
         assert_eq!(state.secrets.get(&ObjectId::User(9)), Some(&vec![1, 2]));
         assert!(state.catalog.find_role("materialize").is_some());
+    }
+
+    const POSTGRES: ObjectId = ObjectId::User(2);
+    const GENERATOR: ObjectId = ObjectId::User(3);
+    const TABLE: ObjectId = ObjectId::User(4);
+
+    /// What the bindings in `state_v3.hex` say, and the entry of a log below.
+    fn bound() -> Vec<SourceBinding> {
+        vec![
+            SourceBinding {
+                source: POSTGRES,
+                position: SourcePosition::PostgresLsn(0x16b_3748),
+                snapshots: vec![TABLE],
+            },
+            SourceBinding {
+                source: GENERATOR,
+                position: SourcePosition::GeneratorTick(42),
+                snapshots: Vec::new(),
+            },
+        ]
+    }
+
+    fn state_v3() -> State {
+        decode(3, &hex_bytes(include_str!("format/state_v3.hex"))).unwrap()
+    }
+
+    /// Bytes of format 3, made by hand after the types as they were: so that a change of a type in it is noticed.
+    #[test]
+    fn positions_of_format_3_are_of_the_kinds_of_their_sources() {
+        let mut state = state_v3();
+        assert_eq!(state.bindings.len(), 2);
+        assert_eq!(state.bindings.get(&Epoch(110)), Some(&bound()));
+        let tick = SourcePosition::GeneratorTick(43);
+        assert_eq!(state.bindings[&Epoch(120)][0].position, tick);
+        let expected = CommitPoint {
+            epoch: Epoch(100),
+            versions: BTreeMap::from([(TABLE, 7)]),
+            positions: BTreeMap::from([
+                (POSTGRES, SourcePosition::PostgresLsn(0x16b_3000)),
+                (GENERATOR, SourcePosition::GeneratorTick(41)),
+            ]),
+            snapshotted: BTreeSet::new(),
+        };
+        assert_eq!(state.commit_point, expected);
+        assert_eq!(state.local_log, Some(LogId([2; 16])));
+        assert_eq!(state.failures[&TABLE].epoch, Epoch(90));
+        let cleanup = [
+            (ObjectId::User(7), Cleanup::Source(None)),
+            (ObjectId::User(8), Cleanup::Collection),
+        ];
+        assert_eq!(state.cleanup, cleanup.into());
+        assert_eq!(state.oracle_bound, Epoch(5_000));
+        let zone = state.catalog.time_zones.get(&ObjectId::User(9));
+        assert_eq!(zone.map(String::as_str), Some("Europe/Berlin"));
+        // In the newest format it is what it was.
+        let bytes = encode(&state).unwrap();
+        assert_eq!(decode(SNAPSHOT_FORMAT, &bytes).unwrap(), state);
+        // What follows in the log goes on from there.
+        state
+            .apply(&Command::CommitPoint {
+                epoch: Epoch(110),
+                versions: Vec::new(),
+            })
+            .unwrap();
+        let bound: BTreeMap<_, _> = bound()
+            .into_iter()
+            .map(|binding| (binding.source, binding.position))
+            .collect();
+        assert_eq!(state.commit_point.positions, bound);
+    }
+
+    /// As above: an entry of a log of format 3, which has the number that `Bind` had.
+    #[test]
+    fn bindings_in_a_log_of_format_3_are_applied_with_the_kinds_of_their_sources() {
+        let entry = hex_bytes("046e020102c8eeac0b01010401032a00");
+        let command: Command = postcard::from_bytes(&entry).unwrap();
+        let Command::BindV3 { epoch, bindings } = &command else {
+            panic!("{command:?}");
+        };
+        assert_eq!((*epoch, bindings.len()), (Epoch(110), 2));
+        assert_eq!(postcard::to_stdvec(&command).unwrap(), entry);
+        let mut state = state_v3();
+        state.bindings.clear();
+        state.apply(&command).unwrap();
+        assert_eq!(state.bindings, BTreeMap::from([(Epoch(110), bound())]));
+        // What is gone is left out, as it is of any binding; what is no source has no position.
+        let of = |source| Command::BindV3 {
+            epoch: Epoch(130),
+            bindings: vec![BindingV3 {
+                source,
+                position: 1,
+                snapshots: Vec::new(),
+            }],
+        };
+        state.apply(&of(ObjectId::User(99))).unwrap();
+        assert_eq!(state.bindings[&Epoch(130)], []);
+        assert_eq!(
+            state.apply(&of(TABLE)),
+            Err(Refusal::Invalid(
+                "u4 has a position and is no source".to_owned()
+            ))
+        );
+    }
+
+    #[test]
+    fn a_state_whose_positions_belong_to_no_source_is_refused() {
+        for source in [TABLE, ObjectId::User(99)] {
+            let state = state_v3();
+            let old = StateV3 {
+                cluster_id: state.cluster_id,
+                catalog: state.catalog,
+                secrets: state.secrets,
+                bindings: BTreeMap::new(),
+                commit_point: CommitPointV3 {
+                    positions: BTreeMap::from([(source, 1)]),
+                    ..CommitPointV3::default()
+                },
+                oracle_bound: state.oracle_bound,
+                local_log: state.local_log,
+                failures: state.failures,
+                cleanup: state.cleanup,
+            };
+            let bytes = postcard::to_stdvec(&old).unwrap();
+            let refused = decode(3, &bytes).unwrap_err();
+            assert!(matches!(refused, FormatError::NoSource(id) if id == source));
+        }
     }
 
     fn hex_bytes(text: &str) -> Vec<u8> {

@@ -9,13 +9,15 @@ use flowstone_proto::message::{Failure, LogId, SourceBinding};
 use flowstone_sql::catalog::{
     Catalog, CatalogChange, Connection, Item, ItemKind, SourceItemKind, StringOrSecret,
 };
-use flowstone_types::{Epoch, ObjectId};
+use flowstone_types::{Epoch, ObjectId, SourcePosition};
 use serde::{Deserialize, Serialize};
 
 use super::command::{Command, Refusal, SealedSecret};
+use super::format::{BindingV3, FormatError};
 
 /// Version of the meaning of [`State`]; a node refuses a newer one. 2: with roles. 3: with failures, clean-up, and the time zones of views and indexes.
-pub const STATE_FORMAT: u32 = 3;
+/// 4: with positions that say what kind they are.
+pub const STATE_FORMAT: u32 = 4;
 
 /// Everything the coordinator must not forget.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,7 +79,7 @@ pub struct CommitPoint {
     /// The version of each Delta table.
     pub versions: BTreeMap<ObjectId, i64>,
     /// How far each source is at `epoch`.
-    pub positions: BTreeMap<ObjectId, u64>,
+    pub positions: BTreeMap<ObjectId, SourcePosition>,
     /// Source tables whose snapshot is there.
     pub snapshotted: BTreeSet<ObjectId>,
 }
@@ -136,7 +138,7 @@ impl State {
                 self.secrets.remove(id);
                 Ok(())
             }
-            Command::Bind { epoch, bindings } => self.bind(*epoch, bindings),
+            Command::BindV3 { epoch, bindings } => self.bind_v3(*epoch, bindings),
             Command::CommitPoint { epoch, versions } => self.advance_commit_point(*epoch, versions),
             Command::OracleBound { epoch } => {
                 self.oracle_bound = self.oracle_bound.max(*epoch);
@@ -162,6 +164,7 @@ impl State {
                 self.cleanup.remove(id);
                 Ok(())
             }
+            Command::Bind { epoch, bindings } => self.bind(*epoch, bindings),
         }
     }
 
@@ -255,6 +258,18 @@ impl State {
                 binding.snapshots.retain(|table| *table != id);
             }
         }
+    }
+
+    /// Bindings of an earlier release: what their positions are is what the sources read.
+    fn bind_v3(&mut self, epoch: Epoch, bindings: &[BindingV3]) -> Result<(), Refusal> {
+        let known = bindings
+            .iter()
+            .filter(|binding| self.catalog.items.contains_key(&binding.source));
+        let bindings: Vec<SourceBinding> = known
+            .map(|binding| binding.clone().with_kind(&self.catalog))
+            .collect::<Result<_, FormatError>>()
+            .map_err(|error| Refusal::Invalid(error.to_string()))?;
+        self.bind(epoch, &bindings)
     }
 
     fn bind(&mut self, epoch: Epoch, bindings: &[SourceBinding]) -> Result<(), Refusal> {

@@ -2,17 +2,18 @@
 
 use std::path::Path;
 
-use flowstone_proto::message::{Failure, SourceBinding};
+use flowstone_proto::message::{Failure, LoadGenerator, SourceBinding};
 use flowstone_sql::catalog::{
     Catalog, CatalogChange, Connection, Database, DatabaseId, Item, ItemKind, Source,
     SourceItemKind, StringOrSecret,
 };
-use flowstone_types::{Epoch, ObjectId};
+use flowstone_types::{Epoch, ObjectId, SourcePosition};
 use openraft::StorageError;
 use openraft::testing::{StoreBuilder, Suite};
 use tempfile::TempDir;
 
 use super::command::SealedSecret;
+use super::format::BindingV3;
 use super::log_store::LogStore;
 use super::state::State;
 use super::state_machine::StateMachine;
@@ -296,7 +297,7 @@ fn a_commit_point_takes_the_bindings_up_to_it() {
         epoch: Epoch(epoch),
         bindings: vec![SourceBinding {
             source,
-            position,
+            position: SourcePosition::PostgresLsn(position),
             snapshots,
         }],
     };
@@ -313,7 +314,10 @@ fn a_commit_point_takes_the_bindings_up_to_it() {
         state.bindings.keys().copied().collect::<Vec<_>>(),
         [Epoch(30)]
     );
-    assert_eq!(state.commit_point.positions.get(&source), Some(&2));
+    assert_eq!(
+        state.commit_point.positions.get(&source),
+        Some(&SourcePosition::PostgresLsn(2))
+    );
     assert_eq!(
         state.commit_point.versions.iter().collect::<Vec<_>>(),
         [(&table, &4)]
@@ -331,6 +335,75 @@ fn a_commit_point_takes_the_bindings_up_to_it() {
     let drop = catalog_change(&state, vec![CatalogChange::DropItem(source)]);
     state.apply(&drop).unwrap();
     assert!(state.bindings.values().all(Vec::is_empty) && state.commit_point.positions.is_empty());
+}
+
+/// The entries that the release before wrote have the bytes that [`Command::BindV3`] has; that its file says 3 is all the difference.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_format_3_is_read_and_its_positions_are_of_the_kinds_of_their_sources() {
+    let directory = tempfile::tempdir().unwrap();
+    let [postgres, generator] = [1, 2].map(|id| ObjectId::User(9_000 + id));
+    let kinds = [
+        SourceItemKind::Postgres {
+            connection: ObjectId::User(1),
+            publication: "p".to_owned(),
+            slot: "s".to_owned(),
+        },
+        SourceItemKind::LoadGenerator {
+            generator: LoadGenerator::Auction,
+            tick_interval_ms: 1_000,
+        },
+    ];
+    let sources = itertools::zip_eq([(postgres, 40_001), (generator, 40_002)], kinds);
+    let changes = sources.map(|((id, oid), kind)| {
+        let source = Source {
+            kind,
+            progress: None,
+        };
+        CatalogChange::PutItem(Box::new(item(id, oid, ItemKind::Source(source))))
+    });
+    let (node, tasks) = start(directory.path()).await;
+    node.propose(catalog_change(&node.state(), changes.collect()))
+        .await
+        .unwrap();
+    let binding = |source, position| BindingV3 {
+        source,
+        position,
+        snapshots: Vec::new(),
+    };
+    node.propose(Command::BindV3 {
+        epoch: Epoch(10),
+        bindings: vec![binding(postgres, 300), binding(generator, 7)],
+    })
+    .await
+    .unwrap();
+    let before = node.state();
+    stop(node, tasks).await;
+
+    let format = redb::TableDefinition::<&str, &[u8]>::new("meta");
+    let log = redb::Database::open(directory.path().join("raft-log.redb")).unwrap();
+    let transaction = log.begin_write().unwrap();
+    {
+        let mut meta = transaction.open_table(format).unwrap();
+        meta.insert("format", 3_u32.to_le_bytes().as_slice())
+            .unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(log);
+
+    let (node, tasks) = start(directory.path()).await;
+    assert_eq!(node.state(), before);
+    let positions: Vec<SourcePosition> = before.bindings[&Epoch(10)]
+        .iter()
+        .map(|binding| binding.position.clone())
+        .collect();
+    assert_eq!(
+        positions,
+        [
+            SourcePosition::PostgresLsn(300),
+            SourcePosition::GeneratorTick(7)
+        ]
+    );
+    stop(node, tasks).await;
 }
 
 /// Writes a log with a few entries and closes it. Returns its bytes and the state that it leads to.

@@ -144,6 +144,7 @@ impl Shared {
             snapshot_committed: runtime.visible.clone(),
             hydration_ms: runtime.hydration_ms.clone(),
             hydrated: maintained.collect(),
+            dataflow_errors: runtime.dataflow_errors.clone(),
             collections: runtime.collections.clone(),
             frontiers: collections
                 .map(|id| (id, frontier))

@@ -187,7 +187,9 @@ impl Double {
                     self.answer(Response::CleanedUp { id }).await;
                 }
             }
-            Command::CreateDataflow(_) | Command::AllowCompaction { .. } => {}
+            Command::CreateDataflow(_)
+            | Command::FailDataflow { .. }
+            | Command::AllowCompaction { .. } => {}
             Command::Lookup(_) => unreachable!("no test here has an index"),
             Command::CreateSource(_)
             | Command::AddSourceTables { .. }

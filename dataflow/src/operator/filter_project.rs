@@ -1,7 +1,8 @@
 //! Fused filter and projection: linear, stateless, weights unchanged.
 //!
 //! A row that fails to evaluate becomes an error with the row's weight: the batch is halved until the failing rows stand alone, so that the others
-//! go through. The same row fails again when it is retracted, which retracts the error.
+//! go through. The same row fails again when it is retracted, which retracts the error. That what is made of a row is too large is a fault of the row;
+//! what is no fault of it, for it would not happen again, ends the step.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, SchemaRef};
 use datafusion::physical_plan::PhysicalExpr;
 use flowstone_types::normalize::normalize_array;
-use flowstone_types::{DeltaBatch, EvalError, EvalErrorKind};
+use flowstone_types::{Budget, DeltaBatch, EvalError, EvalErrorKind, budget};
 
 use crate::batch::{Changes, make_batch};
 use crate::{Error, ExprCompiler};
@@ -23,6 +24,8 @@ pub(crate) struct FilterProject {
     /// Relaxed schema of the output.
     pub(crate) schema: SchemaRef,
     pub(crate) compiler: Arc<dyn ExprCompiler>,
+    /// What may be made of one row, in bytes.
+    pub(crate) row_bytes_max: usize,
 }
 
 enum Failure {
@@ -52,9 +55,20 @@ impl FilterProject {
         // Explicit stack: halves in order, so that output rows keep the input's order.
         let mut stack = vec![delta];
         while let Some(delta) = stack.pop() {
-            match self.evaluate(&delta) {
+            budget::check()?;
+            // An account of its own for each: what is made of a row does not depend on what else is there.
+            let made = Budget::alone(self.row_bytes_max);
+            match made.run(|| self.evaluate(&delta)) {
                 Ok(result) => output.push(result),
                 Err(Failure::Shard(error)) => return Err(error),
+                Err(Failure::Row(error)) if error.kind == EvalErrorKind::Cancelled => {
+                    return Err(Error::Evaluation(error));
+                }
+                Err(Failure::Row(error))
+                    if delta.len() <= 1 && error.kind == EvalErrorKind::OutOfMemory =>
+                {
+                    output.errors.push((self.too_much(), delta.weights.get(0)));
+                }
                 Err(Failure::Row(error)) if delta.len() <= 1 => {
                     output.errors.push((error, delta.weights.get(0)))
                 }
@@ -66,6 +80,15 @@ impl FilterProject {
             }
         }
         Ok(())
+    }
+
+    /// The same whenever the row comes or goes: how much was tried is not said.
+    fn too_much(&self) -> EvalError {
+        let mib = self.row_bytes_max >> 20;
+        EvalError::new(
+            EvalErrorKind::TooLarge,
+            format!("what is made of a row is larger than {mib} MiB"),
+        )
     }
 
     fn evaluate(&self, delta: &DeltaBatch) -> Result<DeltaBatch, Failure> {

@@ -1,7 +1,7 @@
 //! Inner equi-join: δ(L⋈R) = δL⋈R⁻ + L⁻⋈δR + δL⋈δR, over arrangements that stand at `before` during the tick.
 //!
 //! In the hydrating tick both arrangements already hold everything, and the output is δL⋈R alone.
-//! State: none of its own. Cost: O(|δ| + matches). Source of the formula: Budiu et al., "DBSP: Automatic Incremental View Maintenance", VLDB 2023.
+//! State: none of its own. Cost: O(|δ| + matches), which the tick's budget bounds. Source of the formula: Budiu et al., "DBSP: Automatic Incremental View Maintenance", VLDB 2023.
 #![expect(
     clippy::indexing_slicing,
     reason = "row numbers come from enumerating the same batches"
@@ -9,8 +9,8 @@
 
 use arrow_array::{Array, ArrayRef, BooleanArray, UInt32Array};
 use arrow_schema::SchemaRef;
-use flowstone_types::DeltaBatch;
 use flowstone_types::hash::{hash_rows, rows_equal, values_equal};
+use flowstone_types::{DeltaBatch, budget};
 use hashbrown::HashMap;
 
 use super::{Path, RelationId, Tick};
@@ -106,6 +106,7 @@ impl Join {
         let mut matches = Matches::default();
         let mut lists = Vec::with_capacity(PROBED_TOGETHER);
         for (block, hashes) in hashes.chunks(PROBED_TOGETHER).enumerate() {
+            budget::check()?;
             lists.clear();
             lists.extend(hashes.iter().map(|hash| arrangement.get(*hash)));
             for (offset, list) in lists.iter().enumerate() {
@@ -147,6 +148,7 @@ impl Join {
         matches: &mut Matches,
         output: &mut Changes,
     ) -> Result<(), Error> {
+        budget::check()?;
         let rows = matches.rows.len();
         let indices = UInt32Array::from(std::mem::take(&mut matches.rows));
         let mut columns = take_columns(probe.delta.rows.columns(), &indices)?;
@@ -200,6 +202,7 @@ impl Join {
                          right_rows: &mut Vec<u32>,
                          weights: &mut Vec<i64>|
          -> Result<(), Error> {
+            budget::check()?;
             let rows = left_rows.len();
             let mut columns = take_columns(
                 left.rows.columns(),

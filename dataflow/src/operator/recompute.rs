@@ -85,6 +85,10 @@ impl Recompute {
             });
         let (result, error) = match result {
             Ok(result) => (result, None),
+            // It took too long, and would again at the next change.
+            Err(error) if error.kind == EvalErrorKind::Cancelled => {
+                return Err(Error::Evaluation(error));
+            }
             Err(error) => (None, Some(error)),
         };
         let mut difference: Vec<DeltaBatch> = result.iter().cloned().collect();

@@ -15,7 +15,7 @@ use arrow_array::{ArrayRef, UInt32Array};
 use arrow_row::{RowConverter, SortField};
 use arrow_schema::{SchemaRef, SortOptions};
 use flowstone_proto::plan::OrderColumn;
-use flowstone_types::DeltaBatch;
+use flowstone_types::{DeltaBatch, budget};
 
 use super::Tick;
 use super::accumulator::add_to_multiset;
@@ -179,6 +179,7 @@ impl TopK {
 
     /// The rows at positions `offset..offset + limit`, or `0..offset` if there is no limit.
     fn window(&self, slot: u32) -> Result<Window, Error> {
+        budget::check()?;
         let (mut skip, mut take) = match self.limit {
             Some(limit) => (
                 i64::try_from(self.offset).unwrap_or(i64::MAX),

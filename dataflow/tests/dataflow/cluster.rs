@@ -5,17 +5,23 @@ use std::sync::Arc;
 
 use arrow_schema::DataType;
 use flowstone_dataflow::{
-    CollectionInput, Error, ExchangeMessage, POINT_ROWS_MAX, Shard, ShardConfig, TickOutput,
-    partition_changes, partition_columns, partition_delta,
+    CollectionInput, Error, ExchangeMessage, ExprCompiler, POINT_ROWS_MAX, QueryEvaluator, Shard,
+    ShardConfig, partition_changes, partition_columns, partition_delta,
 };
 use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId, SourceChanges, Weights};
 
 use crate::oracle::{Contents, Expressions};
 use crate::values::{Row, add, batch, rows};
 
+/// What may be made of one row; only reservations count here.
+const ROW_BYTES_MAX: usize = 64 << 20;
+
 pub(crate) struct Cluster {
     pub(crate) shards: Vec<Shard>,
     pub(crate) folded: BTreeMap<ObjectId, Contents>,
+    /// What has failed, and why: it was ended, as a worker does it, unless `ends_failed` is false.
+    pub(crate) failed: BTreeMap<ObjectId, EvalError>,
+    pub(crate) ends_failed: bool,
     tables: BTreeMap<ObjectId, (Vec<DataType>, Option<Vec<usize>>)>,
     /// Delivers messages in another order every time.
     scramble: usize,
@@ -39,19 +45,34 @@ impl Cluster {
         expressions: &Arc<Expressions>,
         point_rows_max: usize,
     ) -> Self {
-        let shard = |index| {
+        Self::with_parts(count, point_rows_max, |_| {
             let (compiler, evaluator) = (Arc::clone(expressions), Arc::clone(expressions));
+            (compiler, evaluator)
+        })
+    }
+
+    /// A cluster with expressions and queries of its own on each shard.
+    pub(crate) fn with_parts(
+        count: usize,
+        point_rows_max: usize,
+        parts: impl Fn(usize) -> (Arc<dyn ExprCompiler>, Arc<dyn QueryEvaluator>),
+    ) -> Self {
+        let shard = |index| {
+            let (compiler, evaluator) = parts(index);
             Shard::new(ShardConfig {
                 index,
                 count,
                 compiler,
                 evaluator,
                 point_rows_max,
+                row_bytes_max: ROW_BYTES_MAX,
             })
         };
         Self {
             shards: (0..count).map(shard).collect(),
             folded: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            ends_failed: true,
             tables: BTreeMap::new(),
             scramble: 0,
         }
@@ -132,26 +153,73 @@ impl Cluster {
                 break;
             }
         }
+        let (mut outputs, mut failed) = (Vec::new(), BTreeMap::new());
+        let mut epoch = Epoch::MIN;
         for shard in &mut self.shards {
-            let TickOutput { outputs, .. } = shard.end_tick()?;
-            for output in outputs {
-                let contents = self.folded.entry(output.id).or_default();
-                for delta in &output.deltas {
-                    for (position, row) in rows(&delta.rows).into_iter().enumerate() {
-                        assert_ne!(delta.weights.get(position), 0);
-                        add(&mut contents.rows, row, delta.weights.get(position));
-                    }
+            let tick = shard.end_tick()?;
+            for (id, error) in tick.failed {
+                assert!(tick.outputs.iter().all(|output| output.id != id));
+                failed.entry(id).or_insert(error);
+            }
+            outputs.extend(tick.outputs);
+            epoch = tick.epoch;
+        }
+        for (id, error) in failed {
+            if !self.ends_failed {
+                assert_eq!(self.failed.insert(id, error), None, "{id} failed twice");
+            } else if !self.failed.contains_key(&id) {
+                self.fail(id, &error, epoch.0)?;
+            }
+        }
+        for output in outputs {
+            if self.failed.contains_key(&output.id) {
+                continue;
+            }
+            let contents = self.folded.entry(output.id).or_default();
+            for delta in &output.deltas {
+                for (position, row) in rows(&delta.rows).into_iter().enumerate() {
+                    assert_ne!(delta.weights.get(position), 0);
+                    add(&mut contents.rows, row, delta.weights.get(position));
                 }
-                for (error, weight) in output.errors {
-                    let sum = contents.errors.entry(error.clone()).or_insert(0);
-                    *sum += weight;
-                    if *sum == 0 {
-                        contents.errors.remove(&error);
-                    }
+            }
+            for (error, weight) in output.errors {
+                let sum = contents.errors.entry(error.clone()).or_insert(0);
+                *sum += weight;
+                if *sum == 0 {
+                    contents.errors.remove(&error);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Ends a dataflow in error. Returns what is ended with it.
+    pub(crate) fn fail(
+        &mut self,
+        id: ObjectId,
+        error: &EvalError,
+        epoch: u64,
+    ) -> Result<Vec<ObjectId>, Error> {
+        let mut dependents = None;
+        for shard in &mut self.shards {
+            let here = shard.fail_dataflow(id, error, Epoch(epoch))?;
+            assert_eq!(*dependents.get_or_insert_with(|| here.clone()), here);
+        }
+        let dependents = dependents.unwrap_or_default();
+        for ended in dependents.iter().copied().chain([id]) {
+            self.folded.remove(&ended);
+            self.failed.entry(ended).or_insert_with(|| error.clone());
+        }
+        Ok(dependents)
+    }
+
+    pub(crate) fn drop_object(&mut self, id: ObjectId) {
+        for shard in &mut self.shards {
+            shard.drop_object(id);
+        }
+        self.folded.remove(&id);
+        self.failed.remove(&id);
+        self.tables.remove(&id);
     }
 
     pub(crate) fn folded(&self, id: ObjectId) -> Contents {

@@ -1,4 +1,5 @@
-//! After each tick, every view equals its plan evaluated from scratch: for random tables, plans and ticks, for one shard and for three.
+//! After each tick, every view equals its plan evaluated from scratch: for random tables, plans and ticks, for one shard and for three, whether or not
+//! another one breaks in that tick.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,8 +7,8 @@ use std::sync::Arc;
 use arrow_schema::DataType;
 use flowstone_dataflow::{POINT_ROWS_MAX, owner_of};
 use flowstone_proto::message::{DataflowDescription, Export};
-use flowstone_proto::plan::{Operator, Plan};
-use flowstone_types::{Epoch, ObjectId, SourceChanges, SourceOp};
+use flowstone_proto::plan::{Node, NodeId, Operator, Plan, QueryPlan};
+use flowstone_types::{Epoch, EvalError, EvalErrorKind, ObjectId, SourceChanges, SourceOp};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -24,6 +25,8 @@ const ABOVE: ObjectId = ObjectId::User(4);
 const INDEX: ObjectId = ObjectId::User(5);
 const LATE: ObjectId = ObjectId::User(6);
 const SUBSCRIPTION: ObjectId = ObjectId::Transient(1);
+const VICTIM: ObjectId = ObjectId::User(7);
+const ABOVE_VICTIM: ObjectId = ObjectId::User(8);
 /// Cases that grow beyond this many rows in a node are given up.
 const LIMIT: usize = 4_000;
 
@@ -37,6 +40,8 @@ struct Case {
     shards: usize,
     /// Only the bulk path, either, or only the point path.
     point_rows_max: usize,
+    /// Beside the others there is a view that panics over more rows than so many, and one that reads it.
+    victim: Option<usize>,
 }
 
 fn case() -> impl Strategy<Value = Case> {
@@ -48,17 +53,99 @@ fn case() -> impl Strategy<Value = Case> {
         prop_oneof![Just(2_i64), Just(5), Just(200)],
         prop_oneof![Just(1_usize), Just(3)],
         prop_oneof![Just(0_usize), Just(POINT_ROWS_MAX), Just(usize::MAX)],
+        prop_oneof![2 => Just(None), 1 => (0..60_usize).prop_map(Some)],
     )
         .prop_map(
-            |(seed, operators, ticks, domain, shards, point_rows_max)| Case {
+            |(seed, operators, ticks, domain, shards, point_rows_max, victim)| Case {
                 seed,
                 operators,
                 ticks,
                 domain,
                 shards,
                 point_rows_max,
+                victim,
             },
         )
+}
+
+/// A view that breaks.
+struct Victim {
+    rows_max: usize,
+    /// What it gives back as long as there are no more rows than that.
+    input: Plan,
+    plan: Plan,
+    types: Vec<DataType>,
+    expected: Contents,
+    broken: bool,
+}
+
+impl Victim {
+    fn new(rows_max: usize, input: Plan) -> Self {
+        let schema = Arc::clone(&input.root().unwrap().schema);
+        let types = schema.fields().iter();
+        let types = types.map(|field| field.data_type().clone()).collect();
+        let operator = Operator::Recompute {
+            inputs: vec![NodeId(input.nodes.len() - 1)],
+            query: QueryPlan {
+                bytes: Vec::new(),
+                text: format!("at most {rows_max}"),
+            },
+            reason: "a test".to_owned(),
+        };
+        let mut plan = input.clone();
+        plan.nodes.push(Node { operator, schema });
+        Self {
+            rows_max,
+            input,
+            plan,
+            types,
+            expected: Contents::default(),
+            broken: false,
+        }
+    }
+
+    /// The victim, and what reads it.
+    fn dataflows(&self) -> [DataflowDescription; 2] {
+        let get = Node {
+            operator: Operator::Get { collection: VICTIM },
+            schema: crate::values::schema(&self.types),
+        };
+        let above = Plan { nodes: vec![get] };
+        [view(VICTIM, &self.plan), view(ABOVE_VICTIM, &above)]
+    }
+
+    /// Takes note of what it reads next. `None` if that is too much.
+    fn advance(
+        &mut self,
+        expressions: &Expressions,
+        collections: &BTreeMap<ObjectId, Contents>,
+    ) -> Option<()> {
+        self.expected = run(&self.input, expressions, collections, LIMIT)?;
+        let rows = self.expected.rows.values().sum::<i64>();
+        self.broken |= rows > i64::try_from(self.rows_max).unwrap();
+        Some(())
+    }
+
+    fn check(&self, cluster: &Cluster, epoch: u64) {
+        if !self.broken {
+            assert_eq!(cluster.failed, BTreeMap::new());
+            for id in [VICTIM, ABOVE_VICTIM] {
+                assert_eq!(cluster.folded(id), self.expected, "{id}: {:?}", self.plan);
+            }
+            return;
+        }
+        let message = format!("panic: more than {} rows", self.rows_max);
+        let error = EvalError::new(EvalErrorKind::Internal, message);
+        let ended = [VICTIM, ABOVE_VICTIM].map(|id| (id, error.clone()));
+        assert_eq!(cluster.failed, BTreeMap::from(ended));
+        let only = Contents {
+            rows: BTreeMap::new(),
+            errors: BTreeMap::from([(error, 1)]),
+        };
+        for id in [VICTIM, ABOVE_VICTIM] {
+            assert_eq!(cluster.snapshot(id, epoch).unwrap(), only, "{id}");
+        }
+    }
 }
 
 /// The two tables: a bag changed by weights, and a keyed one changed as an upstream says it.
@@ -228,6 +315,14 @@ fn check(case: &Case) {
         .iter()
         .map(|field| field.data_type().clone())
         .collect::<Vec<_>>();
+    let mut victim = case.victim.map(|rows_max| {
+        let tables = [(BAG, tables.0.clone()), (VIEW, view_types.clone())];
+        let operators = case.operators.min(3);
+        Victim::new(
+            rows_max,
+            plan(&mut rng, &mut expressions, &tables, operators),
+        )
+    });
     let expressions = Arc::new(expressions);
     let mut cluster = Cluster::with_point_rows(case.shards, &expressions, case.point_rows_max);
     cluster.table(BAG, &tables.0, None);
@@ -272,7 +367,23 @@ fn check(case: &Case) {
                     export: Export::Index { key: key.clone() },
                 })
             });
-            cluster.hydrate(&[VIEW, ABOVE, INDEX], epoch - 1).unwrap();
+            let mut ids = vec![VIEW, ABOVE, INDEX];
+            if let Some(victim) = &mut victim {
+                let mut all = model.contents.clone();
+                let Some(below) = run(&below, &expressions, &all, LIMIT) else {
+                    return;
+                };
+                all.insert(VIEW, below);
+                if victim.advance(&expressions, &all).is_none() {
+                    return;
+                }
+                for (id, dataflow) in [VICTIM, ABOVE_VICTIM].into_iter().zip(victim.dataflows()) {
+                    cluster.table(id, &victim.types, None);
+                    cluster.each(|shard| shard.create_dataflow(&dataflow));
+                    ids.push(id);
+                }
+            }
+            cluster.hydrate(&ids, epoch - 1).unwrap();
         }
         if number == late_at {
             cluster.each(|shard| shard.create_dataflow(&view(LATE, &above)));
@@ -296,7 +407,17 @@ fn check(case: &Case) {
         let Some(expected_above) = run(&above, &expressions, &all, LIMIT) else {
             return;
         };
+        if number >= create_at
+            && let Some(victim) = &mut victim
+            && victim.advance(&expressions, &all).is_none()
+        {
+            return;
+        }
         cluster.tick(epoch, inputs).unwrap();
+        match &victim {
+            Some(victim) if number >= create_at => victim.check(&cluster, epoch),
+            _ => assert_eq!(cluster.failed, BTreeMap::new()),
+        }
         for id in [BAG, KEYED] {
             assert_eq!(
                 cluster.folded(id),

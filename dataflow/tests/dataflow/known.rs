@@ -21,26 +21,26 @@ const VIEW: ObjectId = ObjectId::User(3);
 const INT: DataType = DataType::Int64;
 const NUMERIC: DataType = DataType::Decimal128(38, 0);
 
-fn int(value: i64) -> Value {
+pub(crate) fn int(value: i64) -> Value {
     Value::Int(value)
 }
 
-fn ints(values: &[i64]) -> Row {
+pub(crate) fn ints(values: &[i64]) -> Row {
     values.iter().map(|value| int(*value)).collect()
 }
 
-fn node(operator: Operator, types: &[DataType]) -> Node {
+pub(crate) fn node(operator: Operator, types: &[DataType]) -> Node {
     Node {
         operator,
         schema: schema(types),
     }
 }
 
-fn get(collection: ObjectId, types: &[DataType]) -> Node {
+pub(crate) fn get(collection: ObjectId, types: &[DataType]) -> Node {
     node(Operator::Get { collection }, types)
 }
 
-fn aggregate(function: F, argument: Option<usize>) -> Aggregate {
+pub(crate) fn aggregate(function: F, argument: Option<usize>) -> Aggregate {
     Aggregate {
         function,
         argument,
@@ -49,7 +49,7 @@ fn aggregate(function: F, argument: Option<usize>) -> Aggregate {
     }
 }
 
-fn rows(rows: &[(Row, i64)]) -> Contents {
+pub(crate) fn rows(rows: &[(Row, i64)]) -> Contents {
     Contents {
         rows: rows.iter().cloned().collect(),
         errors: BTreeMap::new(),
@@ -71,7 +71,7 @@ fn cluster(
     cluster
 }
 
-fn view(cluster: &mut Cluster, id: ObjectId, nodes: Vec<Node>) {
+pub(crate) fn view(cluster: &mut Cluster, id: ObjectId, nodes: Vec<Node>) {
     let types = nodes
         .last()
         .unwrap()

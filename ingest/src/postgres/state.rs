@@ -10,9 +10,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use flowstone_proto::message::{
-    Failure as Failed, PostgresConnection, SourceBinding, SourceStatus, SourceTable,
-};
+use flowstone_proto::message::{Failure as Failed, PostgresConnection, SourceStatus, SourceTable};
 use flowstone_storage::DeltaTables;
 use flowstone_types::{Clock, ObjectId};
 use serde::{Deserialize, Serialize};
@@ -60,6 +58,13 @@ pub(crate) const FILE_VERSION: u32 = 3;
 
 /// Pause before what must be durable is written again to a disk that refused it.
 const WRITE_RETRY: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Where the source is bound: everything up to an LSN, and these snapshots.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Binding<'a> {
+    pub(crate) position: u64,
+    pub(crate) snapshots: &'a [ObjectId],
+}
 
 /// What has to be written before what a take gave may get into a commit point.
 #[derive(Debug)]
@@ -380,14 +385,28 @@ impl State {
             && self.tables.iter().map(TableLog::bytes).sum::<u64>() > BUFFER_BYTES_MAX
     }
 
+    /// Whether something that a binding names is not there yet.
+    fn lacks(&self, binding: &Binding<'_>) -> bool {
+        let pending = |log: &TableLog| {
+            binding.snapshots.contains(&log.table.id)
+                && matches!(log.snapshot, Snapshot::Pending { .. })
+        };
+        self.received < binding.position || self.tables.iter().any(pending)
+    }
+
+    /// Whether a binding can be taken, or never will be; it is waited for otherwise.
+    fn is_ready(&mut self, binding: &Binding<'_>) -> bool {
+        let ready = self.fatal.is_some() || !self.lacks(binding);
+        if !ready {
+            self.waiting_for = self.waiting_for.max(binding.position);
+        }
+        ready
+    }
+
     /// Takes what a binding names, or nothing if it is not there yet.
-    fn try_take(&mut self, binding: &SourceBinding) -> Result<Option<Taken>, Error> {
+    fn try_take(&mut self, binding: &Binding<'_>) -> Result<Option<Taken>, Error> {
         let named = |log: &TableLog| binding.snapshots.contains(&log.table.id);
-        let missing = self
-            .tables
-            .iter()
-            .any(|log| named(log) && matches!(log.snapshot, Snapshot::Pending { .. }));
-        if missing || self.received < binding.position {
+        if self.lacks(binding) {
             if let Some(fatal) = &self.fatal {
                 return Err(Error::Failed {
                     message: fatal.message.clone(),
@@ -653,7 +672,7 @@ impl Shared {
     }
 
     /// See [`crate::SourceHandle::take`].
-    pub(crate) async fn take(&self, binding: &SourceBinding) -> Result<Vec<TableChanges>, Error> {
+    pub(crate) async fn take(&self, binding: &Binding<'_>) -> Result<Vec<TableChanges>, Error> {
         let mut changed = self.subscribe();
         loop {
             let taken = self.lock().try_take(binding)?;
@@ -666,6 +685,21 @@ impl Shared {
             tokio::select! {
                 () = self.cancel.cancelled() => return Err(Error::Stopped),
                 result = changed.changed() => result.map_err(|_| Error::Stopped)?,
+            }
+        }
+    }
+
+    /// Waits until [`Shared::take`] would not wait.
+    pub(crate) async fn ready(&self, binding: &Binding<'_>) {
+        let mut changed = self.subscribe();
+        loop {
+            if self.lock().is_ready(binding) {
+                return;
+            }
+            self.moved.notify_one();
+            tokio::select! {
+                () = self.cancel.cancelled() => return,
+                result = changed.changed() => if result.is_err() { return },
             }
         }
     }

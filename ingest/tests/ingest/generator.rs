@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use flowstone_ingest::generator::tables::{describe, generator_tables};
-use flowstone_ingest::{SourceEvent, TableChanges};
-use flowstone_proto::message::{LoadGenerator, SourceColumn, SourceKind, SourceTable};
-use flowstone_types::ObjectId;
+use flowstone_ingest::{Error, SourceEvent, TableChanges};
+use flowstone_proto::message::{
+    LoadGenerator, SourceBinding, SourceColumn, SourceKind, SourceTable,
+};
+use flowstone_types::{ObjectId, SourcePosition};
 
 use super::source::{Model, SOURCE, Setup, render};
 
@@ -73,7 +75,7 @@ async fn content_does_not_depend_on_cuts_or_restarts() {
         assert_eq!(whole, cut);
         // From a commit point at tick 17 on.
         let before = render(&take_at(&setup, &[17], &tables).await);
-        setup.description.resume_from = Some(17);
+        setup.resume_from(17);
         setup.description.snapshotted = tables;
         let after = render(&take_at(&setup, &[40], &[]).await);
         for (table, lines) in whole {
@@ -87,6 +89,27 @@ async fn content_does_not_depend_on_cuts_or_restarts() {
             assert_eq!(joined, lines);
         }
     }
+}
+
+#[tokio::test]
+async fn positions_of_another_kind_are_refused() {
+    let mut setup = setup(LoadGenerator::Counter {
+        max_cardinality: None,
+    })
+    .await;
+    let foreign = SourcePosition::PostgresLsn(17);
+    let mut running = setup.run();
+    let binding = SourceBinding {
+        source: SOURCE,
+        position: foreign.clone(),
+        snapshots: setup.tables(),
+    };
+    let refused = running.handle.take(&binding).await.unwrap_err();
+    assert!(matches!(refused, Error::Invariant(_)), "{refused:?}");
+    running.handle.stop().await;
+    setup.description.resume_from = Some(foreign);
+    let refused = setup.try_run().map(drop).unwrap_err();
+    assert!(matches!(refused, Error::Invariant(_)), "{refused:?}");
 }
 
 #[tokio::test]
@@ -141,7 +164,7 @@ async fn ticks_advance_and_the_snapshot_is_announced_first() {
             event,
             SourceEvent::Snapshot {
                 source: SOURCE,
-                position: 1,
+                position: SourcePosition::GeneratorTick(1),
                 ..
             }
         )

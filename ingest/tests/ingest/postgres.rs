@@ -288,7 +288,7 @@ async fn an_incompatible_change_fails_one_table_and_leaves_the_others() {
     assert_eq!(model.rows(setup.id("added")).len(), 2);
     running.handle.stop().await;
     // The errors are still there after a restart from a commit point that came later.
-    setup.description.resume_from = Some(first);
+    setup.resume_from(first);
     setup.description.snapshotted = setup.tables();
     let mut running = setup.run();
     let mut again = Model::default();
@@ -353,7 +353,7 @@ async fn the_same_cuts_give_the_same_content_after_a_restart_from_any_of_them() 
     // From each commit point.
     setup.description.snapshotted = setup.tables();
     for (number, from) in cuts.iter().enumerate() {
-        setup.description.resume_from = Some(*from);
+        setup.resume_from(*from);
         let mut running = setup.run();
         // Fewer cuts than before: what lies between two of them is the same.
         let last = *cuts.last().unwrap();
@@ -371,7 +371,7 @@ async fn the_same_cuts_give_the_same_content_after_a_restart_from_any_of_them() 
                 "from cut {number}"
             );
         }
-        running.handle.acknowledge(*from);
+        running.acknowledge(*from);
         running.handle.stop().await;
     }
 }
@@ -458,7 +458,7 @@ async fn dropping_the_source_drops_its_slot_and_a_lost_slot_fails_it() {
     .await;
     execute(&client, "SELECT pg_drop_replication_slot('flowstone_slot')").await;
     let mut resumed = setup;
-    resumed.description.resume_from = Some(lsn(&client).await);
+    resumed.resume_from(lsn(&client).await);
     resumed.description.snapshotted = resumed.tables();
     let mut running = resumed.run();
     let status = running
@@ -513,14 +513,14 @@ async fn tables_are_added_while_others_stream_and_removed_again() {
     assert!(before >= position);
     assert_eq!(model.rows(setup.id("a")), upstream(&client, "a").await);
     assert!(!model.tables.contains_key(&table.id));
-    running.handle.acknowledge(before);
+    running.acknowledge(before);
     execute(&client, "UPDATE b SET v = -2 WHERE id = 600").await;
     let bound = catch_up(&setup, &mut running, &client, &mut model, vec![table.id]).await;
     assert_eq!(model.rows(table.id), upstream(&client, "b").await);
     let taken = model.clone();
     running.handle.stop().await;
     // A crash before the commit: what was acknowledged still left everything that the new table needs.
-    setup.description.resume_from = Some(before);
+    setup.resume_from(before);
     setup.description.snapshotted = vec![setup.id("a")];
     let mut running = setup.run();
     let mut again = Model::default();
@@ -609,7 +609,7 @@ async fn an_idle_source_lets_the_slot_go_on() {
     )
     .await;
     let later = catch_up(&setup, &mut running, &client, &mut model, Vec::new()).await;
-    running.handle.acknowledge(later);
+    running.acknowledge(later);
     wait_for(&client, &confirmed, "t").await;
     running.handle.stop().await;
 }

@@ -221,7 +221,7 @@ async fn a_value_that_does_not_fit_is_an_error_of_its_row_and_goes_with_it_also_
     // From each commit point: what is in error at once is what was, and what follows leads to the same.
     setup.description.snapshotted = setup.tables();
     for (number, ((from, before), step)) in itertools::zip_eq(&cuts, STEPS).enumerate() {
-        setup.description.resume_from = Some(*from);
+        setup.resume_from(*from);
         let mut running = setup.run();
         let mut again = before.clone();
         again.row_errors.clear();
@@ -236,7 +236,7 @@ async fn a_value_that_does_not_fit_is_an_error_of_its_row_and_goes_with_it_also_
             check(&setup, &again, step);
             assert_eq!(again, *expected, "after {}", step.0);
         }
-        running.handle.acknowledge(*from);
+        running.acknowledge(*from);
         running.handle.stop().await;
     }
     // Without the newest file of rows in error what stands in their place would be taken for values.

@@ -17,7 +17,7 @@ use flowstone_proto::message::{
 use flowstone_storage::DeltaTables;
 use flowstone_types::clock::SystemClock;
 use flowstone_types::value::ColumnFormatter;
-use flowstone_types::{EvalError, ObjectId, SourceOp, SqlType};
+use flowstone_types::{EvalError, ObjectId, SourceOp, SourcePosition, SqlType};
 use futures::TryStreamExt;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -167,6 +167,19 @@ impl Setup {
             .id
     }
 
+    /// What a number is as a position of the source.
+    pub(crate) fn position(&self) -> fn(u64) -> SourcePosition {
+        match self.description.kind {
+            SourceKind::Postgres { .. } => SourcePosition::PostgresLsn,
+            SourceKind::LoadGenerator { .. } => SourcePosition::GeneratorTick,
+        }
+    }
+
+    /// Everything up to `position` is in the commit point that the source starts from next.
+    pub(crate) fn resume_from(&mut self, position: u64) {
+        self.description.resume_from = Some(self.position()(position));
+    }
+
     /// Starts the source as described now.
     pub(crate) fn run(&self) -> Running {
         self.try_run().unwrap()
@@ -184,6 +197,7 @@ impl Setup {
         };
         Ok(Running {
             handle: start(self.description.clone(), context)?,
+            position: self.position(),
             events,
             seen: Vec::new(),
         })
@@ -220,6 +234,7 @@ impl Running {
 /// A running source.
 pub(crate) struct Running {
     pub(crate) handle: SourceHandle,
+    position: fn(u64) -> SourcePosition,
     events: mpsc::Receiver<SourceEvent>,
     /// Every event so far.
     pub(crate) seen: Vec<SourceEvent>,
@@ -250,8 +265,11 @@ impl Running {
 
     /// Waits until everything up to `position` can be bound; returns what can.
     pub(crate) async fn progress(&mut self, position: u64) -> u64 {
+        let position = (self.position)(position);
         self.wait("progress", |event| match event {
-            SourceEvent::Progress { position: now, .. } if *now >= position => Some(*now),
+            SourceEvent::Progress { position: now, .. } if now.covers(&position) => {
+                Some(now.offset())
+            }
             _ => None,
         })
         .await
@@ -262,10 +280,15 @@ impl Running {
         self.wait("snapshot", |event| match event {
             SourceEvent::Snapshot {
                 tables, position, ..
-            } if tables.contains(&table) => Some(*position),
+            } if tables.contains(&table) => Some(position.offset()),
             _ => None,
         })
         .await
+    }
+
+    /// Everything up to `position` is in a commit point.
+    pub(crate) fn acknowledge(&self, position: u64) {
+        self.handle.acknowledge(&(self.position)(position));
     }
 
     pub(crate) async fn status(
@@ -290,7 +313,7 @@ impl Running {
     ) -> Vec<TableChanges> {
         let binding = SourceBinding {
             source: SOURCE,
-            position,
+            position: (self.position)(position),
             snapshots,
         };
         let taking = async {

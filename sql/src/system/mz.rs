@@ -108,7 +108,9 @@ pub(super) mod internal {
             "id": Text, "name": Text, "type": Text, "last_status_change_at": TimestampTz null, "status": Text, "error": Text null,
             "details": Jsonb null,
         }
-        16_802 "mz_hydration_statuses" mz_rows::hydration_statuses { "object_id": Text, "replica_id": Text null, "hydrated": Bool null }
+        16_802 "mz_hydration_statuses" mz_rows::hydration_statuses {
+            "object_id": Text, "replica_id": Text null, "hydrated": Bool null, "error": Text null,
+        }
         16_803 "mz_webhook_sources" mz_rows::empty { "id": Text, "name": Text, "url": Text }
         16_804 "mz_postgres_sources" mz_rows::postgres_sources { "id": Text, "replication_slot": Text, "timeline_id": UInt8 null }
         16_805 "mz_postgres_source_tables" mz_rows::postgres_source_tables { "id": Text, "schema_name": Text, "table_name": Text }

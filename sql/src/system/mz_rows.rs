@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use flowstone_proto::message::{CollectionStatistics, SourceStatistics, SourceStatus};
-use flowstone_types::{ObjectId, SqlType};
+use flowstone_types::{ObjectId, SourcePosition, SqlType};
 
 use super::information_rows::internal_name;
 use super::pg_rows::TYPES;
@@ -508,8 +508,14 @@ pub(super) fn source_statistics(ctx: &SystemContext<'_>, rows: &mut Rows) {
                 statistics.snapshot_records_staged.into(),
             ),
             ("snapshot_committed", snapshot_committed.into()),
-            ("offset_known", statistics.offset_known.into()),
-            ("offset_committed", statistics.offset_committed.into()),
+            (
+                "offset_known",
+                offset(statistics.offset_known.as_ref()).into(),
+            ),
+            (
+                "offset_committed",
+                offset(statistics.offset_committed.as_ref()).into(),
+            ),
         ]);
     }
 }
@@ -535,9 +541,25 @@ fn sum<'a>(all: impl Iterator<Item = &'a SourceStatistics>) -> SourceStatistics 
             .saturating_add(one.updates_committed),
         snapshot_records_known: add(total.snapshot_records_known, one.snapshot_records_known),
         snapshot_records_staged: add(total.snapshot_records_staged, one.snapshot_records_staged),
-        offset_known: total.offset_known.max(one.offset_known),
-        offset_committed: total.offset_committed.max(one.offset_committed),
+        offset_known: join(total.offset_known.as_ref(), one.offset_known.as_ref()),
+        offset_committed: join(
+            total.offset_committed.as_ref(),
+            one.offset_committed.as_ref(),
+        ),
     })
+}
+
+/// A position as people see it.
+pub(super) fn offset(position: Option<&SourcePosition>) -> Option<u64> {
+    position.map(SourcePosition::offset)
+}
+
+/// How far two tables of one source are together.
+fn join(left: Option<&SourcePosition>, right: Option<&SourcePosition>) -> Option<SourcePosition> {
+    match (left, right) {
+        (Some(left), Some(right)) => left.join(right),
+        (left, right) => left.or(right).cloned(),
+    }
 }
 
 /// The state of a source, of a table that one feeds, or of a source's progress relation, as the relations name it.
@@ -668,6 +690,14 @@ pub(super) fn hydration_statuses(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ("object_id", item.id.into()),
             ("replica_id", DEFAULT_REPLICA_ID.into()),
             ("hydrated", is_hydrated(ctx, item).into()),
+            (
+                "error",
+                ctx.runtime
+                    .dataflow_errors
+                    .get(&item.id)
+                    .map(|(error, _)| error.clone())
+                    .into(),
+            ),
         ]);
     }
 }

@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 use flowstone_types::ObjectId;
 
 use super::SystemContext;
-use super::mz_rows::{Counted, counted, is_hydrated, source_type, standing};
+use super::mz_rows::{Counted, counted, is_hydrated, offset, source_type, standing};
 use crate::catalog::{Catalog, Item, ItemKind};
+
+/// What can be done about a view or an index that has failed.
+const FAILED_HINT: &str = "Drop it and create it again, or start the node again to have it tried.";
 
 /// One source, table, materialized view or index.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,8 +217,8 @@ fn ingestion(
         snapshot_committed: counted.snapshot_committed,
         messages_received: statistics.messages_received,
         bytes_received: statistics.bytes_received,
-        offset_known: statistics.offset_known,
-        offset_committed: statistics.offset_committed,
+        offset_known: offset(statistics.offset_known.as_ref()),
+        offset_committed: offset(statistics.offset_committed.as_ref()),
         offset_unit: match source {
             Some("load-generator") => "ticks",
             _ => "bytes",
@@ -253,6 +256,13 @@ fn maintained(
     troubles: &mut Troubles,
     state: &mut ObjectState,
 ) {
+    if let Some((error, since_ms)) = ctx.runtime.dataflow_errors.get(&item.id) {
+        state.status = Status::Failed;
+        state.status_since_ms = Some(*since_ms);
+        state.error = Some(error.clone());
+        state.hint = Some(FAILED_HINT.to_owned());
+        return;
+    }
     let hydrated = is_hydrated(ctx, item).unwrap_or(false);
     state.error = troubles.of(ctx, item);
     if !hydrated {

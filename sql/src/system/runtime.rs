@@ -24,6 +24,8 @@ pub struct RuntimeState {
     pub hydration_ms: BTreeMap<ObjectId, u64>,
     /// Whether collections and dataflows have caught up with their inputs.
     pub hydrated: BTreeMap<ObjectId, bool>,
+    /// Why views and indexes have failed, and when.
+    pub dataflow_errors: BTreeMap<ObjectId, (String, u64)>,
     /// What collections and dataflows hold.
     pub collections: BTreeMap<ObjectId, CollectionStatistics>,
     /// The earliest readable epoch of each collection, and the first one that is not complete.

@@ -22,6 +22,8 @@ mod files;
 mod input;
 #[path = "faults/large.rs"]
 mod large;
+#[path = "faults/views.rs"]
+mod views;
 
 /// How long anything may take that should happen soon. Generous: the machine may be busy.
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use flowstone_tests::{Node, Postgres, wait};
+use flowstone_tests::{Node, NodeOptions, Postgres, wait};
 use futures::{StreamExt, pin_mut};
 use tempfile::TempDir;
 use tokio_postgres::types::ToSql;
@@ -1328,4 +1328,114 @@ async fn a_source_dropped_right_before_a_kill_leaves_nothing() {
         .await
         .unwrap();
     }
+}
+
+/// A world after a kill that left something of its source bound and not committed, with upstream away.
+async fn held_up() -> World {
+    let mut world = World::with_source(
+        "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (1, 'one')",
+    )
+    .await;
+    world
+        .sql(
+            "CREATE TABLE here (id int, v text);
+             INSERT INTO here VALUES (1, 'here');
+             CREATE MATERIALIZED VIEW joined AS SELECT a.id, a.v || here.v AS v FROM a JOIN here USING (id);
+             CREATE MATERIALIZED VIEW own AS SELECT count(*) AS n FROM here",
+        )
+        .await;
+    world.until("SELECT * FROM joined", &["1|onehere"]).await;
+    world.node.stop().await.unwrap();
+    // Nothing is committed any more: what is bound from now on is to be run again.
+    let options = NodeOptions {
+        environment: vec![(
+            "FLOWSTONE_FAILPOINTS".to_owned(),
+            "delta-commit.write=full@1x1000000".to_owned(),
+        )],
+        ..NodeOptions::default()
+    };
+    world.node = Node::start_with(world._dir.path(), 2, options)
+        .await
+        .unwrap();
+    world.client = world.node.connect().await.unwrap();
+    world.up("INSERT INTO a VALUES (2, 'two')").await;
+    world.sql("INSERT INTO here VALUES (2, 'here')").await;
+    world
+        .until(
+            "SELECT * FROM joined ORDER BY id",
+            &["1|onehere", "2|twohere"],
+        )
+        .await;
+    world.node.kill().unwrap();
+    world.postgres.stop().unwrap();
+    world.node = Node::start(world._dir.path(), 2).await.unwrap();
+    world.client = world.node.connect().await.unwrap();
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_is_away_after_a_kill_holds_up_its_tables_and_nothing_else() {
+    let mut world = held_up().await;
+    for rows in [3, 4] {
+        world
+            .sql(&format!("INSERT INTO here VALUES ({rows}, 'here')"))
+            .await;
+        assert_eq!(
+            lines(&world.rows("SELECT n FROM own").await),
+            [rows.to_string()]
+        );
+        world
+            .sql(&format!(
+                "CREATE TABLE more{rows} (id int); INSERT INTO more{rows} SELECT id FROM here"
+            ))
+            .await;
+        world.until_status("mz_source", "stalled", "refused").await;
+        world.sql("SET statement_timeout = '1s'").await;
+        for sql in [
+            "SELECT * FROM a",
+            "SELECT * FROM joined",
+            "INSERT INTO here SELECT id, v FROM a",
+        ] {
+            let error = world.fails(sql).await;
+            assert!(error.contains("timeout"), "{sql}: {error}");
+        }
+        world.sql("SET statement_timeout = 0").await;
+        // What is held up is run again, and so is what was written meanwhile.
+        world.node.kill().unwrap();
+        world.node.restart().await.unwrap();
+        world.client = world.node.connect().await.unwrap();
+    }
+    world.postgres.start_server().unwrap();
+    world.upstream = world.postgres.connect().await.unwrap();
+    world.up("INSERT INTO a VALUES (3, 'three')").await;
+    let joined = ["1|onehere", "2|twohere", "3|threehere"];
+    world
+        .until("SELECT * FROM joined ORDER BY id", &joined)
+        .await;
+    world.until_status("mz_source", "running", "").await;
+    world.node.stop().await.unwrap();
+    world.node.restart().await.unwrap();
+    world.client = world.node.connect().await.unwrap();
+    world
+        .until("SELECT * FROM joined ORDER BY id", &joined)
+        .await;
+    world.up("UPDATE a SET v = 'drei' WHERE id = 3").await;
+    world
+        .until("SELECT v FROM joined WHERE id = 3", &["dreihere"])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_up_can_be_dropped_and_the_node_be_stopped() {
+    let mut world = held_up().await;
+    world.node.stop().await.unwrap();
+    world.node.restart().await.unwrap();
+    world.client = world.node.connect().await.unwrap();
+    world.sql("DROP SOURCE mz_source CASCADE").await;
+    world.sql("INSERT INTO here VALUES (3, 'here')").await;
+    world.until("SELECT n FROM own", &["3"]).await;
+    world.node.stop().await.unwrap();
+    world.node.restart().await.unwrap();
+    world.client = world.node.connect().await.unwrap();
+    world.until("SELECT n FROM own", &["3"]).await;
 }

@@ -5,17 +5,22 @@ use std::path::Path;
 use arrow_schema::Schema;
 use flowstone_proto::local::{CoordinatorEnd, connect};
 use flowstone_proto::message::{
-    CleanUp, CollectionKind, PostgresConnection, Remains, RunEpoch, SourceKind, SourceTable,
-    SslMode,
+    CollectionKind, DataflowDescription, Export, Failure, PostgresConnection, SourceKind,
+    SourceTable, SslMode,
 };
+use flowstone_proto::plan::{Node, Operator, Plan};
 use flowstone_types::clock::SystemClock;
-use flowstone_types::{EvalErrorKind, SqlType};
+use flowstone_types::{EvalError, EvalErrorKind, SqlType};
+
+use parking_lot::Mutex;
 
 use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const SOURCE: ObjectId = ObjectId::User(10);
 const TABLE: ObjectId = ObjectId::User(11);
+const VIEW: ObjectId = ObjectId::User(12);
+const OTHER: ObjectId = ObjectId::User(13);
 
 fn config(dir: &Path) -> Config {
     Config {
@@ -25,6 +30,7 @@ fn config(dir: &Path) -> Config {
         compute: tokio::runtime::Handle::current(),
         query_memory_bytes: 64 << 20,
         subscriber_memory_bytes: 64 << 20,
+        recompute_time_max: DEADLINE,
     }
 }
 
@@ -53,6 +59,15 @@ impl Worker {
 
     async fn send(&self, command: Command) {
         self.end.commands.send(command).await.unwrap();
+    }
+
+    async fn stop(mut self) {
+        self.send(Command::Shutdown).await;
+        self.wait("that it has stopped", |response| {
+            (response == Response::Stopped).then_some(())
+        })
+        .await;
+        self.task.await.unwrap().unwrap();
     }
 
     /// Waits for a response, passing over others.
@@ -113,7 +128,7 @@ async fn a_table_added_to_a_source_that_has_failed_says_so_at_once() {
         ssl_root: None,
     };
     worker
-        .send(Command::CreateSource(SourceDescription {
+        .send(Command::CreateSource(Box::new(SourceDescription {
             id: SOURCE,
             name: "s".to_owned(),
             kind: SourceKind::Postgres {
@@ -127,7 +142,7 @@ async fn a_table_added_to_a_source_that_has_failed_says_so_at_once() {
             snapshotted: Vec::new(),
             bound: false,
             failure: Some(failure.clone()),
-        }))
+        })))
         .await;
     worker
         .send(Command::CreateCollection(CollectionDescription {
@@ -178,46 +193,89 @@ async fn a_table_added_to_a_source_that_has_failed_says_so_at_once() {
             (response == Response::EpochComplete { epoch: Epoch(2) }).then_some(())
         })
         .await;
-    worker.send(Command::Shutdown).await;
-    worker
-        .wait("that it has stopped", |response| {
-            (response == Response::Stopped).then_some(())
-        })
-        .await;
-    worker.task.await.unwrap().unwrap();
+    worker.stop().await;
+}
+
+fn collection(id: ObjectId, kind: CollectionKind) -> Command {
+    Command::CreateCollection(CollectionDescription {
+        id,
+        name: format!("d.s.{id}"),
+        schema: Arc::new(Schema::new(vec![SqlType::Int8.to_field("c0", true)])),
+        key: None,
+        kind,
+        delta_version: None,
+        failure: None,
+    })
+}
+
+/// A view of everything in another collection.
+fn view_of(id: ObjectId, collection: ObjectId) -> Command {
+    let node = Node {
+        operator: Operator::Get { collection },
+        schema: Arc::new(Schema::new(vec![SqlType::Int8.to_field("c0", true)])),
+    };
+    Command::CreateDataflow(DataflowDescription {
+        id,
+        plan: Plan { nodes: vec![node] },
+        export: Export::Collection,
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_table_is_deleted_once_maintenance_has_ended() {
+async fn a_dataflow_that_cannot_be_made_is_in_error_and_nothing_else_is() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut coordinator, end) = connect();
-    let config = config(dir.path());
-    let mut engine = open(&config).await.unwrap().engine(config, end);
-    engine.maintaining = true;
-    engine.clean_up(vec![CleanUp {
-        id: TABLE,
-        remains: Remains::Collection,
-    }]);
-    assert_eq!(engine.dropped_tables, [TABLE]);
-    engine.handle(Event::Maintained).await.unwrap();
-    assert!(engine.dropped_tables.is_empty());
-    let response = tokio::time::timeout(DEADLINE, coordinator.responses.recv())
-        .await
-        .unwrap();
-    assert_eq!(response, Some(Response::CleanedUp { id: TABLE }));
-}
-
-#[test]
-fn writes_that_are_too_large_together_are_refused_and_a_bug_is_not() {
-    let large = flowstone_storage::Error::TooLarge {
-        bytes: 5 << 30,
-        limit: 4 << 30,
-    };
-    let refusal = epoch::refusal(&large);
-    assert!(
-        matches!(&refusal, Some(RequestError::Eval(error)) if error.kind == EvalErrorKind::TooLarge && error.message == large.to_string()),
-        "{refusal:?}"
-    );
-    let bug = flowstone_storage::Error::Invariant("x".to_owned());
-    assert_eq!(epoch::refusal(&bug), None);
+    let mut worker = Worker::greeted(dir.path()).await;
+    worker.send(collection(TABLE, CollectionKind::Table)).await;
+    for id in [VIEW, OTHER] {
+        let kind = CollectionKind::MaterializedView;
+        worker.send(collection(id, kind)).await;
+    }
+    // One refers to what does not exist, of the other the coordinator says that it cannot be made; each is said once.
+    worker.send(view_of(VIEW, ObjectId::User(99))).await;
+    let error = EvalError::new(EvalErrorKind::NotSupported, "no longer");
+    for _ in 0..2 {
+        let error = error.clone();
+        worker
+            .send(Command::FailDataflow { id: OTHER, error })
+            .await;
+    }
+    worker
+        .send(Command::RunEpoch(RunEpoch {
+            epoch: Epoch(1),
+            bindings: Vec::new(),
+            writes: Vec::new(),
+            replay: false,
+        }))
+        .await;
+    let failed = Mutex::new(Vec::new());
+    worker
+        .wait("that the epoch is complete", |response| match response {
+            Response::DataflowFailed { id, error } => {
+                failed.lock().push((id, error));
+                None
+            }
+            Response::EpochComplete { .. } => Some(()),
+            _ => None,
+        })
+        .await;
+    let failed = failed.into_inner();
+    assert_eq!(failed.len(), 2, "{failed:?}");
+    assert_eq!(failed[0].0, VIEW);
+    assert_eq!(failed[1], (OTHER, error));
+    // Made anew they are as good as any.
+    worker
+        .send(Command::Drop {
+            objects: vec![VIEW],
+        })
+        .await;
+    worker
+        .send(collection(VIEW, CollectionKind::MaterializedView))
+        .await;
+    worker.send(view_of(VIEW, TABLE)).await;
+    worker
+        .wait("that the view is hydrated", |response| {
+            (response == Response::Hydrated { id: VIEW }).then_some(())
+        })
+        .await;
+    worker.stop().await;
 }

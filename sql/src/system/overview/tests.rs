@@ -1,7 +1,7 @@
 use flowstone_proto::message::{
     CollectionStatistics, LoadGenerator, SourceStatistics, SourceStatus, SourceTable,
 };
-use flowstone_types::Epoch;
+use flowstone_types::{Epoch, SourcePosition};
 
 use super::*;
 use crate::catalog::{CatalogChange, SchemaId, Source, SourceItemKind, TableSource};
@@ -118,8 +118,8 @@ fn runtime() -> RuntimeState {
                 messages_received: 9,
                 snapshot_records_known: Some(10),
                 snapshot_records_staged: Some(4),
-                offset_known: Some(30),
-                offset_committed: Some(10),
+                offset_known: Some(SourcePosition::GeneratorTick(30)),
+                offset_committed: Some(SourcePosition::GeneratorTick(10)),
                 ..SourceStatistics::default()
             },
         )]

@@ -173,3 +173,40 @@ async fn what_is_larger_than_a_batch_can_hold_is_an_error() {
         ["30|2550000000"]
     );
 }
+
+/// Takes about ten times the memory and minutes without optimisation: `make large`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes 10 GB"]
+async fn more_text_in_one_insert_than_a_batch_holds_is_there_after_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 1).await.unwrap();
+    let client = node.connect().await.unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE t (g int, x text);
+             CREATE MATERIALIZED VIEW lengths AS SELECT length(x) AS n, count(*) AS c FROM t GROUP BY 1",
+        )
+        .await
+        .unwrap();
+    let insert = "INSERT INTO t SELECT g, repeat('x', 100000) FROM generate_series(1, 22000) g";
+    let expected = match client.batch_execute(insert).await {
+        Ok(()) => vec!["100000|22000".to_owned()],
+        Err(error) => {
+            let (code, message) = super::said(&error);
+            assert!(
+                ["54000", "53200"].contains(&code.as_str()),
+                "{code} {message}"
+            );
+            Vec::new()
+        }
+    };
+    for _ in 0..2 {
+        let client = node.connect().await.unwrap();
+        assert_eq!(
+            rows(&client, "SELECT n, c FROM lengths").await.unwrap(),
+            expected
+        );
+        node.kill().unwrap();
+        node.restart().await.unwrap();
+    }
+}

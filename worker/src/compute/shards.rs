@@ -1,7 +1,7 @@
 //! Shard threads: each runs the jobs on its [`Shard`] that it is sent, in order.
 //!
 //! Owns the threads and the exchange between shards within a tick. Must not know commands or storage.
-//! Called by the engine loop; others may read a shard between two jobs ([`Shards`]).
+//! Called by the compute; others may read a shard between two jobs ([`Shards`]).
 //!
 //! Invariants. Only a shard's own thread changes it. Every shard sees the same sequence of structural changes and ticks. A tick ends on all shards before the
 //! next one begins on any.
@@ -19,7 +19,7 @@ use crate::Error;
 
 type Job = Box<dyn FnOnce(&mut Shard) + Send>;
 
-/// Jobs waiting for one shard. The engine loop awaits most of them, so few are ever queued.
+/// Jobs waiting for one shard. The compute awaits most of them, so few are ever queued.
 const JOBS_IN_FLIGHT: usize = 64;
 
 /// Stack of a shard thread in bytes: expressions nest deeply.
@@ -27,7 +27,7 @@ const STACK_BYTES: usize = 64 << 20;
 
 /// The shard threads of one worker.
 #[derive(Debug)]
-pub struct ShardPool {
+pub(crate) struct ShardPool {
     jobs: Vec<SyncSender<Job>>,
     threads: Vec<JoinHandle<()>>,
     shards: Shards,
@@ -35,31 +35,34 @@ pub struct ShardPool {
 
 /// The shards, for those who read one between two of its jobs; they do not keep each other out. A shard whose job panicked stays locked for ever.
 #[derive(Clone, Debug)]
-pub struct Shards(Arc<[RwLock<Shard>]>);
+pub(crate) struct Shards(Arc<[RwLock<Shard>]>);
 
 impl Shards {
     /// Number of shards.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
     /// The shard, unless a job runs on it or is about to.
     #[must_use]
-    pub fn try_read(&self, number: usize) -> Option<impl Deref<Target = Shard>> {
+    pub(crate) fn try_read(&self, number: usize) -> Option<impl Deref<Target = Shard>> {
         self.0.get(number)?.try_read().ok()
     }
 }
 
 /// The inputs of one tick, one list per shard.
-pub type PartitionedInputs = Vec<Vec<(ObjectId, CollectionInput)>>;
+pub(crate) type PartitionedInputs = Vec<Vec<(ObjectId, CollectionInput)>>;
 
 impl ShardPool {
     /// Starts `count` threads; `config` makes the configuration of each.
     ///
     /// # Errors
     /// [`Error::Io`] if a thread cannot be started.
-    pub fn start(count: usize, config: impl Fn(usize) -> ShardConfig) -> Result<Self, Error> {
+    pub(crate) fn start(
+        count: usize,
+        config: impl Fn(usize) -> ShardConfig,
+    ) -> Result<Self, Error> {
         let (mut jobs, mut threads) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let shards = Shards(
             (0..count)
@@ -100,13 +103,13 @@ impl ShardPool {
 
     /// The shards, to be read between jobs.
     #[must_use]
-    pub fn shards(&self) -> Shards {
+    pub(crate) fn shards(&self) -> Shards {
         self.shards.clone()
     }
 
     /// Number of shards.
     #[must_use]
-    pub const fn count(&self) -> usize {
+    pub(crate) const fn count(&self) -> usize {
         self.jobs.len()
     }
 
@@ -114,7 +117,7 @@ impl ShardPool {
     ///
     /// # Errors
     /// [`Error::ShardGone`] if a thread has ended.
-    pub async fn on_each<T: Send + 'static>(
+    pub(crate) async fn on_each<T: Send + 'static>(
         &self,
         job: impl Fn(usize, &mut Shard) -> T + Send + Sync + 'static,
     ) -> Result<Vec<T>, Error> {
@@ -125,7 +128,7 @@ impl ShardPool {
     ///
     /// # Errors
     /// [`Error::ShardGone`] if a thread has ended.
-    pub fn ask_each<T: Send + 'static>(
+    pub(crate) fn ask_each<T: Send + 'static>(
         &self,
         job: impl Fn(usize, &mut Shard) -> T + Send + Sync + 'static,
     ) -> Result<impl Future<Output = Result<Vec<T>, Error>> + Send + 'static, Error> {
@@ -142,7 +145,7 @@ impl ShardPool {
     ///
     /// # Errors
     /// [`Error::Dataflow`] if an invariant is broken.
-    pub async fn tick(
+    pub(crate) async fn tick(
         &self,
         epoch: Epoch,
         inputs: PartitionedInputs,
@@ -155,7 +158,7 @@ impl ShardPool {
     ///
     /// # Errors
     /// [`Error::Dataflow`] if an invariant is broken.
-    pub async fn hydrate(
+    pub(crate) async fn hydrate(
         &self,
         ids: Vec<ObjectId>,
         epoch: Epoch,
@@ -228,7 +231,7 @@ impl ShardPool {
     }
 
     /// Ends the threads and waits for them.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         drop(self.jobs);
         for thread in self.threads {
             if thread.join().is_err() {

@@ -1,13 +1,13 @@
 //! Subscriptions: the output of a transient dataflow on its way to one client.
 //!
 //! Owns what has been computed but may not be shown yet, and what the client has not read yet. Must not know plans or protocols.
-//! Called by the engine loop; a task of its own per subscription writes to the client.
+//! Called by the compute; a task of its own per subscription writes to the client.
 //!
 //! Invariants. An epoch's rows leave only when a durable binding covers it. All rows of an epoch leave together and before its progress. A client that
 //! lets more than [`BUFFERED_BYTES_MAX`] pile up is cut off with an error, and so is the one with the most waiting when all clients together let more pile up
 //! than they may; no client holds back the engine.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use arrow_array::UInt32Array;
@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 /// Bytes of changes that may wait for one client before it is cut off. The snapshot it starts with does not count: it is there in one piece, however fast
 /// the client reads.
-pub const BUFFERED_BYTES_MAX: usize = 256 << 20;
+pub(crate) const BUFFERED_BYTES_MAX: usize = 256 << 20;
 
 /// Rows sent in one message: a bigger change is sent in several.
 const ROWS_PER_MESSAGE: usize = 8192;
@@ -30,7 +30,7 @@ const BYTES_PER_MESSAGE: usize = 1 << 20;
 
 /// One subscription, on the engine's side.
 #[derive(Debug)]
-pub struct Subscription {
+pub(crate) struct Subscription {
     /// The collections its dataflow reads: it ends when one of them is dropped.
     reads: Vec<ObjectId>,
     /// Stop before this epoch.
@@ -85,7 +85,7 @@ impl QueueState {
 
 /// Whether a subscription goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Liveness {
+pub(crate) enum Liveness {
     /// It does.
     Alive,
     /// It has ended; its dataflow can go.
@@ -95,7 +95,7 @@ pub enum Liveness {
 impl Subscription {
     /// Starts the writer. `start` is the epoch of the snapshot: the first progress the client hears.
     #[must_use]
-    pub fn start(
+    pub(crate) fn start(
         results: mpsc::Sender<ResultMessage>,
         reads: Vec<ObjectId>,
         start: Epoch,
@@ -119,14 +119,14 @@ impl Subscription {
 
     /// Bytes of changes that wait for the client, on their way to it included.
     #[must_use]
-    pub fn waiting_bytes(&self) -> usize {
+    pub(crate) fn waiting_bytes(&self) -> usize {
         let mut state = self.queue.state.lock();
         state.forget_read(unread(&self.results));
         state.bytes
     }
 
     /// Ends the subscription because its client reads too slowly, with the bad news as its last message.
-    pub fn cut_off(&mut self) -> Liveness {
+    pub(crate) fn cut_off(&mut self) -> Liveness {
         let buffered_bytes = u64::try_from(self.waiting_bytes()).unwrap_or(u64::MAX);
         tracing::warn!(
             buffered_bytes,
@@ -139,12 +139,17 @@ impl Subscription {
 
     /// Whether its dataflow reads one of `objects`.
     #[must_use]
-    pub fn reads_any(&self, objects: &[ObjectId]) -> bool {
-        self.reads.iter().any(|read| objects.contains(read))
+    pub(crate) fn reads_any(&self, objects: &BTreeSet<ObjectId>) -> bool {
+        !objects.is_empty() && self.reads.iter().any(|read| objects.contains(read))
     }
 
     /// Adds what one shard computed for `epoch`. Nothing is shown yet.
-    pub fn add(&mut self, epoch: Epoch, deltas: Vec<DeltaBatch>, errors: Vec<(EvalError, i64)>) {
+    pub(crate) fn add(
+        &mut self,
+        epoch: Epoch,
+        deltas: Vec<DeltaBatch>,
+        errors: Vec<(EvalError, i64)>,
+    ) {
         if self.up_to.is_some_and(|up_to| epoch >= up_to) {
             return;
         }
@@ -155,7 +160,7 @@ impl Subscription {
     }
 
     /// Everything up to and including `durable` may be shown.
-    pub fn release(&mut self, durable: Epoch) -> Liveness {
+    pub(crate) fn release(&mut self, durable: Epoch) -> Liveness {
         if self.writer.is_finished() {
             return Liveness::Ended;
         }
@@ -195,7 +200,7 @@ impl Subscription {
     }
 
     /// Ends the subscription with a last message.
-    pub fn end(&mut self, last: ResultMessage) -> Liveness {
+    pub(crate) fn end(&mut self, last: ResultMessage) -> Liveness {
         let mut state = self.queue.state.lock();
         if matches!(last, ResultMessage::Failed(_)) {
             // What is waiting would only delay the bad news.

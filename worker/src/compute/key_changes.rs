@@ -1,7 +1,7 @@
 //! Updates that changed a row's key: values that the upstream left out are those of the row under its old key, which another shard may own.
 //!
 //! Owns finding such updates among a table's changes of one epoch and completing them. Must not know what shards do with the result.
-//! Called by `run_epoch` before changes are partitioned.
+//! Called by [`Compute::run`] before changes are partitioned.
 //!
 //! Invariants. A candidate is an `Upsert` with unchanged cells right after a `DeleteByKey`. It changed the key if no row has its key at that point: upstream
 //! keys are unique at every moment, so otherwise it is an ordinary update that happens to follow a deletion. Rows of the epoch count: nothing here ticks.
@@ -15,7 +15,7 @@ use flowstone_types::normalize::normalize_batch;
 use flowstone_types::{ObjectId, SourceChanges, SourceOp, TypeError};
 use hashbrown::{HashMap, HashSet};
 
-use super::Engine;
+use super::Compute;
 use crate::Error;
 
 /// Where a value is.
@@ -27,7 +27,7 @@ enum Place {
     Changed(usize),
 }
 
-impl Engine {
+impl Compute {
     /// Completes the updates among `changes`, all of one table and epoch and in order, that changed a key.
     pub(super) async fn complete_key_changes(
         &self,

@@ -1,7 +1,7 @@
 //! The group-commit buffer: what has been computed but is not in the Delta tables yet.
 //!
 //! Owns the output deltas of every stored collection by epoch. Must not know how Delta works.
-//! Called by the engine loop.
+//! Called by the keep.
 //!
 //! Invariants. An output is in the buffer until the commit that contains it has succeeded: one that comes while a commit runs waits for the next, also if
 //! its epoch is that of the commit, as the first output of a dataflow created meanwhile is. Batches are shared with the arrangements, not copied.
@@ -13,7 +13,7 @@ use flowstone_types::{DeltaBatch, Epoch, ObjectId};
 
 /// Changes of stored collections that no commit contains yet.
 #[derive(Debug, Default)]
-pub struct CommitBuffer {
+pub(crate) struct CommitBuffer {
     pending: BTreeMap<ObjectId, Pending>,
 }
 
@@ -28,7 +28,7 @@ struct Pending {
 
 impl CommitBuffer {
     /// Adds the changes of one collection in one epoch.
-    pub fn add(&mut self, id: ObjectId, deltas: impl IntoIterator<Item = DeltaBatch>) {
+    pub(crate) fn add(&mut self, id: ObjectId, deltas: impl IntoIterator<Item = DeltaBatch>) {
         let mut deltas = deltas
             .into_iter()
             .filter(|delta| !delta.is_empty())
@@ -39,7 +39,7 @@ impl CommitBuffer {
     }
 
     /// Adds a snapshot whose files are on disk already and become part of the collection at `epoch`.
-    pub fn add_staged(&mut self, id: ObjectId, epoch: Epoch, staged: StagedSnapshot) {
+    pub(crate) fn add_staged(&mut self, id: ObjectId, epoch: Epoch, staged: StagedSnapshot) {
         self.pending
             .entry(id)
             .or_default()
@@ -48,13 +48,13 @@ impl CommitBuffer {
     }
 
     /// Forgets a collection that was dropped.
-    pub fn remove(&mut self, id: ObjectId) {
+    pub(crate) fn remove(&mut self, id: ObjectId) {
         self.pending.remove(&id);
     }
 
     /// Everything up to and including `epoch`, ready to be committed; it stays in the buffer until [`CommitBuffer::committed`]. One commit runs at a time.
     #[must_use]
-    pub fn up_to(&mut self, epoch: Epoch) -> Vec<CollectionCommit> {
+    pub(crate) fn up_to(&mut self, epoch: Epoch) -> Vec<CollectionCommit> {
         let mut commits = Vec::new();
         for (id, pending) in &mut self.pending {
             let due = |delta: &mut DeltaBatch| delta.epoch <= epoch;
@@ -78,7 +78,7 @@ impl CommitBuffer {
     }
 
     /// The commit of what [`CommitBuffer::up_to`] gave succeeded.
-    pub fn committed(&mut self) {
+    pub(crate) fn committed(&mut self) {
         self.pending.retain(|_, pending| {
             pending.committing.clear();
             pending.committing_staged.clear();

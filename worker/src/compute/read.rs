@@ -16,11 +16,12 @@ use flowstone_types::{Budget, Epoch, ObjectId};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::{Engine, Event};
+use super::direct::{Readiness, found, no_error};
+use super::held::Waiting;
+use super::subscription::{Liveness, Subscription};
+use super::{Compute, EpochOutput, Event};
 use crate::Error;
-use crate::direct::{Readiness, found, no_error};
-use crate::query::{Tables, guarded, internal};
-use crate::subscription::{Liveness, Subscription};
+use crate::query::{Tables, evaluation_failed, guarded, internal};
 use crate::write::{StagedWrite, stage};
 
 /// Rows per message of a lookup.
@@ -28,7 +29,7 @@ const ROWS_PER_MESSAGE: usize = 8192;
 
 /// A read that waits for its epoch.
 #[derive(Debug)]
-pub(super) enum Read {
+pub(crate) enum Read {
     Peek(Peek),
     Lookup(Lookup),
 }
@@ -89,9 +90,9 @@ impl Running {
     }
 }
 
-impl Engine {
+impl Compute {
     /// Takes a read in, and starts it if its epoch has come.
-    pub(super) async fn read(&mut self, read: Read) -> Result<(), Error> {
+    pub(crate) async fn read(&mut self, read: Read) -> Result<(), Error> {
         if let Some(results) = self.results.take(read.request())
             && let Some(waiting) = self.start_if_ready(read, results).await?
         {
@@ -227,6 +228,9 @@ impl Engine {
     ) -> Result<Result<Tables, RequestError>, Error> {
         let ids: Vec<ObjectId> = {
             let readable = self.readable.read();
+            if let Some(error) = readable.failure_among(ids) {
+                return Ok(Err(error));
+            }
             ids.iter()
                 .copied()
                 .filter(|id| readable.from.contains_key(id))
@@ -277,7 +281,7 @@ impl Engine {
     }
 
     /// Evaluates a write in a task of its own; its end comes back as an event.
-    pub(super) async fn stage_write(&mut self, write: StageWrite) -> Result<(), Error> {
+    pub(crate) async fn stage_write(&mut self, write: StageWrite) -> Result<(), Error> {
         let mut ids = Vec::new();
         let mut unreadable = None;
         for operation in &write.operations {
@@ -293,6 +297,10 @@ impl Engine {
         }
         ids.sort_unstable();
         ids.dedup();
+        if self.lacks_something(&ids) {
+            self.waiting_for_held.push(Waiting::Write(write));
+            return Ok(());
+        }
         let tables = match unreadable {
             Some(error) => Err(error),
             None => self.freeze(&ids, self.last_run).await?,
@@ -300,7 +308,7 @@ impl Engine {
         let (infos, runner, events) = (
             Arc::clone(&self.infos),
             self.runner.clone(),
-            self.event_sender.clone(),
+            self.events.clone(),
         );
         let request = write.write;
         let budget = runner.budget();
@@ -324,7 +332,25 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), Error> {
+    /// Whether a write that was evaluated is still wanted; it is not asked for again.
+    pub(crate) fn end_staging(&mut self, write: RequestId) -> bool {
+        self.staging.remove(&write).is_some()
+    }
+
+    /// Nobody wants a write any more.
+    pub(crate) fn discard_write(&mut self, write: RequestId) {
+        self.forget_waiting(write);
+        if let Some(task) = self.staging.remove(&write) {
+            task.end();
+        }
+    }
+
+    pub(crate) async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), Error> {
+        let reads = subscribe.plan.collections();
+        if self.lacks_something(&reads) {
+            self.waiting_for_held.push(Waiting::Subscribe(subscribe));
+            return Ok(());
+        }
         let Some(results) = self.results.take(subscribe.request) else {
             return Ok(());
         };
@@ -341,31 +367,40 @@ impl Engine {
             return Ok(());
         }
         let id = ObjectId::Transient(subscribe.request.0);
-        let reads = subscribe.plan.collections();
-        let gone = {
+        let unreadable = {
             let readable = self.readable.read();
-            reads.iter().any(|id| !readable.from.contains_key(id))
+            readable.failure_among(&reads).or_else(|| {
+                let gone = reads.iter().any(|id| !readable.from.contains_key(id));
+                gone.then_some(RequestError::Dropped)
+            })
         };
-        if gone {
-            fail(results, RequestError::Dropped);
+        if let Some(error) = unreadable {
+            fail(results, error);
             return Ok(());
         }
         let plan = subscribe.plan;
-        for created in self
+        let created = self
             .shards
             .on_each(move |_, shard| shard.create_subscription(id, &plan))
-            .await?
-        {
-            created?;
+            .await?;
+        if let Some(error) = created.into_iter().find_map(Result::err) {
+            fail(results, evaluation_failed(error.into()));
+            self.shards
+                .on_each(move |_, shard| shard.drop_object(id))
+                .await?;
+            return Ok(());
         }
-        let outputs = self.shards.hydrate(vec![id], self.last_run).await?;
+        let mut outputs = self.shards.hydrate(vec![id], self.last_run).await?;
         let runtime = tokio::runtime::Handle::current();
         let subscription =
             Subscription::start(results, reads, self.last_run, subscribe.up_to, &runtime);
         self.subscriptions.insert(subscribe.request, subscription);
-        if subscribe.snapshot {
-            self.absorb(outputs, None);
+        if !subscribe.snapshot {
+            outputs.iter_mut().for_each(|output| output.outputs.clear());
         }
+        // Nothing of it is stored.
+        self.absorb(outputs, None, &mut EpochOutput::default())
+            .await?;
         let durable = self.readable.read().durable;
         if durable >= self.last_run
             && let Some(subscription) = self.subscriptions.get_mut(&subscribe.request)
@@ -386,7 +421,54 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) async fn cancel(&mut self, request: RequestId) -> Result<(), Error> {
+    /// Ends the subscriptions that read what is about to go, and tells their clients why.
+    pub(super) async fn end_subscriptions_to(&mut self, objects: &[ObjectId]) -> Result<(), Error> {
+        let objects: BTreeSet<ObjectId> = objects.iter().copied().collect();
+        let readers: Vec<RequestId> = self
+            .subscriptions
+            .iter()
+            .filter(|(_, subscription)| subscription.reads_any(&objects))
+            .map(|(request, _)| *request)
+            .collect();
+        for request in readers {
+            if let Some(subscription) = self.subscriptions.get_mut(&request) {
+                subscription.end(ResultMessage::Failed(RequestError::Dropped));
+            }
+            self.end_subscription(request).await?;
+        }
+        Ok(())
+    }
+
+    /// Cuts off the subscribers with the most waiting until all together are within their memory.
+    pub(super) async fn bound_waiting_bytes(&mut self) -> Result<(), Error> {
+        let waiting = self
+            .subscriptions
+            .iter()
+            .map(|(request, subscription)| (subscription.waiting_bytes(), *request));
+        let mut total: usize = waiting.clone().map(|(bytes, _)| bytes).sum();
+        if total <= self.subscriber_memory_bytes {
+            return Ok(());
+        }
+        let mut waiting: Vec<_> = waiting.collect();
+        waiting.sort_unstable();
+        while total > self.subscriber_memory_bytes
+            && let Some((bytes, request)) = waiting.pop()
+        {
+            if let Some(subscription) = self.subscriptions.get_mut(&request) {
+                subscription.cut_off();
+            }
+            self.end_subscription(request).await?;
+            total = total.saturating_sub(bytes);
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn cancel(&mut self, request: RequestId) -> Result<(), Error> {
+        if self.forget_waiting(request)
+            && let Some(results) = self.results.take(request)
+        {
+            fail(results, RequestError::Cancelled);
+        }
         if let Some(task) = self.running_peeks.remove(&request) {
             task.end();
         }

@@ -9,16 +9,16 @@ use std::time::Duration;
 use flowstone_proto::message::{CleanUp, Remains, ReplicationSlot, Response};
 use flowstone_types::ObjectId;
 
-use super::Engine;
+use super::Keep;
 use crate::error::with_causes;
 
 /// First and longest pause between two tries. An upstream may be away for days.
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
 const PAUSE_LONGEST: Duration = Duration::from_secs(60);
 
-impl Engine {
+impl Keep {
     /// Begins to remove what dropped objects left behind.
-    pub(super) fn clean_up(&mut self, work: Vec<CleanUp>) {
+    pub(crate) fn clean_up(&mut self, work: Vec<CleanUp>) {
         for CleanUp { id, remains } in work {
             match remains {
                 Remains::Collection => self.dropped_tables.push(id),
@@ -29,7 +29,7 @@ impl Engine {
     }
 
     fn clean_up_source(&self, id: ObjectId, slot: Option<ReplicationSlot>) {
-        let state_dir = self.config.data_dir.join("sources");
+        let state_dir = self.state_dir.clone();
         self.until_done(id, "a dropped source", move || {
             let (slot, state_dir) = (slot.clone(), state_dir.clone());
             async move {

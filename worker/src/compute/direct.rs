@@ -1,12 +1,12 @@
 //! Reads of one key on the caller's thread, and what decides whether a read can run: which epoch may be observed, and from which one on an object can be read.
 //!
-//! Owns [`Readable`], which the engine loop writes and everybody reads. Must not know commands. Called by the engine loop and, through
+//! Owns [`Readable`], which the compute writes and everybody reads. Must not know commands. Called by the compute and, through
 //! [`flowstone_proto::local::Direct`], by sessions.
 //!
 //! Invariants. Nothing here waits: what cannot be read at once is read by a command, in the order of commands. An object is in [`Readable`] from the end of its
 //! hydration until it is dropped. An epoch is observable here only when every shard has run it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use arrow_array::{ArrayRef, RecordBatch};
 use flowstone_dataflow::{Shard, expand, owner_of};
 use flowstone_proto::local::DirectReads;
 use flowstone_proto::message::{ReadAt, RequestError};
-use flowstone_types::{Epoch, EvalError, ObjectId, TypeError};
+use flowstone_types::{Epoch, EvalError, EvalErrorKind, ObjectId, TypeError};
 use parking_lot::RwLock;
 
+use super::shards::Shards;
 use crate::query::{evaluation_failed, internal};
-use crate::shards::Shards;
 
 /// A read that looks at more rows than this goes to the shards' own threads: it would hold up the connections that share the caller's.
 const ROWS_MAX: usize = 1024;
@@ -38,11 +38,46 @@ pub(crate) struct Readable {
     pub(crate) durable: Epoch,
     /// The first epoch at which an object can be read.
     pub(crate) from: BTreeMap<ObjectId, Epoch>,
+    /// What lacks something that belongs to epochs which were run.
+    pub(crate) held: BTreeSet<ObjectId>,
+    /// Views and indexes that have failed, and why.
+    pub(crate) failed: BTreeMap<ObjectId, EvalError>,
 }
 
 impl Readable {
+    /// An object cannot be read any more.
+    pub(crate) fn fail(&mut self, id: ObjectId, error: EvalError) {
+        self.from.remove(&id);
+        self.failed.insert(id, error);
+    }
+
+    /// An object is gone.
+    pub(crate) fn forget(&mut self, id: ObjectId) {
+        self.from.remove(&id);
+        self.failed.remove(&id);
+    }
+
+    /// Why one of `ids` cannot be read, if it has failed.
+    pub(crate) fn failure_among(&self, ids: &[ObjectId]) -> Option<RequestError> {
+        if self.failed.is_empty() {
+            return None;
+        }
+        let error = ids.iter().find_map(|id| self.failed.get(id))?.clone();
+        Some(match error.kind {
+            EvalErrorKind::Internal => internal(error.message),
+            // Also what was given up: not this read was.
+            _ => RequestError::Eval(error),
+        })
+    }
+
     /// Whether `ids` can be read together.
     pub(crate) fn readiness(&self, at: ReadAt, ids: &[ObjectId]) -> Readiness {
+        if let Some(error) = self.failure_among(ids) {
+            return Readiness::Never(error);
+        }
+        if !self.held.is_empty() && ids.iter().any(|id| self.held.contains(id)) {
+            return Readiness::Wait;
+        }
         let mut since = Epoch::MIN;
         for id in ids {
             let Some(from) = self.from.get(id) else {
@@ -146,6 +181,7 @@ fn lookup_error(error: flowstone_dataflow::Error) -> RequestError {
         flowstone_dataflow::Error::Type(TypeError::TooLarge) => {
             RequestError::Eval(EvalError::too_large())
         }
+        flowstone_dataflow::Error::Evaluation(error) => evaluation_failed(error),
         other => internal(other),
     }
 }

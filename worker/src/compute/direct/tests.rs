@@ -1,4 +1,5 @@
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use arrow_array::{Int32Array, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
@@ -9,8 +10,8 @@ use flowstone_types::{DeltaBatch, EvalErrorKind, Weights};
 use tempfile::TempDir;
 
 use super::*;
+use crate::compute::shards::ShardPool;
 use crate::query::{Compiler, Evaluator, QueryRunner};
-use crate::shards::ShardPool;
 
 const TABLE: ObjectId = ObjectId::User(1);
 const SHARDS: usize = 2;
@@ -36,8 +37,9 @@ impl Fixture {
             index,
             count: SHARDS,
             compiler: Arc::new(Compiler),
-            evaluator: Arc::new(Evaluator(runner.clone())),
+            evaluator: Arc::new(Evaluator::new(runner.clone(), Duration::from_secs(60))),
             point_rows_max: POINT_ROWS_MAX,
+            row_bytes_max: usize::MAX,
         })
         .unwrap();
         let schema = Arc::new(Schema::new(vec![
@@ -57,6 +59,7 @@ impl Fixture {
         let readable = Readable {
             durable: Epoch(0),
             from: BTreeMap::from([(TABLE, Epoch(0))]),
+            ..Readable::default()
         };
         let reads = WorkerReads {
             readable: Arc::new(RwLock::new(readable)),

@@ -1,0 +1,619 @@
+//! The feed: what changes collections from outside.
+//!
+//! Owns the sources, the writes that were evaluated and wait for their epoch, the local log, and what has failed for good. For an epoch it gives
+//! [`EpochInput`]. Must not know shards or Delta tables, but for the snapshots that sources write there. Called by the router.
+//!
+//! Invariants. What an epoch's writes change is synced in the local log before [`Feed::input`] ends. An upstream is told of a position once the commit point
+//! above it is durable, and after the local log was cut. What is bound is given exactly and in order, but for a source that is held up not with its epoch:
+//! nobody may see its collections, and no commit may begin, until all of it was given.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::{ArrayRef, RecordBatch, UInt64Array};
+use arrow_schema::SchemaRef;
+use flowstone_dataflow::CollectionInput;
+use flowstone_ingest::{SourceContext, SourceEvent, SourceHandle, TableChanges, TableData};
+use flowstone_proto::message::{
+    Failure, LogId, RequestError, RequestId, Response, RunEpoch, SourceBinding, SourceDescription,
+    SourceTable, Staged,
+};
+use flowstone_storage::{DeltaTables, LogRecord, LogState, LogStore, StagedSnapshot};
+use flowstone_types::{
+    Clock, DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId, SourceChanges, SourcePosition,
+    Weights,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::Error;
+use crate::error::with_causes;
+use crate::log::{SharedLog, finish};
+use crate::retry::{RETRY_FIRST, retrying};
+use crate::write::StagedWrite;
+
+#[cfg(test)]
+mod tests;
+
+/// How long an epoch waits for its sources to give what is bound: after a restart it has to connect and to read it again.
+const SOURCE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What an epoch changes.
+#[derive(Debug, Default)]
+pub(crate) struct EpochInput {
+    /// Snapshots of source tables. Their rows enter before everything else, and are on disk already.
+    pub(crate) snapshots: Vec<(ObjectId, StagedSnapshot)>,
+    /// Changes as upstreams state them, in order, each table once. Those of keys have yet to be completed from the collection.
+    pub(crate) upstream: Vec<(ObjectId, Vec<SourceChanges>)>,
+    /// Everything else.
+    pub(crate) direct: Vec<(ObjectId, CollectionInput)>,
+    /// What has failed for good, from this epoch on; in `direct` as errors of its collections.
+    pub(crate) failures: Vec<(ObjectId, Failure)>,
+    /// Sources that could not give what is bound, and their collections: what belongs to this epoch and those after it enters later.
+    pub(crate) held: Vec<(ObjectId, Vec<ObjectId>)>,
+}
+
+/// A source as the feed knows it.
+#[derive(Debug)]
+struct Source {
+    description: SourceDescription,
+    handle: SourceHandle,
+    /// The position its progress relation shows.
+    progress: Option<SourcePosition>,
+    /// Bound positions whose epochs are not in a durable commit point.
+    bound: VecDeque<(Epoch, SourcePosition)>,
+    /// What was bound and could not be given when its epoch was run, oldest first. While there is any the source is held up.
+    held: VecDeque<SourceBinding>,
+    /// Why it can never go on, if a take said so.
+    failure: Option<Failure>,
+    /// Tables that have yet to say that the source has failed for good.
+    failing: Vec<ObjectId>,
+}
+
+impl Source {
+    /// Its tables and its progress relation.
+    fn collections(&self) -> Vec<ObjectId> {
+        let tables = self.description.tables.iter().map(|table| table.id);
+        tables.chain(self.description.progress).collect()
+    }
+
+    /// What it has up to a bound position.
+    async fn take(&mut self, binding: &SourceBinding) -> Result<Vec<TableChanges>, Error> {
+        match self.handle.take(binding).await {
+            Err(flowstone_ingest::Error::Stopped) => Ok(Vec::new()),
+            // What was bound cannot be had any more: every table says so ([`Feed::fail_sources`]), and everything else goes on.
+            Err(flowstone_ingest::Error::Failed { message, hint }) => {
+                self.failure.get_or_insert(Failure { message, hint });
+                Ok(Vec::new())
+            }
+            taken => Ok(taken?),
+        }
+    }
+}
+
+/// The state of the feed.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    responses: mpsc::Sender<Response>,
+    /// Where sources say what happens to them.
+    events: mpsc::Sender<SourceEvent>,
+    clock: Arc<dyn Clock>,
+    /// The state of sources.
+    state_dir: PathBuf,
+    /// Where snapshots are staged.
+    delta: DeltaTables,
+    log: SharedLog,
+    /// Records of the local log above the commit point, waiting to be run again.
+    logged: BTreeMap<Epoch, LogRecord>,
+    /// What is noted in the local log of the newest epoch, on its way to the disk.
+    acknowledging: Option<JoinHandle<Result<(), flowstone_storage::Error>>>,
+    sources: BTreeMap<ObjectId, Source>,
+    /// The collections that exist, with their columns.
+    schemas: BTreeMap<ObjectId, SchemaRef>,
+    staged: BTreeMap<RequestId, StagedWrite>,
+    /// Sources and source tables that have failed for good, as far as their collections say so.
+    failed: BTreeSet<ObjectId>,
+}
+
+/// What a feed is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) responses: mpsc::Sender<Response>,
+    pub(crate) events: mpsc::Sender<SourceEvent>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) delta: DeltaTables,
+    pub(crate) log: SharedLog,
+    pub(crate) records: Vec<LogRecord>,
+}
+
+impl Feed {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let logged = parts.records.into_iter();
+        Self {
+            responses: parts.responses,
+            events: parts.events,
+            clock: parts.clock,
+            state_dir: parts.state_dir,
+            delta: parts.delta,
+            log: parts.log,
+            logged: logged.map(|record| (record.epoch, record)).collect(),
+            acknowledging: None,
+            sources: BTreeMap::new(),
+            schemas: BTreeMap::new(),
+            staged: BTreeMap::new(),
+            failed: BTreeSet::new(),
+        }
+    }
+
+    /// Finds what the local log has above the commit point: its epochs, and the state of the log.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if it is not the log that was written to, or lacks what was acknowledged.
+    pub(crate) async fn recover(
+        &mut self,
+        commit_point: Epoch,
+        expected: Option<LogId>,
+    ) -> Result<(Vec<Epoch>, LogState), Error> {
+        self.logged = self.logged.split_off(&commit_point.next());
+        let found = self
+            .log
+            .run(move |log| log.recover(commit_point, expected.map(|LogId(identity)| identity)))
+            .await?;
+        Ok((self.logged.keys().copied().collect(), found))
+    }
+
+    /// A collection exists from now on. `failed`: it has failed for good and says so already.
+    pub(crate) fn add_collection(&mut self, id: ObjectId, schema: SchemaRef, failed: bool) {
+        self.schemas.insert(id, schema);
+        if failed {
+            self.failed.insert(id);
+        }
+    }
+
+    /// Starts a source. Returns the errors of its rows, which its tables have from the beginning.
+    ///
+    /// # Errors
+    /// [`Error::Source`] if its description or its state on disk is no good.
+    pub(crate) async fn create_source(
+        &mut self,
+        description: SourceDescription,
+    ) -> Result<Vec<(ObjectId, Vec<(EvalError, i64)>)>, Error> {
+        let handle = loop {
+            match flowstone_ingest::start(description.clone(), self.source_context(&description)) {
+                Err(error) if error.retryable() => {
+                    tracing::warn!(
+                        error = with_causes(&error),
+                        "a source could not be started; trying again"
+                    );
+                    tokio::time::sleep(RETRY_FIRST).await;
+                }
+                started => break started?,
+            }
+        };
+        if description.failure.is_some() {
+            self.failed.insert(description.id);
+        }
+        let row_errors = handle.row_errors();
+        let source = Source {
+            handle,
+            progress: description.resume_from.clone(),
+            bound: VecDeque::new(),
+            held: VecDeque::new(),
+            failure: None,
+            failing: Vec::new(),
+            description,
+        };
+        self.sources.insert(source.description.id, source);
+        Ok(row_errors)
+    }
+
+    fn source_context(&self, description: &SourceDescription) -> SourceContext {
+        SourceContext {
+            tables: self.delta.clone(),
+            clock: Arc::clone(&self.clock),
+            state_dir: self.state_dir.clone(),
+            schemas: self.schemas_of(&description.tables),
+            events: self.events.clone(),
+        }
+    }
+
+    fn schemas_of(&self, tables: &[SourceTable]) -> Vec<(ObjectId, SchemaRef)> {
+        tables
+            .iter()
+            .filter_map(|table| Some((table.id, Arc::clone(self.schemas.get(&table.id)?))))
+            .collect()
+    }
+
+    pub(crate) async fn add_source_tables(
+        &mut self,
+        id: ObjectId,
+        tables: Vec<SourceTable>,
+    ) -> Result<(), Error> {
+        let schemas = self.schemas_of(&tables);
+        let source = self.sources.get_mut(&id).ok_or(Error::UnknownObject(id))?;
+        source.description.tables.extend(tables.iter().cloned());
+        if self.failed.contains(&id) {
+            source.failing.extend(tables.iter().map(|table| table.id));
+        }
+        source.handle.add_tables(tables, schemas).await;
+        Ok(())
+    }
+
+    /// Forgets objects. The sources among them are returned: they have yet to be stopped.
+    pub(crate) async fn drop_objects(&mut self, objects: &[ObjectId]) -> Vec<SourceHandle> {
+        let mut stopping = Vec::new();
+        for id in objects {
+            self.failed.remove(id);
+            self.schemas.remove(id);
+            if let Some(source) = self.sources.remove(id) {
+                stopping.push(source.handle);
+            }
+        }
+        for source in self.sources.values_mut() {
+            let tables = &mut source.description.tables;
+            let dropped: Vec<ObjectId> = tables
+                .extract_if(.., |table| objects.contains(&table.id))
+                .map(|table| table.id)
+                .collect();
+            if !dropped.is_empty() {
+                source.handle.remove_tables(&dropped).await;
+            }
+        }
+        stopping
+    }
+
+    /// Keeps an evaluated write until its epoch comes. Returns what the coordinator is told of it.
+    pub(crate) fn stage(&mut self, write: RequestId, staged: StagedWrite) -> Staged {
+        let summary = staged.summary();
+        self.staged.insert(write, staged);
+        summary
+    }
+
+    pub(crate) fn discard(&mut self, write: RequestId) {
+        self.staged.remove(&write);
+    }
+
+    /// Whether a source is held up, and its collections.
+    pub(crate) fn held(&self, id: ObjectId) -> Option<Vec<ObjectId>> {
+        let source = self.sources.get(&id)?;
+        (!source.held.is_empty()).then(|| source.collections())
+    }
+
+    /// Waits until a source that is held up can give the oldest of what it could not, and says which. Never ends while none is held up.
+    ///
+    /// # Cancel safety
+    /// Nothing is taken.
+    pub(crate) async fn held_ready(&self) -> ObjectId {
+        let waiting: Vec<_> = self
+            .sources
+            .iter()
+            .filter_map(|(id, source)| {
+                let binding = source.held.front()?;
+                Some(Box::pin(async move {
+                    source.handle.ready(binding).await;
+                    *id
+                }))
+            })
+            .collect();
+        if waiting.is_empty() {
+            return std::future::pending().await;
+        }
+        futures::future::select_all(waiting).await.0
+    }
+
+    /// The oldest of what a source could not give when its epoch was run, as changes of `epoch`; and its collections if it is not held up any more.
+    ///
+    /// # Errors
+    /// As [`Feed::input`].
+    pub(crate) async fn late_input(
+        &mut self,
+        id: ObjectId,
+        epoch: Epoch,
+    ) -> Result<(EpochInput, Option<Vec<ObjectId>>), Error> {
+        let mut input = EpochInput::default();
+        let Some(source) = self.sources.get_mut(&id) else {
+            return Ok((input, None));
+        };
+        let Some(binding) = source.held.pop_front() else {
+            return Ok((input, None));
+        };
+        let taken = source.take(&binding).await?;
+        let released = source.held.is_empty().then(|| source.collections());
+        self.enter(taken, &mut input);
+        self.fail_sources(&mut input);
+        self.advance_progress(&binding, epoch, &mut input)?;
+        Ok((input, released))
+    }
+
+    /// What an epoch changes; the part of its writes is durable then. Waits a moment for sources, and can be given up while it does.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if the epoch names a write that is not staged; [`Error::Storage`], [`Error::Source`] if something broke.
+    pub(crate) async fn input(&mut self, run: &RunEpoch) -> Result<EpochInput, Error> {
+        let mut input = EpochInput::default();
+        let taken = self.take_sources(run, &mut input).await?;
+        let written = self.log_writes(run).await?;
+        if !written.is_empty() {
+            // That the record counts is written down while the shards work; nobody hears of the epoch before.
+            self.acknowledging = Some(self.log.start(LogStore::acknowledge));
+        }
+        for (table, delta) in written {
+            if self.schemas.contains_key(&table) {
+                let deltas = CollectionInput::Deltas(vec![delta]);
+                input.direct.push((table, deltas));
+            }
+        }
+        self.enter(taken, &mut input);
+        self.fail_sources(&mut input);
+        for binding in &run.bindings {
+            if self.held(binding.source).is_none() {
+                self.advance_progress(binding, run.epoch, &mut input)?;
+            }
+        }
+        Ok(input)
+    }
+
+    /// Sorts what sources gave.
+    fn enter(&mut self, taken: Vec<TableChanges>, input: &mut EpochInput) {
+        for TableChanges { table, data } in taken {
+            // The table may have been dropped after the source buffered its changes.
+            if !self.schemas.contains_key(&table) {
+                continue;
+            }
+            match data {
+                TableData::Snapshot(staged) => input.snapshots.push((table, staged)),
+                TableData::Changes(changes) => {
+                    match input.upstream.iter_mut().find(|(id, _)| *id == table) {
+                        Some((_, earlier)) => earlier.push(changes),
+                        None => input.upstream.push((table, vec![changes])),
+                    }
+                }
+                TableData::RowErrors(errors) => {
+                    input.direct.push((table, CollectionInput::Errors(errors)));
+                }
+                TableData::Error(error) => {
+                    if self.failed.insert(table) {
+                        let failure = Failure {
+                            message: error.message.clone(),
+                            hint: Some("Drop the table and add it again.".to_owned()),
+                        };
+                        input.failures.push((table, failure));
+                        let errors = CollectionInput::Errors(vec![(error, 1)]);
+                        input.direct.push((table, errors));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until what [`Feed::input`] logged counts.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if trying again cannot help.
+    pub(crate) async fn finish_acknowledging(&mut self) -> Result<(), Error> {
+        let Some(task) = self.acknowledging.take() else {
+            return Ok(());
+        };
+        match finish(task).await {
+            Err(error) if error.retryable() => {
+                tracing::warn!(
+                    error = with_causes(&error),
+                    "the local log refused a note; trying again"
+                );
+                Ok(retrying("note what the local log holds", || {
+                    self.log.run(LogStore::acknowledge)
+                })
+                .await?)
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
+    /// Lets the tables of sources that have failed for good say so from this epoch on.
+    fn fail_sources(&mut self, input: &mut EpochInput) {
+        for (id, source) in &mut self.sources {
+            let found = source.failure.clone();
+            let Some(failure) = found.or_else(|| source.handle.failure()) else {
+                continue;
+            };
+            if self.failed.insert(*id) {
+                tracing::error!(source = %id, error = failure.message, "a source failed for good");
+                let tables = source.description.tables.iter().map(|table| table.id);
+                source.failing = tables.collect();
+                input.failures.push((*id, failure.clone()));
+            }
+            for table in source.failing.drain(..) {
+                if self.schemas.contains_key(&table) && self.failed.insert(table) {
+                    // One that was added after the source had failed is not among those that the source's own failure tells of.
+                    input.failures.push((table, failure.clone()));
+                    let error = EvalError::new(EvalErrorKind::Source, failure.message.clone());
+                    let errors = CollectionInput::Errors(vec![(error, 1)]);
+                    input.direct.push((table, errors));
+                }
+            }
+        }
+    }
+
+    /// Takes what each bound source has up to its position. One that cannot give it soon is held up from now on.
+    async fn take_sources(
+        &mut self,
+        run: &RunEpoch,
+        input: &mut EpochInput,
+    ) -> Result<Vec<TableChanges>, Error> {
+        let mut taken = Vec::new();
+        // All of them together.
+        let deadline = tokio::time::Instant::now() + SOURCE_PATIENCE;
+        for binding in &run.bindings {
+            // A source that was dropped after its position was bound has nothing to say any more.
+            let Some(source) = self.sources.get_mut(&binding.source) else {
+                continue;
+            };
+            let ready = source.held.is_empty()
+                && tokio::time::timeout_at(deadline, source.handle.ready(binding))
+                    .await
+                    .is_ok();
+            if ready {
+                taken.extend(source.take(binding).await?);
+            } else {
+                if source.held.is_empty() {
+                    tracing::warn!(source = %binding.source, epoch = %run.epoch, "a source cannot give what it gave before; its tables wait for it");
+                    input.held.push((binding.source, source.collections()));
+                }
+                source.held.push_back(binding.clone());
+            }
+            let bound = (run.epoch, binding.position.clone());
+            source.bound.push_back(bound);
+        }
+        Ok(taken)
+    }
+
+    /// The changes of the epoch's writes, durable in the local log when this returns. Writes that the disk refuses, or that are too large together, have failed,
+    /// and the epoch goes on without.
+    async fn log_writes(&mut self, run: &RunEpoch) -> Result<Vec<(ObjectId, DeltaBatch)>, Error> {
+        if run.replay {
+            return Ok(self
+                .logged
+                .remove(&run.epoch)
+                .map(|record| record.changes)
+                .unwrap_or_default());
+        }
+        let mut changes = Vec::new();
+        for write in &run.writes {
+            let staged = self.staged.remove(write).ok_or_else(|| {
+                Error::Protocol(format!(
+                    "epoch {} names write {} which is not staged",
+                    run.epoch, write.0
+                ))
+            })?;
+            changes.extend(staged.changes.into_iter().map(|(table, delta)| {
+                (
+                    table,
+                    DeltaBatch {
+                        epoch: run.epoch,
+                        ..delta
+                    },
+                )
+            }));
+        }
+        if changes.is_empty() {
+            return Ok(changes);
+        }
+        let record = Arc::new(LogRecord {
+            epoch: run.epoch,
+            changes,
+        });
+        let appended = Arc::clone(&record);
+        match self.log.run(move |log| log.append(&appended)).await {
+            Ok(()) => Ok(Arc::try_unwrap(record)
+                .map_or_else(|shared| shared.changes.clone(), |record| record.changes)),
+            Err(error) => {
+                let refusal = refusal(&error).ok_or(error)?;
+                // Only once nothing of it can come back the writes have failed.
+                retrying("cut back the local log", || self.log.run(LogStore::settle)).await?;
+                // The coordinator may have gone.
+                drop(
+                    self.responses
+                        .send(Response::WritesFailed {
+                            epoch: run.epoch,
+                            error: refusal,
+                        })
+                        .await,
+                );
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// The change of a bound source's progress relation: one row, its position.
+    fn advance_progress(
+        &mut self,
+        binding: &SourceBinding,
+        epoch: Epoch,
+        input: &mut EpochInput,
+    ) -> Result<(), Error> {
+        let Some(source) = self.sources.get_mut(&binding.source) else {
+            return Ok(());
+        };
+        let Some(progress) = source.description.progress else {
+            return Ok(());
+        };
+        let previous = source.progress.replace(binding.position.clone());
+        if previous.as_ref() == Some(&binding.position) {
+            return Ok(());
+        }
+        let Some(schema) = self.schemas.get(&progress) else {
+            return Ok(());
+        };
+        let mut deltas = Vec::with_capacity(2);
+        if let Some(previous) = previous {
+            let row = position_row(schema, &previous)?;
+            deltas.push(DeltaBatch::new(row, Weights::Const(-1), epoch));
+        }
+        let row = position_row(schema, &binding.position)?;
+        deltas.push(DeltaBatch::insert(row, epoch));
+        let deltas = CollectionInput::Deltas(deltas);
+        input.direct.push((progress, deltas));
+        Ok(())
+    }
+
+    /// A restart begins at `epoch` from now on: the log is cut, and then upstreams may forget what came before.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if trying again cannot help.
+    pub(crate) async fn commit_point_durable(&mut self, epoch: Epoch) -> Result<(), Error> {
+        // Upstream is told last: should anything go back to an earlier state before, the log knows.
+        match self.log.run(move |log| log.truncate_through(epoch)).await {
+            // The log stays longer than it must; the next commit point cuts it.
+            Err(error) if error.retryable() => {
+                tracing::warn!(%error, pause = ?RETRY_FIRST, "the local log could not be cut");
+                return Ok(());
+            }
+            outcome => outcome?,
+        }
+        for source in self.sources.values_mut() {
+            let mut newest = None;
+            while let Some((bound, position)) = source.bound.front().cloned()
+                && bound <= epoch
+            {
+                newest = Some(position);
+                source.bound.pop_front();
+            }
+            if let Some(position) = newest {
+                source.handle.acknowledge(&position);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops every source.
+    pub(crate) async fn stop(&mut self) {
+        for (_, source) in std::mem::take(&mut self.sources) {
+            source.handle.stop().await;
+        }
+    }
+}
+
+/// What the writers of an epoch hear whose record the local log refused; `None` if that is no reason to go on without them.
+fn refusal(error: &flowstone_storage::Error) -> Option<RequestError> {
+    match error {
+        flowstone_storage::Error::TooLarge { .. } => Some(RequestError::Eval(EvalError::new(
+            EvalErrorKind::TooLarge,
+            error.to_string(),
+        ))),
+        _ if error.retryable() => Some(RequestError::Storage {
+            message: with_causes(error),
+            full: error.is_full(),
+        }),
+        _ => None,
+    }
+}
+
+/// The row of a progress relation. The sources there are have one number for a position: `lsn` or `offset`.
+fn position_row(schema: &SchemaRef, position: &SourcePosition) -> Result<RecordBatch, Error> {
+    let column: ArrayRef = Arc::new(UInt64Array::from(vec![position.offset()]));
+    RecordBatch::try_new(Arc::clone(schema), vec![column])
+        .map_err(|error| Error::Protocol(format!("progress relation: {error}")))
+}

@@ -1,0 +1,219 @@
+//! The keep: what was computed on its way into the Delta tables, and what is done to these beside.
+//!
+//! Owns the group-commit buffer ([`buffer`]), the one commit and the one pass of maintenance that may run, and clean-up ([`cleanup`]). Must not know
+//! dataflows. Called by the router, which tells it of the ends of what it began.
+//!
+//! Invariants. One commit runs at a time, and the local log has noted it before the coordinator hears of it. Files of a dropped table are deleted while neither
+//! a commit nor maintenance runs.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use flowstone_ingest::SourceHandle;
+use flowstone_proto::message::{CollectionDescription, Response};
+use flowstone_storage::DeltaTables;
+use flowstone_types::{Epoch, ObjectId};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::Error;
+use crate::compute::EpochOutput;
+use crate::event::Event;
+use crate::log::SharedLog;
+use crate::retry::retrying;
+
+mod buffer;
+mod cleanup;
+
+use buffer::CommitBuffer;
+
+/// The state of the keep.
+#[derive(Debug)]
+pub(crate) struct Keep {
+    responses: mpsc::Sender<Response>,
+    /// Where what was begun says that it has ended.
+    events: mpsc::Sender<Event>,
+    tasks: TaskTracker,
+    delta: DeltaTables,
+    log: SharedLog,
+    /// The state of sources.
+    state_dir: PathBuf,
+    /// The collections that exist.
+    stored: BTreeSet<ObjectId>,
+    buffer: CommitBuffer,
+    /// Delta tables to delete once neither a commit nor maintenance runs.
+    dropped_tables: Vec<ObjectId>,
+    /// Ends with the sources that were dropped last.
+    stopping: TaskTracker,
+    /// Ends the work that would go on for as long as it takes; it is remembered elsewhere.
+    cancel: CancellationToken,
+    committing: bool,
+    maintaining: bool,
+}
+
+/// What a keep is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) responses: mpsc::Sender<Response>,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) delta: DeltaTables,
+    pub(crate) log: SharedLog,
+    pub(crate) state_dir: PathBuf,
+}
+
+impl Keep {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            responses: parts.responses,
+            events: parts.events,
+            tasks: TaskTracker::new(),
+            delta: parts.delta,
+            log: parts.log,
+            state_dir: parts.state_dir,
+            stored: BTreeSet::new(),
+            buffer: CommitBuffer::default(),
+            dropped_tables: Vec::new(),
+            stopping: no_tasks(),
+            cancel: CancellationToken::new(),
+            committing: false,
+            maintaining: false,
+        }
+    }
+
+    /// Creates the table of a collection; one that was committed before is brought back to its version at the commit point.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if trying again cannot help.
+    pub(crate) async fn create_table(
+        &mut self,
+        description: &CollectionDescription,
+    ) -> Result<(), Error> {
+        let id = description.id;
+        retrying("create a table", || {
+            let (delta, name) = (&self.delta, &description.name);
+            let schema = Arc::clone(&description.schema);
+            async move { delta.create(id, name, schema).await }
+        })
+        .await?;
+        retrying("roll a table back", || {
+            let (delta, version) = (&self.delta, description.delta_version);
+            async move { delta.roll_back(id, version).await }
+        })
+        .await?;
+        self.stored.insert(id);
+        Ok(())
+    }
+
+    /// Forgets objects. Clean-up that comes later waits until the sources among them have stopped.
+    pub(crate) fn drop_objects(&mut self, objects: &[ObjectId], sources: Vec<SourceHandle>) {
+        for id in objects {
+            if self.stored.remove(id) {
+                self.buffer.remove(*id);
+            }
+        }
+        let stopping = TaskTracker::new();
+        for source in sources {
+            stopping.spawn(source.stop());
+        }
+        stopping.close();
+        self.stopping = stopping;
+    }
+
+    /// Takes in what is to be stored.
+    pub(crate) fn absorb(&mut self, output: EpochOutput) {
+        for (id, deltas) in output.deltas {
+            self.buffer.add(id, deltas);
+        }
+        for (id, epoch, staged) in output.snapshots {
+            self.buffer.add_staged(id, epoch, staged);
+        }
+    }
+
+    /// Begins to write everything up to `epoch`, which was run.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if a commit runs.
+    pub(crate) fn commit(&mut self, epoch: Epoch) -> Result<(), Error> {
+        if self.committing {
+            return Err(Error::Protocol(format!(
+                "commit of epoch {epoch} while another commit runs"
+            )));
+        }
+        self.committing = true;
+        let (delta, events) = (self.delta.clone(), self.events.clone());
+        let log = self.log.clone();
+        let commits = self.buffer.up_to(epoch);
+        self.tasks.spawn(async move {
+            let result = retrying("group commit", || {
+                let (delta, commits, log) = (delta.clone(), commits.clone(), log.clone());
+                async move {
+                    let versions = delta.commit(epoch, commits).await?;
+                    // The log knows before the coordinator does.
+                    log.run(move |log| log.note_commit(epoch)).await?;
+                    Ok(versions)
+                }
+            })
+            .await;
+            drop(events.send(Event::Committed { epoch, result }).await);
+        });
+        Ok(())
+    }
+
+    /// The commit has ended.
+    pub(crate) async fn committed(&mut self, epoch: Epoch, versions: Vec<(ObjectId, i64)>) {
+        self.committing = false;
+        self.buffer.committed();
+        self.delete_dropped_tables();
+        // A table that was dropped while the commit ran is being deleted.
+        let kept = versions.iter().map(|(id, _)| *id);
+        self.maintain_tables(kept.filter(|id| self.stored.contains(id)).collect());
+        let committed = Response::Committed { epoch, versions };
+        // The coordinator may have gone.
+        drop(self.responses.send(committed).await);
+    }
+
+    /// Checkpoints, compaction and vacuum of tables that just changed; one pass at a time.
+    fn maintain_tables(&mut self, tables: Vec<ObjectId>) {
+        if self.maintaining || tables.is_empty() {
+            return;
+        }
+        self.maintaining = true;
+        let (delta, events) = (self.delta.clone(), self.events.clone());
+        self.tasks.spawn(async move {
+            for id in tables {
+                match delta.maintain(id).await {
+                    Ok(()) | Err(flowstone_storage::Error::Dropped(_)) => {}
+                    Err(error) => {
+                        tracing::warn!(%id, %error, "table maintenance failed; it will be tried again after a later commit");
+                    }
+                }
+            }
+            drop(events.send(Event::Maintained).await);
+        });
+    }
+
+    /// Maintenance has ended.
+    pub(crate) fn maintained(&mut self) {
+        self.maintaining = false;
+        self.delete_dropped_tables();
+    }
+
+    /// Waits for what was begun, but for clean-up, which is given up.
+    pub(crate) async fn stop(&self) {
+        self.cancel.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// Nothing to wait for.
+fn no_tasks() -> TaskTracker {
+    let tasks = TaskTracker::new();
+    tasks.close();
+    tasks
+}
+
+#[cfg(test)]
+mod tests;
