@@ -14,6 +14,7 @@ mod error;
 mod held;
 mod operator;
 mod partition;
+mod registry;
 mod relation;
 mod render;
 mod shard;

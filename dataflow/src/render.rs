@@ -1,9 +1,11 @@
 //! Rendering: a plan becomes steps and relations of a shard.
 //!
-//! Owns where exchanges go and which arrangements are shared. Deterministic: every shard renders a plan into the same steps with the same names.
+//! Owns where exchanges go and which arrangements are shared: rows of a collection that an operator needs in a relation are the collection's own where they
+//! are on the right shards, else those of an entry of the registry ([`crate::registry`]); only what a plan makes of them is arranged for it alone.
+//! Deterministic: every shard renders a plan into the same steps with the same names.
 //! A plan that fails to render, also by a panic, leaves the shard as it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
@@ -14,7 +16,7 @@ use flowstone_types::ObjectId;
 use flowstone_types::normalize::normalize_batch;
 use hashbrown::HashMap;
 
-use crate::batch::{Changes, relax};
+use crate::batch::relax;
 use crate::error::caught;
 use crate::operator::aggregate::Aggregate;
 use crate::operator::distinct::Distinct;
@@ -23,10 +25,14 @@ use crate::operator::join::{Join, Side};
 use crate::operator::recompute::Recompute;
 use crate::operator::top_k::TopK;
 use crate::operator::{RelationId, Relations};
+use crate::registry::{Entry, Lineage, Registry, Use};
 use crate::relation::Relation;
 use crate::shard::Collection;
-use crate::step::{Kind, Route, Step, StepId};
+use crate::step::{Kind, Owner, Route, Step, StepId};
 use crate::{Error, ShardConfig};
+
+/// Positions of a dataflow's own steps begin here: those of entries of the registry are below.
+const OWN_STEPS: u64 = 1 << 32;
 
 /// How a step's rows are spread over the shards. `None`: anyhow.
 pub(crate) type Partitioning = Option<Route>;
@@ -58,25 +64,34 @@ struct Arranged {
 pub(crate) struct Rendering {
     pub(crate) root: Rendered,
     pub(crate) steps: BTreeMap<StepId, Step>,
+    /// Steps of the entries that it adds to the registry.
+    pub(crate) entry_steps: BTreeMap<StepId, Step>,
     /// Relations of this dataflow alone.
     pub(crate) private: Vec<RelationId>,
     /// Indexes it uses.
     pub(crate) indexes: Vec<(RelationId, usize)>,
     pub(crate) imports: Vec<(ObjectId, StepId)>,
+    /// What it uses of the registry.
+    pub(crate) uses: Vec<Use>,
 }
 
 pub(crate) struct Renderer<'a> {
     config: &'a ShardConfig,
     collections: &'a BTreeMap<ObjectId, Collection>,
     relations: &'a mut Relations,
+    registry: &'a mut Registry,
     next_relation: &'a mut u64,
     rendering: u64,
     next_position: u64,
+    next_entry_position: u64,
     steps: BTreeMap<StepId, Step>,
+    entry_steps: BTreeMap<StepId, Step>,
     private: Vec<RelationId>,
     indexes: Vec<(RelationId, usize)>,
     imports: Vec<(ObjectId, StepId)>,
+    uses: Vec<Use>,
     exchanged: HashMap<(StepId, Route), Rendered>,
+    shared: HashMap<(StepId, Lineage), (Rendered, RelationId)>,
     without_nulls: HashMap<(StepId, Vec<usize>), Rendered>,
     arranged: HashMap<StepId, (StepId, RelationId)>,
     owner: ObjectId,
@@ -88,21 +103,26 @@ impl<'a> Renderer<'a> {
         (owner, rendering): (ObjectId, u64),
         config: &'a ShardConfig,
         collections: &'a BTreeMap<ObjectId, Collection>,
-        relations: &'a mut Relations,
+        (relations, registry): (&'a mut Relations, &'a mut Registry),
         next_relation: &'a mut u64,
     ) -> Self {
         Self {
             config,
             collections,
             relations,
+            registry,
             next_relation,
             rendering,
-            next_position: 0,
+            next_position: OWN_STEPS,
+            next_entry_position: 0,
             steps: BTreeMap::new(),
+            entry_steps: BTreeMap::new(),
             private: Vec::new(),
             indexes: Vec::new(),
             imports: Vec::new(),
+            uses: Vec::new(),
             exchanged: HashMap::new(),
+            shared: HashMap::new(),
             without_nulls: HashMap::new(),
             arranged: HashMap::new(),
             owner,
@@ -117,18 +137,44 @@ impl<'a> Renderer<'a> {
     ) -> Result<Rendering, Error> {
         let result = caught(|| self.nodes(plan).and_then(|root| export(&mut self, root)));
         match result {
-            Ok(root) => Ok(Rendering {
-                root,
-                steps: self.steps,
-                private: self.private,
-                indexes: self.indexes,
-                imports: self.imports,
-            }),
+            Ok(root) => {
+                self.drop_unread();
+                Ok(Rendering {
+                    root,
+                    steps: self.steps,
+                    entry_steps: self.entry_steps,
+                    private: self.private,
+                    indexes: self.indexes,
+                    imports: self.imports,
+                    uses: self.uses,
+                })
+            }
             Err(error) => {
                 release(self.relations, &self.private, &self.indexes);
+                for used in &self.uses {
+                    // The steps of one that it added are not in the shard yet.
+                    if self.registry.release(used.entry, self.owner).is_some() {
+                        self.relations.0.remove(&used.entry);
+                    }
+                }
                 Err(error)
             }
         }
+    }
+
+    /// What is only read through the registry is not read besides.
+    fn drop_unread(&mut self) {
+        let (steps, uses) = (&mut self.steps, &self.uses);
+        self.imports.retain(|(collection, step)| {
+            let read = steps
+                .get(step)
+                .is_some_and(|step| !step.consumers.is_empty());
+            let keep = read || uses.iter().all(|used| used.collection != *collection);
+            if !keep {
+                steps.remove(step);
+            }
+            keep
+        });
     }
 
     fn nodes(&mut self, plan: &Plan) -> Result<Rendered, Error> {
@@ -291,8 +337,7 @@ impl<'a> Renderer<'a> {
                 let mut stage = 0;
                 for input in inputs {
                     let input_schema = Arc::clone(&input.schema);
-                    let input = self.exchange(input, &Route::Single)?;
-                    let arranged = self.arrange(input)?;
+                    let arranged = self.arrange_at(input, Vec::new(), &Route::Single)?;
                     stage = stage.max(arranged.stage);
                     steps.push(arranged.step);
                     tables.push((arranged.relation, input_schema));
@@ -432,15 +477,13 @@ impl<'a> Renderer<'a> {
             (left, left_keys, left_route),
             (right, right_keys, right_route),
         ] {
-            // Rows that can never match are not kept, unless they are kept anyway as rows of a collection.
-            let stored = input.collection.is_some() && self.is_at(&input, &route);
-            let input = if null_equals_null || stored {
-                input
+            // Rows that can never match.
+            let without_nulls = if null_equals_null {
+                Vec::new()
             } else {
-                self.drop_nulls(input, keys)
+                nullable_of(&input, keys)
             };
-            let input = self.exchange(input, &route)?;
-            let arranged = self.arrange(input)?;
+            let arranged = self.arrange_at(input, without_nulls, &route)?;
             let index = self
                 .relations
                 .get_mut(arranged.relation)?
@@ -482,14 +525,7 @@ impl<'a> Renderer<'a> {
         ))
     }
 
-    fn drop_nulls(&mut self, input: Rendered, keys: &[usize]) -> Rendered {
-        let mut columns = keys
-            .iter()
-            .copied()
-            .filter(|key| input.nullable.get(*key).copied().unwrap_or(true))
-            .collect::<Vec<_>>();
-        columns.sort_unstable();
-        columns.dedup();
+    fn drop_nulls(&mut self, input: Rendered, columns: Vec<usize>) -> Rendered {
         if columns.is_empty() {
             return input;
         }
@@ -565,6 +601,176 @@ impl<'a> Renderer<'a> {
         Ok(receive)
     }
 
+    /// A relation that holds the rows of `input` where `route` brings them. Those with NULL in `without_nulls` are not kept, unless they are anyway as rows of a
+    /// collection.
+    fn arrange_at(
+        &mut self,
+        input: Rendered,
+        without_nulls: Vec<usize>,
+        route: &Route,
+    ) -> Result<Arranged, Error> {
+        let input = match input.collection {
+            Some(_) if self.is_at(&input, route) => input,
+            Some(collection) => {
+                let lineage = Lineage {
+                    collection,
+                    without_nulls,
+                    route: route.clone(),
+                };
+                return self.share(input, lineage);
+            }
+            None => {
+                let input = self.drop_nulls(input, without_nulls);
+                self.exchange(input, route)?
+            }
+        };
+        self.arrange(input)
+    }
+
+    /// The rows of a collection, which `input` reads, as the registry has them for all dataflows that need them so.
+    fn share(&mut self, input: Rendered, lineage: Lineage) -> Result<Arranged, Error> {
+        let memo = (input.step, lineage);
+        let (rendered, relation) = match self.shared.get(&memo) {
+            Some((known, relation)) => (known.clone(), *relation),
+            None => self.import_entry(input, &memo.1)?,
+        };
+        let arranged = Arranged {
+            step: rendered.step,
+            stage: rendered.stage,
+            relation,
+            partitioning: rendered.partitioning.clone(),
+        };
+        self.shared.insert(memo, (rendered, relation));
+        Ok(arranged)
+    }
+
+    /// A step that reads an entry of the registry, which is added if there is none.
+    fn import_entry(
+        &mut self,
+        input: Rendered,
+        lineage: &Lineage,
+    ) -> Result<(Rendered, RelationId), Error> {
+        let relation = match self.registry.find(lineage) {
+            Some(relation) => relation,
+            None => self.add_entry(lineage)?,
+        };
+        let entry = self
+            .registry
+            .get_mut(relation)
+            .ok_or_else(|| Error::invariant("entry was just found"))?;
+        let stage = entry.stage;
+        entry.users.insert(self.owner);
+        let kind = Kind::Get {
+            relation,
+            schema: Arc::clone(&input.schema),
+        };
+        let all = lineage.without_nulls.is_empty();
+        let memo = (input.step, lineage.route.clone());
+        let sent = self.exchanged.get(&memo).filter(|_| all).cloned();
+        let rendered = if let Some(sent) = sent {
+            self.replace_exchange(input.step, sent.step, kind);
+            sent
+        } else {
+            let route = Some(lineage.route.clone());
+            let mut rendered = self.add(kind, stage, &[], route, input.schema);
+            rendered.nullable = input.nullable;
+            rendered
+        };
+        self.uses.push(Use {
+            entry: relation,
+            collection: lineage.collection,
+            step: rendered.step,
+        });
+        // Other operators of this plan that need the rows there read them here too.
+        if all {
+            self.exchanged.insert(memo, rendered.clone());
+        }
+        self.arranged
+            .insert(rendered.step, (rendered.step, relation));
+        Ok((rendered, relation))
+    }
+
+    /// What the plan has sent from `input` to `receiver` for itself comes from an entry of the registry from now on.
+    fn replace_exchange(&mut self, input: StepId, receiver: StepId, get: Kind) {
+        let senders = self
+            .steps
+            .iter()
+            .filter(|(_, step)| match &step.kind {
+                Kind::Exchange { receiver: to, .. } => *to == receiver,
+                _ => false,
+            })
+            .map(|(id, _)| *id)
+            .collect::<Vec<_>>();
+        for sender in &senders {
+            self.steps.remove(sender);
+        }
+        if let Some(step) = self.steps.get_mut(&input) {
+            step.consumers
+                .retain(|(consumer, _)| !senders.contains(consumer));
+        }
+        if let Some(step) = self.steps.get_mut(&receiver) {
+            step.kind = get;
+        }
+    }
+
+    /// An entry of the registry without users, and the steps that feed it.
+    fn add_entry(&mut self, lineage: &Lineage) -> Result<RelationId, Error> {
+        let collection = self
+            .collections
+            .get(&lineage.collection)
+            .ok_or(Error::UnknownCollection(lineage.collection))?;
+        let stage = collection.stage;
+        let schema = Arc::clone(&collection.schema);
+        let get = Kind::Get {
+            relation: collection.relation,
+            schema: Arc::clone(&schema),
+        };
+        let all = (0..schema.fields().len()).collect();
+        let name = format!("an arrangement of {}", lineage.collection);
+        let relation = self.insert_relation(Relation::new(name, schema, all));
+        let [source, filter, exchange, share]: [StepId; 4] =
+            std::array::from_fn(|_| self.name_entry_step());
+        let mut kinds = vec![(source, stage, get)];
+        if !lineage.without_nulls.is_empty() {
+            let columns = lineage.without_nulls.clone();
+            kinds.push((filter, stage, Kind::NotNull { columns }));
+        }
+        let send = Kind::Exchange {
+            route: lineage.route.clone(),
+            receiver: share,
+        };
+        kinds.push((exchange, stage, send));
+        kinds.push((share, stage + 1, Kind::Share { relation }));
+        let steps: Vec<StepId> = kinds.iter().map(|(id, ..)| *id).collect();
+        let consumers = steps.iter().skip(1).map(|id| Some(*id)).chain([None]);
+        for ((id, stage, kind), consumer) in itertools::zip_eq(kinds, consumers) {
+            let mut step = Step::new(Owner::Entry(relation), stage, kind, 1);
+            step.consumers
+                .extend(consumer.map(|consumer| (consumer, 0)));
+            self.entry_steps.insert(id, step);
+        }
+        let entry = Entry {
+            lineage: lineage.clone(),
+            stage: stage + 1,
+            source,
+            share,
+            steps,
+            users: BTreeSet::new(),
+            hydrated: false,
+        };
+        self.registry.add(relation, entry);
+        Ok(relation)
+    }
+
+    fn name_entry_step(&mut self) -> StepId {
+        let id = StepId {
+            rendering: self.rendering,
+            position: self.next_entry_position,
+        };
+        self.next_entry_position += 1;
+        id
+    }
+
     /// The relation that holds the rows of `input`: the collection's own if they are one, else a private one.
     fn arrange(&mut self, input: Rendered) -> Result<Arranged, Error> {
         if let Some(id) = input.collection {
@@ -612,10 +818,15 @@ impl<'a> Renderer<'a> {
 
     /// A relation that lives as long as this dataflow.
     pub(crate) fn add_relation(&mut self, relation: Relation) -> RelationId {
+        let id = self.insert_relation(relation);
+        self.private.push(id);
+        id
+    }
+
+    fn insert_relation(&mut self, relation: Relation) -> RelationId {
         let id = RelationId(*self.next_relation);
         *self.next_relation += 1;
         self.relations.0.insert(id, relation);
-        self.private.push(id);
         id
     }
 
@@ -648,20 +859,9 @@ impl<'a> Renderer<'a> {
                 step.consumers.push((id, port));
             }
         }
-        let ports = std::iter::repeat_with(Changes::default)
-            .take(inputs.len().max(1))
-            .collect();
-        self.steps.insert(
-            id,
-            Step {
-                owner: self.owner,
-                stage,
-                kind,
-                inputs: ports,
-                inbox: Vec::new(),
-                consumers: Vec::new(),
-            },
-        );
+        let owner = Owner::Dataflow(self.owner);
+        self.steps
+            .insert(id, Step::new(owner, stage, kind, inputs.len()));
         let partitioning = if self.config.count == 1 {
             Some(Route::Single)
         } else {
@@ -725,6 +925,18 @@ fn join_routes(
         )
     };
     (pick(left_keys), pick(right_keys))
+}
+
+/// Those of the key columns in which the input may be NULL, ascending.
+fn nullable_of(input: &Rendered, keys: &[usize]) -> Vec<usize> {
+    let mut columns = keys
+        .iter()
+        .copied()
+        .filter(|key| input.nullable.get(*key).copied().unwrap_or(true))
+        .collect::<Vec<_>>();
+    columns.sort_unstable();
+    columns.dedup();
+    columns
 }
 
 /// A partitioning after columns were renamed; lost if one of its columns is.

@@ -13,6 +13,8 @@
 //! Invariants. Commands (create, drop, fail, tick) reach every shard in the same order, so that steps have the same names and stages everywhere.
 //! A step runs at most once per tick, after all its inputs: steps run by (stage, name), and a message sent in one stage is for a later one.
 //! Only steps that got input are visited. What breaks in a step of a dataflow is that dataflow's failure, and the tick goes on without it ([`failure`]).
+//! An entry of the registry ([`crate::registry`]) is filled in the tick in which its first user hydrates, takes part in every tick from then on whatever becomes
+//! of that user, and to the steps that read it is what a collection is: its relation when they hydrate, its changes afterwards.
 
 mod create;
 mod failure;
@@ -31,9 +33,12 @@ use crate::batch::{Changes, consolidate, consolidate_errors, make_batch, relax};
 use crate::error::caught;
 use crate::operator::{RelationId, Relations, Tick};
 use crate::partition::partition_columns;
+use crate::registry::{Entry, Registry, Use};
 use crate::relation::Relation;
 use crate::render::{Partitioning, release};
-use crate::step::{ExchangeMessage, Kind, Route, Step, StepId, arrange, merge, route_changes};
+use crate::step::{
+    ExchangeMessage, Kind, Route, Step, StepId, arrange, merge, receive, route_changes, share,
+};
 use crate::{Error, ExprCompiler, QueryEvaluator, upsert};
 
 /// What a shard is made of.
@@ -117,6 +122,7 @@ struct Dataflow {
     private: Vec<RelationId>,
     indexes: Vec<(RelationId, usize)>,
     imports: Vec<(ObjectId, StepId)>,
+    uses: Vec<Use>,
     hydrated: bool,
 }
 
@@ -132,6 +138,8 @@ struct Running {
     outputs: BTreeMap<ObjectId, Changes>,
     /// Dataflows that get their first tick.
     hydrates: Vec<ObjectId>,
+    /// Entries of the registry that get theirs with them.
+    fills: BTreeSet<RelationId>,
     /// Dataflows that broke.
     failed: BTreeMap<ObjectId, EvalError>,
 }
@@ -143,6 +151,7 @@ pub struct Shard {
     relations: Relations,
     collections: BTreeMap<ObjectId, Collection>,
     dataflows: BTreeMap<ObjectId, Dataflow>,
+    registry: Registry,
     steps: BTreeMap<StepId, Step>,
     /// How many were begun.
     renderings: u64,
@@ -165,6 +174,7 @@ impl Shard {
             relations: Relations::default(),
             collections: BTreeMap::new(),
             dataflows: BTreeMap::new(),
+            registry: Registry::default(),
             steps: BTreeMap::new(),
             renderings: 0,
             next_relation: 0,
@@ -287,6 +297,9 @@ impl Shard {
     /// Forgets a collection, a dataflow or a subscription. Whatever read it is gone already.
     pub fn drop_object(&mut self, id: ObjectId) {
         self.remove_dataflow(id);
+        for (relation, entry) in self.registry.remove_over(id) {
+            self.remove_entry(relation, &entry);
+        }
         if let Some(collection) = self.collections.remove(&id)
             && collection.owns_relation
         {
@@ -391,16 +404,22 @@ impl Shard {
             return Err(Error::invariant("tick was just opened"));
         };
         running.hydrates = ids.to_vec();
-        for id in ids {
-            for step in self
-                .dataflows
-                .get(id)
-                .map_or(&[][..], |dataflow| &dataflow.steps)
-            {
+        for dataflow in ids.iter().filter_map(|id| self.dataflows.get(id)) {
+            for step in &dataflow.steps {
                 if let Some(found) = self.steps.get(step)
                     && found.kind.starts_hydration(self.config.index)
                 {
                     running.dirty.insert((found.stage, *step));
+                }
+            }
+            for used in &dataflow.uses {
+                // Whoever comes first fills it.
+                if let Some(entry) = self.registry.get(used.entry)
+                    && !entry.hydrated
+                    && let Some(source) = self.steps.get(&entry.source)
+                {
+                    running.dirty.insert((source.stage, entry.source));
+                    running.fills.insert(used.entry);
                 }
             }
         }
@@ -478,7 +497,7 @@ impl Shard {
         while let Some((relation, changes)) = self.running()?.pending.pop_first() {
             if let Err(error) = caught(|| self.apply(relation, &changes, epoch)) {
                 match self.owner_of(relation) {
-                    Some(owner) => self.stop_dataflow(owner, error.into())?,
+                    Some(owner) => self.stop(owner, error.into())?,
                     None => return Err(error),
                 }
             }
@@ -487,6 +506,15 @@ impl Shard {
             .running
             .take()
             .ok_or_else(|| Error::invariant("no tick is open"))?;
+        for relation in running.fills {
+            let Some(entry) = self.registry.get_mut(relation) else {
+                continue;
+            };
+            entry.hydrated = true;
+            if let Some(collection) = self.collections.get_mut(&entry.lineage.collection) {
+                collection.readers.push(entry.source);
+            }
+        }
         for id in running.hydrates {
             if running.failed.contains_key(&id) {
                 continue;
@@ -497,6 +525,13 @@ impl Shard {
                 for (collection, step) in &dataflow.imports {
                     if let Some(collection) = self.collections.get_mut(collection) {
                         collection.readers.push(*step);
+                    }
+                }
+                for used in &dataflow.uses {
+                    if let Some(entry) = self.registry.get(used.entry)
+                        && let Some(share) = self.steps.get_mut(&entry.share)
+                    {
+                        share.consumers.push((used.step, 0));
                     }
                 }
             }
@@ -560,7 +595,7 @@ impl Shard {
 
     /// How many rows and groups a dataflow keeps for itself on this shard: distinct rows of its own arrangements, groups, the last recomputed result.
     ///
-    /// Arrangements it shares with collections and the content it exports are not counted.
+    /// Arrangements it shares, with collections or through the registry, and the content it exports are not counted.
     #[must_use]
     pub fn dataflow_state(&self, id: ObjectId) -> Option<u64> {
         let dataflow = self.dataflows.get(&id)?;
@@ -606,6 +641,27 @@ impl Shard {
             }
         }
         release(&mut self.relations, &dataflow.private, &dataflow.indexes);
+        for used in &dataflow.uses {
+            if let Some(entry) = self.registry.get(used.entry)
+                && let Some(share) = self.steps.get_mut(&entry.share)
+            {
+                share.consumers.retain(|(reader, _)| *reader != used.step);
+            }
+            if let Some(entry) = self.registry.release(used.entry, id) {
+                self.remove_entry(used.entry, &entry);
+            }
+        }
+    }
+
+    /// Takes away what an entry was that is not in the registry any more.
+    fn remove_entry(&mut self, relation: RelationId, entry: &Entry) {
+        for step in &entry.steps {
+            self.steps.remove(step);
+        }
+        if let Some(collection) = self.collections.get_mut(&entry.lineage.collection) {
+            collection.readers.retain(|reader| *reader != entry.source);
+        }
+        self.relations.0.remove(&relation);
     }
 
     /// Relations that are gone need no compaction.
@@ -631,6 +687,7 @@ impl Shard {
             pending: BTreeMap::new(),
             outputs: BTreeMap::new(),
             hydrates: Vec::new(),
+            fills: BTreeSet::new(),
             failed: BTreeMap::new(),
         });
         Ok(())
@@ -686,7 +743,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Runs a step; `sent` becomes true if rows went to other shards. Whatever breaks in it is the failure of its dataflow.
+    /// Runs a step; `sent` becomes true if rows went to other shards. Whatever breaks in it is the failure of its dataflow, or of those that share it.
     fn run_step(
         &mut self,
         id: StepId,
@@ -696,7 +753,7 @@ impl Shard {
         match caught(|| self.try_step(id, sent, out)) {
             Ok(()) => Ok(()),
             Err(error) => match self.steps.get(&id).map(|step| step.owner) {
-                Some(owner) => self.stop_dataflow(owner, error.into()),
+                Some(owner) => self.stop(owner, error.into()),
                 None => Err(error),
             },
         }
@@ -757,15 +814,15 @@ impl Shard {
                     },
                 );
             }
-            Kind::Receive => {
-                let mut inbox = std::mem::take(&mut step.inbox);
-                // The order of arrival is not deterministic; the order of shards is.
-                inbox.sort_by_key(|(from, _)| *from);
-                let mut input = merge(inputs);
-                input
-                    .deltas
-                    .extend(inbox.into_iter().flat_map(|(_, deltas)| deltas));
-                input
+            Kind::Receive => receive(inputs, std::mem::take(&mut step.inbox)),
+            Kind::Share { relation } => {
+                let relation = *relation;
+                let input = receive(inputs, std::mem::take(&mut step.inbox));
+                let changes = share(&mut self.relations, relation, input, (epoch, hydrating))?;
+                if !hydrating && !changes.is_empty() {
+                    running.pending.insert(relation, changes.clone());
+                }
+                changes
             }
             Kind::Arrange { relation } => {
                 let relation = *relation;
@@ -845,10 +902,13 @@ impl Shard {
                 .steps
                 .get_mut(&consumer)
                 .ok_or_else(|| Error::invariant("consumer is gone"))?;
-            let input = step
-                .inputs
-                .get_mut(port)
-                .ok_or_else(|| Error::invariant("consumer without port"))?;
+            let Some(input) = step.inputs.get_mut(port) else {
+                // Of a dataflow that has failed here, and shared this with others.
+                if step.is_stopped() {
+                    continue;
+                }
+                return Err(Error::invariant("consumer without port"));
+            };
             input.append(output.clone());
             running.dirty.insert((step.stage, consumer));
         }

@@ -5,10 +5,10 @@
 
 use arrow_array::{Array, RecordBatch, UInt32Array};
 use arrow_schema::SchemaRef;
-use flowstone_types::{DeltaBatch, ObjectId};
+use flowstone_types::{DeltaBatch, Epoch, ObjectId};
 
 use crate::Error;
-use crate::batch::{Changes, consolidate, index, with_schema};
+use crate::batch::{Changes, consolidate, consolidate_errors, index, with_schema};
 use crate::held::Held;
 use crate::operator::aggregate::Aggregate;
 use crate::operator::distinct::Distinct;
@@ -24,8 +24,17 @@ use crate::partition::{hash_columns, shard_of};
 pub(crate) struct StepId {
     /// Which rendering it comes from, of all that were begun. One that fails on some shards only has a number on all of them.
     pub(crate) rendering: u64,
-    /// Its position in there.
+    /// Its position in there. Those of entries of the registry come before those of the dataflow, and so before all that read them.
     pub(crate) position: u64,
+}
+
+/// Whose step it is: what fails if it breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Of this dataflow alone.
+    Dataflow(ObjectId),
+    /// Of the entry of the registry with this relation, and so of all dataflows that use it.
+    Entry(RelationId),
 }
 
 /// Where rows of an exchange go.
@@ -55,18 +64,31 @@ impl ExchangeMessage {
 
 #[derive(Debug)]
 pub(crate) struct Step {
-    /// The dataflow it is a part of.
-    pub(crate) owner: ObjectId,
+    pub(crate) owner: Owner,
     pub(crate) stage: usize,
     pub(crate) kind: Kind,
     /// What came in during this tick, per port.
     pub(crate) inputs: Vec<Changes>,
-    /// What came in from each shard, this one included, for [`Kind::Receive`].
+    /// What came in from each shard, this one included, for [`Kind::Receive`] and [`Kind::Share`].
     pub(crate) inbox: Vec<(usize, Vec<DeltaBatch>)>,
     pub(crate) consumers: Vec<(StepId, usize)>,
 }
 
 impl Step {
+    /// A step that nothing was handed to. It has at least one port, also if it has no inputs.
+    pub(crate) fn new(owner: Owner, stage: usize, kind: Kind, inputs: usize) -> Self {
+        Self {
+            owner,
+            stage,
+            kind,
+            inputs: std::iter::repeat_with(Changes::default)
+                .take(inputs.max(1))
+                .collect(),
+            inbox: Vec::new(),
+            consumers: Vec::new(),
+        }
+    }
+
     /// Makes it a step of a dataflow that has failed: what it kept and what came in is gone, and nothing comes in any more, for it has no ports.
     pub(crate) fn stop(&mut self) {
         *self = Self {
@@ -86,7 +108,7 @@ impl Step {
 
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// A collection's changes, under the plan's column names.
+    /// The changes of a collection, or of an entry of the registry, under the plan's column names.
     Get {
         relation: RelationId,
         schema: SchemaRef,
@@ -101,12 +123,16 @@ pub(crate) enum Kind {
     NotNull {
         columns: Vec<usize>,
     },
-    /// Sends rows to the shards of their hash; [`Kind::Receive`] with the id `receiver` takes them in on the next stage.
+    /// Sends rows to the shards of their hash; [`Kind::Receive`] or [`Kind::Share`] with the id `receiver` takes them in on the next stage.
     Exchange {
         route: Route,
         receiver: StepId,
     },
     Receive,
+    /// Takes in, consolidates and keeps what an entry of the registry holds, for the dataflows that use it.
+    Share {
+        relation: RelationId,
+    },
     /// Consolidates its input and keeps it in a relation.
     Arrange {
         relation: RelationId,
@@ -217,6 +243,7 @@ impl Kind {
             }
             Self::Exchange { .. }
             | Self::Receive
+            | Self::Share { .. }
             | Self::Arrange { .. }
             | Self::Export { .. }
             | Self::Publish { .. }
@@ -229,6 +256,16 @@ pub(crate) fn merge(inputs: Vec<Changes>) -> Changes {
     let mut merged = Changes::default();
     inputs.into_iter().for_each(|input| merged.append(input));
     merged
+}
+
+/// What came in by the ports and from all shards. The order of arrival is not deterministic; the order of shards is.
+pub(crate) fn receive(inputs: Vec<Changes>, mut inbox: Vec<(usize, Vec<DeltaBatch>)>) -> Changes {
+    inbox.sort_by_key(|(from, _)| *from);
+    let mut input = merge(inputs);
+    input
+        .deltas
+        .extend(inbox.into_iter().flat_map(|(_, deltas)| deltas));
+    input
 }
 
 /// Splits changes by the shard their rows go to: (shard, deltas), ascending, only shards that get rows.
@@ -277,7 +314,7 @@ pub(crate) fn arrange(
     relations: &mut Relations,
     relation: RelationId,
     input: Changes,
-    (epoch, hydrating): (flowstone_types::Epoch, bool),
+    (epoch, hydrating): (Epoch, bool),
 ) -> Result<Changes, Error> {
     let relation = relations.get_mut(relation)?;
     let delta = consolidate(relation.schema(), &input.deltas, epoch)?;
@@ -288,6 +325,25 @@ pub(crate) fn arrange(
         deltas: delta.into_iter().collect(),
         errors: input.errors,
     })
+}
+
+/// The same for an entry of the registry, whose relation keeps the errors too: who uses it later begins with what it holds.
+pub(crate) fn share(
+    relations: &mut Relations,
+    relation: RelationId,
+    input: Changes,
+    (epoch, hydrating): (Epoch, bool),
+) -> Result<Changes, Error> {
+    let relation = relations.get_mut(relation)?;
+    let delta = consolidate(relation.schema(), &input.deltas, epoch)?;
+    let changes = Changes {
+        deltas: delta.into_iter().collect(),
+        errors: consolidate_errors(input.errors)?,
+    };
+    if hydrating {
+        relation.apply(changes.deltas.first(), &changes.errors, epoch)?;
+    }
+    Ok(changes)
 }
 
 fn rename(input: Changes, schema: &SchemaRef) -> Result<Changes, Error> {

@@ -19,5 +19,8 @@ mod oracle;
 #[path = "dataflow/random.rs"]
 mod random;
 #[cfg(test)]
+#[path = "dataflow/shared.rs"]
+mod shared;
+#[cfg(test)]
 #[path = "dataflow/values.rs"]
 mod values;

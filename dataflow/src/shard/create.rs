@@ -24,7 +24,7 @@ impl Shard {
     /// # Errors
     /// [`Error::UnknownCollection`] if an input, or the collection to export to, was not created; [`Error::DuplicateCollection`]; [`Error::Plan`];
     /// [`Error::Evaluation`] if it panics; whatever else a plan cannot be rendered for. Nothing has changed then: the caller drops what other shards have made,
-    /// or fails it ([`Shard::fail_dataflow`]), and goes on.
+    /// or fails it ([`Shard::fail_dataflow`]), before anything else is made, and goes on.
     pub fn create_dataflow(&mut self, description: &DataflowDescription) -> Result<(), Error> {
         let id = description.id;
         self.renderings += 1;
@@ -181,7 +181,7 @@ impl Shard {
             (id, self.renderings),
             &self.config,
             &self.collections,
-            &mut self.relations,
+            (&mut self.relations, &mut self.registry),
             &mut self.next_relation,
         )
         .render(plan, export)
@@ -189,12 +189,14 @@ impl Shard {
 
     fn install(&mut self, id: ObjectId, rendering: Rendering) {
         let steps = rendering.steps.keys().copied().collect();
+        self.steps.extend(rendering.entry_steps);
         self.steps.extend(rendering.steps);
         let dataflow = Dataflow {
             steps,
             private: rendering.private,
             indexes: rendering.indexes,
             imports: rendering.imports,
+            uses: rendering.uses,
             hydrated: false,
         };
         self.dataflows.insert(id, dataflow);

@@ -4,7 +4,8 @@
 //! the caller ends it on all shards: it is no dataflow any more, and an error is all that its collection has. Must not know what broke.
 //!
 //! Invariants. What may be half changed is never read: not by those who ask for the collection, and not by other dataflows, for those that read a dataflow which
-//! is ended are ended with it. Everything else in the tick goes on. While nothing breaks nothing here runs.
+//! is ended are ended with it. Everything else in the tick goes on. While nothing breaks nothing here runs. What dataflows share through the registry goes on
+//! for the others if one of them breaks; if it breaks itself, all that use it have failed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::Shard;
 use crate::Error;
 use crate::operator::RelationId;
 use crate::relation::Relation;
+use crate::step::Owner;
 
 impl Shard {
     /// Ends a dataflow in error, between ticks and on every shard alike, also on those where it did not fail: its steps, arrangements and rows go, and from
@@ -62,10 +64,11 @@ impl Shard {
         let mut ended = BTreeSet::from([id]);
         let mut dependents = Vec::new();
         for (_, reader, dataflow) in by_age {
-            if dataflow
-                .imports
-                .iter()
-                .any(|(collection, _)| ended.contains(collection))
+            let imports = dataflow.imports.iter().map(|(collection, _)| collection);
+            let shared = dataflow.uses.iter().map(|used| &used.collection);
+            if imports
+                .chain(shared)
+                .any(|collection| ended.contains(collection))
                 && ended.insert(reader)
             {
                 dependents.push(reader);
@@ -110,9 +113,42 @@ impl Shard {
         Ok(())
     }
 
-    /// Notes in the tick that is open that a dataflow broke: its steps stop, and what they made in this tick is forgotten. Until it is ended its relations take
-    /// part in nothing, and no epoch of the one that it exports can be read here.
-    pub(super) fn stop_dataflow(&mut self, id: ObjectId, error: EvalError) -> Result<(), Error> {
+    /// Notes in the tick that is open that a dataflow, or what several share, broke.
+    pub(super) fn stop(&mut self, owner: Owner, error: EvalError) -> Result<(), Error> {
+        match owner {
+            Owner::Dataflow(id) => self.stop_dataflow(id, error),
+            Owner::Entry(relation) => self.stop_entry(relation, &error),
+        }
+    }
+
+    /// An entry's steps stop, and with them all dataflows that use it. Until these are ended, whoever else comes to use it fails with them.
+    fn stop_entry(&mut self, relation: RelationId, error: &EvalError) -> Result<(), Error> {
+        let (Some(entry), Some(running)) = (self.registry.get_mut(relation), &mut self.running)
+        else {
+            return Err(Error::invariant(format!(
+                "what dataflows share failed and is not there, or between ticks: {error}"
+            )));
+        };
+        for number in &entry.steps {
+            if let Some(step) = self.steps.get_mut(number) {
+                running.dirty.remove(&(step.stage, *number));
+                step.stop();
+            }
+        }
+        entry.hydrated = false;
+        running.fills.remove(&relation);
+        running.pending.remove(&relation);
+        self.may_compact.remove(&relation);
+        let users: Vec<ObjectId> = entry.users.iter().copied().collect();
+        for user in users {
+            self.stop_dataflow(user, error.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Its steps stop, and what they made in this tick is forgotten. Until it is ended its relations take part in nothing, and no epoch of the one that it
+    /// exports can be read here.
+    fn stop_dataflow(&mut self, id: ObjectId, error: EvalError) -> Result<(), Error> {
         let relations = self.own_relations(id);
         let (Some(dataflow), Some(running)) = (self.dataflows.get(&id), &mut self.running) else {
             return Err(Error::invariant(format!(
@@ -138,12 +174,16 @@ impl Shard {
         Ok(())
     }
 
-    /// The dataflow that a relation belongs to; `None` for a base collection's.
-    pub(super) fn owner_of(&self, relation: RelationId) -> Option<ObjectId> {
+    /// What a relation belongs to; `None` for a base collection's.
+    pub(super) fn owner_of(&self, relation: RelationId) -> Option<Owner> {
+        if self.registry.get(relation).is_some() {
+            return Some(Owner::Entry(relation));
+        }
         self.dataflows
             .keys()
             .copied()
             .find(|id| self.own_relations(*id).contains(&relation))
+            .map(Owner::Dataflow)
     }
 
     /// The relations that go with a dataflow, and the one it exports to.

@@ -1,7 +1,8 @@
 //! What a shard holds in memory, by object and by what holds it.
 //!
-//! Owns the attribution: rows belong to the collection that stores them, an index to the object that made it, else to the dataflow that asked for it, and the
-//! state of an operator to its dataflow. What two objects share belongs to the first by id, so that the sum is what is held.
+//! Owns the attribution: rows belong to the collection that stores them, an index to the object that made it, else to the dataflow that asked for it, an entry
+//! of the registry with its indexes to the collection that it arranges, and the state of an operator to its dataflow. What two objects share belongs to the
+//! first by id, so that the sum is what is held.
 //! Called by the worker about once a second. Cost: O(pieces of relations + operators), not of rows or groups.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +47,11 @@ impl Shard {
             }
             let own = (collection.relation, collection.lookup);
             self.add_index(&mut account, (*id, "index"), own);
+        }
+        for (relation, entry) in self.registry.iter() {
+            let holder = (entry.lineage.collection, "arrangement");
+            self.add_rows(&mut account, holder, relation);
+            self.add_indexes(&mut account, holder, relation);
         }
         for (id, dataflow) in &self.dataflows {
             for index in &dataflow.indexes {

@@ -514,6 +514,91 @@ fn a_relation_that_cannot_take_its_changes_ends_its_dataflow() {
 }
 
 #[test]
+fn what_a_failed_dataflow_shared_goes_on_for_the_others() {
+    for shards in [1, 2, 3] {
+        let mut cluster = cluster(shards, &[INT]);
+        // The one that breaks was there first.
+        for (id, text) in [(VIEW, "panic over two rows"), (FINE, "give back")] {
+            view(&mut cluster, id, vec![get(TABLE, &[INT]), recompute(text)]);
+        }
+        cluster.tick(2, insert(&[1, 2])).unwrap();
+        cluster.tick(3, insert(&[3])).unwrap();
+        let error = panicked("a query of a test");
+        check_ended(&cluster, &[VIEW], &error, 3);
+        assert_eq!(cluster.folded(FINE), rows(&ones(&[1, 2, 3])));
+        cluster.tick(4, insert(&[4])).unwrap();
+        assert_eq!(cluster.folded(FINE), rows(&ones(&[1, 2, 3, 4])));
+        // So it does for one that breaks as it hydrates, and for one that comes after it.
+        cluster.drop_object(VIEW);
+        for (id, text) in [(VIEW, "panic over two rows"), (ABOVE, "give back")] {
+            view(&mut cluster, id, vec![get(TABLE, &[INT]), recompute(text)]);
+        }
+        check_ended(&cluster, &[VIEW], &error, 4);
+        cluster.tick(5, insert(&[5])).unwrap();
+        for id in [FINE, ABOVE] {
+            assert_eq!(cluster.folded(id), rows(&ones(&[1, 2, 3, 4, 5])), "{id}");
+        }
+    }
+}
+
+#[test]
+fn what_breaks_where_dataflows_share_it_ends_all_that_use_it_and_nothing_else() {
+    const MOST: i64 = 1 << 62;
+    let types = [INT, INT];
+    for shards in [2, 3] {
+        // Two rows of two shards: together they are too many for the arrangement in which they meet, and for no table.
+        let owner = |value: i64| {
+            let row = batch(&types, &[ints(&[value, 7])]);
+            owner_of(row.columns(), shards).unwrap()
+        };
+        let second = (2..).find(|value| owner(*value) != owner(1)).unwrap();
+        let mut cluster = cluster(shards, &types);
+        let joined = || {
+            let by_second = Operator::Join {
+                left: NodeId(0),
+                right: NodeId(1),
+                left_keys: vec![1],
+                right_keys: vec![1],
+                null_equals_null: false,
+            };
+            vec![
+                get(TABLE, &types),
+                get(OTHER, &types),
+                node(by_second, &[INT; 4]),
+            ]
+        };
+        for id in [VIEW, ABOVE] {
+            view(&mut cluster, id, joined());
+        }
+        view(
+            &mut cluster,
+            FINE,
+            vec![get(TABLE, &types), distinct(0, &types)],
+        );
+        let change = |weight: i64| {
+            let rows = [1, second].map(|value| (ints(&[value, 7]), weight));
+            vec![(TABLE, Input::Rows(rows.to_vec()))]
+        };
+        cluster.tick(2, change(MOST)).unwrap();
+        check_ended(&cluster, &[VIEW, ABOVE], &overflow(), 2);
+        let both = [1, second].map(|value| (ints(&[value, 7]), 1));
+        assert_eq!(cluster.folded(FINE), rows(&both));
+        cluster.tick(3, change(1 - MOST)).unwrap();
+        check_ended(&cluster, &[VIEW, ABOVE], &overflow(), 3);
+        assert_eq!(cluster.folded(FINE), rows(&both));
+
+        // Nothing of it is left for one that is made anew.
+        cluster.drop_object(VIEW);
+        cluster.drop_object(ABOVE);
+        view(&mut cluster, VIEW, joined());
+        let other = vec![(OTHER, Input::Rows(vec![(ints(&[5, 7]), 1)]))];
+        cluster.tick(4, other).unwrap();
+        let pairs = [1, second].map(|value| (ints(&[value, 7, 5, 7]), 1));
+        assert_eq!(cluster.folded(VIEW), rows(&pairs));
+    }
+}
+
+#[test]
 fn a_table_that_cannot_take_its_changes_is_an_error_of_the_tick() {
     let mut cluster = cluster(1, &[INT]);
     view(

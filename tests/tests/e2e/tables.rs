@@ -504,3 +504,75 @@ async fn tables_dropped_while_others_write_to_them_take_all_or_nothing() {
     }
     assert_eq!(count(&client, "kept").await, written);
 }
+
+/// Bytes that the node's arrangements take once it says of each of `views` that it has so many rows.
+async fn arranged(client: &Client, views: &[String], records: i64) -> i64 {
+    wait::until(
+        "the statistics of the views",
+        Duration::from_secs(60),
+        async || {
+            let reported = client
+                .query(
+                    "SELECT o.name::text, s.records::int8 FROM mz_internal.mz_collection_statistics s JOIN mz_objects o ON o.id = s.object_id",
+                    &[],
+                )
+                .await
+                .map_err(|error| error.to_string())?;
+            let reported: BTreeMap<String, i64> = reported
+                .iter()
+                .map(|row| (row.get(0), row.get(1)))
+                .collect();
+            if views.iter().any(|view| reported.get(view) != Some(&records)) {
+                return Err(format!("{reported:?}"));
+            }
+            let held = client
+                .query_one(
+                    "SELECT coalesce(sum(bytes::int8), 0)::int8 FROM mz_internal.mz_object_memory WHERE holder = 'arrangement'",
+                    &[],
+                )
+                .await
+                .map_err(|error| error.to_string())?;
+            Ok(held.get(0))
+        },
+    )
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_views_that_join_by_one_key_cost_one_arrangement() {
+    const ROWS: i64 = 5000;
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), 2).await.unwrap();
+    let client = node.connect().await.unwrap();
+    for table in ["a", "b"] {
+        for statement in [
+            format!("CREATE TABLE {table} (id int NOT NULL, k int NOT NULL, v text NOT NULL)"),
+            format!(
+                "INSERT INTO {table} SELECT g, g * 3, 'a text of {table} ' || g::text FROM generate_series(1, {ROWS}) AS s (g)"
+            ),
+        ] {
+            client.batch_execute(&statement).await.unwrap();
+        }
+    }
+    let views: Vec<String> = (0..10).map(|number| format!("joined_{number}")).collect();
+    let create = async |view: &str| {
+        client
+            .batch_execute(&format!(
+                "CREATE MATERIALIZED VIEW {view} AS SELECT a.id AS a_id, a.k, a.v AS a_v, b.id AS b_id, b.k AS b_k, b.v AS b_v FROM a JOIN b ON a.k = b.k"
+            ))
+            .await
+            .unwrap();
+    };
+    create(&views[0]).await;
+    let one = arranged(&client, &views[..1], ROWS).await;
+    assert!(one > 0);
+    for view in &views[1..] {
+        create(view).await;
+    }
+    let ten = arranged(&client, &views, ROWS).await;
+    assert!(
+        ten * 2 < one * 3,
+        "arrangements of one view take {one} bytes, of ten {ten}"
+    );
+}
