@@ -503,3 +503,6 @@ fn resolve_with(
         ssl_root: ssl_root.as_ref().map(text).transpose()?,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use arrow_array::UInt32Array;
 use flowstone_proto::message::{RequestError, ResultMessage};
 use flowstone_types::consolidate::consolidate;
-use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId};
+use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId, TypeError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -176,6 +176,10 @@ impl Subscription {
             }
             match merge(epoch, &held.deltas) {
                 Ok(messages) => self.push(messages),
+                Err(TypeError::TooLarge) => {
+                    let error = RequestError::Eval(EvalError::too_large());
+                    return self.end(ResultMessage::Failed(error));
+                }
                 Err(error) => {
                     return self.end(ResultMessage::Failed(RequestError::Internal(
                         error.to_string(),
