@@ -14,7 +14,7 @@ use arrow_schema::DataType;
 use flowstone_dataflow::{CollectionInput, Shard};
 use flowstone_proto::message::{DataflowDescription, Export};
 use flowstone_proto::plan::{Node, Operator, Plan};
-use flowstone_types::{DeltaBatch, Epoch, ObjectId};
+use flowstone_types::{ClusterId, DeltaBatch, Epoch, ObjectId};
 use serde_json::json;
 
 use crate::report::{Aim, Better, Figure, Scale, Section};
@@ -188,6 +188,7 @@ impl Workload {
         }
         shard.create_collection(ROWS, Arc::clone(&schema), None)?;
         shard.create_dataflow(&DataflowDescription {
+            cluster: ClusterId::DEFAULT,
             id: BY_KEY,
             plan: Plan {
                 nodes: vec![Node {

@@ -10,7 +10,7 @@ use arrow_schema::DataType;
 use flowstone_dataflow::{CollectionInput, Shard};
 use flowstone_proto::message::{DataflowDescription, Export};
 use flowstone_proto::plan::{Aggregate, AggregateFunction, Node, NodeId, Operator, Plan};
-use flowstone_types::{DeltaBatch, Epoch, ObjectId, Weights};
+use flowstone_types::{ClusterId, DeltaBatch, Epoch, ObjectId, Weights};
 use serde_json::json;
 
 use crate::report::{Aim, Better, Figure, Scale, Section, percentile};
@@ -210,6 +210,7 @@ fn start(orders: &RecordBatch, size: Size) -> Result<(Shard, f64)> {
     }
     let begin = Instant::now();
     shard.create_dataflow(&DataflowDescription {
+        cluster: ClusterId::DEFAULT,
         id: TOTALS,
         plan: plan(),
         export: Export::Index { key: vec![0] },

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use flowstone_proto::local::CoordinatorEnd;
+use flowstone_sql::catalog::Machine;
 use flowstone_sql::system::{self, ObjectState, SessionInfo, SystemContext};
 use flowstone_types::Clock;
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub auth: AuthPolicy,
     /// Bytes that all sessions together may hold ([`crate::memory`]).
     pub session_memory_bytes: usize,
+    /// The threads of the worker, and those that clusters may have.
+    pub machine: Machine,
     /// The clock.
     pub clock: Arc<dyn Clock>,
 }

@@ -194,6 +194,7 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
         data_dir: config.data_dir,
         started_ms,
         clock: config.clock,
+        machine: config.machine,
         raft,
         auth: AuthState::new(config.auth, &key.derive("salts of users that do not exist")),
         key,
@@ -206,6 +207,7 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
         holds: Holds::default(),
         write_locks: WriteLocks::default(),
         ddl: Arc::default(),
+        resizes: Mutex::default(),
         source_reads: tokio::sync::Mutex::new(()),
         waiters: Mutex::new(Waiters::default()),
         runtime: Mutex::new(Runtime {
@@ -664,6 +666,16 @@ impl Loop {
                 self.propose(Proposed::CleanedUp, Replicated::CleanedUp(id))
             }
             Response::EpochComplete { epoch } => self.epochs.epoch_complete(epoch),
+            Response::ClusterReady { cluster, threads } => {
+                let mut resizes = self.shared.resizes.lock();
+                if let Some(resizing) = resizes.get_mut(&cluster)
+                    && resizing.threads == threads
+                    && let Some(ready) = resizing.ready.take()
+                {
+                    // The statement may have been given up.
+                    let _ = ready.send(());
+                }
+            }
             Response::Hydrated { id } => {
                 let now = self.shared.clock.now_ms();
                 let mut runtime = self.shared.runtime.lock();

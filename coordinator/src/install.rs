@@ -1,6 +1,6 @@
 //! From catalog items to commands for the worker: what to create for new items, and for all of them after a restart.
 //!
-//! Owns the order (collections, then sources, then dataflows, inputs first) and the resolution of connections and their secrets. Must not know sessions.
+//! Owns the order (clusters, collections, then sources, then dataflows, inputs first) and the resolution of connections and their secrets. Must not know sessions.
 //! Called by `coordinator::start` and by DDL.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,11 +14,11 @@ use flowstone_proto::message::{
 };
 use flowstone_sql::Catalog;
 use flowstone_sql::catalog::{
-    Connection, Item, ItemKind, SourceItemKind, StringOrSecret, arrow_schema,
+    Connection, Item, ItemKind, Machine, SourceItemKind, StringOrSecret, arrow_schema,
 };
 use flowstone_sql::lower::{Lowered, lower};
 use flowstone_sql::plan::{plan_index, plan_query};
-use flowstone_types::{EvalError, EvalErrorKind, ObjectId};
+use flowstone_types::{ClusterId, EvalError, EvalErrorKind, ObjectId};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
@@ -80,10 +80,44 @@ pub(crate) async fn restore_commands(shared: &Shared, state: State) -> Result<Ve
         bound,
         failures: state.failures,
     };
-    let mut commands = install_commands(shared, &catalog, &all, &dataflows, &past)?;
+    let mut commands = cluster_commands(shared.machine, None, &catalog);
+    commands.extend(install_commands(shared, &catalog, &all, &dataflows, &past)?);
     commands.extend(unplanned);
     commands.extend(clean_up(shared, &state.cleanup));
     Ok(commands)
+}
+
+/// The commands that make the worker's clusters those of `after`, where it has those of `before` (`None`: of no node yet): what goes comes first.
+pub(crate) fn cluster_commands(
+    machine: Machine,
+    before: Option<&Catalog>,
+    after: &Catalog,
+) -> Vec<Command> {
+    let threads = |catalog: &Catalog, id: ClusterId| {
+        let cluster = catalog.clusters.by_id.get(&id);
+        cluster.map(|cluster| cluster.threads(machine))
+    };
+    let mut commands = Vec::new();
+    for id in before
+        .into_iter()
+        .flat_map(|before| before.clusters.by_id.keys())
+    {
+        if !after.clusters.by_id.contains_key(id) {
+            commands.push(Command::DropCluster { cluster: *id });
+        }
+    }
+    for (id, cluster) in &after.clusters.by_id {
+        let now = cluster.threads(machine);
+        // The default one is there from the start, with the threads of the process.
+        if *id != ClusterId::DEFAULT && before.and_then(|before| threads(before, *id)) != Some(now)
+        {
+            commands.push(Command::SetCluster {
+                cluster: *id,
+                threads: now,
+            });
+        }
+    }
+    commands
 }
 
 /// The command that removes what dropped objects left behind, if there is anything.
@@ -364,6 +398,7 @@ fn plan_dataflow(planner: &Planner, item: &Item) -> Result<Option<PlannedDataflo
     Ok(Some(PlannedDataflow {
         description: DataflowDescription {
             id: item.id,
+            cluster: planner.catalog.cluster_of(item.id),
             plan,
             export,
         },

@@ -31,6 +31,7 @@ mod shared;
 pub use auth::{AuthError, AuthPolicy, Authenticator};
 pub use client::{Client, Config, Metrics, Overview, Readiness, SessionOptions, start};
 pub use error::{Error, SessionError, TransactionError};
+pub use flowstone_sql::catalog::Machine;
 pub use memory::{Held, MemoryError, SessionMemory, size_of_batch};
 pub use outcome::{
     CopyIn, CopyOptions, Description, Notice, Outcome, RowStream, Severity, TransactionStatus,

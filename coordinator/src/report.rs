@@ -14,6 +14,9 @@ use crate::auth::scram::ScramError;
 use crate::error::{Error, SessionError, TransactionError};
 use crate::outcome::Severity;
 
+/// What can be done about numbers that PostgreSQL's `numeric` holds and ours does not.
+const NUMERIC_HINT: &str = "Declare it as numeric(38, s), or cast to that, to have 38 digits with s of them after the point; double precision and text also hold NaN and infinity.";
+
 /// An error as a client is told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -63,6 +66,12 @@ impl From<&Error> for Report {
                 report.detail.clone_from(&sql.detail);
                 report.hint.clone_from(&sql.hint);
                 report.position = sql.position;
+                if let (None, ErrorKind::Evaluation(kind)) = (&sql.hint, sql.kind) {
+                    report.hint = eval_hint(kind).map(str::to_owned);
+                }
+            }
+            Error::Request(RequestError::Eval(error)) => {
+                report.hint = eval_hint(error.kind).map(str::to_owned);
             }
             Error::Request(RequestError::Upstream { detail, hint, .. }) => {
                 report.detail.clone_from(detail);
@@ -122,7 +131,12 @@ impl From<&Error> for Report {
 
 impl From<&TypeError> for Report {
     fn from(error: &TypeError) -> Self {
-        Self::new(type_error(error), error.to_string())
+        let report = Self::new(type_error(error), error.to_string());
+        if let TypeError::NumericNotHeld(_) = error {
+            report.with_hint(NUMERIC_HINT)
+        } else {
+            report
+        }
     }
 }
 
@@ -224,6 +238,7 @@ fn request_error(error: &RequestError) -> String {
     let code = match error {
         RequestError::Eval(error) => eval_error(error.kind),
         RequestError::SinceAdvanced { .. } => "22023",
+        RequestError::PassedOver { .. } => "40001",
         RequestError::NotNull { .. } => "23502",
         RequestError::Dropped => "42P01",
         RequestError::Cancelled => "57014",
@@ -257,8 +272,12 @@ const fn eval_error(kind: EvalErrorKind) -> &'static str {
         EvalErrorKind::TooLarge => "54000",
         EvalErrorKind::OutOfMemory => "53200",
         EvalErrorKind::Cancelled => "57014",
-        EvalErrorKind::NotSupported => "0A000",
+        EvalErrorKind::NotSupported | EvalErrorKind::NumericNotHeld => "0A000",
     }
+}
+
+fn eval_hint(kind: EvalErrorKind) -> Option<&'static str> {
+    (kind == EvalErrorKind::NumericNotHeld).then_some(NUMERIC_HINT)
 }
 
 const fn transaction_error(error: &TransactionError) -> &'static str {
@@ -297,7 +316,9 @@ const fn type_error(error: &TypeError) -> &'static str {
         TypeError::OutOfRange { .. } => "22003",
         TypeError::TooLong { .. } => "22001",
         TypeError::InvalidParameter(_) => "22023",
-        TypeError::Unsupported(_) | TypeError::NotSupported(_) => "0A000",
+        TypeError::Unsupported(_) | TypeError::NotSupported(_) | TypeError::NumericNotHeld(_) => {
+            "0A000"
+        }
         TypeError::TooLarge => "54000",
         // `TypeError` is open for extension; what it may grow is not the client's fault.
         _ => "XX000",

@@ -5,6 +5,7 @@
 //! Invariants. A session runs one statement at a time. Dropping it ends what it runs, discards what it has staged, and releases its holds and locks; what was
 //! handed to an epoch or to the catalog goes through all the same.
 
+mod cluster;
 mod cursor;
 mod ddl;
 mod describe;
@@ -491,13 +492,17 @@ impl Session {
             | Kind::CreateSecret(_)
             | Kind::CreateConnection(_)
             | Kind::CreateSource(_)
+            | Kind::CreateCluster(_)
+            | Kind::CreateClusterReplica(_)
             | Kind::AlterSecret(_)
             | Kind::AlterConnection(_)
             | Kind::AlterSourceAddSubsource(_)
             | Kind::AlterSourceDropSubsource(_)
             | Kind::AlterRename(_)
             | Kind::AlterSchemaSwap(_)
+            | Kind::AlterCluster(_)
             | Kind::Drop(_)
+            | Kind::DropClusterReplicas(_)
             | Kind::CreateRole(_)
             | Kind::AlterRole(_)
             | Kind::DropRoles(_)

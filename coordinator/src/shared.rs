@@ -15,7 +15,8 @@ use flowstone_proto::message::{
     UpstreamAnswer, UpstreamQuestion,
 };
 use flowstone_sql::Catalog;
-use flowstone_types::{Clock, Epoch, ObjectId};
+use flowstone_sql::catalog::Machine;
+use flowstone_types::{Clock, ClusterId, Epoch, ObjectId};
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -42,6 +43,7 @@ const ROOM_KEPT_BYTES: u64 = 32 << 20;
 pub(crate) struct Shared {
     pub(crate) data_dir: PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) machine: Machine,
     pub(crate) raft: RaftNode,
     pub(crate) key: SecretKey,
     pub(crate) auth: AuthState,
@@ -56,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) write_locks: WriteLocks,
     /// Held while a DDL statement is planned, made durable and sent to the worker.
     pub(crate) ddl: Arc<tokio::sync::Mutex<()>>,
+    /// Clusters whose change a statement waits for: nobody else changes them.
+    pub(crate) resizes: Mutex<BTreeMap<ClusterId, Resizing>>,
     /// Held while a statement that reads a source's tables decides what to write.
     pub(crate) source_reads: tokio::sync::Mutex<()>,
     pub(crate) waiters: Mutex<Waiters>,
@@ -73,11 +77,22 @@ pub(crate) struct Shared {
     pub(crate) started_ms: u64,
 }
 
+/// A change of a cluster's threads that somebody waits for.
+#[derive(Debug)]
+pub(crate) struct Resizing {
+    /// The threads that it is to have.
+    pub(crate) threads: usize,
+    /// Told once when what is in it has caught up on them.
+    pub(crate) ready: Option<oneshot::Sender<()>>,
+}
+
 /// A subscription.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     /// The session that reads it.
     pub(crate) process_id: i32,
+    /// Where it runs.
+    pub(crate) cluster: ClusterId,
     /// Milliseconds since the Unix epoch.
     pub(crate) created_at_ms: u64,
     /// What it reads.

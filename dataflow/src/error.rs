@@ -19,6 +19,9 @@ pub enum Error {
     /// The caller created something twice: refuse the request.
     #[error("collection {0} already exists")]
     DuplicateCollection(ObjectId),
+    /// What the caller named is hydrated in a fork of the shard ([`crate::Shard::fork`]): wait until it is joined.
+    #[error("{0} is hydrated beside the shard")]
+    Away(ObjectId),
     /// A plan that cannot be rendered: refuse the dataflow.
     #[error("dataflow cannot be rendered: {0}")]
     Plan(String),
@@ -68,9 +71,11 @@ impl From<Error> for EvalError {
             Error::Type(TypeError::TooLarge) => EvalErrorKind::TooLarge,
             Error::Type(TypeError::WeightOverflow) => EvalErrorKind::Data,
             Error::Type(TypeError::NotSupported(_)) => EvalErrorKind::NotSupported,
+            Error::Type(TypeError::NumericNotHeld(_)) => EvalErrorKind::NumericNotHeld,
             Error::Type(_)
             | Error::UnknownCollection(_)
             | Error::DuplicateCollection(_)
+            | Error::Away(_)
             | Error::Plan(_)
             | Error::SinceAdvanced { .. }
             | Error::NegativeWeight(_)

@@ -2,7 +2,8 @@
 //!
 //! Owns how a [`flowstone_proto::plan::Plan`] is kept up to date: [`Shard`] renders plans, runs ticks over them and holds their state.
 //! Must not know networks, tokio, threads, catalogs, SQL text or wall-clock time: everything here is synchronous and deterministic.
-//! Called by `worker`, which owns one [`Shard`] per thread, moves [`ExchangeMessage`]s between them and feeds them ticks.
+//! Called by `worker`, which owns one [`Shard`] per thread, moves [`ExchangeMessage`]s between them and feeds them ticks. What takes long before it can take part
+//! in ticks is hydrated in forks of the shards ([`Shard::fork`]), on other threads.
 //!
 //! Invariants. Equal commands and inputs give equal outputs on every replica and in every run. Results do not depend on the number of shards.
 //! During a tick no relation changes: operators see `before`, and the tick's deltas beside it. An idle dataflow costs nothing.

@@ -23,7 +23,7 @@ pub(crate) struct Lineage {
 }
 
 /// One relation that dataflows share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) lineage: Lineage,
     /// The stage at whose end its changes are known.

@@ -5,7 +5,8 @@
 //!
 //! Structure. A row is written once into a columnar segment and found through hash indexes: index 0 is over the identity columns (the collection's
 //! key if it has one, else all columns) and finds the one place of a row; each further index is an *arrangement* of the same rows by another key.
-//! So an arrangement costs one index, never a second copy of the rows, and is shared by all who ask for the same key.
+//! So an arrangement costs one index, never a second copy of the rows, and is shared by all who ask for the same key. It may be built in slices while rows come
+//! and go ([`build`]).
 //!
 //! Invariants. Segments are immutable; only weights change, and never those a snapshot holds. Within a tick the relation stands still: it is
 //! `before`, and the tick's delta stands beside it; [`Relation::apply`] is called once per tick, when every consumer has read.
@@ -15,19 +16,22 @@
     reason = "row ids come from the indexes, which only hold positions of rows that were appended"
 )]
 
+mod build;
+mod gather;
 mod index;
 mod segment;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, RecordBatch, UInt32Array};
+use arrow_array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow_schema::SchemaRef;
 use flowstone_proto::message::CollectionStatistics;
 use flowstone_types::hash::{rows_equal, values_equal};
 use flowstone_types::{DeltaBatch, Epoch, EvalError};
-use hashbrown::HashMap;
 
+use self::build::add_rows;
+pub(crate) use self::gather::Gather;
 pub(crate) use self::index::KeyIndex;
 use self::segment::Segment;
 pub(crate) use self::segment::{Piece, WeightChunks};
@@ -41,8 +45,6 @@ use crate::snapshot::{Part, Snapshot};
 const SEAL_ROWS: usize = 8192;
 /// How much of an error's text is reported: errors quote the data, which may be long.
 const ERROR_CHARACTERS_MAX: usize = 1000;
-/// Rows whose places in an index are fetched from memory together.
-const INSERTED_TOGETHER: usize = 64;
 /// Largest segment: the unit of compaction.
 const SEGMENT_ROWS: usize = 65_536;
 
@@ -170,62 +172,13 @@ impl Relation {
 
     /// Bytes of one index; none if it is gone.
     pub(crate) fn index_bytes(&self, number: usize) -> usize {
-        self.index(number).map_or(0, KeyIndex::bytes)
+        let index = self.indexes.get(number).and_then(Option::as_ref);
+        index.map_or(0, KeyIndex::bytes)
     }
 
     /// Numbers that indexes have or had.
     pub(crate) fn index_numbers(&self) -> std::ops::Range<usize> {
         0..self.indexes.len()
-    }
-
-    /// The number of the index over `columns`, built from the rows if it is new. Each call is paired with one [`Self::release_index`].
-    pub(crate) fn acquire_index(&mut self, columns: &[usize]) -> Result<usize, Error> {
-        for (number, index) in self.indexes.iter_mut().enumerate() {
-            if let Some(index) = index
-                && index.columns() == columns
-            {
-                index.users += 1;
-                return Ok(number);
-            }
-        }
-        let mut index = KeyIndex::new(columns.to_vec());
-        for (number, segment) in self.segments.iter().enumerate() {
-            let Some(segment) = segment else { continue };
-            for piece in &segment.pieces {
-                let hashes = hash_columns(piece.rows.columns(), columns, piece.rows.num_rows())?;
-                for (row, hash) in hashes.into_iter().enumerate() {
-                    if segment.weights.get(piece.start + row) != 0 {
-                        index.insert(hash, RowId::new(number, piece.start + row), |_| true);
-                    }
-                }
-            }
-        }
-        if let Some(free) = self.indexes.iter().position(Option::is_none) {
-            self.indexes[free] = Some(index);
-            return Ok(free);
-        }
-        self.indexes.push(Some(index));
-        Ok(self.indexes.len() - 1)
-    }
-
-    /// One user less of an index; the last one of a secondary index drops it.
-    pub(crate) fn release_index(&mut self, number: usize) {
-        if let Some(slot) = self.indexes.get_mut(number)
-            && let Some(index) = slot
-        {
-            index.users = index.users.saturating_sub(1);
-            if index.users == 0 && number != 0 {
-                *slot = None;
-            }
-        }
-    }
-
-    /// Index `number`, which was acquired.
-    pub(crate) fn index(&self, number: usize) -> Result<&KeyIndex, Error> {
-        self.indexes
-            .get(number)
-            .and_then(Option::as_ref)
-            .ok_or_else(|| Error::invariant(format!("index {number} of {} is gone", self.name)))
     }
 
     /// The weight of a row; zero if it is gone.
@@ -683,15 +636,9 @@ impl Relation {
             }
             let segments = &self.segments;
             for (index, hashes) in itertools::zip_eq(&mut self.indexes, &hashes) {
-                let Some(index) = index else { continue };
-                for (block, hashes) in hashes[from..to].chunks(INSERTED_TOGETHER).enumerate() {
-                    index.touch(hashes);
-                    for (offset, hash) in hashes.iter().enumerate() {
-                        let row = start + block * INSERTED_TOGETHER + offset;
-                        index.insert(*hash, RowId::new(number, row), |id| {
-                            weight(segments, id) != 0
-                        });
-                    }
+                // Of an index that is still being built, rows further on are reached later.
+                if let Some(index) = index.as_mut().filter(|index| index.covers(number)) {
+                    add_rows(index, segments, (number, start), &hashes[from..to]);
                 }
             }
             if self.tail == Some(number)
@@ -746,73 +693,6 @@ impl Relation {
     }
 }
 
-/// Collects rows of several batches into columns.
-#[derive(Default)]
-pub(crate) struct Gather<'a> {
-    sources: Vec<&'a RecordBatch>,
-    numbers: HashMap<*const RecordBatch, usize>,
-    last: Option<(*const RecordBatch, usize)>,
-}
-
-impl<'a> Gather<'a> {
-    /// The number of a source batch.
-    pub(crate) fn source(&mut self, batch: &'a RecordBatch) -> usize {
-        let pointer = std::ptr::from_ref(batch);
-        if let Some((last, number)) = self.last
-            && last == pointer
-        {
-            return number;
-        }
-        let sources = &mut self.sources;
-        let number = *self.numbers.entry(pointer).or_insert_with(|| {
-            sources.push(batch);
-            sources.len() - 1
-        });
-        self.last = Some((pointer, number));
-        number
-    }
-
-    /// The columns of the rows at `places`: (source, row).
-    pub(crate) fn columns(
-        &self,
-        schema: &SchemaRef,
-        places: &[(usize, usize)],
-    ) -> Result<Vec<ArrayRef>, Error> {
-        (0..schema.fields().len())
-            .map(|column| self.column(schema, column, places))
-            .collect()
-    }
-
-    /// One column of the rows at `places`.
-    pub(crate) fn column(
-        &self,
-        schema: &SchemaRef,
-        column: usize,
-        places: &[(usize, usize)],
-    ) -> Result<ArrayRef, Error> {
-        if places.is_empty() {
-            return Ok(arrow_array::new_empty_array(
-                schema.field(column).data_type(),
-            ));
-        }
-        if let [only] = self.sources.as_slice() {
-            let indices =
-                UInt32Array::from_iter_values(places.iter().map(|(_, row)| row_index(*row)));
-            return Ok(arrow_select::take::take(
-                only.column(column),
-                &indices,
-                None,
-            )?);
-        }
-        let arrays = self
-            .sources
-            .iter()
-            .map(|source| -> &dyn Array { source.column(column).as_ref() })
-            .collect::<Vec<_>>();
-        Ok(arrow_select::interleave::interleave(&arrays, places)?)
-    }
-}
-
 fn segment_number(id: RowId) -> usize {
     usize::try_from(id.segment()).unwrap_or(usize::MAX)
 }
@@ -823,3 +703,6 @@ fn weight(segments: &[Option<Segment>], id: RowId) -> i64 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

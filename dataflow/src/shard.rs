@@ -10,6 +10,8 @@
 //! end_tick                           on every shard
 //! ```
 //!
+//! A dataflow may leave the shard for its first tick, which is a long one, and come back when it has seen the ticks that it missed: [`lane`].
+//!
 //! Invariants. Commands (create, drop, fail, tick) reach every shard in the same order, so that steps have the same names and stages everywhere.
 //! A step runs at most once per tick, after all its inputs: steps run by (stage, name), and a message sent in one stage is for a later one.
 //! Only steps that got input are visited. What breaks in a step of a dataflow is that dataflow's failure, and the tick goes on without it ([`failure`]).
@@ -18,8 +20,10 @@
 
 mod create;
 mod failure;
+mod lane;
 mod memory;
 mod read;
+mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,6 +33,7 @@ use arrow_schema::SchemaRef;
 use flowstone_types::normalize::normalize_batch;
 use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId, SourceChanges};
 
+use self::lane::Lane;
 use crate::batch::{Changes, consolidate, consolidate_errors, make_batch, relax};
 use crate::error::caught;
 use crate::operator::{RelationId, Relations, Tick};
@@ -98,7 +103,7 @@ pub struct CollectionOutput {
 }
 
 /// A readable collection: a table, a materialized view or an index.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Collection {
     pub(crate) relation: RelationId,
     /// Relaxed.
@@ -116,14 +121,25 @@ pub(crate) struct Collection {
     readers: Vec<StepId>,
 }
 
-#[derive(Debug)]
+/// How far a dataflow is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// It takes part in no tick yet.
+    Made,
+    /// Its steps and relations are in a fork of the shard.
+    Away,
+    /// It takes part in ticks.
+    Hydrated,
+}
+
+#[derive(Clone, Debug)]
 struct Dataflow {
     steps: Vec<StepId>,
     private: Vec<RelationId>,
     indexes: Vec<(RelationId, usize)>,
     imports: Vec<(ObjectId, StepId)>,
     uses: Vec<Use>,
-    hydrated: bool,
+    progress: Progress,
 }
 
 /// The tick that is running.
@@ -161,6 +177,10 @@ pub struct Shard {
     running: Option<Running>,
     with_history: BTreeSet<RelationId>,
     may_compact: BTreeSet<RelationId>,
+    /// Those with indexes that are not complete.
+    building: BTreeSet<RelationId>,
+    /// Whether this is a fork, and of what.
+    lane: Option<Lane>,
     /// A failure in a call that returns nothing; the next one that can returns it.
     failure: Option<Error>,
 }
@@ -183,6 +203,8 @@ impl Shard {
             running: None,
             with_history: BTreeSet::new(),
             may_compact: BTreeSet::new(),
+            building: BTreeSet::new(),
+            lane: None,
             failure: None,
         }
     }
@@ -308,10 +330,11 @@ impl Shard {
         self.forget_relations();
     }
 
-    /// Opens a tick: `inputs` are this shard's part of the changes of base collections, in order per collection.
+    /// Opens a tick: `inputs` are this shard's part of the changes of base collections, in order per collection. Of a fork, they are what the shard has put out
+    /// for [`Shard::imports_of`] its dataflow in the tick of this epoch, whatever collections these are.
     ///
     /// # Errors
-    /// [`Error::Invariant`] if a tick is open or `epoch` is not later than the last one; [`Error::UnknownCollection`].
+    /// [`Error::Invariant`] if a tick is open, `epoch` is not later than the last one or this is a fork that was not hydrated; [`Error::UnknownCollection`].
     pub fn begin_tick(
         &mut self,
         epoch: Epoch,
@@ -323,6 +346,7 @@ impl Shard {
                 self.last_epoch
             )));
         }
+        self.check_fed()?;
         self.open(epoch, false)?;
         let mut by_collection = BTreeMap::<ObjectId, (Vec<SourceChanges>, Changes)>::new();
         for (id, input) in inputs {
@@ -378,10 +402,11 @@ impl Shard {
     ///
     /// `ids` may read each other's results if they were created in that order; all of them hydrate in this one tick. A view whose collection was
     /// loaded from storage yields only what differs from it. `epoch` is the last tick's, or a later one; it is the first at which they are readable.
-    /// One that fails meanwhile ([`TickOutput::failed`]) is not hydrated.
+    /// One that fails meanwhile ([`TickOutput::failed`]) is not hydrated. Indexes that they use and that are not complete are built here.
     ///
     /// # Errors
-    /// [`Error::UnknownCollection`] for an id that is not a dataflow, [`Error::Invariant`] if a tick is open or one was hydrated before.
+    /// [`Error::UnknownCollection`] for an id that is not a dataflow, [`Error::Away`] for one that is hydrated elsewhere, [`Error::Invariant`] if a tick is open or
+    /// one was hydrated before.
     pub fn begin_hydration(&mut self, ids: &[ObjectId], epoch: Epoch) -> Result<(), Error> {
         if epoch < self.last_epoch {
             return Err(Error::invariant(format!(
@@ -390,16 +415,17 @@ impl Shard {
             )));
         }
         for id in ids {
-            if self
-                .dataflows
-                .get(id)
-                .ok_or(Error::UnknownCollection(*id))?
-                .hydrated
-            {
-                return Err(Error::invariant(format!("{id} is hydrated already")));
+            let dataflow = self.dataflows.get(id);
+            match dataflow.ok_or(Error::UnknownCollection(*id))?.progress {
+                Progress::Made => {}
+                Progress::Away => return Err(Error::Away(*id)),
+                Progress::Hydrated => {
+                    return Err(Error::invariant(format!("{id} is hydrated already")));
+                }
             }
         }
         self.open(epoch, true)?;
+        self.complete_indexes(ids)?;
         let Some(running) = &mut self.running else {
             return Err(Error::invariant("tick was just opened"));
         };
@@ -507,34 +533,15 @@ impl Shard {
             .take()
             .ok_or_else(|| Error::invariant("no tick is open"))?;
         for relation in running.fills {
-            let Some(entry) = self.registry.get_mut(relation) else {
-                continue;
-            };
-            entry.hydrated = true;
-            if let Some(collection) = self.collections.get_mut(&entry.lineage.collection) {
-                collection.readers.push(entry.source);
-            }
+            self.fill(relation);
         }
         for id in running.hydrates {
-            if running.failed.contains_key(&id) {
-                continue;
+            if !running.failed.contains_key(&id) {
+                self.take_part(id);
             }
-            if let Some(dataflow) = self.dataflows.get_mut(&id) {
-                dataflow.hydrated = true;
-                // From now on it reads changes.
-                for (collection, step) in &dataflow.imports {
-                    if let Some(collection) = self.collections.get_mut(collection) {
-                        collection.readers.push(*step);
-                    }
-                }
-                for used in &dataflow.uses {
-                    if let Some(entry) = self.registry.get(used.entry)
-                        && let Some(share) = self.steps.get_mut(&entry.share)
-                    {
-                        share.consumers.push((used.step, 0));
-                    }
-                }
-            }
+        }
+        if running.hydrating {
+            self.forget_passing();
         }
         self.last_epoch = running.epoch;
         let outputs = running
@@ -552,72 +559,35 @@ impl Shard {
         })
     }
 
-    /// No one will read below `since` any more.
-    pub fn allow_compaction(&mut self, since: Epoch) {
-        self.since = self.since.max(since);
-        let relations = &mut self.relations;
-        let may_compact = &mut self.may_compact;
-        self.with_history.retain(|id| {
-            let Some(relation) = relations.0.get_mut(id) else {
-                return false;
-            };
-            relation.allow_compaction(since);
-            may_compact.insert(*id);
-            relation.has_history()
-        });
+    /// An entry of the registry holds what its collection does, and reads its changes from now on.
+    fn fill(&mut self, relation: RelationId) {
+        let Some(entry) = self.registry.get_mut(relation) else {
+            return;
+        };
+        entry.hydrated = true;
+        if let Some(collection) = self.collections.get_mut(&entry.lineage.collection) {
+            collection.readers.push(entry.source);
+        }
     }
 
-    /// Compacts relations until about `fuel` rows were looked at. Returns whether there is more to do. Does nothing within a tick.
-    pub fn maintain(&mut self, fuel: usize) -> bool {
-        if self.running.is_some() {
-            return true;
-        }
-        let mut fuel = fuel;
-        while fuel > 0
-            && let Some(id) = self.may_compact.pop_first()
-        {
-            let Some(relation) = self.relations.0.get_mut(&id) else {
-                continue;
-            };
-            if !relation.wants_compaction() {
-                continue;
-            }
-            match relation.compact(fuel) {
-                Ok(left) => fuel = left,
-                Err(error) => self.failure = Some(error),
-            }
-            if relation.wants_compaction() {
-                self.may_compact.insert(id);
+    /// A dataflow has read what its inputs hold, and reads their changes from now on.
+    fn take_part(&mut self, id: ObjectId) {
+        let Some(dataflow) = self.dataflows.get_mut(&id) else {
+            return;
+        };
+        dataflow.progress = Progress::Hydrated;
+        for (collection, step) in &dataflow.imports {
+            if let Some(collection) = self.collections.get_mut(collection) {
+                collection.readers.push(*step);
             }
         }
-        !self.may_compact.is_empty()
-    }
-
-    /// How many rows and groups a dataflow keeps for itself on this shard: distinct rows of its own arrangements, groups, the last recomputed result.
-    ///
-    /// Arrangements it shares, with collections or through the registry, and the content it exports are not counted.
-    #[must_use]
-    pub fn dataflow_state(&self, id: ObjectId) -> Option<u64> {
-        let dataflow = self.dataflows.get(&id)?;
-        let exported = self
-            .collections
-            .get(&id)
-            .map(|collection| collection.relation);
-        let relations = dataflow
-            .private
-            .iter()
-            .filter(|relation| Some(**relation) != exported);
-        let rows: usize = relations
-            .filter_map(|relation| self.relations.0.get(relation))
-            .map(Relation::distinct_rows)
-            .sum();
-        let groups: usize = dataflow
-            .steps
-            .iter()
-            .filter_map(|step| self.steps.get(step))
-            .map(|step| step.kind.state())
-            .sum();
-        u64::try_from(rows + groups).ok()
+        for used in &dataflow.uses {
+            if let Some(entry) = self.registry.get(used.entry)
+                && let Some(share) = self.steps.get_mut(&entry.share)
+            {
+                share.consumers.push((used.step, 0));
+            }
+        }
     }
 
     fn add_relation(&mut self, relation: Relation) -> RelationId {
@@ -664,14 +634,6 @@ impl Shard {
         self.relations.0.remove(&relation);
     }
 
-    /// Relations that are gone need no compaction.
-    fn forget_relations(&mut self) {
-        self.with_history
-            .retain(|relation| self.relations.0.contains_key(relation));
-        self.may_compact
-            .retain(|relation| self.relations.0.contains_key(relation));
-    }
-
     fn open(&mut self, epoch: Epoch, hydrating: bool) -> Result<(), Error> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
@@ -699,7 +661,7 @@ impl Shard {
             .ok_or_else(|| Error::invariant("no tick is open"))
     }
 
-    /// Notes a stored collection's consolidated changes: applied when the tick ends, reported, and read by those who import it.
+    /// Notes a stored collection's consolidated changes: applied when the tick ends if somebody needs the rows, reported, and read by those who import it.
     fn publish(&mut self, id: ObjectId, changes: Changes) -> Result<(), Error> {
         if changes.is_empty() {
             return Ok(());
@@ -709,7 +671,10 @@ impl Shard {
             .get(&id)
             .ok_or(Error::UnknownCollection(id))?
             .relation;
-        self.running()?.pending.insert(relation, changes.clone());
+        if self.keeps(relation) {
+            // Of an index over this very relation, in a fork that reads both, these are the same changes once more.
+            self.running()?.pending.insert(relation, changes.clone());
+        }
         self.report(id, changes)
     }
 
@@ -739,7 +704,9 @@ impl Shard {
                 running.dirty.insert((step.stage, *reader));
             }
         }
-        running.outputs.entry(id).or_default().append(changes);
+        if self.lane.as_ref().is_none_or(|lane| lane.dataflow == id) {
+            running.outputs.entry(id).or_default().append(changes);
+        }
         Ok(())
     }
 

@@ -101,6 +101,21 @@ impl Step {
         };
     }
 
+    /// A copy of a step that keeps nothing, between ticks, with those of its consumers that are among `steps`; `None` of a step that keeps something.
+    pub(crate) fn copy(&self, steps: &[StepId]) -> Option<Self> {
+        let consumers = self.consumers.iter().copied();
+        Some(Self {
+            owner: self.owner,
+            stage: self.stage,
+            kind: self.kind.copy()?,
+            inputs: vec![Changes::default(); self.inputs.len()],
+            inbox: Vec::new(),
+            consumers: consumers
+                .filter(|(consumer, _)| steps.contains(consumer))
+                .collect(),
+        })
+    }
+
     pub(crate) const fn is_stopped(&self) -> bool {
         matches!(self.kind, Kind::Stopped)
     }
@@ -167,6 +182,44 @@ impl Kind {
             Self::Aggregate(aggregate) => aggregate.owns_global(),
             Self::Recompute(_) => shard == 0,
             _ => false,
+        }
+    }
+
+    /// The same for another shard value, of the kinds that steps of entries of the registry have; they keep nothing.
+    fn copy(&self) -> Option<Self> {
+        Some(match self {
+            Self::Get { relation, schema } => Self::Get {
+                relation: *relation,
+                schema: SchemaRef::clone(schema),
+            },
+            Self::NotNull { columns } => Self::NotNull {
+                columns: columns.clone(),
+            },
+            Self::Exchange { route, receiver } => Self::Exchange {
+                route: route.clone(),
+                receiver: *receiver,
+            },
+            Self::Share { relation } => Self::Share {
+                relation: *relation,
+            },
+            Self::Stopped => Self::Stopped,
+            _ => return None,
+        })
+    }
+
+    /// The relations that the operator looks rows up in after its first tick, and the index by which it does.
+    pub(crate) fn reads(&self) -> Vec<(RelationId, usize)> {
+        let of_rows = |relation: &RelationId| (*relation, 0);
+        match self {
+            Self::Join(join) => [&join.left, &join.right]
+                .map(|side| (side.relation, side.index))
+                .to_vec(),
+            Self::Distinct(distinct) => vec![of_rows(&distinct.relation)],
+            Self::Recompute(recompute) => {
+                let inputs = recompute.inputs.iter();
+                inputs.map(|(relation, _)| of_rows(relation)).collect()
+            }
+            _ => Vec::new(),
         }
     }
 

@@ -13,6 +13,9 @@ mod failures;
 #[path = "dataflow/known.rs"]
 mod known;
 #[cfg(test)]
+#[path = "dataflow/lane.rs"]
+mod lane;
+#[cfg(test)]
 #[path = "dataflow/oracle.rs"]
 mod oracle;
 #[cfg(test)]

@@ -205,6 +205,7 @@ const fn request_error(error: &RequestError) -> Code {
     match error {
         RequestError::Eval(error) => eval_error(error.kind),
         RequestError::SinceAdvanced { .. } => Code::OutOfRange,
+        RequestError::PassedOver { .. } => Code::Aborted,
         RequestError::NotNull { .. } => Code::FailedPrecondition,
         RequestError::Dropped => Code::NotFound,
         RequestError::Cancelled => Code::Cancelled,
@@ -235,7 +236,7 @@ const fn eval_error(kind: EvalErrorKind) -> Code {
         EvalErrorKind::InvalidRegex => Code::InvalidArgument,
         EvalErrorKind::TooLarge | EvalErrorKind::OutOfMemory => Code::ResourceExhausted,
         EvalErrorKind::Cancelled => Code::Cancelled,
-        EvalErrorKind::NotSupported => Code::Unimplemented,
+        EvalErrorKind::NotSupported | EvalErrorKind::NumericNotHeld => Code::Unimplemented,
     }
 }
 
@@ -277,7 +278,9 @@ const fn type_error(error: &TypeError) -> Code {
         TypeError::OutOfRange { .. } => Code::OutOfRange,
         TypeError::TooLong { .. } => Code::InvalidArgument,
         TypeError::InvalidParameter(_) => Code::InvalidArgument,
-        TypeError::Unsupported(_) | TypeError::NotSupported(_) => Code::Unimplemented,
+        TypeError::Unsupported(_) | TypeError::NotSupported(_) | TypeError::NumericNotHeld(_) => {
+            Code::Unimplemented
+        }
         TypeError::TooLarge => Code::ResourceExhausted,
         // `TypeError` is open for extension; what it may grow is not the client's fault.
         _ => Code::Internal,

@@ -29,7 +29,7 @@ use flowstone_types::sort_key::{equality_differs, key_bytes, order_differs};
 use flowstone_types::{EvalError, EvalErrorKind, SqlType};
 
 use crate::cast::convert;
-use crate::errors::{from_type_error, numeric_overflow, out_of_range, raise};
+use crate::errors::{from_type_error, numeric_not_held, out_of_range, raise};
 use crate::interval::Interval;
 use crate::numeric::{divide_rounded, narrow, power_of_ten, rescale};
 
@@ -328,7 +328,7 @@ impl Total {
                 for value in values.as_primitive::<Decimal128Type>().iter().flatten() {
                     *sum = sum
                         .checked_add(i256::from_i128(value * i128::from(weight)))
-                        .ok_or_else(|| raise(numeric_overflow()))?;
+                        .ok_or_else(|| raise(numeric_not_held()))?;
                 }
             }
             Sum::Float(sum) => {
@@ -365,7 +365,7 @@ impl Total {
                 let shift = i32::from(scale) - i32::from(self.scale());
                 let factor = power_of_ten(shift.unsigned_abs()).map_err(raise)?;
                 let count = i256::from_i128(i128::from(self.count));
-                let overflow = || raise(numeric_overflow());
+                let overflow = || raise(numeric_not_held());
                 let quotient = if shift >= 0 {
                     divide_rounded(sum.checked_mul(factor).ok_or_else(overflow)?, count)
                 } else {
@@ -555,7 +555,7 @@ impl Accumulator for Total {
                 Sum::Exact(sum) => {
                     *sum = sum
                         .checked_add(i256::from_le_bytes(take(&mut bytes)?))
-                        .ok_or_else(|| raise(numeric_overflow()))?;
+                        .ok_or_else(|| raise(numeric_not_held()))?;
                 }
                 Sum::Float(sum) => {
                     while !bytes.is_empty() {

@@ -469,7 +469,12 @@ fn json_to_scalar(array: &ArrayRef, to: &SqlType) -> Result<ArrayRef> {
     if *to == SqlType::Bool {
         return crate::udf::opt1(&call, |value: Json<'_>| json::to_bool(value));
     }
-    let numeric = SqlType::Numeric(None);
+    // Rounded once, to the scale it is to have.
+    let modifier = match to {
+        SqlType::Numeric(modifier) => *modifier,
+        _ => Some((38, 0)),
+    };
+    let numeric = SqlType::Numeric(modifier);
     let type_name = match to {
         SqlType::Numeric(_) => "numeric".to_owned(),
         other => other.to_string(),
@@ -492,7 +497,9 @@ fn json_to_scalar(array: &ArrayRef, to: &SqlType) -> Result<ArrayRef> {
         returns: &wide,
         zone: &TimeZone::UTC,
     };
-    let numbers = crate::udf::opt1(&call, |value: Json<'_>| json::to_numeric(value, &type_name))?;
+    let numbers = crate::udf::opt1(&call, |value: Json<'_>| {
+        json::to_numeric(value, &type_name, modifier)
+    })?;
     cast_array(&numbers, &numeric, to)
 }
 
@@ -564,19 +571,23 @@ fn number_to_number(array: &ArrayRef, from: &SqlType, to: &SqlType) -> Result<Ar
             f32::build(narrow, rows, &target)
         }
         (Numbers::Float(values), SqlType::Numeric(_)) => {
-            let DataType::Decimal128(_, scale) = target else {
+            let DataType::Decimal128(precision, scale) = target else {
                 return plan_err!("numeric is a decimal");
             };
-            let lost = match to {
-                SqlType::Numeric(Some(_)) => Lost::Rounded,
-                _ => Lost::Refused,
+            let is_declared = matches!(to, SqlType::Numeric(Some(_)));
+            let decimal = |value: f64| {
+                if !is_declared {
+                    return Numeric::from_f64(value, scale, Lost::Refused);
+                }
+                match Numeric::from_f64(value, scale, Lost::Rounded) {
+                    Ok(number) => declared(number, precision, scale),
+                    // PostgreSQL's declared precisions hold NaN, and no infinity.
+                    Err(error) if value.is_nan() => Err(error),
+                    Err(_) => Err(numeric_overflow()),
+                }
             };
             Numeric::build(
-                values.iter().map(|value| {
-                    value
-                        .map(|value| Numeric::from_f64(value, scale, lost))
-                        .transpose()
-                }),
+                values.iter().map(|value| value.map(decimal).transpose()),
                 rows,
                 &target,
             )
@@ -598,12 +609,15 @@ fn number_to_number(array: &ArrayRef, from: &SqlType, to: &SqlType) -> Result<Ar
             });
             Numeric::build(kept, rows, &target)
         }
-        (Numbers::Numeric(values), SqlType::Numeric(_)) => Numeric::build(
+        (Numbers::Numeric(values), SqlType::Numeric(Some((precision, scale)))) => Numeric::build(
             values.iter().map(|value| {
-                Ok(value.map(|value| Numeric {
+                let number = value.map(|value| Numeric {
                     value,
                     scale: values.scale(),
-                }))
+                });
+                number
+                    .map(|number| declared(number, *precision, *scale))
+                    .transpose()
             }),
             rows,
             &target,
@@ -613,6 +627,14 @@ fn number_to_number(array: &ArrayRef, from: &SqlType, to: &SqlType) -> Result<Ar
             arrow_cast(&integers, &target).map_err(|_| raise(out_of_range(&to.to_string())))
         }
     }
+}
+
+/// The number as one of a declared precision and scale.
+fn declared(number: Numeric, precision: u8, scale: i8) -> EvalResult<Numeric> {
+    number
+        .rescale(precision, scale)
+        .map(|value| Numeric { value, scale })
+        .map_err(|_| numeric_overflow())
 }
 
 /// Rounds to integers: floats half to even, numerics half away from zero. `uint8` beyond `bigint` goes through decimals.
@@ -637,6 +659,7 @@ fn to_integers(numbers: &Numbers<'_>, to: &SqlType) -> EvalResult<ArrayRef> {
                             scale: values.scale(),
                         }
                         .rescale(38, 0)
+                        .map_err(|_| too_large())
                     })
                     .transpose()
             })
@@ -656,7 +679,7 @@ fn to_integers(numbers: &Numbers<'_>, to: &SqlType) -> EvalResult<ArrayRef> {
     let wide: Decimal128Array = integers.into_iter().collect();
     let wide = wide
         .with_precision_and_scale(38, 0)
-        .map_err(|_| numeric_overflow())?;
+        .map_err(|_| too_large())?;
     Ok(Arc::new(wide))
 }
 

@@ -28,16 +28,44 @@ pub(crate) fn out_of_range(type_name: &str) -> EvalError {
     )
 }
 
-/// A value beyond what `numeric` holds.
+/// A value beyond a declared precision.
 pub(crate) fn numeric_overflow() -> EvalError {
     EvalError::new(EvalErrorKind::NumericOutOfRange, "numeric field overflow")
 }
 
-/// A value so small that `numeric` has no digit for it.
-pub(crate) fn numeric_underflow() -> EvalError {
+/// A result beyond what PostgreSQL's `numeric` holds.
+pub(crate) fn numeric_format_overflow() -> EvalError {
     EvalError::new(
         EvalErrorKind::NumericOutOfRange,
-        "value out of range: underflow",
+        "value overflows numeric format",
+    )
+}
+
+/// A result that PostgreSQL's `numeric` holds and ours does not.
+pub(crate) fn numeric_not_held() -> EvalError {
+    EvalError::numeric_not_held()
+}
+
+/// A result so small that `numeric` has no digit for it here.
+pub(crate) fn numeric_underflow() -> EvalError {
+    EvalError::new(
+        EvalErrorKind::NumericNotHeld,
+        "numeric result is too close to zero for the digits that are supported",
+    )
+}
+
+/// A float that is no number, or infinite, as `numeric`.
+pub(crate) fn numeric_special(value: f64) -> EvalError {
+    let name = if value.is_nan() {
+        "NaN"
+    } else if value < 0.0 {
+        "-Infinity"
+    } else {
+        "Infinity"
+    };
+    EvalError::new(
+        EvalErrorKind::NumericNotHeld,
+        format!("value \"{name}\" is not supported for type numeric"),
     )
 }
 
@@ -105,6 +133,7 @@ pub fn from_type_error(error: &TypeError) -> EvalError {
         TypeError::TooLong { .. } => EvalErrorKind::TooLong,
         TypeError::TooLarge => EvalErrorKind::TooLarge,
         TypeError::NotSupported(_) => EvalErrorKind::NotSupported,
+        TypeError::NumericNotHeld(_) => EvalErrorKind::NumericNotHeld,
         TypeError::WeightOverflow => EvalErrorKind::Data,
         _ => EvalErrorKind::Internal,
     };
@@ -231,7 +260,12 @@ fn from_cast(message: &str) -> EvalError {
     }
     if message.contains("verflow") || message.contains("too large") || message.contains("too small")
     {
-        return numeric_overflow();
+        // Casts to declared decimals are not Arrow's: this one brings operands together.
+        return if message.contains("Decimal") {
+            numeric_not_held()
+        } else {
+            numeric_overflow()
+        };
     }
     EvalError::new(EvalErrorKind::InvalidText, lower_first(message))
 }

@@ -12,6 +12,7 @@ use datafusion::common::Result;
 use datafusion::logical_expr::ScalarUDF;
 use flowstone_types::datetime::TimeZone;
 use flowstone_types::jsonb::{Jsonb, JsonbBuf, JsonbBuilder, JsonbKind};
+use flowstone_types::numeric::precision_and_scale;
 use flowstone_types::{ColumnFormatter, EvalError, EvalErrorKind, SqlType, TypeError};
 use std::sync::Arc;
 
@@ -118,13 +119,17 @@ pub(crate) fn to_f64(value: Json<'_>, type_name: &str) -> EvalResult<Option<f64>
     Ok(Some(number))
 }
 
-/// `jsonb::numeric`
-pub(crate) fn to_numeric(value: Json<'_>, type_name: &str) -> EvalResult<Option<Numeric>> {
+/// `jsonb::numeric`, or what becomes `type_name` of it, at the scale of `modifier`.
+pub(crate) fn to_numeric(
+    value: Json<'_>,
+    type_name: &str,
+    modifier: Option<(u8, i8)>,
+) -> EvalResult<Option<Numeric>> {
     let value = value.view();
     let number = value
         .as_number()
         .ok_or_else(|| cannot_cast(value, type_name))?;
-    let digits = number.to_numeric(None).map_err(|error| match error {
+    let digits = number.to_numeric(modifier).map_err(|error| match error {
         TypeError::OutOfRange { .. } if type_name != "numeric" => {
             crate::errors::out_of_range(type_name)
         }
@@ -132,7 +137,7 @@ pub(crate) fn to_numeric(value: Json<'_>, type_name: &str) -> EvalResult<Option<
     })?;
     Ok(Some(Numeric {
         value: digits,
-        scale: flowstone_types::sql_type::NUMERIC_DEFAULT.1,
+        scale: precision_and_scale(modifier).1,
     }))
 }
 

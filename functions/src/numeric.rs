@@ -1,12 +1,20 @@
 //! Arithmetic of `numeric`: exact decimals of up to 38 digits, computed in 256 bits, rounded half away from zero.
 //!
+//! What has no place in these digits is an error that says so: PostgreSQL's results have as many as they need. That a declared precision is exceeded, which is
+//! another error, only casts know.
+//!
 //! Must not know Arrow arrays. Called by operators, functions, casts and aggregates.
 
 pub(crate) mod powers;
 
 use arrow_buffer::i256;
+use flowstone_types::EvalError;
+use flowstone_types::numeric::parse_numeric;
 
-use crate::errors::{EvalResult, division_by_zero, numeric_overflow, numeric_underflow};
+use crate::errors::{
+    EvalResult, division_by_zero, from_type_error, numeric_not_held, numeric_special,
+    numeric_underflow,
+};
 
 /// A decimal: `value / 10^scale`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +35,7 @@ const QUOTIENT_SCALE: i8 = 16;
 pub(crate) fn power_of_ten(exponent: u32) -> EvalResult<i256> {
     i256::from_i128(10)
         .checked_pow(exponent)
-        .ok_or_else(numeric_overflow)
+        .ok_or_else(numeric_not_held)
 }
 
 /// Whether a value has at most `precision` digits.
@@ -41,14 +49,14 @@ fn fits(value: i128, precision: u8) -> bool {
 pub(crate) fn divide_rounded(numerator: i256, denominator: i256) -> EvalResult<i256> {
     let quotient = numerator
         .checked_div(denominator)
-        .ok_or_else(numeric_overflow)?;
+        .ok_or_else(numeric_not_held)?;
     let remainder = numerator
         .checked_rem(denominator)
-        .ok_or_else(numeric_overflow)?;
+        .ok_or_else(numeric_not_held)?;
     let twice = remainder
         .wrapping_abs()
         .checked_mul(i256::from_i128(2))
-        .ok_or_else(numeric_overflow)?;
+        .ok_or_else(numeric_not_held)?;
     if twice < denominator.wrapping_abs() {
         return Ok(quotient);
     }
@@ -57,7 +65,7 @@ pub(crate) fn divide_rounded(numerator: i256, denominator: i256) -> EvalResult<i
     } else {
         i256::MINUS_ONE
     };
-    quotient.checked_add(away).ok_or_else(numeric_overflow)
+    quotient.checked_add(away).ok_or_else(numeric_not_held)
 }
 
 /// The digits of `value` at another scale, rounded half away from zero.
@@ -65,7 +73,7 @@ pub(crate) fn rescale(value: i256, from: i8, to: i8) -> EvalResult<i256> {
     let shift = i32::from(to) - i32::from(from);
     let factor = power_of_ten(shift.unsigned_abs())?;
     if shift >= 0 {
-        value.checked_mul(factor).ok_or_else(numeric_overflow)
+        value.checked_mul(factor).ok_or_else(numeric_not_held)
     } else {
         divide_rounded(value, factor)
     }
@@ -76,7 +84,7 @@ pub(crate) fn narrow(value: i256, precision: u8) -> EvalResult<i128> {
     value
         .to_i128()
         .filter(|value| fits(*value, precision))
-        .ok_or_else(numeric_overflow)
+        .ok_or_else(numeric_not_held)
 }
 
 /// The scale of `left op right`.
@@ -146,10 +154,10 @@ impl Numeric {
                 } else {
                     a.checked_sub(b)
                 }
-                .ok_or_else(numeric_overflow)?
+                .ok_or_else(numeric_not_held)?
             }
             Op::Multiply => {
-                let product = a.checked_mul(b).ok_or_else(numeric_overflow)?;
+                let product = a.checked_mul(b).ok_or_else(numeric_not_held)?;
                 let kept = rescale(product, self.scale.saturating_add(right.scale), scale)?;
                 // Rounded to nothing is not rounded but lost.
                 if kept == i256::ZERO && product != i256::ZERO {
@@ -164,9 +172,9 @@ impl Numeric {
                 let shift = i32::from(scale) + i32::from(right.scale) - i32::from(self.scale);
                 let factor = power_of_ten(shift.unsigned_abs())?;
                 let quotient = if shift >= 0 {
-                    divide_rounded(a.checked_mul(factor).ok_or_else(numeric_overflow)?, b)?
+                    divide_rounded(a.checked_mul(factor).ok_or_else(numeric_not_held)?, b)?
                 } else {
-                    divide_rounded(a, b.checked_mul(factor).ok_or_else(numeric_overflow)?)?
+                    divide_rounded(a, b.checked_mul(factor).ok_or_else(numeric_not_held)?)?
                 };
                 // PostgreSQL would give it more digits.
                 if quotient == i256::ZERO && self.value != 0 {
@@ -182,7 +190,7 @@ impl Numeric {
                     rescale(a, self.scale, scale)?,
                     rescale(b, right.scale, scale)?,
                 );
-                a.checked_rem(b).ok_or_else(numeric_overflow)?
+                a.checked_rem(b).ok_or_else(numeric_not_held)?
             }
         };
         Ok(Self {
@@ -200,20 +208,20 @@ impl Numeric {
                 return Ok(Self { value: 0, scale });
             }
             let factor = power_of_ten(drop.unsigned_abs())?;
-            let truncated = value.checked_div(factor).ok_or_else(numeric_overflow)?;
-            let remainder = value.checked_rem(factor).ok_or_else(numeric_overflow)?;
+            let truncated = value.checked_div(factor).ok_or_else(numeric_not_held)?;
+            let remainder = value.checked_rem(factor).ok_or_else(numeric_not_held)?;
             let units = match rounding {
                 Rounding::HalfAway => divide_rounded(value, factor)?,
                 Rounding::Truncate => truncated,
                 Rounding::Floor if remainder < i256::ZERO => truncated
                     .checked_sub(i256::ONE)
-                    .ok_or_else(numeric_overflow)?,
+                    .ok_or_else(numeric_not_held)?,
                 Rounding::Ceiling if remainder > i256::ZERO => truncated
                     .checked_add(i256::ONE)
-                    .ok_or_else(numeric_overflow)?,
+                    .ok_or_else(numeric_not_held)?,
                 Rounding::Floor | Rounding::Ceiling => truncated,
             };
-            value = units.checked_mul(factor).ok_or_else(numeric_overflow)?;
+            value = units.checked_mul(factor).ok_or_else(numeric_not_held)?;
         }
         Ok(Self {
             value: narrow(rescale(value, self.scale, scale)?, 38)?,
@@ -227,48 +235,62 @@ impl Numeric {
     }
 
     /// The decimal that a float's shortest text shows with 15 significant digits, as PostgreSQL casts `float8` to `numeric`.
-    pub(crate) fn from_f64(value: f64, scale: i8, rounding: Lost) -> EvalResult<Self> {
+    pub(crate) fn from_f64(value: f64, scale: i8, lost: Lost) -> EvalResult<Self> {
         if !value.is_finite() {
-            return Err(numeric_overflow());
+            return Err(numeric_special(value));
         }
         let text = format!("{value:.14e}");
-        let (mantissa, exponent) = text.split_once('e').ok_or_else(numeric_overflow)?;
+        let refused = || match lost {
+            Lost::Rounded => numeric_not_held(),
+            Lost::Refused => unheld_float(&text),
+        };
+        let (mantissa, exponent) = text.split_once('e').ok_or_else(numeric_not_held)?;
         let digits: String = mantissa.chars().filter(|letter| *letter != '.').collect();
-        let digits: i128 = digits.parse().map_err(|_| numeric_overflow())?;
-        let exponent: i32 = exponent.parse().map_err(|_| numeric_overflow())?;
+        let digits: i128 = digits.parse().map_err(|_| numeric_not_held())?;
+        let exponent: i32 = exponent.parse().map_err(|_| numeric_not_held())?;
         // value = digits · 10^(exponent - 14)
         let shift = exponent - 14 + i32::from(scale);
         if shift < -60 {
-            return if digits == 0 || rounding == Lost::Rounded {
+            return if digits == 0 || lost == Lost::Rounded {
                 Ok(Self { value: 0, scale })
             } else {
-                Err(numeric_underflow())
+                Err(refused())
             };
         }
-        let factor = power_of_ten(shift.unsigned_abs())?;
+        let factor = power_of_ten(shift.unsigned_abs()).map_err(|_| refused())?;
+        let digits = i256::from_i128(digits);
         let wide = if shift >= 0 {
-            i256::from_i128(digits)
-                .checked_mul(factor)
-                .ok_or_else(numeric_overflow)?
+            digits.checked_mul(factor).ok_or_else(refused)?
+        } else if lost == Lost::Refused && digits.checked_rem(factor) != Some(i256::ZERO) {
+            return Err(refused());
         } else {
-            divide_rounded(i256::from_i128(digits), factor)?
+            divide_rounded(digits, factor)?
         };
-        if wide == i256::ZERO && digits != 0 && rounding == Lost::Refused {
-            return Err(numeric_underflow());
-        }
         Ok(Self {
-            value: narrow(wide, 38)?,
+            value: narrow(wide, 38).map_err(|_| refused())?,
             scale,
         })
     }
 }
 
-/// What becomes of a value that has no digit at its new scale.
+/// The error of a float with this text, which plain `numeric` has no digits for.
+fn unheld_float(text: &str) -> EvalError {
+    let shortest = text
+        .parse::<f64>()
+        .map_or_else(|_| text.to_owned(), |value| format!("{value:e}"));
+    parse_numeric(&shortest, None).map_or_else(
+        |error| from_type_error(&error),
+        // What can be parsed can be held.
+        |_| numeric_not_held(),
+    )
+}
+
+/// What becomes of digits of a float that have no place at its new scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lost {
-    /// It is zero, as a declared scale demands.
+    /// They are rounded, as a declared scale demands.
     Rounded,
-    /// It is an error: PostgreSQL's plain `numeric` would keep it.
+    /// They are an error: PostgreSQL's plain `numeric` would keep them.
     Refused,
 }
 
@@ -302,6 +324,8 @@ impl std::fmt::Display for Numeric {
 
 #[cfg(test)]
 mod tests {
+    use flowstone_types::EvalErrorKind;
+
     use super::*;
     use crate::errors::division_by_zero;
 
@@ -354,16 +378,41 @@ mod tests {
             numeric("0.0000000000000000")
         );
         assert_eq!(
-            Numeric::from_f64(1e-19, 18, Lost::Refused),
-            Err(numeric_underflow())
-        );
-        assert_eq!(
-            Numeric::from_f64(1e-300, 18, Lost::Refused),
-            Err(numeric_underflow())
-        );
-        assert_eq!(
             Numeric::from_f64(0.004, 2, Lost::Rounded).unwrap(),
             numeric("0.00")
+        );
+    }
+
+    #[test]
+    fn a_float_with_digits_that_numeric_has_no_place_for_is_refused_by_name() {
+        for (value, shown) in [
+            (1e-19, "1e-19"),
+            (-1e-300, "-1e-300"),
+            (1.234_567_890_123_45e-10, "1.23456789012345e-10"),
+            (1e20, "1e20"),
+            (1e300, "1e300"),
+        ] {
+            let error = Numeric::from_f64(value, 18, Lost::Refused).unwrap_err();
+            assert_eq!(error.kind, EvalErrorKind::NumericNotHeld, "{value}");
+            assert!(
+                error
+                    .message
+                    .starts_with(&format!("value \"{shown}\" is not supported for")),
+                "{error}"
+            );
+        }
+        for (value, name) in [
+            (f64::NAN, "NaN"),
+            (f64::INFINITY, "Infinity"),
+            (f64::NEG_INFINITY, "-Infinity"),
+        ] {
+            let error = Numeric::from_f64(value, 2, Lost::Rounded).unwrap_err();
+            assert_eq!(error, numeric_special(value));
+            assert!(error.message.contains(name), "{error}");
+        }
+        assert_eq!(
+            Numeric::from_f64(1e-18, 18, Lost::Refused).unwrap().value,
+            1
         );
     }
 
@@ -375,7 +424,7 @@ mod tests {
         };
         assert_eq!(
             large.apply(Op::Multiply, Numeric::integer(10)),
-            Err(numeric_overflow())
+            Err(numeric_not_held())
         );
         assert_eq!(
             large.apply(Op::Divide, Numeric::integer(0)),

@@ -30,7 +30,7 @@ use flowstone_types::normalize::normalize_array;
 use flowstone_types::{SqlType, budget};
 
 use crate::cast::convert_in;
-use crate::errors::{EvalResult, internal, numeric_overflow, raise};
+use crate::errors::{EvalResult, internal, numeric_not_held, raise};
 use crate::execution::NarrowerBatches;
 use crate::growth::{Growth, allowed};
 use crate::interval::Interval;
@@ -982,7 +982,7 @@ impl Ret for Numeric {
         values
             .with_precision_and_scale(*precision, *scale)
             .map(|array| -> ArrayRef { Arc::new(array) })
-            .map_err(|_| raise(numeric_overflow()))
+            .map_err(|_| raise(numeric_not_held()))
     }
 }
 

@@ -300,6 +300,18 @@ fn casts_parse_round_and_check() {
             &cast("12345.6", "numeric(6,1)", "numeric(4,1)"),
             "numeric field overflow",
         ),
+        (
+            &cast("CAST(1e30 AS DOUBLE)", "double precision", "numeric(4,1)"),
+            "numeric field overflow",
+        ),
+        (
+            &cast("CAST('NaN' AS DOUBLE)", "double precision", "numeric(4,1)"),
+            "value \"NaN\" is not supported for type numeric",
+        ),
+        (
+            &cast("'NaN'", "text", "numeric"),
+            "value \"NaN\" is not supported for type numeric",
+        ),
     ]);
 }
 

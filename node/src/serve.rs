@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use flowstone_coordinator::AuthPolicy;
+use flowstone_coordinator::{AuthPolicy, Machine};
 use flowstone_tls::{Admission, Plaintext, Protocol, ServerTls, TlsListener};
 use flowstone_types::Clock;
 use flowstone_types::clock::SystemClock;
@@ -94,6 +94,10 @@ async fn serve(
             Auth::Scram => AuthPolicy::Scram,
         },
         session_memory_bytes: settings.session_memory_mib.saturating_mul(1 << 20),
+        machine: Machine {
+            shards: settings.shards,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        },
         clock: Arc::clone(&clock),
     };
     let client = tokio::select! {

@@ -47,9 +47,14 @@ fn report(error: &Error) -> Report {
             ..
         } => "54000".to_owned(),
         Error::Copy {
-            fault: CopyFault::Value(error),
+            fault: CopyFault::Value(value),
             ..
-        } => Report::from(error).code,
+        } => {
+            return Report {
+                message: error.to_string(),
+                ..Report::from(value)
+            };
+        }
         Error::Copy {
             fault: CopyFault::Encoding,
             ..

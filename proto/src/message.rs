@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId, SourcePosition};
+use flowstone_types::{ClusterId, DeltaBatch, Epoch, EvalError, ObjectId, SourcePosition};
 use serde::{Deserialize, Serialize};
 
 use crate::ipc::WireBatch;
@@ -37,6 +37,19 @@ pub enum Command {
         source: ObjectId,
         /// The new tables.
         tables: Vec<SourceTable>,
+    },
+    /// A cluster exists from now on, or has other threads: what is in it is then hydrated beside what runs, which gives way to it without a gap. Answered by
+    /// [`Response::ClusterReady`]. [`ClusterId::DEFAULT`] is there from the start with the threads of the process.
+    SetCluster {
+        /// The cluster.
+        cluster: ClusterId,
+        /// Shard threads that each of its computes has; zero if it is paused: what is in it stands still, and reads of later epochs wait.
+        threads: usize,
+    },
+    /// A cluster is gone. Nothing is in it any more.
+    DropCluster {
+        /// The cluster.
+        cluster: ClusterId,
     },
     /// A view or index is maintained from now on, starting from its inputs as of the last epoch run.
     CreateDataflow(DataflowDescription),
@@ -183,6 +196,8 @@ pub enum CollectionKind {
 pub struct DataflowDescription {
     /// Its identity: the materialized view's or the index's.
     pub id: ObjectId,
+    /// Where it runs.
+    pub cluster: ClusterId,
     /// What it computes.
     pub plan: Plan,
     /// What becomes of the result.
@@ -534,6 +549,8 @@ pub struct SystemRelation {
 pub struct Subscribe {
     /// Names the result stream.
     pub request: RequestId,
+    /// Where it runs.
+    pub cluster: ClusterId,
     /// The query.
     pub plan: Plan,
     /// The epoch the stream starts from: its state as of then is the snapshot. Held readable by the coordinator. `None`: the newest epoch.
@@ -574,6 +591,16 @@ pub enum RequestError {
         asked: Epoch,
         /// What is left.
         since: Epoch,
+    },
+    /// What is computed anew at each change never was what it would have been at the epoch asked for: changes of several epochs were taken in at once.
+    #[error(
+        "what is computed anew at each change passed over epoch {asked}; it can be read from epoch {next} on"
+    )]
+    PassedOver {
+        /// What was asked for.
+        asked: Epoch,
+        /// The next epoch that can be read.
+        next: Epoch,
     },
     /// NULL in a column that forbids it.
     #[error(
@@ -715,6 +742,13 @@ pub enum Response {
     EpochComplete {
         /// The epoch.
         epoch: Epoch,
+    },
+    /// Everything in a cluster has caught up on the threads of the newest [`Command::SetCluster`].
+    ClusterReady {
+        /// The cluster.
+        cluster: ClusterId,
+        /// How many shard threads each of its computes has.
+        threads: usize,
     },
     /// A dataflow has caught up with its inputs.
     Hydrated {

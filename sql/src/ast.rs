@@ -6,6 +6,7 @@
 //! Invariants. Identifiers in our own nodes are folded already (unquoted ones to lower case); inside `sqlparser` trees they are not.
 //! The value of a secret never appears in `Debug` output.
 
+mod cluster;
 mod role;
 
 use std::fmt;
@@ -14,6 +15,10 @@ use std::time::Duration;
 use flowstone_types::SqlType;
 use sqlparser::ast::{DataType, Expr, Query};
 
+pub use cluster::{
+    AlterCluster, AlterClusterAction, ClusterOptionName, ClusterOptions, ClusterWait, Count,
+    CreateCluster, CreateClusterReplica, DropClusterReplicas, OnTimeout, ReplicaDefinition,
+};
 pub use role::{
     AlterRole, AlterRoleAction, CreateRole, DropRoles, Password, PasswordOption, RoleName,
     RoleOptions, ValidUntil,
@@ -94,6 +99,10 @@ pub enum StatementKind {
     CreateConnection(CreateConnection),
     /// `CREATE SOURCE`
     CreateSource(CreateSource),
+    /// `CREATE CLUSTER`
+    CreateCluster(CreateCluster),
+    /// `CREATE CLUSTER REPLICA`
+    CreateClusterReplica(CreateClusterReplica),
 
     /// `ALTER SECRET … AS …`
     AlterSecret(AlterSecret),
@@ -107,8 +116,12 @@ pub enum StatementKind {
     AlterRename(AlterRename),
     /// `ALTER SCHEMA … SWAP WITH …`
     AlterSchemaSwap(AlterSchemaSwap),
+    /// `ALTER CLUSTER … SET`, `RESET`, `SWAP WITH`
+    AlterCluster(AlterCluster),
     /// `DROP <type> …`
     Drop(DropStatement),
+    /// `DROP CLUSTER REPLICA`
+    DropClusterReplicas(DropClusterReplicas),
     /// `CREATE ROLE`, `CREATE USER`
     CreateRole(CreateRole),
     /// `ALTER ROLE`, `ALTER USER`

@@ -3,9 +3,10 @@
 //! Owns the model, its changes ([`CatalogChange`]) and name resolution. The coordinator keeps one current [`Catalog`] behind an `Arc`; planning reads a clone
 //! of that `Arc`, so a statement sees one catalog throughout. Must not know how changes are made durable.
 //!
-//! Invariants. Ids and OIDs are never reused. Every item's schema exists; every id in `depends_on` exists. Applying the same changes to the same
+//! Invariants. Ids and OIDs are never reused. Every item's schema and cluster exist; every id in `depends_on` exists. Applying the same changes to the same
 //! catalog gives the same catalog.
 
+pub mod clusters;
 pub mod names;
 pub mod roles;
 
@@ -14,11 +15,12 @@ use std::collections::BTreeMap;
 use arrow_schema::SchemaRef;
 use flowstone_proto::message::{LoadGenerator, SourceTable};
 use flowstone_types::datetime::TimeZone;
-use flowstone_types::{ObjectId, SqlType};
+use flowstone_types::{ClusterId, ObjectId, SqlType};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
 
+pub use clusters::{Cluster, ClusterKind, ClusterSize, Clusters, Machine, Replica, ReplicaId};
 pub use names::{ResolveContext, Resolved};
 pub use roles::{PasswordVerifier, Role, RoleId};
 
@@ -29,7 +31,7 @@ pub const FIRST_USER_OID: u32 = 20_000;
 pub const DEFAULT_DATABASE: &str = "materialize";
 /// Name of the schema that every database starts with.
 pub const DEFAULT_SCHEMA: &str = "public";
-/// The one cluster until clusters exist.
+/// The cluster that exists in a new node.
 pub const DEFAULT_CLUSTER: &str = "quickstart";
 /// The role that exists in a new node.
 pub const DEFAULT_ROLE: &str = "materialize";
@@ -252,6 +254,8 @@ pub struct Catalog {
     pub roles: BTreeMap<RoleId, Role>,
     /// The time zones of the sessions that made views and indexes, as settings; of those not named here it was UTC.
     pub time_zones: BTreeMap<ObjectId, String>,
+    /// The clusters, and what is in them.
+    pub clusters: Clusters,
 }
 
 /// A change to the catalog. One statement makes a list of them, applied together or not at all.
@@ -275,6 +279,12 @@ pub enum CatalogChange {
     DropRole(RoleId),
     /// The time zone in which an item's text is read.
     PutTimeZone(ObjectId, String),
+    /// A cluster appears or is replaced.
+    PutCluster(Cluster),
+    /// A cluster goes. Nothing is in it any more.
+    DropCluster(ClusterId),
+    /// The cluster that an item is in.
+    PutItemCluster(ObjectId, ClusterId),
 }
 
 impl Item {
@@ -333,12 +343,13 @@ pub fn arrow_schema(columns: &[Column]) -> SchemaRef {
 }
 
 impl Catalog {
-    /// The catalog of a new node: the default database with its schema, the system schemas, and the default role.
+    /// The catalog of a new node: the default database with its schema, the system schemas, the default role and the default cluster.
     #[must_use]
     pub fn initial() -> Self {
         let mut catalog = Self {
             next_id: 1,
             next_oid: FIRST_USER_OID,
+            clusters: Clusters::initial(),
             ..Self::default()
         };
         let database = Database {
@@ -444,6 +455,7 @@ impl Catalog {
                         .remove(id)
                         .ok_or_else(|| missing(format!("item {id}")))?;
                     self.time_zones.remove(id);
+                    self.clusters.of_items.remove(id);
                 }
                 CatalogChange::PutTimeZone(id, zone) => {
                     if !self.items.contains_key(id) {
@@ -459,6 +471,27 @@ impl Catalog {
                     self.roles
                         .remove(id)
                         .ok_or_else(|| missing(format!("role {id}")))?;
+                }
+                CatalogChange::PutCluster(cluster) => self.clusters.put(cluster.clone()),
+                CatalogChange::DropCluster(id) => {
+                    if self.clusters.of_items.values().any(|of| of == id) {
+                        return Err(Error::internal(format!(
+                            "cluster {id} goes, and something is in it"
+                        )));
+                    }
+                    self.clusters
+                        .by_id
+                        .remove(id)
+                        .ok_or_else(|| missing(format!("cluster {id}")))?;
+                }
+                CatalogChange::PutItemCluster(id, cluster) => {
+                    if !self.items.contains_key(id) {
+                        return Err(missing(format!("item {id}")));
+                    }
+                    if !self.clusters.by_id.contains_key(cluster) {
+                        return Err(missing(format!("cluster {cluster}")));
+                    }
+                    self.clusters.of_items.insert(*id, *cluster);
                 }
             }
         }

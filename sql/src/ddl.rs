@@ -7,6 +7,7 @@
 //! Invariants. Nothing is changed here: a [`DdlPlan`] is applied by [`Catalog::apply`] as a whole. The plan is valid for the version of the catalog it was made for.
 //! Values of secrets and passwords are never in a plan.
 
+mod cluster;
 mod create;
 mod create_sql;
 mod drop;
@@ -20,6 +21,7 @@ mod tests;
 
 use flowstone_types::ObjectId;
 
+pub use cluster::{create_cluster_sql, plan_alter_cluster};
 pub use create::{
     ViewParts, default_index_key, index_relation, plan_create_index, plan_create_materialized_view,
     plan_create_view,
@@ -68,6 +70,12 @@ impl DdlPlan {
                 CatalogChange::PutDatabase(database) => check_identifier(&database.name)?,
                 CatalogChange::PutSchema(schema) => check_identifier(&schema.name)?,
                 CatalogChange::PutRole(role) => check_identifier(&role.name)?,
+                CatalogChange::PutCluster(cluster) => {
+                    check_identifier(&cluster.name)?;
+                    for replica in &cluster.replicas {
+                        check_identifier(&replica.name)?;
+                    }
+                }
                 CatalogChange::PutItem(item) => {
                     check_identifier(&item.name)?;
                     for column in item.columns().unwrap_or_default() {
@@ -83,7 +91,9 @@ impl DdlPlan {
                 | CatalogChange::DropSchema(_)
                 | CatalogChange::DropItem(_)
                 | CatalogChange::DropRole(_)
-                | CatalogChange::PutTimeZone(..) => {}
+                | CatalogChange::PutTimeZone(..)
+                | CatalogChange::DropCluster(_)
+                | CatalogChange::PutItemCluster(..) => {}
             }
         }
         Ok(())
@@ -176,7 +186,7 @@ fn at(error: Error, name: &Name) -> Error {
 }
 
 /// Plans every statement that changes the catalog, except the ones that need more than the catalog: CREATE of views, materialized views, indexes and sources,
-/// what adds tables to a source, and statements about roles. Those have functions of their own.
+/// what adds tables to a source, ALTER CLUSTER, and statements about roles. Those have functions of their own.
 ///
 /// # Errors
 /// Whatever is wrong with the statement; [`ErrorKind::Internal`] for a statement that is not one of these.
@@ -209,6 +219,9 @@ pub fn plan_ddl(
         StatementKind::AlterRename(rename) => rename::rename(catalog, ctx, rename),
         StatementKind::AlterSchemaSwap(swap) => rename::swap(catalog, ctx, swap),
         StatementKind::Drop(drop) => drop::drop(catalog, ctx, drop),
+        StatementKind::CreateCluster(create) => cluster::create(catalog, create),
+        StatementKind::CreateClusterReplica(create) => cluster::create_replica(catalog, create),
+        StatementKind::DropClusterReplicas(drop) => cluster::drop_replicas(catalog, drop),
         StatementKind::AlterSourceDropSubsource(alter) => {
             drop::drop_subsources(catalog, ctx, alter)
         }
@@ -238,6 +251,19 @@ fn comment(
 ) -> Result<DdlPlan, Error> {
     let mut plan = DdlPlan::new("COMMENT");
     let item = match target {
+        CommentTarget::Object {
+            object_type: ObjectType::Cluster,
+            name,
+        } => {
+            let found = cluster::find(catalog, name, false)?;
+            plan.changes.extend(found.map(|cluster| {
+                CatalogChange::PutCluster(crate::catalog::Cluster {
+                    comment: comment.cloned(),
+                    ..cluster.clone()
+                })
+            }));
+            return Ok(plan);
+        }
         CommentTarget::Object {
             object_type: object_type @ (ObjectType::Database | ObjectType::Schema),
             name,

@@ -8,6 +8,7 @@
 
 mod alter;
 mod canonical;
+mod cluster;
 mod create;
 mod cursor;
 mod depth;

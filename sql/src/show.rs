@@ -5,10 +5,12 @@
 //!
 //! Invariant. Whatever a user wrote gets into the text as a quoted literal or as a parsed expression printed back, never as it is.
 
-use crate::ast::{Name, ObjectType, ShowFilter, ShowKind, ShowOf, ShowStatement, quote_literal};
-use crate::catalog::{
-    Catalog, DEFAULT_CLUSTER, ItemKind, ResolveContext, Resolved, Schema, SchemaId,
+use crate::ast::{
+    Ident, Name, ObjectType, ShowFilter, ShowKind, ShowOf, ShowStatement, quote_literal,
 };
+use crate::catalog::clusters::is_system_cluster;
+use crate::catalog::{Catalog, ItemKind, ResolveContext, Resolved, Schema, SchemaId};
+use crate::ddl::create_cluster_sql;
 use crate::error::{Error, ErrorKind};
 
 /// The query that a SHOW stands for.
@@ -69,6 +71,17 @@ fn create(
     object_type: ObjectType,
     name: &Name,
 ) -> Result<String, Error> {
+    if object_type == ObjectType::Cluster {
+        let cluster = catalog.resolve_cluster(&Ident {
+            value: name.item().to_owned(),
+            position: name.position(),
+        })?;
+        return Ok(format!(
+            "SELECT {} AS name, {} AS create_sql",
+            quote_literal(&cluster.name),
+            quote_literal(&format!("{};", create_cluster_sql(cluster)))
+        ));
+    }
     let item = match catalog.resolve_item(ctx, name, object_type) {
         // A subsource is a table as well, to those who ask for it.
         Err(error)
@@ -137,8 +150,10 @@ fn schema<'a>(
 }
 
 /// Left join of the comment of the object `o`.
-const COMMENT: &str =
-    "LEFT JOIN mz_internal.mz_comments AS m ON m.id = o.id AND m.object_sub_id IS NULL";
+const COMMENT: &str = "LEFT JOIN mz_internal.mz_comments AS m ON m.id = o.id AND m.object_sub_id IS NULL AND m.object_type <> 'cluster'";
+/// The same of a cluster: its id may be that of something else as well.
+const CLUSTER_COMMENT: &str =
+    "LEFT JOIN mz_internal.mz_comments AS m ON m.id = o.id AND m.object_type = 'cluster'";
 /// Left join of the cluster of the object `o`.
 const CLUSTER: &str = "LEFT JOIN mz_catalog.mz_clusters AS k ON k.id = o.cluster_id";
 /// The column that shows the comment.
@@ -160,14 +175,10 @@ fn objects(
         })
     };
     let in_cluster = match of {
-        Some(ShowOf::Cluster(cluster)) if cluster.value != DEFAULT_CLUSTER => {
-            let error = Error::new(
-                ErrorKind::UndefinedObject,
-                format!("cluster \"{}\" does not exist", cluster.value),
-            );
-            return Err(error.at(cluster.position));
-        }
         Some(ShowOf::Cluster(cluster)) => {
+            if !is_system_cluster(&cluster.value) {
+                catalog.resolve_cluster(cluster)?;
+            }
             Some(format!("k.name = {}", quote_literal(&cluster.value)))
         }
         Some(ShowOf::Relation(_)) | None => None,
@@ -251,9 +262,11 @@ fn objects(
                  WHERE {condition}"
             ))
         }
-        ShowKind::Clusters => Ok("SELECT o.name, r.name AS replicas, '' AS comment FROM mz_catalog.mz_clusters AS o \
-             LEFT JOIN mz_catalog.mz_cluster_replicas AS r ON r.cluster_id = o.id"
-            .to_owned()),
+        ShowKind::Clusters => Ok(format!(
+            "SELECT o.name, CASE WHEN r.replicas IS NULL THEN '' ELSE r.replicas END AS replicas, {SAID} FROM mz_catalog.mz_clusters AS o {CLUSTER_COMMENT} \
+             LEFT JOIN (SELECT n.cluster_id, string_agg(n.name || coalesce(' (' || n.size || ')', ''), ', ' ORDER BY n.name) AS replicas \
+             FROM mz_catalog.mz_cluster_replicas AS n GROUP BY n.cluster_id) AS r ON r.cluster_id = o.id"
+        )),
         ShowKind::ClusterReplicas => Ok("SELECT k.name AS cluster, o.name AS replica, o.size, s.status = 'online' AS ready, '' AS comment \
              FROM mz_catalog.mz_cluster_replicas AS o JOIN mz_catalog.mz_clusters AS k ON k.id = o.cluster_id \
              JOIN mz_internal.mz_cluster_replica_statuses AS s ON s.replica_id = o.id"
@@ -273,6 +286,7 @@ mod tests {
         ResolveContext {
             database: "materialize".to_owned(),
             search_path: vec!["public".to_owned()],
+            cluster: "quickstart".to_owned(),
         }
     }
 

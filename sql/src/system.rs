@@ -7,6 +7,7 @@
 //! Invariants. Ids and OIDs of relations never change and are below [`crate::catalog::FIRST_USER_OID`]; the id of a relation is its OID.
 //! Rows have exactly the declared columns. Rows come in a fixed order. Secrets are never in them.
 
+mod cluster_rows;
 mod information_absent;
 mod information_rows;
 mod information_schema;
@@ -45,10 +46,6 @@ pub use runtime::{RuntimeState, SessionState, StatusState, SubscriptionState};
 pub const DEFAULT_ROLE_OID: u32 = 16_650;
 /// Identity of that role in `mz_roles`.
 pub const DEFAULT_ROLE_ID: &str = "u1";
-/// Identity of the one cluster in `mz_clusters`.
-pub const DEFAULT_CLUSTER_ID: &str = "u1";
-/// Identity of the one replica of the one cluster.
-pub const DEFAULT_REPLICA_ID: &str = "u1";
 
 /// A relation of the system catalog. "Definition" of one name, columns and contents.
 #[derive(Debug)]

@@ -7,6 +7,9 @@ mod auth;
 #[path = "e2e/clients.rs"]
 mod clients;
 #[cfg(test)]
+#[path = "e2e/clusters.rs"]
+mod clusters;
+#[cfg(test)]
 #[path = "e2e/console.rs"]
 mod console;
 #[cfg(test)]
@@ -33,6 +36,9 @@ mod held;
 #[cfg(test)]
 #[path = "e2e/hostile.rs"]
 mod hostile;
+#[cfg(test)]
+#[path = "e2e/lanes.rs"]
+mod lanes;
 #[cfg(test)]
 #[path = "e2e/money.rs"]
 mod money;

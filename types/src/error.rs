@@ -50,6 +50,9 @@ pub enum TypeError {
     /// A value that PostgreSQL has and we cannot hold; the text is the whole message.
     #[error("{0}")]
     NotSupported(String),
+    /// A number that PostgreSQL's `numeric` holds and ours does not; the text is the whole message.
+    #[error("{0}")]
+    NumericNotHeld(String),
     /// A weight left the range of `i64`.
     #[error("multiplicity out of range")]
     WeightOverflow,
@@ -105,6 +108,8 @@ pub enum EvalErrorKind {
     Cancelled,
     /// `0A000`: a value that PostgreSQL has and we cannot hold.
     NotSupported,
+    /// `0A000`: a number that PostgreSQL's `numeric` holds and ours does not.
+    NumericNotHeld,
 }
 
 /// The words with which builders and offsets of Arrow panic when 32 bits do not suffice.
@@ -139,6 +144,15 @@ impl EvalError {
     #[must_use]
     pub fn too_large() -> Self {
         Self::new(EvalErrorKind::TooLarge, TypeError::TooLarge.to_string())
+    }
+
+    /// A result that PostgreSQL's `numeric` holds and ours does not: it has too many digits.
+    #[must_use]
+    pub fn numeric_not_held() -> Self {
+        Self::new(
+            EvalErrorKind::NumericNotHeld,
+            "numeric result has more digits than are supported",
+        )
     }
 
     /// An error of class `kind`.

@@ -20,6 +20,21 @@ pub enum ObjectId {
     Transient(u64),
 }
 
+/// A cluster: `u1` for the one that is there from the start. Ids are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClusterId(pub u64);
+
+impl ClusterId {
+    /// The cluster that is there from the start, `quickstart` unless it was renamed.
+    pub const DEFAULT: Self = Self(1);
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "u{}", self.0)
+    }
+}
+
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

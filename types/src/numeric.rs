@@ -4,11 +4,17 @@
 //! which is kept at [`NUMERIC_DEFAULT`] = (38, 18).
 //! Must not know Arrow arrays. Called by [`crate::value`] and by the functions on `numeric`.
 //!
-//! Invariants. Input to a declared scale is rounded half away from zero, as PostgreSQL does; input to plain `numeric` is never rounded:
-//! digits that do not fit are [`TypeError::OutOfRange`]. `NaN` and the infinities have no representation and are refused.
+//! Invariants. Input to a declared scale is rounded half away from zero, as PostgreSQL does; input to plain `numeric` is never rounded.
+//! What PostgreSQL refuses too is [`TypeError::OutOfRange`]; what it holds and we do not is [`TypeError::NumericNotHeld`]: digits that have no place in plain
+//! `numeric`, and `NaN` and the infinities, which have no representation.
 
 use crate::TypeError;
 use crate::sql_type::NUMERIC_DEFAULT;
+
+/// Digits before the point of PostgreSQL's `numeric`.
+const POSTGRESQL_WHOLE_MAX: i64 = 131_072;
+/// Digits after the point of PostgreSQL's `numeric`.
+const POSTGRESQL_FRACTION_MAX: i64 = 16_383;
 
 const BINARY_NEGATIVE: u16 = 0x4000;
 const BINARY_NAN: u16 = 0xC000;
@@ -48,6 +54,29 @@ fn out_of_range(modifier: Option<(u8, i8)>, value: &str) -> TypeError {
         type_name: type_name(modifier),
         value: value.to_owned(),
     }
+}
+
+/// The error of a number that its type has no digits for.
+fn too_many_digits(modifier: Option<(u8, i8)>, value: &str) -> TypeError {
+    if modifier.is_some() {
+        return out_of_range(modifier, value);
+    }
+    let (precision, scale) = NUMERIC_DEFAULT;
+    let whole = i16::from(precision) - i16::from(scale);
+    TypeError::NumericNotHeld(format!(
+        "value \"{value}\" is not supported for type numeric without a declared scale, which has {whole} digits before and {scale} after the point"
+    ))
+}
+
+/// The error of `NaN` or an infinity. A declared precision cannot hold infinities in PostgreSQL either.
+fn special(modifier: Option<(u8, i8)>, value: &str) -> TypeError {
+    let is_nan = value.to_ascii_lowercase().ends_with("nan");
+    if modifier.is_some() && !is_nan {
+        return out_of_range(modifier, value);
+    }
+    TypeError::NumericNotHeld(format!(
+        "value \"{value}\" is not supported for type numeric"
+    ))
 }
 
 const fn excess_of(modifier: Option<(u8, i8)>) -> Excess {
@@ -134,7 +163,8 @@ impl Accumulator {
 /// Reads PostgreSQL's text format: `-12.50`, `1e-3`, surrounded by white space or not.
 ///
 /// # Errors
-/// [`TypeError::InvalidText`] if it is not a number; [`TypeError::OutOfRange`] if it has too many digits (see the module), is `NaN` or infinite.
+/// [`TypeError::InvalidText`] if it is not a number; [`TypeError::OutOfRange`] and [`TypeError::NumericNotHeld`] (see the module) if it has too many digits,
+/// is `NaN` or infinite.
 pub fn parse_numeric(text: &str, modifier: Option<(u8, i8)>) -> Result<i128, TypeError> {
     let (precision, scale) = precision_and_scale(modifier);
     let invalid = || TypeError::InvalidText {
@@ -151,7 +181,7 @@ pub fn parse_numeric(text: &str, modifier: Option<(u8, i8)>) -> Result<i128, Typ
         .iter()
         .any(|word| unsigned.eq_ignore_ascii_case(word))
     {
-        return Err(out_of_range(modifier, body));
+        return Err(special(modifier, body));
     }
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
         None => (unsigned, 0),
@@ -180,7 +210,28 @@ pub fn parse_numeric(text: &str, modifier: Option<(u8, i8)>) -> Result<i128, Typ
     }
     accumulator
         .finish(negative, power, precision, excess_of(modifier))
-        .ok_or_else(|| out_of_range(modifier, body))
+        .ok_or_else(|| {
+            if overflows_postgresql(whole, fraction, exponent) {
+                out_of_range(modifier, body)
+            } else {
+                too_many_digits(modifier, body)
+            }
+        })
+}
+
+/// Whether a number has more digits than PostgreSQL's `numeric` holds: `whole.fraction · 10^exponent`, and it is not zero.
+fn overflows_postgresql(whole: &str, fraction: &str, exponent: i64) -> bool {
+    let length = |text: &str| i64::try_from(text.len()).unwrap_or(i64::MAX);
+    let zeros = whole
+        .bytes()
+        .chain(fraction.bytes())
+        .take_while(|digit| *digit == b'0')
+        .count();
+    let before = length(whole)
+        .saturating_add(exponent)
+        .saturating_sub(i64::try_from(zeros).unwrap_or(i64::MAX));
+    let after = length(fraction).saturating_sub(exponent);
+    before > POSTGRESQL_WHOLE_MAX || after > POSTGRESQL_FRACTION_MAX
 }
 
 /// Exponents beyond any representable number saturate: zero stays zero and everything else is out of range or rounds to zero.
@@ -239,7 +290,7 @@ pub fn rescale(
 /// Changes the scale of a value to the one of a type: rounds to a declared scale, refuses to lose digits of plain `numeric`.
 ///
 /// # Errors
-/// [`TypeError::OutOfRange`]
+/// [`TypeError::OutOfRange`], [`TypeError::NumericNotHeld`]
 pub fn rescale_to(
     value: i128,
     from_scale: i8,
@@ -249,7 +300,7 @@ pub fn rescale_to(
     rescale(value, from_scale, precision, scale, excess_of(modifier)).ok_or_else(|| {
         let mut text = String::new();
         format_numeric(value, from_scale, None, &mut text);
-        out_of_range(modifier, &text)
+        too_many_digits(modifier, &text)
     })
 }
 
@@ -359,7 +410,7 @@ pub fn numeric_to_binary(value: i128, scale: i8, modifier: Option<(u8, i8)>, out
 /// Reads PostgreSQL's binary format.
 ///
 /// # Errors
-/// [`TypeError::InvalidBinary`] for bytes that are no number; [`TypeError::OutOfRange`] as [`parse_numeric`].
+/// [`TypeError::InvalidBinary`] for bytes that are no number; [`TypeError::OutOfRange`] and [`TypeError::NumericNotHeld`] as [`parse_numeric`].
 pub fn numeric_from_binary(bytes: &[u8], modifier: Option<(u8, i8)>) -> Result<i128, TypeError> {
     let (precision, scale) = precision_and_scale(modifier);
     let invalid = |reason: &str| TypeError::InvalidBinary {
@@ -382,9 +433,9 @@ pub fn numeric_from_binary(bytes: &[u8], modifier: Option<(u8, i8)>) -> Result<i
     }
     match sign {
         0 | BINARY_NEGATIVE => {}
-        BINARY_NAN => return Err(out_of_range(modifier, "NaN")),
-        BINARY_INFINITY => return Err(out_of_range(modifier, "Infinity")),
-        BINARY_NEGATIVE_INFINITY => return Err(out_of_range(modifier, "-Infinity")),
+        BINARY_NAN => return Err(special(modifier, "NaN")),
+        BINARY_INFINITY => return Err(special(modifier, "Infinity")),
+        BINARY_NEGATIVE_INFINITY => return Err(special(modifier, "-Infinity")),
         _ => return Err(invalid("unknown sign")),
     }
     let mut accumulator = Accumulator::new(scale);
@@ -405,7 +456,7 @@ pub fn numeric_from_binary(bytes: &[u8], modifier: Option<(u8, i8)>) -> Result<i
             precision,
             excess_of(modifier),
         )
-        .ok_or_else(|| out_of_range(modifier, &binary_as_text(bytes)))
+        .ok_or_else(|| too_many_digits(modifier, &binary_as_text(bytes)))
 }
 
 /// Digits of a number that an error message shows.

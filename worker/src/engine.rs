@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowstone_dataflow::{POINT_ROWS_MAX, ShardConfig};
 use flowstone_ingest::SourceEvent;
 use flowstone_proto::PROTOCOL_VERSION;
 use flowstone_proto::local::WorkerEnd;
@@ -24,8 +23,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::Error;
 use crate::compute::direct::{Readable, WorkerReads};
-use crate::compute::shards::ShardPool;
-use crate::compute::{self, Compute, Read};
+use crate::compute::shards::{ShardMaker, ShardPool};
+use crate::compute::{self, Compute, Heard, Read};
 use crate::event::Event;
 use crate::feed::{self, EpochInput, Feed};
 use crate::keep::{self, Keep};
@@ -69,6 +68,8 @@ struct Engine {
     feed: Feed,
     compute: Compute,
     keep: Keep,
+    /// A commit that waits for lanes to come to its epoch.
+    waiting_commit: Option<Epoch>,
 }
 
 /// Opens storage, starts the shard threads and runs the worker until `Shutdown` or the transport closes.
@@ -96,6 +97,7 @@ struct Opened {
     delta: DeltaTables,
     runner: QueryRunner,
     shards: ShardPool,
+    maker: ShardMaker,
 }
 
 async fn open(config: &Config) -> Result<Opened, Error> {
@@ -117,20 +119,19 @@ async fn open(config: &Config) -> Result<Opened, Error> {
         &config.data_dir.join("spill"),
     )?;
     let count = config.shards.max(1);
-    let shards = ShardPool::start(count, |index| ShardConfig {
-        point_rows_max: POINT_ROWS_MAX,
+    let maker = ShardMaker {
         row_bytes_max: runner.recompute_bytes(),
-        index,
-        count,
         compiler: Arc::new(Compiler),
         evaluator: Arc::new(Evaluator::new(runner.clone(), config.recompute_time_max)),
-    })?;
+    };
+    let shards = ShardPool::start("shard", count, &maker)?;
     Ok(Opened {
         log,
         records,
         delta,
         runner,
         shards,
+        maker,
     })
 }
 
@@ -164,6 +165,7 @@ impl Opened {
                 results: end.results,
                 events: event_sender.clone(),
                 shards: self.shards,
+                maker: self.maker,
                 runner: self.runner,
                 delta: self.delta.clone(),
                 readable,
@@ -176,6 +178,7 @@ impl Opened {
                 log,
                 state_dir,
             }),
+            waiting_commit: None,
             responses: end.responses,
         }
     }
@@ -216,12 +219,16 @@ impl Engine {
                 biased;
                 Some(event) = self.events.recv() => self.handle(event).await?,
                 Some(event) = self.source_events.recv() => self.respond(said_by_source(event)).await,
+                heard = self.compute.hear() => self.heard(heard).await?,
                 source = self.feed.held_ready() => self.run_late(source).await?,
                 command = self.commands.recv() => match command {
                     None => return Ok(()),
                     Some(command) => if self.act(command).await? == Flow::Stop { return Ok(()) },
                 },
                 _ = housekeeping.tick() => self.compute.housekeep().await?,
+                // Nothing else waits.
+                () = std::future::ready(()), if self.compute.has_set_aside() => self.enter_a_piece().await?,
+                () = std::future::ready(()), if self.compute.is_building() => self.build().await?,
             }
         }
     }
@@ -265,8 +272,13 @@ impl Engine {
                         "commit of epoch {epoch} before it was run"
                     )));
                 }
-                self.keep.commit(epoch)?;
+                self.waiting_commit = Some(epoch);
+                self.commit_if_complete()?;
             }
+            Command::SetCluster { cluster, threads } => {
+                self.compute.set_cluster(cluster, threads).await?;
+            }
+            Command::DropCluster { cluster } => self.compute.drop_cluster(cluster).await?,
             Command::CommitPointDurable { epoch } => self.feed.commit_point_durable(epoch).await?,
             Command::AllowCompaction { since } => self.compute.allow_compaction(since).await?,
             Command::Peek(peek) => self.compute.read(Read::Peek(peek)).await?,
@@ -349,6 +361,10 @@ impl Engine {
                     Some(event) = self.source_events.recv() => {
                         drop(self.responses.send(said_by_source(event)).await);
                     }
+                    heard = self.compute.hear() => {
+                        let output = self.compute.heard(heard).await?;
+                        self.keep.absorb(output);
+                    }
                 }
             }
         };
@@ -363,9 +379,18 @@ impl Engine {
             .await;
         }
         self.enter(epoch, input).await?;
+        self.commit_if_complete()?;
         self.feed.finish_acknowledging().await?;
         self.respond(Response::EpochComplete { epoch }).await;
-        self.compute.maintain().await
+        self.compute.maintain().await?;
+        // However busy the base is, what was set aside and what is being made get on.
+        if self.compute.has_set_aside() {
+            self.enter_a_piece().await?;
+        }
+        if self.compute.is_building() {
+            self.build().await?;
+        }
+        Ok(())
     }
 
     /// Runs what a source that is held up can give at last, as changes of the newest epoch: nobody has seen its collections since they were held up.
@@ -394,6 +419,35 @@ impl Engine {
             self.respond(Response::Failed { epoch, failures }).await;
         }
         Ok(())
+    }
+
+    async fn enter_a_piece(&mut self) -> Result<(), Error> {
+        let output = self.compute.enter_a_piece().await?;
+        self.keep.absorb(output);
+        self.commit_if_complete()
+    }
+
+    async fn build(&mut self) -> Result<(), Error> {
+        let output = self.compute.build().await?;
+        self.keep.absorb(output);
+        Ok(())
+    }
+
+    async fn heard(&mut self, heard: Heard) -> Result<(), Error> {
+        let output = self.compute.heard(heard).await?;
+        self.keep.absorb(output);
+        self.commit_if_complete()
+    }
+
+    /// Begins the commit that waits, if all that it is to contain was computed.
+    fn commit_if_complete(&mut self) -> Result<(), Error> {
+        match self.waiting_commit {
+            Some(epoch) if epoch <= self.compute.stored_through() => {
+                self.waiting_commit = None;
+                self.keep.commit(epoch)
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn handle(&mut self, event: Event) -> Result<(), Error> {

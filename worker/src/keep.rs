@@ -15,6 +15,7 @@ use flowstone_proto::message::{CollectionDescription, Response};
 use flowstone_storage::DeltaTables;
 use flowstone_types::{Epoch, ObjectId};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,6 +50,8 @@ pub(crate) struct Keep {
     stopping: TaskTracker,
     /// Ends the work that would go on for as long as it takes; it is remembered elsewhere.
     cancel: CancellationToken,
+    /// Tables that are being created.
+    creating: Vec<JoinHandle<Result<(), flowstone_storage::Error>>>,
     committing: bool,
     maintaining: bool,
 }
@@ -77,12 +80,14 @@ impl Keep {
             dropped_tables: Vec::new(),
             stopping: no_tasks(),
             cancel: CancellationToken::new(),
+            creating: Vec::new(),
             committing: false,
             maintaining: false,
         }
     }
 
-    /// Creates the table of a collection; one that was committed before is brought back to its version at the commit point.
+    /// Creates the table of a collection; one that was committed before is brought back to its version at the commit point. One that is new is created
+    /// beside everything else, however long it takes: the next commit waits for it.
     ///
     /// # Errors
     /// [`Error::Storage`] if trying again cannot help.
@@ -91,12 +96,22 @@ impl Keep {
         description: &CollectionDescription,
     ) -> Result<(), Error> {
         let id = description.id;
-        retrying("create a table", || {
-            let (delta, name) = (&self.delta, &description.name);
-            let schema = Arc::clone(&description.schema);
-            async move { delta.create(id, name, schema).await }
-        })
-        .await?;
+        let (delta, name) = (self.delta.clone(), description.name.clone());
+        let schema = Arc::clone(&description.schema);
+        let is_new = description.delta_version.is_none() && !delta.table_path(id).exists();
+        let creation = async move {
+            retrying("create a table", || {
+                let (delta, name, schema) = (&delta, &name, Arc::clone(&schema));
+                async move { delta.create(id, name, schema).await }
+            })
+            .await
+        };
+        if is_new {
+            self.creating.push(self.tasks.spawn(creation));
+            self.stored.insert(id);
+            return Ok(());
+        }
+        creation.await?;
         retrying("roll a table back", || {
             let (delta, version) = (&self.delta, description.delta_version);
             async move { delta.roll_back(id, version).await }
@@ -145,7 +160,13 @@ impl Keep {
         let (delta, events) = (self.delta.clone(), self.events.clone());
         let log = self.log.clone();
         let commits = self.buffer.up_to(epoch);
+        let creating = std::mem::take(&mut self.creating);
         self.tasks.spawn(async move {
+            if let Err(error) = created(creating).await {
+                let result = Err(error);
+                drop(events.send(Event::Committed { epoch, result }).await);
+                return;
+            }
             let result = retrying("group commit", || {
                 let (delta, commits, log) = (delta.clone(), commits.clone(), log.clone());
                 async move {
@@ -206,6 +227,20 @@ impl Keep {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+/// Waits until tables are created, or dropped.
+async fn created(
+    creating: Vec<JoinHandle<Result<(), flowstone_storage::Error>>>,
+) -> Result<(), flowstone_storage::Error> {
+    for table in creating {
+        match table.await {
+            Ok(Ok(()) | Err(flowstone_storage::Error::Dropped(_))) => {}
+            Ok(Err(error)) => return Err(error),
+            Err(error) => return Err(flowstone_storage::Error::Invariant(error.to_string())),
+        }
+    }
+    Ok(())
 }
 
 /// Nothing to wait for.

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flowstone_proto::message::{LogId, SourceBinding};
 use flowstone_sql::catalog::{
-    Catalog, Database, DatabaseId, Item, ItemKind, Role, RoleId, Schema, SchemaId, SourceItemKind,
+    Catalog, Clusters, Database, DatabaseId, Item, ItemKind, Role, RoleId, Schema, SchemaId,
+    SourceItemKind,
 };
 use flowstone_types::{Epoch, ObjectId, SourcePosition};
 use serde::{Deserialize, Serialize};
@@ -17,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use super::state::{Cleanup, CommitPoint, DurableFailure, State};
 
 /// Version of the snapshot file. 1: before roles. 2: with roles. 3: with failures, clean-up, and the time zones of views and indexes. 4: with positions that say
-/// what kind they are.
-pub const SNAPSHOT_FORMAT: u32 = 4;
+/// what kind they are. 5: with clusters.
+pub const SNAPSHOT_FORMAT: u32 = 5;
 
 /// Why bytes are not the state of an earlier release, or of this one.
 #[derive(Debug, thiserror::Error)]
@@ -68,11 +69,25 @@ fn position_of(
     }
 }
 
+/// [`State`] in format 4.
+#[derive(Serialize, Deserialize)]
+struct StateV4 {
+    cluster_id: Option<[u8; 16]>,
+    catalog: CatalogV3,
+    secrets: BTreeMap<ObjectId, Vec<u8>>,
+    bindings: BTreeMap<Epoch, Vec<SourceBinding>>,
+    commit_point: CommitPoint,
+    oracle_bound: Epoch,
+    local_log: Option<LogId>,
+    failures: BTreeMap<ObjectId, DurableFailure>,
+    cleanup: BTreeMap<ObjectId, Cleanup>,
+}
+
 /// [`State`] in format 3.
 #[derive(Serialize, Deserialize)]
 struct StateV3 {
     cluster_id: Option<[u8; 16]>,
-    catalog: Catalog,
+    catalog: CatalogV3,
     secrets: BTreeMap<ObjectId, Vec<u8>>,
     bindings: BTreeMap<Epoch, Vec<BindingV3>>,
     commit_point: CommitPointV3,
@@ -125,6 +140,19 @@ struct CatalogV2 {
     roles: BTreeMap<RoleId, Role>,
 }
 
+/// [`Catalog`] in formats 3 and 4.
+#[derive(Serialize, Deserialize)]
+struct CatalogV3 {
+    databases: BTreeMap<DatabaseId, Database>,
+    schemas: BTreeMap<SchemaId, Schema>,
+    items: BTreeMap<ObjectId, Item>,
+    next_id: u64,
+    next_oid: u32,
+    version: u64,
+    roles: BTreeMap<RoleId, Role>,
+    time_zones: BTreeMap<ObjectId, String>,
+}
+
 impl From<CatalogV1> for CatalogV2 {
     fn from(old: CatalogV1) -> Self {
         let role = Role::initial();
@@ -140,7 +168,23 @@ impl From<CatalogV1> for CatalogV2 {
     }
 }
 
-impl From<CatalogV2> for Catalog {
+impl From<CatalogV3> for Catalog {
+    fn from(old: CatalogV3) -> Self {
+        Self {
+            databases: old.databases,
+            schemas: old.schemas,
+            items: old.items,
+            next_id: old.next_id,
+            next_oid: old.next_oid,
+            version: old.version,
+            roles: old.roles,
+            time_zones: old.time_zones,
+            clusters: Clusters::initial(),
+        }
+    }
+}
+
+impl From<CatalogV2> for CatalogV3 {
     fn from(old: CatalogV2) -> Self {
         Self {
             databases: old.databases,
@@ -171,11 +215,27 @@ impl<C: Into<CatalogV2>> From<StateV2<C>> for StateV3 {
     }
 }
 
+impl From<StateV4> for State {
+    fn from(old: StateV4) -> Self {
+        Self {
+            cluster_id: old.cluster_id,
+            catalog: old.catalog.into(),
+            secrets: old.secrets,
+            bindings: old.bindings,
+            commit_point: old.commit_point,
+            oracle_bound: old.oracle_bound,
+            local_log: old.local_log,
+            failures: old.failures,
+            cleanup: old.cleanup,
+        }
+    }
+}
+
 impl TryFrom<StateV3> for State {
     type Error = FormatError;
 
     fn try_from(old: StateV3) -> Result<Self, FormatError> {
-        let catalog = old.catalog;
+        let catalog: Catalog = old.catalog.into();
         let mut bindings = BTreeMap::new();
         for (epoch, without_kinds) in old.bindings {
             let with_kinds: Result<Vec<SourceBinding>, FormatError> = without_kinds
@@ -224,6 +284,7 @@ pub(super) fn decode(version: u32, bytes: &[u8]) -> Result<State, FormatError> {
         ..=1 => postcard::from_bytes::<StateV2<CatalogV1>>(bytes)?.into(),
         2 => postcard::from_bytes::<StateV2<CatalogV2>>(bytes)?.into(),
         3 => postcard::from_bytes(bytes)?,
+        4 => return Ok(postcard::from_bytes::<StateV4>(bytes)?.into()),
         _ => return Ok(postcard::from_bytes(bytes)?),
     };
     old.try_into()
@@ -231,6 +292,11 @@ pub(super) fn decode(version: u32, bytes: &[u8]) -> Result<State, FormatError> {
 
 #[cfg(test)]
 mod tests {
+    use flowstone_sql::catalog::{
+        CatalogChange, Cluster, ClusterKind, ClusterSize, Replica, ReplicaId,
+    };
+    use flowstone_types::ClusterId;
+
     use super::*;
     use crate::raft::{Command, Refusal};
 
@@ -334,6 +400,77 @@ mod tests {
         ]
     }
 
+    /// Bytes of format 4, made by hand as those of format 3: the same state, but for what positions say.
+    #[test]
+    fn a_state_from_before_clusters_has_the_default_one_with_everything_in_it() {
+        let bytes = hex_bytes(include_str!("format/state_v4.hex"));
+        let state = decode(4, &bytes).unwrap();
+        assert_eq!(state, state_v3());
+        assert_eq!(state.catalog.clusters, Clusters::initial());
+        assert_eq!(state.catalog.cluster_of(GENERATOR), ClusterId::DEFAULT);
+        let bytes = encode(&state).unwrap();
+        assert_eq!(decode(SNAPSHOT_FORMAT, &bytes).unwrap(), state);
+    }
+
+    #[test]
+    fn clusters_and_what_is_in_them_are_kept_and_their_numbers_are_not_given_again() {
+        let mut state = state_v3();
+        let cluster = |id| Cluster {
+            id: ClusterId(id),
+            name: format!("c{id}"),
+            comment: Some("mine".to_owned()),
+            kind: ClusterKind::Managed(ClusterSize::Cc200),
+            replicas: vec![Replica {
+                id: ReplicaId(id),
+                name: "r1".to_owned(),
+                size: Some(ClusterSize::Cc200),
+            }],
+        };
+        let change = |state: &State, changes| Command::CatalogChanges {
+            changes,
+            expected_version: state.catalog.version,
+            secrets: Vec::new(),
+        };
+        let created = change(
+            &state,
+            vec![
+                CatalogChange::PutCluster(cluster(2)),
+                CatalogChange::PutCluster(cluster(3)),
+                CatalogChange::PutItemCluster(GENERATOR, ClusterId(3)),
+            ],
+        );
+        let bytes = postcard::to_stdvec(&created).unwrap();
+        state.apply(&postcard::from_bytes(&bytes).unwrap()).unwrap();
+        let dropped = change(&state, vec![CatalogChange::DropCluster(ClusterId(2))]);
+        state.apply(&dropped).unwrap();
+        // What is used stays, and so does what is unknown.
+        for refused in [
+            CatalogChange::DropCluster(ClusterId(3)),
+            CatalogChange::DropCluster(ClusterId(2)),
+            CatalogChange::PutItemCluster(GENERATOR, ClusterId(2)),
+        ] {
+            let refused = change(&state, vec![refused]);
+            assert!(matches!(state.apply(&refused), Err(Refusal::Invalid(_))));
+        }
+        let bytes = encode(&state).unwrap();
+        let read = decode(SNAPSHOT_FORMAT, &bytes).unwrap();
+        assert_eq!(read, state);
+        assert_eq!(read.catalog.cluster_of(GENERATOR), ClusterId(3));
+        let clusters = &read.catalog.clusters;
+        assert_eq!((clusters.next_cluster, clusters.next_replica), (4, 4));
+        assert_eq!(clusters.by_id.get(&ClusterId(3)), Some(&cluster(3)));
+        // With its items everything about them goes.
+        let dropped = change(
+            &state,
+            vec![
+                CatalogChange::DropItem(GENERATOR),
+                CatalogChange::DropCluster(ClusterId(3)),
+            ],
+        );
+        state.apply(&dropped).unwrap();
+        assert!(state.catalog.clusters.of_items.is_empty());
+    }
+
     fn state_v3() -> State {
         decode(3, &hex_bytes(include_str!("format/state_v3.hex"))).unwrap()
     }
@@ -420,9 +557,19 @@ mod tests {
     fn a_state_whose_positions_belong_to_no_source_is_refused() {
         for source in [TABLE, ObjectId::User(99)] {
             let state = state_v3();
+            let catalog = state.catalog;
             let old = StateV3 {
                 cluster_id: state.cluster_id,
-                catalog: state.catalog,
+                catalog: CatalogV3 {
+                    databases: catalog.databases,
+                    schemas: catalog.schemas,
+                    items: catalog.items,
+                    next_id: catalog.next_id,
+                    next_oid: catalog.next_oid,
+                    version: catalog.version,
+                    roles: catalog.roles,
+                    time_zones: catalog.time_zones,
+                },
                 secrets: state.secrets,
                 bindings: BTreeMap::new(),
                 commit_point: CommitPointV3 {

@@ -16,8 +16,8 @@ use super::command::{Command, Refusal, SealedSecret};
 use super::format::{BindingV3, FormatError};
 
 /// Version of the meaning of [`State`]; a node refuses a newer one. 2: with roles. 3: with failures, clean-up, and the time zones of views and indexes.
-/// 4: with positions that say what kind they are.
-pub const STATE_FORMAT: u32 = 4;
+/// 4: with positions that say what kind they are. 5: with clusters.
+pub const STATE_FORMAT: u32 = 5;
 
 /// Everything the coordinator must not forget.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

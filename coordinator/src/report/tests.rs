@@ -52,6 +52,20 @@ fn values_have_codes_of_their_own() {
 }
 
 #[test]
+fn a_number_that_cannot_be_held_is_not_supported_and_says_what_to_do() {
+    let kind = EvalErrorKind::NumericNotHeld;
+    for found in [
+        Report::from(&TypeError::NumericNotHeld("x".to_owned())),
+        report(RequestError::Eval(EvalError::new(kind, "x"))),
+        report(flowstone_sql::Error::new(ErrorKind::Evaluation(kind), "x")),
+    ] {
+        assert_eq!(found, Report::new("0A000", "x").with_hint(NUMERIC_HINT));
+    }
+    let own = flowstone_sql::Error::new(ErrorKind::Evaluation(kind), "x").with_hint("Do.");
+    assert_eq!(report(own).hint.as_deref(), Some("Do."));
+}
+
+#[test]
 fn an_upstreams_code_is_passed_on() {
     let upstream = |sqlstate: Option<&str>| {
         report(RequestError::Upstream {

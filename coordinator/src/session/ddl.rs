@@ -20,6 +20,7 @@ use flowstone_types::ObjectId;
 use tokio::sync::OwnedMutexGuard;
 
 use super::Session;
+use super::cluster::{self, Resize};
 use super::transaction::Class;
 use crate::auth::{AuthPolicy, password_change};
 use crate::coordinator::Event;
@@ -32,11 +33,22 @@ use crate::raft::command::SealedSecret;
 use crate::shared::Shared;
 
 /// A change of the catalog, ready to be made.
-struct Change {
+pub(super) struct Change {
     changes: Vec<CatalogChange>,
     secrets: Vec<SealedSecret>,
     /// The write locks of what is dropped, held until everybody can see that it is gone.
     locks: WriteGuard,
+}
+
+impl Change {
+    /// One that sets no secrets and drops nothing.
+    pub(super) fn of(changes: Vec<CatalogChange>) -> Self {
+        Self {
+            changes,
+            secrets: Vec::new(),
+            locks: WriteGuard::default(),
+        }
+    }
 }
 
 impl Session {
@@ -51,6 +63,7 @@ impl Session {
             .await?;
         let plan = self.plan_ddl(statement, &upstream).await?;
         plan.check_names()?;
+        cluster::refuse_busy(&self.shared, &plan.changes)?;
         let secrets = self.sealed_secrets(&statement.kind, &plan)?;
         let DdlPlan {
             changes,
@@ -63,6 +76,7 @@ impl Session {
         let locks = limits
             .run(async { Ok(self.shared.write_locks.exclusive(&dropped).await) })
             .await?;
+        let resize = Resize::of(&self.shared, &statement.kind, &changes);
         let change = Change {
             changes,
             secrets,
@@ -70,13 +84,9 @@ impl Session {
         };
         let work = carry_through(Arc::clone(&self.shared), turn, change);
         // A task of its own: it goes on if this session goes away half way.
-        let recomputed = match tokio::spawn(work).await {
-            Ok(result) => result?,
-            Err(error) => {
-                return Err(Error::Internal(format!(
-                    "a change of the catalog failed half way: {error}"
-                )));
-            }
+        let recomputed = match resize {
+            None => joined(tokio::spawn(work).await)?,
+            Some(resize) => cluster::carry_through_and_wait(&self.limits, work, resize).await?,
         };
         self.notices.extend(notices.into_iter().map(from_sql));
         self.note_recomputed(&recomputed);
@@ -112,6 +122,7 @@ impl Session {
         ResolveContext {
             database: self.variables.settings().database.clone(),
             search_path: self.variables.settings().search_path.clone(),
+            cluster: self.variables.settings().cluster.clone(),
         }
     }
 
@@ -278,6 +289,10 @@ impl Session {
                 Ok(plan)
             }
             StatementKind::DropRoles(drop) => Ok(ddl::plan_drop_roles(&catalog, &self.user, drop)?),
+            StatementKind::AlterCluster(alter) => {
+                let machine = self.shared.machine;
+                Ok(ddl::plan_alter_cluster(&catalog, alter, machine)?)
+            }
             kind => Ok(ddl::plan_ddl(&catalog, &context, kind)?),
         }
     }
@@ -431,6 +446,10 @@ const fn words(kind: &StatementKind) -> &'static str {
         Kind::AlterConnection(_) => "ALTER CONNECTION",
         Kind::AlterSourceAddSubsource(_) | Kind::AlterSourceDropSubsource(_) => "ALTER SOURCE",
         Kind::AlterRename(_) | Kind::AlterSchemaSwap(_) => "ALTER",
+        Kind::CreateCluster(_) => "CREATE CLUSTER",
+        Kind::CreateClusterReplica(_) => "CREATE CLUSTER REPLICA",
+        Kind::AlterCluster(_) => "ALTER CLUSTER",
+        Kind::DropClusterReplicas(_) => "DROP CLUSTER REPLICA",
         Kind::CreateRole(_) => "CREATE ROLE",
         Kind::AlterRole(_) => "ALTER ROLE",
         Kind::DropRoles(_) => "DROP ROLE",
@@ -455,16 +474,24 @@ pub(crate) async fn change_roles(
     turn: OwnedMutexGuard<()>,
     changes: Vec<CatalogChange>,
 ) -> Result<(), Error> {
-    let change = Change {
-        changes,
-        secrets: Vec::new(),
-        locks: WriteGuard::default(),
-    };
-    carry_through(shared, turn, change).await.map(drop)
+    carry_through(shared, turn, Change::of(changes))
+        .await
+        .map(drop)
+}
+
+/// What came of a task that changes the catalog.
+pub(super) fn joined<T>(
+    outcome: Result<Result<T, Error>, tokio::task::JoinError>,
+) -> Result<T, Error> {
+    outcome.unwrap_or_else(|error| {
+        Err(Error::Internal(format!(
+            "a change of the catalog failed half way: {error}"
+        )))
+    })
 }
 
 /// Makes a change durable and tells the worker. Returns what parts of new views are recomputed at each change.
-async fn carry_through(
+pub(super) async fn carry_through(
     shared: Arc<Shared>,
     _turn: OwnedMutexGuard<()>,
     change: Change,
@@ -491,6 +518,7 @@ async fn carry_through(
     } else {
         shared.check_room()?;
     }
+    let clusters = install::cluster_commands(shared.machine, Some(&before), &after);
     let dataflows = install::plan_dataflows(&after, &new).await?;
     let commands =
         install::install_commands(&shared, &after, &new, &dataflows, &install::Past::default())?;
@@ -533,7 +561,7 @@ async fn carry_through(
         let mut runtime = shared.runtime.lock();
         runtime.created_ms.extend(new.iter().map(|id| (*id, now)));
     }
-    for command in commands {
+    for command in clusters.into_iter().chain(commands) {
         shared.send(command).await?;
     }
     *shared.catalog.write() = after;

@@ -105,7 +105,7 @@ impl Session {
                     self.notices
                         .push(Notice::new(format!("schema \"{value}\" does not exist")));
                 }
-                "cluster" if value != flowstone_sql::catalog::DEFAULT_CLUSTER => {
+                "cluster" if catalog.reading_cluster(value).is_err() => {
                     self.notices
                         .push(Notice::new(format!("cluster \"{value}\" does not exist")));
                 }

@@ -64,6 +64,8 @@ impl Session {
                 (Some(epoch), Some(self.hold(epoch)?))
             }
         };
+        let cluster = &self.variables.settings().cluster;
+        let cluster = self.shared.catalog().reading_cluster(cluster)?;
         let shape = SubscribeShape::new(&planned.schema, subscribe.progress);
         let schema = shape.schema();
         if let (Some(as_of), Some(up_to)) = (as_of, up_to)
@@ -81,6 +83,7 @@ impl Session {
         // The stream takes it out again when it ends.
         let subscription = Subscription {
             process_id: self.process_id,
+            cluster,
             created_at_ms: self.shared.clock.now_ms(),
             reads: planned.reads.clone(),
         };
@@ -90,6 +93,7 @@ impl Session {
             .insert(request, subscription);
         let command = Subscribe {
             request,
+            cluster,
             plan: lowered.plan,
             as_of,
             snapshot: subscribe.snapshot,

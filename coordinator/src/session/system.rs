@@ -161,6 +161,7 @@ impl Shared {
             .map(|(request, subscription)| SubscriptionState {
                 id: request.0.to_string(),
                 session: session_id(subscription.process_id),
+                cluster: subscription.cluster.to_string(),
                 created_at_ms: subscription.created_at_ms,
                 objects: subscription.reads.clone(),
             });

@@ -1,6 +1,9 @@
 //! Sessions against a worker double: one task that keeps tables in memory, evaluates plans with DataFusion, and remembers its local log over restarts.
 
+mod clusters;
+
 use std::future::Future;
+use std::sync::atomic::AtomicBool;
 
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
@@ -17,6 +20,7 @@ use flowstone_proto::message::{
     StageWrite, Staged, SystemRelation, WriteOperation,
 };
 use flowstone_proto::plan::QueryPlan;
+use flowstone_sql::catalog::Machine;
 use flowstone_types::clock::SystemClock;
 use flowstone_types::{Epoch, ObjectId};
 use futures::StreamExt;
@@ -44,6 +48,10 @@ struct Disk {
     commit_epoch: Epoch,
     /// Writes that were discarded.
     discarded: Vec<RequestId>,
+    /// What the worker was told of clusters and of what is in them, in order.
+    told: Arc<Mutex<Vec<String>>>,
+    /// Whether what is in a cluster never catches up.
+    never_ready: Arc<AtomicBool>,
 }
 
 struct Double {
@@ -70,6 +78,10 @@ impl Double {
     async fn answer(&self, response: Response) {
         // The coordinator may be gone: the test ends it whenever it likes.
         let _ = self.end.responses.send(response).await;
+    }
+
+    fn note(&self, text: String) {
+        self.disk.lock().told.lock().push(text);
     }
 
     async fn act(&mut self, command: Command) -> bool {
@@ -105,6 +117,7 @@ impl Double {
                 self.rows.entry(collection.id).or_default();
             }
             Command::Drop { objects } => {
+                self.note(format!("drop {} objects", objects.len()));
                 for id in objects {
                     self.schemas.remove(&id);
                     self.rows.remove(&id);
@@ -174,6 +187,7 @@ impl Double {
             }
             Command::Peek(peek) => self.peek(peek).await,
             Command::Subscribe(subscribe) => {
+                self.note(format!("subscribe in {}", subscribe.cluster));
                 let sender = self.end.results.take(subscribe.request).unwrap();
                 self.subscriptions.push((subscribe.request, sender));
             }
@@ -187,9 +201,19 @@ impl Double {
                     self.answer(Response::CleanedUp { id }).await;
                 }
             }
-            Command::CreateDataflow(_)
-            | Command::FailDataflow { .. }
-            | Command::AllowCompaction { .. } => {}
+            Command::SetCluster { cluster, threads } => {
+                self.note(format!("set {cluster} to {threads}"));
+                let never_ready = Arc::clone(&self.disk.lock().never_ready);
+                if !never_ready.load(Ordering::SeqCst) {
+                    self.answer(Response::ClusterReady { cluster, threads })
+                        .await;
+                }
+            }
+            Command::DropCluster { cluster } => self.note(format!("drop {cluster}")),
+            Command::CreateDataflow(dataflow) => {
+                self.note(format!("create in {}", dataflow.cluster));
+            }
+            Command::FailDataflow { .. } | Command::AllowCompaction { .. } => {}
             Command::Lookup(_) => unreachable!("no test here has an index"),
             Command::CreateSource(_)
             | Command::AddSourceTables { .. }
@@ -378,6 +402,10 @@ impl Node {
             secret_key_file: None,
             auth: AuthPolicy::TrustLoopback,
             session_memory_bytes: 64 << 20,
+            machine: Machine {
+                shards: 1,
+                threads: 4,
+            },
             clock: Arc::new(SystemClock),
         };
         Self {

@@ -127,7 +127,7 @@ const DEFINITIONS: &[Definition] = &[
         "cluster",
         DEFAULT_CLUSTER,
         Kind::Text,
-        "The cluster that statements run in.",
+        "The cluster of what is created or subscribed to without one being named.",
     ),
     variable(
         "current_object_missing_warnings",
@@ -384,6 +384,8 @@ pub struct Settings {
     pub database: String,
     /// The schemas that unqualified names are looked up in.
     pub search_path: Vec<String>,
+    /// The cluster of what is created or subscribed to without one being named. It need not exist.
+    pub cluster: String,
     /// The session's time zone.
     pub time_zone: TimeZone,
     /// What the client calls itself.
@@ -470,6 +472,7 @@ impl Variables {
                     .map(unquote)
                     .filter(|schema| !schema.is_empty())
                     .collect(),
+                cluster: self.known("cluster"),
                 time_zone: self.known("TimeZone").parse().unwrap_or(TimeZone::UTC),
                 application_name: self.known("application_name"),
                 reported: DEFINITIONS

@@ -473,20 +473,27 @@ impl Accumulator {
         errors: &mut BTreeMap<usize, EvalError>,
     ) -> Result<ArrayRef, Error> {
         let mut results: Vec<Option<i128>> = Vec::new();
+        let out_of_range =
+            |message: &str| EvalError::new(EvalErrorKind::NumericOutOfRange, message);
         let (low, high, out_scale, error) = match &self.output {
             DataType::Int64 => (
                 i128::from(i64::MIN),
                 i128::from(i64::MAX),
                 0,
-                "bigint out of range",
+                out_of_range("bigint out of range"),
             ),
-            DataType::UInt64 => (0, i128::from(u64::MAX), 0, "uint8 out of range"),
+            DataType::UInt64 => (
+                0,
+                i128::from(u64::MAX),
+                0,
+                out_of_range("uint8 out of range"),
+            ),
             DataType::Decimal128(precision, scale) => {
                 let limit = 10_i128
                     .checked_pow(u32::from(*precision))
                     .ok_or_else(|| Error::invariant("precision"))?
                     - 1;
-                (-limit, limit, *scale, "numeric field overflow")
+                (-limit, limit, *scale, EvalError::numeric_not_held())
             }
             other => return Err(Error::invariant(format!("exact sum as {other}"))),
         };
@@ -501,7 +508,7 @@ impl Accumulator {
                     .filter(|value| (low..=high).contains(value))
             });
             if result == Some(None) {
-                errors.insert(row, EvalError::new(EvalErrorKind::NumericOutOfRange, error));
+                errors.insert(row, error.clone());
             }
             results.push(result.flatten());
         }

@@ -2,7 +2,7 @@
 //!
 //! Owns the tables and posting lists. Must not know rows: it keeps hashes only, the reader verifies keys.
 //!
-//! Invariants. A list holds every live row of its hash; it may also hold dead ones, which it sheds when it grows and when segments are compacted.
+//! Invariants. A list holds every live row of its hash, up to where the index is built; it may also hold dead ones, which it sheds when it grows and when segments are compacted.
 //! The index grows in small steps: past a few thousand hashes it is 256 tables that grow one by one, so that no tick pays for one large rehash.
 
 use hashbrown::HashTable;
@@ -45,6 +45,8 @@ pub(crate) struct KeyIndex {
     lists: usize,
     /// How many operators and objects read this index.
     pub(super) users: usize,
+    /// Where building goes on, segment and row: no row there or further on is in the index. `None` once it is complete.
+    pub(super) unbuilt: Option<(usize, usize)>,
 }
 
 impl KeyIndex {
@@ -54,7 +56,21 @@ impl KeyIndex {
             tables: vec![HashTable::new()],
             lists: 0,
             users: 1,
+            unbuilt: None,
         }
+    }
+
+    /// One for the same users over no rows.
+    pub(super) fn hollow(&self) -> Self {
+        Self {
+            users: self.users,
+            ..Self::new(self.columns.clone())
+        }
+    }
+
+    /// Whether rows that are appended to a segment are to be added at once: building has passed its end, and will not come there again.
+    pub(super) fn covers(&self, segment: usize) -> bool {
+        self.unbuilt.is_none_or(|(reached, _)| segment < reached)
     }
 
     pub(crate) fn columns(&self) -> &[usize] {
@@ -159,9 +175,11 @@ impl KeyIndex {
         self.lists = lists;
     }
 
+    /// Forgets all rows: there are none any more.
     pub(super) fn clear(&mut self) {
         self.tables = vec![HashTable::new()];
         self.lists = 0;
+        self.unbuilt = None;
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -70,7 +70,7 @@ pub(crate) struct Piece {
 }
 
 /// Rows in order of arrival. Small appends stay small pieces, which are concatenated eight at a time: a row is copied a few times at most.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Segment {
     pub(crate) pieces: Vec<Piece>,
     pub(crate) weights: WeightChunks,

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flowstone_proto::message::{DataflowDescription, Export};
-use flowstone_proto::plan::Plan;
+use flowstone_proto::plan::{Operator, Plan};
 use flowstone_types::ObjectId;
 
-use super::{Collection, Dataflow, Shard};
+use super::{Collection, Dataflow, Progress, Shard};
 use crate::Error;
 use crate::partition::partition_columns;
 use crate::relation::Relation;
@@ -19,12 +19,14 @@ use crate::render::{Rendered, Renderer, Rendering};
 use crate::step::{Kind, Route};
 
 impl Shard {
-    /// Renders a materialized view or an index. It takes part in ticks once it was hydrated: see [`Shard::begin_hydration`].
+    /// Renders a materialized view or an index. It takes part in ticks once it was hydrated: see [`Shard::begin_hydration`], and [`Shard::fork`] for one that
+    /// would keep the others waiting. Indexes that it needs over rows which are there are built in either.
     ///
     /// # Errors
-    /// [`Error::UnknownCollection`] if an input, or the collection to export to, was not created; [`Error::DuplicateCollection`]; [`Error::Plan`];
-    /// [`Error::Evaluation`] if it panics; whatever else a plan cannot be rendered for. Nothing has changed then: the caller drops what other shards have made,
-    /// or fails it ([`Shard::fail_dataflow`]), before anything else is made, and goes on.
+    /// [`Error::UnknownCollection`] if an input, or the collection to export to, was not created; [`Error::DuplicateCollection`]; [`Error::Away`] if an
+    /// input is being hydrated in a fork: once it is joined this can be made; [`Error::Plan`]; [`Error::Evaluation`] if it panics; whatever else a plan cannot be
+    /// rendered for. Nothing has changed then: the caller drops what other shards have made, or fails it ([`Shard::fail_dataflow`]), before anything else is
+    /// made, and goes on.
     pub fn create_dataflow(&mut self, description: &DataflowDescription) -> Result<(), Error> {
         let id = description.id;
         self.renderings += 1;
@@ -177,6 +179,11 @@ impl Shard {
         if self.dataflows.contains_key(&id) {
             return Err(Error::DuplicateCollection(id));
         }
+        for node in &plan.nodes {
+            if let Operator::Get { collection } = &node.operator {
+                self.check_here(*collection)?;
+            }
+        }
         Renderer::new(
             (id, self.renderings),
             &self.config,
@@ -197,8 +204,9 @@ impl Shard {
             indexes: rendering.indexes,
             imports: rendering.imports,
             uses: rendering.uses,
-            hydrated: false,
+            progress: Progress::Made,
         };
+        self.note_unbuilt(dataflow.indexes.iter().map(|(relation, _)| *relation));
         self.dataflows.insert(id, dataflow);
     }
 }

@@ -23,8 +23,9 @@ impl Shard {
     /// `epoch` on its collection, if it has one, holds `error` and nothing else. Earlier epochs of it are not readable any more. With it end all dataflows that
     /// read it, or what these make of it, with the same error: returned in the order they were made.
     ///
-    /// Also for a view whose dataflow could not be made, as long as its collection was. A view that was ended and that nothing reads can be made anew by
-    /// [`Shard::create_dataflow`], anything else after [`Shard::drop_object`]. Does nothing for what was ended or dropped before, and for what does not exist.
+    /// Also for one that is away in a fork, which is of no use any more then, and for a view whose dataflow could not be made, as long as its collection was. A
+    /// view that was ended and that nothing reads can be made anew by [`Shard::create_dataflow`], anything else after [`Shard::drop_object`]. Does nothing for
+    /// what was ended or dropped before, and for what does not exist.
     ///
     /// # Errors
     /// [`Error::Invariant`] if a tick is open.
@@ -54,7 +55,7 @@ impl Shard {
     }
 
     /// The dataflows that read `id`, or what these make of it, in the order they were made.
-    fn dependents(&self, id: ObjectId) -> Vec<ObjectId> {
+    pub(super) fn dependents(&self, id: ObjectId) -> Vec<ObjectId> {
         let mut by_age = self
             .dataflows
             .iter()
@@ -83,7 +84,7 @@ impl Shard {
         let columns = match self.collections.get(&id) {
             Some(collection) => {
                 let relation = self.relations.get(collection.relation)?;
-                relation.index(collection.lookup)?.columns().to_vec()
+                relation.index_columns(collection.lookup)?.to_vec()
             }
             None => Vec::new(),
         };
@@ -174,7 +175,7 @@ impl Shard {
         Ok(())
     }
 
-    /// What a relation belongs to; `None` for a base collection's.
+    /// What a relation belongs to; `None` for a base collection's. In a fork all that is nobody's is there for its dataflow.
     pub(super) fn owner_of(&self, relation: RelationId) -> Option<Owner> {
         if self.registry.get(relation).is_some() {
             return Some(Owner::Entry(relation));
@@ -183,11 +184,12 @@ impl Shard {
             .keys()
             .copied()
             .find(|id| self.own_relations(*id).contains(&relation))
+            .or(self.lane.as_ref().map(|lane| lane.dataflow))
             .map(Owner::Dataflow)
     }
 
     /// The relations that go with a dataflow, and the one it exports to.
-    fn own_relations(&self, id: ObjectId) -> Vec<RelationId> {
+    pub(super) fn own_relations(&self, id: ObjectId) -> Vec<RelationId> {
         let private = self
             .dataflows
             .get(&id)

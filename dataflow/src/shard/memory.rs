@@ -13,6 +13,7 @@ use flowstone_types::ObjectId;
 use super::Shard;
 use crate::held::Held;
 use crate::operator::RelationId;
+use crate::relation::Relation;
 
 /// Bytes by object and holder, each relation's indexes once.
 #[derive(Default)]
@@ -31,7 +32,34 @@ impl Account {
 }
 
 impl Shard {
-    /// What this shard holds of every collection and index.
+    /// How many rows and groups a dataflow keeps for itself on this shard: distinct rows of its own arrangements, groups, the last recomputed result.
+    ///
+    /// Arrangements it shares, with collections or through the registry, and the content it exports are not counted.
+    #[must_use]
+    pub fn dataflow_state(&self, id: ObjectId) -> Option<u64> {
+        let dataflow = self.dataflows.get(&id)?;
+        let exported = self
+            .collections
+            .get(&id)
+            .map(|collection| collection.relation);
+        let relations = dataflow
+            .private
+            .iter()
+            .filter(|relation| Some(**relation) != exported);
+        let rows: usize = relations
+            .filter_map(|relation| self.relations.0.get(relation))
+            .map(Relation::distinct_rows)
+            .sum();
+        let groups: usize = dataflow
+            .steps
+            .iter()
+            .filter_map(|step| self.steps.get(step))
+            .map(|step| step.kind.state())
+            .sum();
+        u64::try_from(rows + groups).ok()
+    }
+
+    /// What this shard holds of every collection and index. What is away in a fork is not held here.
     #[must_use]
     pub fn statistics(&self) -> BTreeMap<ObjectId, CollectionStatistics> {
         let mut account = Account::default();
@@ -124,7 +152,7 @@ impl Shard {
             .relations
             .0
             .get(&relation)
-            .map_or(0..0, crate::relation::Relation::index_numbers);
+            .map_or(0..0, Relation::index_numbers);
         for number in numbers {
             self.add_index(account, holder, (relation, number));
         }

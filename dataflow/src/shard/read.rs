@@ -1,6 +1,6 @@
 //! Reads of collections and indexes: at an epoch that ended, or as of the last tick.
 //!
-//! Called by `worker` between the calls that change the shard, also within a tick.
+//! What is away in a fork cannot be read. Called by `worker` between the calls that change the shard, also within a tick.
 
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use flowstone_types::hash::hash_rows;
@@ -20,6 +20,21 @@ impl Shard {
         let (_, relation) = self.readable(id)?;
         self.check_since(epoch)?;
         relation.snapshot(epoch)
+    }
+
+    /// How many rows this shard's part of a collection or index has, each counted once; none of what is not there.
+    #[must_use]
+    pub fn rows(&self, id: ObjectId) -> u64 {
+        let relation = self.readable(id).map(|(_, relation)| relation);
+        relation.map_or(0, |relation| {
+            u64::try_from(relation.distinct_rows()).unwrap_or(u64::MAX)
+        })
+    }
+
+    /// The columns in which rows of a collection are unique, as it was created; `None` if there are none, for an index, and for what is not there.
+    #[must_use]
+    pub fn key_of(&self, id: ObjectId) -> Option<Vec<usize>> {
+        self.collections.get(&id)?.key.clone()
     }
 
     /// The rows of an index or collection whose key is one of `keys` (one array per key column, one row per key), as of the last tick.
@@ -69,6 +84,7 @@ impl Shard {
     }
 
     fn readable(&self, id: ObjectId) -> Result<(&Collection, &Relation), Error> {
+        self.check_here(id)?;
         let collection = self
             .collections
             .get(&id)

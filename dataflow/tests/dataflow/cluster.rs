@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow_schema::DataType;
 use flowstone_dataflow::{
     CollectionInput, Error, ExchangeMessage, ExprCompiler, POINT_ROWS_MAX, QueryEvaluator, Shard,
-    ShardConfig, partition_changes, partition_columns, partition_delta,
+    ShardConfig, TickOutput, partition_changes, partition_columns, partition_delta,
 };
 use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId, SourceChanges, Weights};
 
@@ -23,11 +23,17 @@ pub(crate) struct Cluster {
     pub(crate) failed: BTreeMap<ObjectId, EvalError>,
     pub(crate) ends_failed: bool,
     tables: BTreeMap<ObjectId, (Vec<DataType>, Option<Vec<usize>>)>,
+    /// What each shard put out in the last tick.
+    last: Vec<TickOutput>,
     /// Delivers messages in another order every time.
     scramble: usize,
 }
 
+/// Changes of collections in one tick, by shard.
+pub(crate) type Parts = Vec<Vec<(ObjectId, CollectionInput)>>;
+
 /// Changes of one table in one tick.
+#[derive(Clone)]
 pub(crate) enum Input {
     Rows(Vec<(Row, i64)>),
     Changes(Vec<SourceChanges>),
@@ -74,6 +80,7 @@ impl Cluster {
             failed: BTreeMap::new(),
             ends_failed: true,
             tables: BTreeMap::new(),
+            last: Vec::new(),
             scramble: 0,
         }
     }
@@ -89,7 +96,7 @@ impl Cluster {
 
     pub(crate) fn tick(&mut self, epoch: u64, inputs: Vec<(ObjectId, Input)>) -> Result<(), Error> {
         let count = self.shards.len();
-        let mut parts: Vec<Vec<(ObjectId, CollectionInput)>> = vec![Vec::new(); count];
+        let mut parts: Parts = vec![Vec::new(); count];
         for (id, input) in inputs {
             let (types, key) = &self.tables[&id];
             let columns = partition_columns(key.as_deref(), types.len());
@@ -121,10 +128,56 @@ impl Cluster {
                 Input::Errors(errors) => parts[0].push((id, CollectionInput::Errors(errors))),
             }
         }
+        self.follow(epoch, parts)
+    }
+
+    /// Runs a tick that is given by shard: in forks, one that the shards have run.
+    pub(crate) fn follow(&mut self, epoch: u64, parts: Parts) -> Result<(), Error> {
         for (shard, part) in self.shards.iter_mut().zip(parts) {
             shard.begin_tick(Epoch(epoch), part)?;
         }
         self.finish()
+    }
+
+    /// The forks of all shards for a dataflow: a cluster of their own, in which nothing that fails is ended.
+    pub(crate) fn fork(&mut self, id: ObjectId) -> Result<Self, Error> {
+        let shards = self.shards.iter_mut().map(|shard| shard.fork(id));
+        Ok(Self {
+            shards: shards.collect::<Result<_, _>>()?,
+            folded: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            ends_failed: false,
+            tables: BTreeMap::new(),
+            last: Vec::new(),
+            scramble: self.scramble,
+        })
+    }
+
+    /// How some collections changed in the last tick.
+    pub(crate) fn changes(&self, ids: &[ObjectId]) -> Parts {
+        let part = |tick: &TickOutput| -> Vec<(ObjectId, CollectionInput)> {
+            let outputs = tick.outputs.iter();
+            let outputs = outputs.filter(|output| ids.contains(&output.id));
+            let inputs = outputs.flat_map(|output| {
+                [
+                    (output.id, CollectionInput::Deltas(output.deltas.clone())),
+                    (output.id, CollectionInput::Errors(output.errors.clone())),
+                ]
+            });
+            inputs.collect()
+        };
+        self.last.iter().map(part).collect()
+    }
+
+    /// Puts a dataflow back from its forks, and what they put out for it with what the shards did.
+    pub(crate) fn join(&mut self, id: ObjectId, mut forked: Self) -> Result<(), Error> {
+        for (shard, forked) in self.shards.iter_mut().zip(&mut forked.shards) {
+            shard.join(id, forked)?;
+        }
+        let contents = forked.folded.remove(&id).unwrap_or_default();
+        assert_eq!(forked.folded.keys().next(), None);
+        assert!(self.folded.insert(id, contents).is_none());
+        Ok(())
     }
 
     pub(crate) fn hydrate(&mut self, ids: &[ObjectId], epoch: u64) -> Result<(), Error> {
@@ -155,8 +208,10 @@ impl Cluster {
         }
         let (mut outputs, mut failed) = (Vec::new(), BTreeMap::new());
         let mut epoch = Epoch::MIN;
+        self.last.clear();
         for shard in &mut self.shards {
             let tick = shard.end_tick()?;
+            self.last.push(tick.clone());
             for (id, error) in tick.failed {
                 assert!(tick.outputs.iter().all(|output| output.id != id));
                 failed.entry(id).or_insert(error);

@@ -8,7 +8,9 @@ use arrow_schema::DataType;
 use flowstone_dataflow::{POINT_ROWS_MAX, owner_of};
 use flowstone_proto::message::{DataflowDescription, Export};
 use flowstone_proto::plan::{Node, NodeId, Operator, Plan, QueryPlan};
-use flowstone_types::{Epoch, EvalError, EvalErrorKind, ObjectId, SourceChanges, SourceOp};
+use flowstone_types::{
+    ClusterId, Epoch, EvalError, EvalErrorKind, ObjectId, SourceChanges, SourceOp,
+};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -18,8 +20,8 @@ use crate::oracle::{Contents, Expressions, expand, run};
 use crate::random::{plan, row, types};
 use crate::values::{Row, Value, add, batch};
 
-const BAG: ObjectId = ObjectId::User(1);
-const KEYED: ObjectId = ObjectId::User(2);
+pub(crate) const BAG: ObjectId = ObjectId::User(1);
+pub(crate) const KEYED: ObjectId = ObjectId::User(2);
 const VIEW: ObjectId = ObjectId::User(3);
 const ABOVE: ObjectId = ObjectId::User(4);
 const INDEX: ObjectId = ObjectId::User(5);
@@ -149,15 +151,15 @@ impl Victim {
 }
 
 /// The two tables: a bag changed by weights, and a keyed one changed as an upstream says it.
-struct Tables {
-    bag: Vec<DataType>,
-    keyed: Vec<DataType>,
-    contents: BTreeMap<ObjectId, Contents>,
-    domain: i64,
+pub(crate) struct Tables {
+    pub(crate) bag: Vec<DataType>,
+    pub(crate) keyed: Vec<DataType>,
+    pub(crate) contents: BTreeMap<ObjectId, Contents>,
+    pub(crate) domain: i64,
 }
 
 impl Tables {
-    fn bag_changes(&mut self, rng: &mut impl Rng, count: usize) -> Input {
+    pub(crate) fn bag_changes(&mut self, rng: &mut impl Rng, count: usize) -> Input {
         let bag = &mut self.contents.get_mut(&BAG).unwrap().rows;
         let mut changes = Vec::new();
         for _ in 0..count {
@@ -192,7 +194,7 @@ impl Tables {
         Input::Rows(changes)
     }
 
-    fn keyed_changes(&mut self, rng: &mut impl Rng, count: usize) -> Input {
+    pub(crate) fn keyed_changes(&mut self, rng: &mut impl Rng, count: usize) -> Input {
         let bag = &mut self.contents.get_mut(&KEYED).unwrap().rows;
         let mut by_key = bag
             .keys()
@@ -275,8 +277,9 @@ impl Tables {
     }
 }
 
-fn view(id: ObjectId, plan: &Plan) -> DataflowDescription {
+pub(crate) fn view(id: ObjectId, plan: &Plan) -> DataflowDescription {
     DataflowDescription {
+        cluster: ClusterId::DEFAULT,
         id,
         plan: plan.clone(),
         export: Export::Collection,
@@ -362,6 +365,7 @@ fn check(case: &Case) {
             cluster.each(|shard| shard.create_dataflow(&view(ABOVE, &above)));
             cluster.each(|shard| {
                 shard.create_dataflow(&DataflowDescription {
+                    cluster: ClusterId::DEFAULT,
                     id: INDEX,
                     plan: get.clone(),
                     export: Export::Index { key: key.clone() },

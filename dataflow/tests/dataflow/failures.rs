@@ -18,7 +18,9 @@ use flowstone_proto::message::{DataflowDescription, Export};
 use flowstone_proto::plan::{
     AggregateFunction as F, Expr, Node, NodeId, Operator, Plan, QueryPlan,
 };
-use flowstone_types::{Budget, DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId, Weights};
+use flowstone_types::{
+    Budget, ClusterId, DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId, Weights,
+};
 
 use crate::cluster::{Cluster, Input};
 use crate::known::{aggregate, get, int, ints, node, rows, view};
@@ -180,7 +182,12 @@ fn count(input: usize, column: usize) -> Node {
 
 fn description(id: ObjectId, nodes: Vec<Node>, export: Export) -> DataflowDescription {
     let plan = Plan { nodes };
-    DataflowDescription { id, plan, export }
+    DataflowDescription {
+        id,
+        cluster: ClusterId::DEFAULT,
+        plan,
+        export,
+    }
 }
 
 /// What reads the view of one column that breaks, directly or not.

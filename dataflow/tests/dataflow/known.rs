@@ -9,7 +9,9 @@ use flowstone_proto::message::{DataflowDescription, Export};
 use flowstone_proto::plan::{
     Aggregate, AggregateFunction as F, Node, NodeId, Operator, OrderColumn, Plan, QueryPlan,
 };
-use flowstone_types::{Epoch, EvalError, EvalErrorKind, ObjectId, SourceChanges, SourceOp};
+use flowstone_types::{
+    ClusterId, Epoch, EvalError, EvalErrorKind, ObjectId, SourceChanges, SourceOp,
+};
 
 use crate::cluster::{Cluster, Input};
 use crate::oracle::{Contents, Expressions, TestExpr, division_by_zero};
@@ -83,6 +85,7 @@ pub(crate) fn view(cluster: &mut Cluster, id: ObjectId, nodes: Vec<Node>) {
     cluster.table(id, &types, None);
     cluster.each(|shard| {
         shard.create_dataflow(&DataflowDescription {
+            cluster: ClusterId::DEFAULT,
             id,
             plan: Plan {
                 nodes: nodes.clone(),
@@ -203,7 +206,7 @@ fn an_overflowing_sum_is_an_error_of_its_group_that_heals() {
     cluster
         .tick(3, vec![(TABLE, Input::Rows(vec![(row(1, 1), 1)]))])
         .unwrap();
-    let overflow = EvalError::new(EvalErrorKind::NumericOutOfRange, "numeric field overflow");
+    let overflow = EvalError::numeric_not_held();
     assert_eq!(
         cluster.folded(VIEW),
         Contents {
@@ -739,6 +742,7 @@ fn a_view_whose_rows_were_loaded_yields_only_the_difference() {
     };
     cluster.each(|shard| {
         shard.create_dataflow(&DataflowDescription {
+            cluster: ClusterId::DEFAULT,
             id: VIEW,
             plan: plan.clone(),
             export: Export::Collection,
@@ -860,6 +864,7 @@ fn a_dataflow_takes_part_in_ticks_only_once_it_is_hydrated() {
         };
         cluster.each(|shard| {
             shard.create_dataflow(&DataflowDescription {
+                cluster: ClusterId::DEFAULT,
                 id: VIEW,
                 plan: plan.clone(),
                 export: Export::Collection,

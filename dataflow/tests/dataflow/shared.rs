@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow_schema::DataType;
 use flowstone_proto::message::{DataflowDescription, Export};
 use flowstone_proto::plan::{AggregateFunction as F, Node, NodeId, Operator, Plan, QueryPlan};
-use flowstone_types::ObjectId;
+use flowstone_types::{ClusterId, ObjectId};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -16,17 +16,17 @@ use crate::known::{aggregate, get, int, ints, node, view};
 use crate::oracle::{Contents, Expressions, division_by_zero, expand, run};
 use crate::values::{Row, Value, add};
 
-const LEFT: ObjectId = ObjectId::User(1);
-const RIGHT: ObjectId = ObjectId::User(2);
+pub(crate) const LEFT: ObjectId = ObjectId::User(1);
+pub(crate) const RIGHT: ObjectId = ObjectId::User(2);
 const INT: DataType = DataType::Int64;
-const TYPES: [DataType; 3] = [INT, INT, INT];
+pub(crate) const TYPES: [DataType; 3] = [INT, INT, INT];
 /// The column that most plans join the tables by, and that of a count by it.
-const KEY: &[usize] = &[1];
+pub(crate) const KEY: &[usize] = &[1];
 const COUNTED: &[usize] = &[0];
 /// More rows than any case has.
 const LIMIT: usize = 1_000_000;
 
-fn tables(shards: usize) -> Cluster {
+pub(crate) fn tables(shards: usize) -> Cluster {
     let mut cluster = Cluster::new(shards, &Arc::default());
     cluster.table(LEFT, &TYPES, None);
     cluster.table(RIGHT, &TYPES, None);
@@ -44,7 +44,7 @@ fn join(inputs: (usize, usize), keys: (&[usize], &[usize]), null_equals_null: bo
 }
 
 /// The tables, joined by columns that are no key of them.
-fn joined(keys: (&[usize], &[usize]), null_equals_null: bool) -> Vec<Node> {
+pub(crate) fn joined(keys: (&[usize], &[usize]), null_equals_null: bool) -> Vec<Node> {
     vec![
         get(LEFT, &TYPES),
         get(RIGHT, &TYPES),
@@ -109,7 +109,7 @@ fn plans() -> Vec<Vec<Node>> {
     ]
 }
 
-fn evaluated(nodes: &[Node], contents: &BTreeMap<ObjectId, Contents>) -> Contents {
+pub(crate) fn evaluated(nodes: &[Node], contents: &BTreeMap<ObjectId, Contents>) -> Contents {
     let plan = Plan {
         nodes: nodes.to_vec(),
     };
@@ -117,7 +117,7 @@ fn evaluated(nodes: &[Node], contents: &BTreeMap<ObjectId, Contents>) -> Content
 }
 
 /// Bytes of arrangements, whoever is said to hold them.
-fn arranged(cluster: &Cluster) -> u64 {
+pub(crate) fn arranged(cluster: &Cluster) -> u64 {
     let held = cluster.shards.iter().flat_map(|shard| {
         let statistics = shard.statistics().into_values();
         statistics.filter_map(|statistics| statistics.held.get("arrangement").copied())
@@ -126,7 +126,7 @@ fn arranged(cluster: &Cluster) -> u64 {
 }
 
 /// Rows whose second column has a few values, and NULL.
-fn some_rows(from: i64, count: i64) -> Vec<(Row, i64)> {
+pub(crate) fn some_rows(from: i64, count: i64) -> Vec<(Row, i64)> {
     let row = |number: i64| {
         let key = if number % 5 == 0 {
             Value::Null
@@ -139,7 +139,7 @@ fn some_rows(from: i64, count: i64) -> Vec<(Row, i64)> {
 }
 
 /// Hands both tables the same rows.
-fn insert(
+pub(crate) fn insert(
     cluster: &mut Cluster,
     contents: &mut BTreeMap<ObjectId, Contents>,
     epoch: u64,
@@ -259,6 +259,7 @@ impl Case {
         let types: Vec<DataType> = types.map(|field| field.data_type().clone()).collect();
         self.cluster.table(id, &types, None);
         let description = DataflowDescription {
+            cluster: ClusterId::DEFAULT,
             id,
             plan: Plan { nodes },
             export: Export::Collection,
@@ -349,8 +350,10 @@ proptest! {
             }
             case.tick(epoch);
             case.check(epoch);
+            let rows = case.rng.random_range(0..5);
             case.cluster.each(|shard| {
                 shard.maintain(100);
+                shard.build(rows);
                 Ok(())
             });
         }

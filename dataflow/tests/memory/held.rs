@@ -17,7 +17,7 @@ use flowstone_proto::plan::{
     Aggregate, AggregateFunction as F, Expr, Node, NodeId, Operator, OrderColumn, Plan, QueryPlan,
     column_name,
 };
-use flowstone_types::{DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId};
+use flowstone_types::{ClusterId, DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId};
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
@@ -135,6 +135,7 @@ fn shard(node: Option<&Node>) -> Shard {
         };
         shard
             .create_dataflow(&DataflowDescription {
+                cluster: ClusterId::DEFAULT,
                 id: VIEW,
                 plan: Plan {
                     nodes: vec![get, node.clone()],

@@ -5,11 +5,11 @@
 use arrow_schema::DataType;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::ScalarUDF;
+use flowstone_types::SqlType;
 use flowstone_types::datetime::TimeZone;
-use flowstone_types::{EvalError, EvalErrorKind, SqlType};
 
 use super::{TIMESTAMP, TIMESTAMPTZ, Unit, iso_week, unit, unsupported};
-use crate::errors::EvalResult;
+use crate::errors::{EvalResult, not_supported};
 use crate::interval::{
     DAY, HOUR, Interval, MINUTE, SECOND, civil_from_days, days_from_civil, is_infinite,
     is_infinite_date,
@@ -135,9 +135,8 @@ impl Part {
     pub(super) fn into_numeric(self) -> EvalResult<Option<Numeric>> {
         match self {
             Self::Finite(value) => Ok(Some(value)),
-            Self::Infinite(_) => Err(EvalError::new(
-                EvalErrorKind::NumericOutOfRange,
-                "numeric cannot hold infinity; use date_part, which gives double precision",
+            Self::Infinite(_) => Err(not_supported(
+                "infinity is not supported for type numeric; use date_part, which gives double precision",
             )),
             Self::None => Ok(None),
         }

@@ -9,8 +9,8 @@ use arrow_buffer::i256;
 
 use super::{Numeric, Rounding, divide_rounded, narrow, power_of_ten, rescale};
 use crate::errors::{
-    EvalResult, division_by_zero, invalid_parameter, not_supported, numeric_overflow,
-    numeric_underflow,
+    EvalResult, division_by_zero, invalid_parameter, not_supported, numeric_format_overflow,
+    numeric_not_held, numeric_underflow,
 };
 
 /// Digits after the point of results, which have no scale of their own.
@@ -29,17 +29,22 @@ const DIGITS: u32 = 30;
 const DIGITS_MIN: u32 = 15;
 /// Largest argument of the exponential, and least: beyond are no digits of `numeric`.
 const EXPONENT_MAX: i128 = 47;
+/// Arguments of the exponential beyond which PostgreSQL's `numeric` overflows too: as `exp` takes them, as powers do, and as powers with whole exponents do,
+/// whose results may have 131072 digits before the point.
+const EXP_OVERFLOW: i128 = 6_000;
+const POWER_OVERFLOW: i128 = 6_020;
+const WHOLE_POWER_OVERFLOW: i128 = 301_804;
 
 fn plus(left: i256, right: i256) -> EvalResult<i256> {
-    left.checked_add(right).ok_or_else(numeric_overflow)
+    left.checked_add(right).ok_or_else(numeric_not_held)
 }
 
 fn minus(left: i256, right: i256) -> EvalResult<i256> {
-    left.checked_sub(right).ok_or_else(numeric_overflow)
+    left.checked_sub(right).ok_or_else(numeric_not_held)
 }
 
 fn times(left: i256, right: i256) -> EvalResult<i256> {
-    left.checked_mul(right).ok_or_else(numeric_overflow)
+    left.checked_mul(right).ok_or_else(numeric_not_held)
 }
 
 /// The product of two numbers with [`WORK_SCALE`] digits after the point.
@@ -82,10 +87,10 @@ fn integer_root(square: i256) -> EvalResult<i256> {
     }
     let mut root = power_of_ten(length(square) / 2 + 1)?;
     loop {
-        let quotient = square.checked_div(root).ok_or_else(numeric_overflow)?;
+        let quotient = square.checked_div(root).ok_or_else(numeric_not_held)?;
         let next = plus(root, quotient)?
             .checked_div(TWO)
-            .ok_or_else(numeric_overflow)?;
+            .ok_or_else(numeric_not_held)?;
         if next >= root {
             return Ok(root);
         }
@@ -114,7 +119,7 @@ pub(crate) fn square_root(value: Numeric) -> EvalResult<Numeric> {
     let root = integer_root(
         numerator
             .checked_div(denominator)
-            .ok_or_else(numeric_overflow)?,
+            .ok_or_else(numeric_not_held)?,
     )?;
     // The square of half a unit more is root² + root + ¼.
     let four = i256::from_i128(4);
@@ -135,11 +140,14 @@ fn not_lost(result: Numeric, is_zero: bool) -> EvalResult<Numeric> {
     Ok(result)
 }
 
-/// `e` to the power of a number with [`WORK_SCALE`] digits after the point, which is right to `digits` significant ones.
-fn exponential_of(exponent: i256, digits: u32) -> EvalResult<Numeric> {
+/// `e` to the power of a number with [`WORK_SCALE`] digits after the point, which is right to `digits` significant ones. At `overflow` PostgreSQL's is an error.
+fn exponential_of(exponent: i256, digits: u32, overflow: i128) -> EvalResult<Numeric> {
     let limit = times(ONE, i256::from_i128(EXPONENT_MAX))?;
+    if exponent >= times(ONE, i256::from_i128(overflow))? {
+        return Err(numeric_format_overflow());
+    }
     if exponent > limit {
-        return Err(numeric_overflow());
+        return Err(numeric_not_held());
     }
     if exponent < limit.wrapping_neg() {
         return Err(numeric_underflow());
@@ -155,9 +163,9 @@ fn exponential_of(exponent: i256, digits: u32) -> EvalResult<Numeric> {
         }
         sum = plus(sum, term)?;
     }
-    let count = doublings.to_i128().ok_or_else(numeric_overflow)?;
-    let count = u32::try_from(count.unsigned_abs()).map_err(|_| numeric_overflow())?;
-    let factor = TWO.checked_pow(count).ok_or_else(numeric_overflow)?;
+    let count = doublings.to_i128().ok_or_else(numeric_not_held)?;
+    let count = u32::try_from(count.unsigned_abs()).map_err(|_| numeric_not_held())?;
+    let factor = TWO.checked_pow(count).ok_or_else(numeric_not_held)?;
     // From 36 digits after the point to 18.
     let unit = power_of_ten(SCALE)?;
     if doublings >= i256::ZERO {
@@ -170,7 +178,7 @@ fn exponential_of(exponent: i256, digits: u32) -> EvalResult<Numeric> {
 /// `e` to the power of `value`.
 pub(crate) fn exponential(value: Numeric) -> EvalResult<Numeric> {
     let exponent = rescale(i256::from_i128(value.value), value.scale, WORK_SCALE)?;
-    exponential_of(exponent, DIGITS)
+    exponential_of(exponent, DIGITS, EXP_OVERFLOW)
 }
 
 /// The natural logarithm of a positive number, with [`WORK_SCALE`] digits after the point.
@@ -275,7 +283,12 @@ pub(crate) fn power(base: Numeric, exponent: Numeric) -> EvalResult<Numeric> {
             let product = times(logarithm_of(magnitude)?, i256::from_i128(exponent.value))?;
             // An error of the logarithm counts as many times as the exponent says.
             let digits = DIGITS.saturating_sub(length(i256::from_i128(whole)));
-            exponential_of(divide_rounded(product, unit)?, digits)?
+            let overflow = if is_whole {
+                WHOLE_POWER_OVERFLOW
+            } else {
+                POWER_OVERFLOW
+            };
+            exponential_of(divide_rounded(product, unit)?, digits, overflow)?
         }
     };
     Ok(Numeric {
@@ -405,7 +418,16 @@ mod tests {
         assert_eq!(square_root(tiny), Err(numeric_underflow()));
         assert_eq!(exponential(numeric("-45")), Err(numeric_underflow()));
         assert_eq!(exponential(numeric("-5000")), Err(numeric_underflow()));
-        assert_eq!(exponential(numeric("5000")), Err(numeric_overflow()));
+        assert_eq!(exponential(numeric("5000")), Err(numeric_not_held()));
+        assert_eq!(exponential(numeric("6000")), Err(numeric_format_overflow()));
+        assert_eq!(
+            power(numeric("10.5"), numeric("100000")),
+            Err(numeric_not_held())
+        );
+        assert_eq!(
+            power(numeric("10.5"), numeric("200000")),
+            Err(numeric_format_overflow())
+        );
         assert_eq!(
             power(numeric("0.5"), numeric("100")),
             Err(numeric_underflow())

@@ -56,7 +56,12 @@ fn a_bad_line_of_copy_says_where_and_what() {
         assert_eq!(field(&error, b'C').as_deref(), Some(code));
         assert_eq!(field(&error, b'W').as_deref(), Some("COPY, line 7"));
         assert_eq!(field(&error, b'M').as_deref(), Some("bad"));
+        assert_eq!(field(&error, b'H'), None);
     }
+    let unheld = copy(CopyFault::Value(TypeError::NumericNotHeld("x".to_owned())));
+    assert_eq!(field(&unheld, b'C').as_deref(), Some("0A000"));
+    assert_eq!(field(&unheld, b'M').as_deref(), Some("bad"));
+    assert!(field(&unheld, b'H').is_some_and(|hint| hint.contains("numeric(38, s)")));
 }
 
 #[test]

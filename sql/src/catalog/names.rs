@@ -41,13 +41,15 @@ pub fn check_identifier(name: &str) -> Result<(), Error> {
     .with_detail("An identifier cannot have control characters in it."))
 }
 
-/// Where unqualified names are looked up.
+/// Where unqualified names are looked up, and where things go of which nothing else is said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResolveContext {
     /// The session's database.
     pub database: String,
     /// Schemas in the order they are searched; ones that do not exist are passed over.
     pub search_path: Vec<String>,
+    /// The session's cluster. It need not exist.
+    pub cluster: String,
 }
 
 /// What the name of a relation stands for.

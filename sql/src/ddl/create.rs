@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use flowstone_proto::message::SslMode;
 use flowstone_types::ObjectId;
 
+use super::cluster::{in_cluster, target_cluster};
+use super::create_sql::create_sql_in;
 use super::{DdlPlan, Ids, at, create_sql};
 use crate::ast::{
     AlterConnection, AlterConnectionAction, ConnectionOption, ConnectionOptionName,
@@ -12,9 +14,8 @@ use crate::ast::{
     CreateSecret, CreateTable, CreateView, Name, ObjectType, OptionValue,
 };
 use crate::catalog::{
-    Catalog, CatalogChange, Column, Connection, DEFAULT_CLUSTER, DEFAULT_SCHEMA, Database,
-    DatabaseId, IndexKey, Item, ItemKind, ResolveContext, Resolved, Schema, SchemaId,
-    StringOrSecret,
+    Catalog, CatalogChange, Cluster, Column, Connection, DEFAULT_SCHEMA, Database, DatabaseId,
+    IndexKey, Item, ItemKind, ResolveContext, Resolved, Schema, SchemaId, StringOrSecret,
 };
 use crate::error::{Error, ErrorKind};
 
@@ -188,18 +189,13 @@ fn one(catalog: &Catalog, tag: &str, item: Item) -> DdlPlan {
     plan
 }
 
-pub(super) fn cluster_exists(cluster: Option<&crate::ast::Ident>) -> Result<(), Error> {
-    match cluster {
-        Some(cluster) if cluster.value != DEFAULT_CLUSTER => {
-            let error = Error::new(
-                ErrorKind::UndefinedObject,
-                format!("cluster \"{}\" does not exist", cluster.value),
-            )
-            .at(cluster.position);
-            Err(error.with_hint(format!("The only cluster is \"{DEFAULT_CLUSTER}\".")))
-        }
-        _ => Ok(()),
-    }
+/// Adds an item that is in a cluster to a plan.
+fn put_into(plan: &mut DdlPlan, catalog: &Catalog, mut item: Item, cluster: &Cluster) {
+    item.create_sql = create_sql_in(catalog, &item, &cluster.name);
+    let id = item.id;
+    plan.created.push(id);
+    plan.changes.push(CatalogChange::PutItem(Box::new(item)));
+    plan.changes.extend(in_cluster(id, cluster.id));
 }
 
 pub(super) fn table(
@@ -646,7 +642,7 @@ pub fn plan_create_materialized_view(
     key: Option<Vec<usize>>,
 ) -> Result<DdlPlan, Error> {
     let tag = "CREATE MATERIALIZED VIEW";
-    cluster_exists(create.in_cluster.as_ref())?;
+    let cluster = target_cluster(catalog, ctx, create.in_cluster.as_ref())?;
     if let Some(column) = create.assert_not_null.first() {
         if !parts.columns.iter().any(|found| found.name == column.value) {
             return Err(Error::new(
@@ -683,7 +679,7 @@ pub fn plan_create_materialized_view(
         query: parts.query.clone(),
         key,
     };
-    put(
+    put_into(
         &mut plan,
         catalog,
         new_item(
@@ -693,6 +689,7 @@ pub fn plan_create_materialized_view(
             parts.user_dependencies(),
             kind,
         ),
+        cluster,
     );
     refuse_self_reference(&plan, &create.name)?;
     Ok(plan)
@@ -755,7 +752,7 @@ pub fn default_index_key(relation: &Item) -> Vec<IndexKey> {
 /// Plans `CREATE INDEX`, its key having been planned ([`default_index_key`] for a default index).
 ///
 /// # Errors
-/// As [`index_relation`]; [`ErrorKind::DuplicateTable`] if the name is taken; [`ErrorKind::UndefinedObject`] for another cluster.
+/// As [`index_relation`]; [`ErrorKind::DuplicateTable`] if the name is taken; [`ErrorKind::UndefinedObject`] for a cluster that does not exist.
 pub fn plan_create_index(
     catalog: &Catalog,
     ctx: &ResolveContext,
@@ -763,7 +760,7 @@ pub fn plan_create_index(
     key: Vec<IndexKey>,
 ) -> Result<DdlPlan, Error> {
     let tag = "CREATE INDEX";
-    cluster_exists(create.in_cluster.as_ref())?;
+    let cluster = target_cluster(catalog, ctx, create.in_cluster.as_ref())?;
     if let Some(option) = create.options.first() {
         return Err(
             Error::unsupported(format!("option {} is not supported", option.name))
@@ -793,15 +790,14 @@ pub fn plan_create_index(
         on: relation.id,
         key,
     };
-    Ok(one(
-        catalog,
-        tag,
-        new_item(
-            &mut Ids::new(catalog),
-            relation.schema,
-            &name,
-            vec![relation.id],
-            kind,
-        ),
-    ))
+    let item = new_item(
+        &mut Ids::new(catalog),
+        relation.schema,
+        &name,
+        vec![relation.id],
+        kind,
+    );
+    let mut plan = DdlPlan::new(tag);
+    put_into(&mut plan, catalog, item, cluster);
+    Ok(plan)
 }

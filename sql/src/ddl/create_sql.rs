@@ -5,13 +5,23 @@ use flowstone_types::ObjectId;
 
 use crate::ast::{quote_ident, quote_literal};
 use crate::catalog::{
-    Catalog, Column, Connection, DEFAULT_CLUSTER, Item, ItemKind, Source, SourceItemKind,
-    StringOrSecret, TableSource,
+    Catalog, Column, Connection, Item, ItemKind, Source, SourceItemKind, StringOrSecret,
+    TableSource,
 };
 
 /// The CREATE statement of an item, with full names and without a semicolon.
 #[must_use]
 pub fn create_sql(catalog: &Catalog, item: &Item) -> String {
+    create_sql_in(
+        catalog,
+        item,
+        catalog.cluster_name(catalog.cluster_of(item.id)),
+    )
+}
+
+/// The same for an item that is to be in a cluster, and not in the catalog yet.
+pub(super) fn create_sql_in(catalog: &Catalog, item: &Item, cluster: &str) -> String {
+    let cluster = quote_ident(cluster);
     let name = format!(
         "{}.{}",
         catalog.full_schema_name(item.schema),
@@ -28,7 +38,7 @@ pub fn create_sql(catalog: &Catalog, item: &Item) -> String {
             source: Some(source),
             ..
         } => fed_table(catalog, &name, columns, source),
-        ItemKind::Source(source) => self::source(catalog, &name, source),
+        ItemKind::Source(source) => self::source(catalog, &name, &cluster, source),
         ItemKind::Progress { columns, source } => {
             format!(
                 "CREATE SUBSOURCE {name} ({}) OF SOURCE {} WITH (PROGRESS)",
@@ -41,7 +51,7 @@ pub fn create_sql(catalog: &Catalog, item: &Item) -> String {
         }
         ItemKind::MaterializedView { columns, query, .. } => {
             format!(
-                "CREATE MATERIALIZED VIEW {name} ({}) IN CLUSTER {DEFAULT_CLUSTER} AS {query}",
+                "CREATE MATERIALIZED VIEW {name} ({}) IN CLUSTER {cluster} AS {query}",
                 names(columns)
             )
         }
@@ -60,7 +70,7 @@ pub fn create_sql(catalog: &Catalog, item: &Item) -> String {
                 );
             let keys = keys.collect::<Vec<_>>().join(", ");
             format!(
-                "CREATE INDEX {} IN CLUSTER {DEFAULT_CLUSTER} ON {} ({keys})",
+                "CREATE INDEX {} IN CLUSTER {cluster} ON {} ({keys})",
                 quote_ident(&item.name),
                 catalog.full_name(*on)
             )
@@ -137,7 +147,7 @@ fn fed_table(catalog: &Catalog, name: &str, columns: &[Column], source: &TableSo
     format!("CREATE TABLE {name} FROM SOURCE {of} (REFERENCE = {reference}){text}")
 }
 
-fn source(catalog: &Catalog, name: &str, source: &Source) -> String {
+fn source(catalog: &Catalog, name: &str, cluster: &str, source: &Source) -> String {
     let from = match &source.kind {
         SourceItemKind::Postgres {
             connection,
@@ -177,7 +187,7 @@ fn source(catalog: &Catalog, name: &str, source: &Source) -> String {
     let progress = progress
         .map(|name| format!(" EXPOSE PROGRESS AS {name}"))
         .unwrap_or_default();
-    format!("CREATE SOURCE {name} IN CLUSTER {DEFAULT_CLUSTER} FROM {from}{progress}")
+    format!("CREATE SOURCE {name} IN CLUSTER {cluster} FROM {from}{progress}")
 }
 
 fn connection(catalog: &Catalog, name: &str, connection: &Connection) -> String {

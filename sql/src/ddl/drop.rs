@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use flowstone_types::ObjectId;
 
-use super::{DdlPlan, Notice, at, does_not_exist};
+use super::{DdlPlan, Notice, at, cluster, does_not_exist};
 use crate::ast::{AlterSourceDropSubsource, DropStatement, Name, ObjectType};
 use crate::catalog::names::missing;
 use crate::catalog::{
@@ -21,6 +21,7 @@ pub(super) fn drop(
     match statement.object_type {
         ObjectType::Database => databases(catalog, ctx, statement, &mut plan)?,
         ObjectType::Schema => schemas(catalog, ctx, statement, &mut plan)?,
+        ObjectType::Cluster => clusters(catalog, statement, &mut plan)?,
         _ => {
             let mut ids = Vec::new();
             for name in &statement.names {
@@ -268,7 +269,38 @@ fn schemas(
     Ok(())
 }
 
-/// The error for a schema or a database with something in it.
+/// Clusters go after everything in them.
+fn clusters(catalog: &Catalog, statement: &DropStatement, plan: &mut DdlPlan) -> Result<(), Error> {
+    let mut gone = BTreeSet::new();
+    for name in &statement.names {
+        let Some(cluster) = cluster::find(catalog, name, statement.if_exists)? else {
+            plan.notices
+                .push(Notice::note(does_not_exist(ObjectType::Cluster, name)));
+            continue;
+        };
+        cluster::refuse_process(cluster, name)?;
+        let items = cluster::items_in(catalog, cluster.id);
+        if !statement.cascade && !items.is_empty() {
+            let what = format!("cluster \"{}\"", cluster.name);
+            return Err(at(not_empty(catalog, &what, &items), name));
+        }
+        for item in items.iter().filter_map(|id| catalog.items.get(id)) {
+            plan.notices.push(Notice::note(format!(
+                "drop cascades to {} {}",
+                item.noun(),
+                catalog.full_name(item.id)
+            )));
+        }
+        add(catalog, plan, &items, true)?;
+        gone.insert(cluster.id);
+    }
+    deduplicate(plan);
+    plan.changes
+        .extend(gone.into_iter().map(CatalogChange::DropCluster));
+    Ok(())
+}
+
+/// The error for a schema, a database or a cluster with something in it.
 fn not_empty(catalog: &Catalog, what: &str, items: &[ObjectId]) -> Error {
     let items = items.iter().filter_map(|id| catalog.items.get(id));
     let lines: Vec<String> = items

@@ -9,10 +9,10 @@ use sqlparser::ast::{
     Ident, ObjectName, ObjectNamePart, TableAlias, TableFactor, VisitMut, VisitorMut,
 };
 
-use super::{DdlPlan, at, create_sql, does_not_exist};
-use crate::ast::{AlterRename, AlterSchemaSwap, Name, ObjectType, quote_ident};
+use super::{DdlPlan, at, cluster, create_sql, does_not_exist};
+use crate::ast::{self, AlterRename, AlterSchemaSwap, Name, ObjectType, quote_ident};
 use crate::catalog::names::missing;
-use crate::catalog::{Catalog, CatalogChange, Item, ItemKind, ResolveContext, Schema};
+use crate::catalog::{Catalog, CatalogChange, Cluster, Item, ItemKind, ResolveContext, Schema};
 use crate::error::{Error, ErrorKind};
 
 pub(super) fn rename(
@@ -73,6 +73,23 @@ pub(super) fn rename(
             }
             Err(error) => return Err(error),
         },
+        ObjectType::Cluster => {
+            match cluster::find(catalog, &statement.name, statement.if_exists)? {
+                Some(cluster) => {
+                    cluster::check_new_name(catalog, cluster, &statement.new_name)?;
+                    vec![CatalogChange::PutCluster(Cluster {
+                        name: new.clone(),
+                        ..cluster.clone()
+                    })]
+                }
+                None => {
+                    return Ok(DdlPlan::skip(
+                        tag,
+                        does_not_exist(ObjectType::Cluster, &statement.name),
+                    ));
+                }
+            }
+        }
         object_type => {
             let Some(item) = catalog.find_item(ctx, &statement.name, object_type)? else {
                 if statement.if_exists {
@@ -145,6 +162,23 @@ pub(super) fn swap(
         }),
     ];
     finish(catalog, "ALTER SCHEMA", change)
+}
+
+/// `ALTER CLUSTER … SWAP WITH …`: what is in them stays there.
+pub(super) fn swap_clusters(
+    catalog: &Catalog,
+    cluster: &Cluster,
+    other: &ast::Ident,
+) -> Result<DdlPlan, Error> {
+    let other = catalog.resolve_cluster(other)?;
+    let named = |cluster: &Cluster, name: &str| {
+        CatalogChange::PutCluster(Cluster {
+            name: name.to_owned(),
+            ..cluster.clone()
+        })
+    };
+    let change = vec![named(cluster, &other.name), named(other, &cluster.name)];
+    finish(catalog, "ALTER CLUSTER", change)
 }
 
 /// The plan that makes `change` and puts every text right that says an old name.

@@ -7,7 +7,8 @@ use flowstone_proto::message::{
 };
 use flowstone_types::{ObjectId, SqlType};
 
-use super::create::{Place, cluster_exists, new_item, place, put};
+use super::cluster::{in_cluster, target_cluster};
+use super::create::{Place, new_item, place, put};
 use super::{DdlPlan, Ids, at, does_not_exist};
 use crate::ast::{
     AlterSourceAddSubsource, CreateSource, CreateSourceKind, CreateTableFromSource, GeneratorKind,
@@ -99,7 +100,7 @@ pub fn plan_create_source(
     type_of: TypeOf<'_>,
 ) -> Result<DdlPlan, Error> {
     let tag = "CREATE SOURCE";
-    cluster_exists(create.in_cluster.as_ref())?;
+    let cluster = target_cluster(catalog, ctx, create.in_cluster.as_ref())?;
     if let Some(option) = create.options.first() {
         return Err(
             Error::unsupported(format!("option {} is not supported", option.name))
@@ -254,16 +255,19 @@ pub fn plan_create_source(
     }
     // The texts name the new items, so they are made against a catalog that has them.
     let mut after = catalog.clone();
+    let placed = in_cluster(source.id, cluster.id);
     let all: Vec<Item> = [source, progress].into_iter().chain(tables).collect();
     after.apply(
         &all.iter()
             .map(|item| CatalogChange::PutItem(Box::new(item.clone())))
+            .chain(placed.clone())
             .collect::<Vec<_>>(),
     )?;
     let mut plan = DdlPlan::new(tag);
     for item in all {
         put(&mut plan, &after, item);
     }
+    plan.changes.extend(placed);
     Ok(plan)
 }
 

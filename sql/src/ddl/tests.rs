@@ -1,16 +1,18 @@
 //! Tests of statements that change the catalog: what they change, what is in their way, and what they tell.
 
+mod clusters;
+
 use flowstone_proto::message::{UpstreamColumn, UpstreamTable};
 use flowstone_types::{ObjectId, SqlType};
 
 use super::{
-    DdlPlan, ViewParts, default_index_key, pg_types, plan_create_index,
+    DdlPlan, ViewParts, default_index_key, pg_types, plan_alter_cluster, plan_create_index,
     plan_create_materialized_view, plan_create_source, plan_create_view, plan_ddl,
 };
 use super::{plan_add_subsources, plan_table_from_source};
 use crate::ast::{Name, ObjectType, StatementKind};
 use crate::catalog::{
-    Catalog, CatalogChange, Column, IndexKey, ItemKind, ResolveContext, Resolved,
+    Catalog, CatalogChange, Column, IndexKey, ItemKind, Machine, ResolveContext, Resolved,
 };
 use crate::error::{Error, ErrorKind};
 
@@ -18,8 +20,15 @@ fn ctx() -> ResolveContext {
     ResolveContext {
         database: "materialize".to_owned(),
         search_path: vec!["public".to_owned()],
+        cluster: "quickstart".to_owned(),
     }
 }
+
+/// The threads that clusters have here.
+const MACHINE: Machine = Machine {
+    shards: 2,
+    threads: 4,
+};
 
 fn name(text: &str) -> Name {
     Name::new(text.split('.'))
@@ -124,6 +133,7 @@ fn plan(catalog: &Catalog, text: &str) -> Result<DdlPlan, Error> {
         StatementKind::AlterSourceAddSubsource(alter) => {
             plan_add_subsources(catalog, &ctx(), &alter, &upstream(), &pg_types::sql_type)
         }
+        StatementKind::AlterCluster(alter) => plan_alter_cluster(catalog, &alter, MACHINE),
         other => plan_ddl(catalog, &ctx(), &other),
     }
 }

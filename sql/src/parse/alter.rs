@@ -2,6 +2,7 @@
 
 use sqlparser::tokenizer::Token;
 
+use super::cluster;
 use super::create::secret_value;
 use super::cursor::Cursor;
 use super::role;
@@ -17,7 +18,7 @@ use crate::error::Error;
 
 /// A kind of object that we have.
 fn object_type(c: &mut Cursor<'_>) -> Option<ObjectType> {
-    let types: [(&[&str], ObjectType); 10] = [
+    let types: [(&[&str], ObjectType); 11] = [
         (&["DATABASE"], ObjectType::Database),
         (&["SCHEMA"], ObjectType::Schema),
         (&["TABLE"], ObjectType::Table),
@@ -28,6 +29,7 @@ fn object_type(c: &mut Cursor<'_>) -> Option<ObjectType> {
         (&["SUBSOURCE"], ObjectType::Subsource),
         (&["SECRET"], ObjectType::Secret),
         (&["CONNECTION"], ObjectType::Connection),
+        (&["CLUSTER"], ObjectType::Cluster),
     ];
     types
         .iter()
@@ -38,12 +40,14 @@ fn object_type(c: &mut Cursor<'_>) -> Option<ObjectType> {
 /// A kind of object, or the error that says that we have none of this kind.
 fn expect_object_type(c: &mut Cursor<'_>, statement: &str) -> Result<ObjectType, Error> {
     let position = c.position();
+    if cluster::replica_follows(c) {
+        let message = format!("{statement} CLUSTER REPLICA is not supported");
+        return Err(Error::unsupported(message).at(position));
+    }
     if let Some(found) = object_type(c) {
         return Ok(found);
     }
-    let others: [&[&str]; 19] = [
-        &["CLUSTER", "REPLICA"],
-        &["CLUSTER"],
+    let others: [&[&str]; 17] = [
         &["ROLE"],
         &["USER"],
         &["SINK"],
@@ -125,6 +129,9 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
             }))
         }
         ObjectType::Connection => alter_connection(c, name, if_exists),
+        ObjectType::Cluster => {
+            cluster::alter(c, name, if_exists)?.ok_or_else(|| unsupported_action(c, object_type))
+        }
         ObjectType::Source if c.nth_is(0, "ADD") || c.nth_is(0, "DROP") => {
             alter_source(c, name, if_exists)
         }
@@ -227,6 +234,9 @@ pub(super) fn drop(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
     c.skip();
     if c.take_one(&["ROLE", "USER"]).is_some() {
         return role::drop(c);
+    }
+    if cluster::replica_follows(c) {
+        return cluster::drop_replicas(c);
     }
     let object_type = expect_object_type(c, "DROP")?;
     let if_exists = c.if_exists()?;

@@ -4,7 +4,7 @@ use sqlparser::ast::{ColumnOption, Expr, Value};
 use sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
-use super::{role, source};
+use super::{cluster, role, source};
 use crate::ast::{
     ColumnDefinition, CreateDatabase, CreateIndex, CreateMaterializedView, CreateSchema,
     CreateSecret, CreateTable, CreateTableFromSource, CreateView, Ident, Name, SecretValue,
@@ -38,6 +38,9 @@ pub(super) fn create(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
     }
     if c.take(&["MATERIALIZED", "VIEW"]) {
         return materialized_view(c, or_replace);
+    }
+    if word == "CLUSTER" {
+        return cluster::create(c);
     }
     let kind_error = c.error("a kind of object");
     c.skip();
@@ -115,13 +118,11 @@ pub(super) fn create(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
         "SOURCE" => source::create_source(c),
         "ROLE" => role::create(c, role::Made::Role),
         "USER" => role::create(c, role::Made::User),
-        "SINK" | "CLUSTER" | "TYPE" | "NETWORK" | "FUNCTION" | "PROCEDURE" | "TRIGGER"
-        | "EXTENSION" | "SEQUENCE" | "AGGREGATE" | "CAST" | "COLLATION" | "DOMAIN" | "LANGUAGE"
-        | "OPERATOR" | "POLICY" | "PUBLICATION" | "SUBSCRIPTION" | "RULE" | "SERVER"
-        | "FOREIGN" | "TABLESPACE" | "STATISTICS" | "GROUP" | "UNLOGGED" | "EVENT" | "ACCESS" => {
-            let what = if word == "CLUSTER" && c.nth_is(0, "REPLICA") {
-                "CLUSTER REPLICA"
-            } else if word == "NETWORK" {
+        "SINK" | "TYPE" | "NETWORK" | "FUNCTION" | "PROCEDURE" | "TRIGGER" | "EXTENSION"
+        | "SEQUENCE" | "AGGREGATE" | "CAST" | "COLLATION" | "DOMAIN" | "LANGUAGE" | "OPERATOR"
+        | "POLICY" | "PUBLICATION" | "SUBSCRIPTION" | "RULE" | "SERVER" | "FOREIGN"
+        | "TABLESPACE" | "STATISTICS" | "GROUP" | "UNLOGGED" | "EVENT" | "ACCESS" => {
+            let what = if word == "NETWORK" {
                 "NETWORK POLICY"
             } else {
                 word.as_str()

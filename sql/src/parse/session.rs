@@ -103,6 +103,7 @@ fn show_create(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
         ("INDEX", ObjectType::Index),
         ("SOURCE", ObjectType::Source),
         ("CONNECTION", ObjectType::Connection),
+        ("CLUSTER", ObjectType::Cluster),
     ];
     let object_type = if c.take(&["MATERIALIZED", "VIEW"]) {
         ObjectType::MaterializedView
@@ -110,7 +111,7 @@ fn show_create(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
         *object_type
     } else if let Some(word) = c
         .bare(0)
-        .filter(|word| matches!(word.as_str(), "CLUSTER" | "SINK" | "TYPE"))
+        .filter(|word| matches!(word.as_str(), "SINK" | "TYPE"))
     {
         return Err(
             Error::unsupported(format!("SHOW CREATE {word} is not supported")).at(position),
@@ -118,7 +119,12 @@ fn show_create(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
     } else {
         return Err(c.error("a kind of object"));
     };
-    let name = c.name("a name")?;
+    let parts = if object_type == ObjectType::Cluster {
+        1
+    } else {
+        3
+    };
+    let name = c.name_of("a name", parts)?;
     Ok(StatementKind::Show(ShowStatement::Create {
         object_type,
         name,

@@ -752,7 +752,7 @@ impl PostgresTyping {
 
     fn explicit_cast(&self, expr: Expr, to: &SqlType, schema: &DFSchema) -> Result<Expr> {
         if literals::is_wide(&expr) {
-            return literals::settled(expr, to);
+            return literals::cast(expr, to);
         }
         match type_of(&expr, schema)? {
             None => self.adapt(expr, to),
@@ -773,7 +773,7 @@ impl PostgresTyping {
 
     fn assignment_cast(&self, expr: Expr, to: &SqlType, schema: &DFSchema) -> Result<Expr> {
         if literals::is_wide(&expr) {
-            return literals::settled(expr, to);
+            return literals::cast(expr, to);
         }
         let Some(from) = type_of(&expr, schema)? else {
             // A literal must fit varchar(n): an explicit cast would cut it.

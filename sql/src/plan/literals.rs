@@ -1,7 +1,7 @@
 //! Literals that mean what their surroundings make of them: numbers with more digits than `numeric` has here, which are floats beside floats, and texts of
 //! no type in the rows of VALUES and the branches of UNION.
 //!
-//! Owns how such a number is kept until it is known what it is, and what no context made a float is refused. Must not know syntax.
+//! Owns how such a number is kept until it is known what it is, and that what no context made a float is refused. Must not know syntax.
 //! Called by [`super::exprs`] as expressions are planned, by [`super::provider`] for set operations, and once the plan is there.
 
 use std::collections::{BTreeMap, HashSet};
@@ -12,23 +12,38 @@ use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use flowstone_functions::cast::cast_expr;
-use flowstone_types::SqlType;
+use flowstone_types::numeric::{parse_numeric, precision_and_scale};
+use flowstone_types::{EvalErrorKind, SqlType, TypeError};
 
 use crate::error::{Error, ErrorKind};
 
 type Result<T> = std::result::Result<T, DataFusionError>;
 
-/// Metadata of a literal that `numeric` cannot hold and no context has made a float yet.
+/// Metadata of a literal that `numeric` cannot hold and no context has made a float yet: its text. Its value is the nearest float, which may be zero or infinite.
 const WIDE: &str = "flowstone:wide number";
 /// What is larger than any `numeric` of ours compares with one as its nearest float does.
 const BEYOND_NUMERIC: f64 = 1e38;
 
+/// The modifier of whole numbers, which casts to integers go through.
+const WHOLE: Option<(u8, i8)> = Some((38, 0));
+
+fn out_of_range(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::NumericOutOfRange, message)
+}
+
+/// PostgreSQL's `numeric` does not hold it either.
 fn overflow() -> Error {
+    out_of_range("value overflows numeric format")
+}
+
+fn not_held() -> Error {
     Error::new(
-        ErrorKind::NumericOutOfRange,
-        "value overflows numeric format",
+        ErrorKind::Evaluation(EvalErrorKind::NumericNotHeld),
+        "numbers of more than 38 digits are not supported for type numeric",
     )
-    .with_hint("Numbers of more than 38 digits are only supported as double precision.")
+    .with_hint(
+        "Cast it to double precision, or to numeric(38, s) to round it to s digits after the point.",
+    )
 }
 
 fn raise(error: Error) -> DataFusionError {
@@ -42,10 +57,13 @@ pub(super) fn number(text: &str) -> Result<Expr> {
     {
         return Ok(literal);
     }
-    let value: f64 = text.parse().map_err(|_| raise(overflow()))?;
-    if !value.is_finite() || value == 0.0 {
-        return Err(raise(overflow()));
+    match parse_numeric(text, None) {
+        // Zeros at the end need no place.
+        Ok(value) => return Ok(exact(value, None)),
+        Err(TypeError::OutOfRange { .. }) => return Err(raise(overflow())),
+        Err(_) => {}
     }
+    let value: f64 = text.parse().map_err(|_| raise(not_held()))?;
     let metadata = FieldMetadata::new(BTreeMap::from([(WIDE.to_owned(), text.to_owned())]));
     Ok(Expr::Literal(
         ScalarValue::Float64(Some(value)),
@@ -72,14 +90,19 @@ fn numeric_literal(digits: &str) -> Option<Expr> {
     ))
 }
 
-/// The value of a literal that is not known to be a float yet.
-fn wide(expr: &Expr) -> Option<f64> {
+/// The literal of a decimal with this modifier.
+fn exact(value: i128, modifier: Option<(u8, i8)>) -> Expr {
+    let (precision, scale) = precision_and_scale(modifier);
+    Expr::Literal(ScalarValue::Decimal128(Some(value), precision, scale), None)
+}
+
+/// The nearest float and the text of a literal that is not known to be a float yet.
+fn wide(expr: &Expr) -> Option<(f64, &str)> {
     match expr {
-        Expr::Literal(ScalarValue::Float64(value), Some(metadata))
-            if metadata.inner().contains_key(WIDE) =>
-        {
-            *value
-        }
+        Expr::Literal(ScalarValue::Float64(Some(value)), Some(metadata)) => metadata
+            .inner()
+            .get(WIDE)
+            .map(|text| (*value, text.as_str())),
         Expr::Alias(alias) => wide(&alias.expr),
         _ => None,
     }
@@ -90,17 +113,56 @@ pub(super) fn is_wide(expr: &Expr) -> bool {
     wide(expr).is_some()
 }
 
-/// The literal as a value of type `to`; others as they are.
+/// The literal as a float, if there is one: it is neither zero nor infinite.
+fn float((value, text): (f64, &str)) -> Result<Expr> {
+    if !value.is_finite() || value == 0.0 {
+        return Err(raise(out_of_range(format!(
+            "\"{text}\" is out of range for type double precision"
+        ))));
+    }
+    Ok(Expr::Literal(ScalarValue::Float64(Some(value)), None))
+}
+
+/// The literal where its surroundings are of type `to`; others as they are.
 pub(super) fn settled(expr: Expr, to: &SqlType) -> Result<Expr> {
-    let Some(value) = wide(&expr) else {
+    let Some(number) = wide(&expr) else {
         return Ok(expr);
     };
-    let float = Expr::Literal(ScalarValue::Float64(Some(value)), None);
     match to {
-        SqlType::Float8 => Ok(float),
-        SqlType::Float4 => cast_expr(float, &SqlType::Float8, to),
-        _ => Err(raise(overflow())),
+        SqlType::Float8 => float(number),
+        SqlType::Float4 => cast_expr(float(number)?, &SqlType::Float8, to),
+        _ => Err(raise(not_held())),
     }
+}
+
+/// The literal cast to `to`, which may round it; others as they are.
+pub(super) fn cast(expr: Expr, to: &SqlType) -> Result<Expr> {
+    let Some((_, text)) = wide(&expr) else {
+        return Ok(expr);
+    };
+    match to {
+        SqlType::Numeric(modifier @ Some(_)) => parse_numeric(text, *modifier)
+            .map(|value| exact(value, *modifier))
+            .map_err(|_| raise(out_of_range("numeric field overflow"))),
+        to if is_integer(to) => {
+            let value = parse_numeric(text, WHOLE)
+                .map_err(|_| raise(out_of_range(format!("{to} out of range"))))?;
+            cast_expr(exact(value, WHOLE), &SqlType::Numeric(WHOLE), to)
+        }
+        to => settled(expr, to),
+    }
+}
+
+const fn is_integer(sql_type: &SqlType) -> bool {
+    matches!(
+        sql_type,
+        SqlType::Int2
+            | SqlType::Int4
+            | SqlType::Int8
+            | SqlType::UInt2
+            | SqlType::UInt4
+            | SqlType::UInt8
+    )
 }
 
 /// The operands of an operator where one is such a literal and the other, of type `other`, tells what it is.
@@ -110,36 +172,29 @@ pub(super) fn beside(
     other: &SqlType,
     compares: bool,
 ) -> Result<(Expr, Expr)> {
-    let is_number = matches!(
-        other,
-        SqlType::Int2
-            | SqlType::Int4
-            | SqlType::Int8
-            | SqlType::UInt2
-            | SqlType::UInt4
-            | SqlType::UInt8
-            | SqlType::Numeric(_)
-    );
+    let is_number = is_integer(other) || matches!(other, SqlType::Numeric(_));
     match other {
         SqlType::Float4 | SqlType::Float8 => Ok((settled(literal, &SqlType::Float8)?, operand)),
         other
             if compares
                 && is_number
-                && wide(&literal).is_some_and(|value| value.abs() >= BEYOND_NUMERIC) =>
+                && wide(&literal).is_some_and(|(value, _)| {
+                    value.is_finite() && value.abs() >= BEYOND_NUMERIC
+                }) =>
         {
             Ok((
                 settled(literal, &SqlType::Float8)?,
                 cast_expr(operand, other, &SqlType::Float8)?,
             ))
         }
-        _ => Err(raise(overflow())),
+        _ => Err(raise(not_held())),
     }
 }
 
 /// Refuses what no context has made a float.
 ///
 /// # Errors
-/// [`ErrorKind::NumericOutOfRange`]
+/// [`EvalErrorKind::NumericNotHeld`]; [`ErrorKind::NumericOutOfRange`] for what is to be a float and cannot be one
 pub(super) fn refuse_wide(plan: &LogicalPlan) -> Result<()> {
     let mut any = false;
     plan.apply_with_subqueries(|node| {
@@ -164,8 +219,11 @@ pub(super) fn refuse_wide(plan: &LogicalPlan) -> Result<()> {
                 {
                     settled.extend(args.iter().map(std::ptr::from_ref));
                 }
-                if is_wide(part) && !settled.contains(&std::ptr::from_ref(part)) {
-                    return Err(raise(overflow()));
+                if let Some(number) = wide(part) {
+                    if !settled.contains(&std::ptr::from_ref(part)) {
+                        return Err(raise(not_held()));
+                    }
+                    float(number)?;
                 }
                 Ok(TreeNodeRecursion::Continue)
             })

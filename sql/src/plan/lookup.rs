@@ -117,7 +117,9 @@ pub fn recognise_lookup(catalog: &Catalog, planned: &PlannedQuery) -> Option<Loo
                 return None;
             };
             let columns: Vec<usize> = key.iter().map(|part| part.column).collect::<Option<_>>()?;
-            (*on == shape.collection && covers(&columns)).then_some((item.id, columns))
+            // One that stands still has the rows of an earlier epoch.
+            let useful = *on == shape.collection && covers(&columns) && !catalog.is_paused(item.id);
+            useful.then_some((item.id, columns))
         })
     })?;
     let types = catalog.items.get(&shape.collection)?.columns()?;

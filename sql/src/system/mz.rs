@@ -3,8 +3,8 @@
 pub(super) mod catalog {
     //! `mz_catalog`: what exists.
 
-    use super::super::mz_rows;
     use super::super::{Kind, Relation, column, declare, nullable};
+    use super::super::{cluster_rows, mz_rows};
 
     declare! { "mz_catalog":
         16_700 "mz_databases" mz_rows::databases {
@@ -60,12 +60,12 @@ pub(super) mod catalog {
             "id": Text, "oid": Oid, "name": Text, "inherit": Bool, "rolcanlogin": Bool null, "rolsuper": Bool null,
         }
         16_714 "mz_role_members" mz_rows::empty { "role_id": Text, "member": Text, "grantor": Text }
-        16_715 "mz_clusters" mz_rows::clusters {
+        16_715 "mz_clusters" cluster_rows::clusters {
             "id": Text, "name": Text, "owner_id": Text, "privileges": TextArray, "managed": Bool, "size": Text null,
             "replication_factor": UInt4 null, "disk": Bool null, "availability_zones": TextArray null, "introspection_debugging": Bool null,
             "introspection_interval": Interval null,
         }
-        16_716 "mz_cluster_replicas" mz_rows::cluster_replicas {
+        16_716 "mz_cluster_replicas" cluster_rows::cluster_replicas {
             "id": Text, "name": Text, "cluster_id": Text, "size": Text null, "availability_zone": Text null, "owner_id": Text, "disk": Bool null,
         }
         16_717 "mz_objects" mz_rows::objects {
@@ -88,14 +88,18 @@ pub(super) mod catalog {
         16_728 "mz_default_privileges" mz_rows::empty {
             "role_id": Text, "database_id": Text null, "schema_id": Text null, "object_type": Text, "grantee": Text, "privileges": Text,
         }
+        16_729 "mz_cluster_replica_sizes" cluster_rows::replica_sizes {
+            "size": Text, "processes": UInt8, "workers": UInt8, "cpu_nano_cores": UInt8, "memory_bytes": UInt8 null, "disk_bytes": UInt8 null,
+            "credits_per_hour": Numeric null,
+        }
     }
 }
 
 pub(super) mod internal {
     //! `mz_internal`: what is going on.
 
-    use super::super::mz_rows;
     use super::super::{Kind, Relation, column, declare, nullable};
+    use super::super::{cluster_rows, mz_rows};
 
     declare! { "mz_internal":
         16_800 "mz_source_statistics" mz_rows::source_statistics {
@@ -128,7 +132,7 @@ pub(super) mod internal {
         }
         16_811 "mz_frontiers" mz_rows::frontiers { "object_id": Text, "read_frontier": MzTimestamp null, "write_frontier": MzTimestamp null }
         16_812 "mz_comments" mz_rows::comments { "id": Text, "object_type": Text, "object_sub_id": Int4 null, "comment": Text }
-        16_813 "mz_cluster_replica_statuses" mz_rows::replica_statuses {
+        16_813 "mz_cluster_replica_statuses" cluster_rows::replica_statuses {
             "replica_id": Text, "process_id": UInt8, "status": Text, "reason": Text null, "updated_at": TimestampTz,
         }
         16_814 "mz_compute_hydration_statuses" mz_rows::compute_hydration_statuses {
@@ -146,7 +150,7 @@ pub(super) mod internal {
             "id": Text, "replica_id": Text null, "messages_staged": UInt8, "messages_committed": UInt8, "bytes_staged": UInt8,
             "bytes_committed": UInt8,
         }
-        16_819 "mz_cluster_schedules" mz_rows::empty { "cluster_id": Text, "type": Text, "refresh_hydration_time_estimate": Interval null }
+        16_819 "mz_cluster_schedules" cluster_rows::schedules { "cluster_id": Text, "type": Text, "refresh_hydration_time_estimate": Interval null }
         16_820 "mz_object_memory" mz_rows::object_memory { "object_id": Text, "holder": Text, "bytes": UInt8 }
     }
 }

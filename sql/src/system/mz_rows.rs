@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 use flowstone_proto::message::{CollectionStatistics, SourceStatistics, SourceStatus};
 use flowstone_types::{ObjectId, SourcePosition, SqlType};
 
+use super::cluster_rows::{self, cluster_of, replica_of};
 use super::information_rows::internal_name;
 use super::pg_rows::TYPES;
 use super::rows::{Rows, Value};
-use super::{DEFAULT_CLUSTER_ID, DEFAULT_REPLICA_ID, DEFAULT_ROLE_ID, SystemContext};
-use crate::catalog::{
-    Catalog, Connection, DEFAULT_CLUSTER, Item, ItemKind, Schema, SourceItemKind,
-};
+use super::{DEFAULT_ROLE_ID, SystemContext};
+use crate::catalog::{Catalog, Connection, Item, ItemKind, Schema, SourceItemKind};
 
 pub(super) fn empty(_: &SystemContext<'_>, _: &mut Rows) {}
 
@@ -34,15 +33,6 @@ fn schema_of(ctx: &SystemContext<'_>, item: &Item) -> Value {
 fn items<'a>(ctx: &SystemContext<'a>) -> impl Iterator<Item = &'a Item> + use<'a> {
     let catalog: &'a Catalog = ctx.catalog;
     catalog.items.values()
-}
-
-const fn cluster_of(item: &Item) -> Option<&'static str> {
-    match item.kind {
-        ItemKind::MaterializedView { .. } | ItemKind::Index { .. } | ItemKind::Source(_) => {
-            Some(DEFAULT_CLUSTER_ID)
-        }
-        _ => None,
-    }
 }
 
 pub(super) fn databases(ctx: &SystemContext<'_>, rows: &mut Rows) {
@@ -121,7 +111,7 @@ pub(super) fn materialized_views(ctx: &SystemContext<'_>, rows: &mut Rows) {
                 ("oid", item.oid.into()),
                 ("schema_id", schema_of(ctx, item)),
                 ("name", (&item.name).into()),
-                ("cluster_id", DEFAULT_CLUSTER_ID.into()),
+                ("cluster_id", cluster_of(ctx, item).into()),
                 ("definition", format!("{query};").into()),
                 ("owner_id", DEFAULT_ROLE_ID.into()),
                 ("create_sql", (&item.create_sql).into()),
@@ -139,7 +129,7 @@ pub(super) fn indexes(ctx: &SystemContext<'_>, rows: &mut Rows) {
                 ("oid", item.oid.into()),
                 ("name", (&item.name).into()),
                 ("on_id", (*on).into()),
-                ("cluster_id", DEFAULT_CLUSTER_ID.into()),
+                ("cluster_id", cluster_of(ctx, item).into()),
                 ("owner_id", DEFAULT_ROLE_ID.into()),
                 ("create_sql", (&item.create_sql).into()),
                 ("redacted_create_sql", (&item.create_sql).into()),
@@ -329,7 +319,7 @@ pub(super) fn sources(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ("name", (&item.name).into()),
             ("type", kind.into()),
             ("connection_id", connection.into()),
-            ("cluster_id", cluster_of(item).into()),
+            ("cluster_id", cluster_of(ctx, item).into()),
             ("owner_id", DEFAULT_ROLE_ID.into()),
             ("create_sql", (&item.create_sql).into()),
             ("redacted_create_sql", (&item.create_sql).into()),
@@ -350,36 +340,6 @@ pub(super) fn roles(ctx: &SystemContext<'_>, rows: &mut Rows) {
     }
 }
 
-pub(super) fn clusters(_: &SystemContext<'_>, rows: &mut Rows) {
-    rows.push([
-        ("id", DEFAULT_CLUSTER_ID.into()),
-        ("name", DEFAULT_CLUSTER.into()),
-        ("owner_id", DEFAULT_ROLE_ID.into()),
-        ("managed", true.into()),
-        ("replication_factor", 1.into()),
-        ("disk", true.into()),
-    ]);
-}
-
-pub(super) fn cluster_replicas(_: &SystemContext<'_>, rows: &mut Rows) {
-    rows.push([
-        ("id", DEFAULT_REPLICA_ID.into()),
-        ("name", "r1".into()),
-        ("cluster_id", DEFAULT_CLUSTER_ID.into()),
-        ("owner_id", DEFAULT_ROLE_ID.into()),
-        ("disk", true.into()),
-    ]);
-}
-
-pub(super) fn replica_statuses(ctx: &SystemContext<'_>, rows: &mut Rows) {
-    rows.push([
-        ("replica_id", DEFAULT_REPLICA_ID.into()),
-        ("process_id", 0.into()),
-        ("status", "online".into()),
-        ("updated_at", ctx.runtime.boot_time_ms.into()),
-    ]);
-}
-
 fn object(ctx: &SystemContext<'_>, rows: &mut Rows, item: &Item) {
     rows.push([
         ("id", item.id.into()),
@@ -388,7 +348,7 @@ fn object(ctx: &SystemContext<'_>, rows: &mut Rows, item: &Item) {
         ("name", (&item.name).into()),
         ("type", item.type_name().into()),
         ("owner_id", DEFAULT_ROLE_ID.into()),
-        ("cluster_id", cluster_of(item).into()),
+        ("cluster_id", cluster_of(ctx, item).into()),
         ("privileges", Value::Texts(Vec::new())),
     ]);
 }
@@ -488,7 +448,7 @@ pub(super) fn source_statistics(ctx: &SystemContext<'_>, rows: &mut Rows) {
         };
         rows.push([
             ("id", item.id.into()),
-            ("replica_id", DEFAULT_REPLICA_ID.into()),
+            ("replica_id", replica_of(ctx, item).into()),
             ("messages_received", statistics.messages_received.into()),
             ("bytes_received", statistics.bytes_received.into()),
             ("updates_staged", statistics.updates_staged.into()),
@@ -688,7 +648,7 @@ pub(super) fn hydration_statuses(ctx: &SystemContext<'_>, rows: &mut Rows) {
     for item in items(ctx).filter(|item| hydrates(item)) {
         rows.push([
             ("object_id", item.id.into()),
-            ("replica_id", DEFAULT_REPLICA_ID.into()),
+            ("replica_id", replica_of(ctx, item).into()),
             ("hydrated", is_hydrated(ctx, item).into()),
             (
                 "error",
@@ -709,9 +669,12 @@ pub(super) fn compute_hydration_statuses(ctx: &SystemContext<'_>, rows: &mut Row
             ItemKind::MaterializedView { .. } | ItemKind::Index { .. }
         )
     }) {
+        let Some(replica) = replica_of(ctx, item) else {
+            continue;
+        };
         rows.push([
             ("object_id", item.id.into()),
-            ("replica_id", DEFAULT_REPLICA_ID.into()),
+            ("replica_id", replica.into()),
             ("hydrated", is_hydrated(ctx, item).unwrap_or(false).into()),
             (
                 "hydration_time",
@@ -817,7 +780,7 @@ pub(super) fn qualified_names(ctx: &SystemContext<'_>, rows: &mut Rows) {
                 "database_name",
                 database.map(|database| database.name.clone()).into(),
             ),
-            ("cluster_id", cluster_of(item).into()),
+            ("cluster_id", cluster_of(ctx, item).into()),
         ]);
     }
     for relation in super::relations() {
@@ -858,7 +821,7 @@ pub(super) fn subscriptions(ctx: &SystemContext<'_>, rows: &mut Rows) {
         rows.push([
             ("id", (&subscription.id).into()),
             ("session_id", Value::Uuid(subscription.session)),
-            ("cluster_id", DEFAULT_CLUSTER_ID.into()),
+            ("cluster_id", (&subscription.cluster).into()),
             ("created_at", subscription.created_at_ms.into()),
             (
                 "referenced_object_ids",
@@ -909,6 +872,7 @@ pub(super) fn comments(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ]);
         }
     }
+    cluster_rows::comments(ctx, rows);
 }
 
 pub(super) fn collection_statistics(ctx: &SystemContext<'_>, rows: &mut Rows) {

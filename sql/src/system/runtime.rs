@@ -79,6 +79,8 @@ pub struct SubscriptionState {
     pub id: String,
     /// The session.
     pub session: [u8; 16],
+    /// The id of the cluster that it runs in.
+    pub cluster: String,
     /// Since when.
     pub created_at_ms: u64,
     /// What it reads.

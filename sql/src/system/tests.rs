@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
 use flowstone_proto::message::{CollectionStatistics, SourceStatus};
-use flowstone_types::{Epoch, ObjectId, SqlType};
+use flowstone_types::{ClusterId, Epoch, ObjectId, SqlType};
 
 use super::{
     RuntimeState, SessionInfo, SessionState, SessionVariable, StatusState, SubscriptionState,
     SystemContext, relation, relations, rows,
 };
 use crate::catalog::{
-    Catalog, CatalogChange, Column, FIRST_USER_OID, IndexKey, Item, ItemKind, SchemaId,
+    Catalog, CatalogChange, Cluster, ClusterKind, ClusterSize, Column, FIRST_USER_OID, IndexKey,
+    Item, ItemKind, SchemaId,
 };
 
 fn catalog() -> Catalog {
@@ -228,12 +229,56 @@ fn the_relations_of_the_reference_documents_exist() {
         ("mz_catalog", "mz_ssh_tunnel_connections"),
         ("mz_catalog", "mz_aws_privatelink_connections"),
         ("mz_catalog", "mz_egress_ips"),
+        ("mz_catalog", "mz_clusters"),
+        ("mz_catalog", "mz_cluster_replicas"),
+        ("mz_catalog", "mz_cluster_replica_sizes"),
         ("information_schema", "key_column_usage"),
         ("pg_catalog", "pg_class"),
     ] {
         assert!(relation(schema, name).is_some(), "{schema}.{name}");
     }
     assert!(relation("mz_catalog", "pg_class").is_none());
+}
+
+#[test]
+fn clusters_show_with_what_is_in_them() {
+    let mut catalog = catalog();
+    let cluster = Cluster {
+        id: ClusterId(2),
+        name: "c".to_owned(),
+        comment: Some("mine".to_owned()),
+        kind: ClusterKind::Managed(ClusterSize::Cc200),
+        replicas: Vec::new(),
+    };
+    let find = |catalog: &Catalog, name: &str| {
+        let mut items = catalog.items.values();
+        items.find(|item| item.name == name).unwrap().id
+    };
+    let changes = [
+        CatalogChange::PutCluster(cluster),
+        CatalogChange::PutItemCluster(find(&catalog, "m"), ClusterId(2)),
+    ];
+    catalog.apply(&changes).unwrap();
+    let (session, runtime) = (SessionInfo::default(), runtime());
+    let ctx = SystemContext {
+        catalog: &catalog,
+        session: &session,
+        runtime: &runtime,
+    };
+    let clusters = read(&ctx, "mz_catalog", "mz_clusters");
+    assert_eq!(texts(&clusters, "id"), ["s1", "s2", "u1", "u2"]);
+    assert_eq!(texts(&clusters, "size"), ["-", "-", "-", "200cc"]);
+    let replicas = read(&ctx, "mz_catalog", "mz_cluster_replicas");
+    assert_eq!(texts(&replicas, "cluster_id"), ["u1"], "u2 is paused");
+    let views = read(&ctx, "mz_catalog", "mz_materialized_views");
+    assert_eq!(texts(&views, "cluster_id"), ["u2"]);
+    let indexes = read(&ctx, "mz_catalog", "mz_indexes");
+    assert_eq!(texts(&indexes, "cluster_id"), ["u1"]);
+    let comments = read(&ctx, "mz_internal", "mz_comments");
+    assert!(texts(&comments, "comment").contains(&"mine".to_owned()));
+    // What is paused is computed by nobody.
+    let hydrated = read(&ctx, "mz_internal", "mz_compute_hydration_statuses");
+    assert_eq!(texts(&hydrated, "object_id").len(), 1);
 }
 
 #[test]

@@ -40,22 +40,22 @@ const KINDS: [(&str, &str, &str); 7] = [
     (
         "n",
         "'NaN'",
-        "value \"NaN\" is out of range for type numeric",
+        "value \"NaN\" is not supported for type numeric",
     ),
     (
         "n",
         "'-Infinity'",
-        "value \"-Infinity\" is out of range for type numeric",
+        "value \"-Infinity\" is not supported for type numeric",
     ),
     (
         "n",
         "'0.123456789012345678901'",
-        "value \"0.123456789012345678901\" is out of range for type numeric",
+        "value \"0.123456789012345678901\" is not supported for type numeric without a declared scale",
     ),
     (
         "n",
         "'1e30'",
-        "value \"1000000000000000000000000000000\" is out of range for type numeric",
+        "value \"1000000000000000000000000000000\" is not supported for type numeric without a declared scale",
     ),
     (
         "a",

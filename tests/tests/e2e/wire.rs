@@ -872,3 +872,60 @@ async fn a_subscriber_that_does_not_read_holds_nobody_back() {
         assert_eq!(message.0, b'D');
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_numeric_cannot_hold_is_not_supported_in_copy_and_in_parameters() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), 1).await.unwrap();
+    let client = node.connect().await.unwrap();
+    client
+        .batch_execute("CREATE TABLE t (n numeric, d numeric(10,2))")
+        .await
+        .unwrap();
+    // Groups of four digits, the power of 10000 of the first, the sign, the digits after the point; and the groups.
+    let unheld: [(&str, &[u16]); 4] = [
+        ("1e28", &[1, 7, 0, 0, 1]),
+        ("0.00000000000000000001", &[1, 0xfffb, 0, 20, 1]),
+        ("NaN", &[0, 0, 0xc000, 0]),
+        ("-Infinity", &[0, 0, 0xf000, 0]),
+    ];
+    let insert = client
+        .prepare("INSERT INTO t (n) VALUES ($1)")
+        .await
+        .unwrap();
+    for (text, words) in unheld {
+        let bytes = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+        let errors = [
+            client.execute(&insert, &[&Text(text)]).await.unwrap_err(),
+            client.execute(&insert, &[&Raw(bytes)]).await.unwrap_err(),
+        ];
+        for error in errors {
+            let error = error.as_db_error().expect("of the node");
+            assert_eq!(error.code().code(), "0A000", "{text}: {error}");
+            assert!(error.message().contains("not supported"), "{error}");
+            assert!(error.hint().is_some(), "{error}");
+        }
+    }
+    let mut raw = RawClient::connect(&node).await;
+    let copied = unheld
+        .map(|(text, _)| ("n", text, "0A000"))
+        .into_iter()
+        .chain([
+            ("d", "NaN", "0A000"),
+            ("d", "1e28", "22003"),
+            ("d", "Infinity", "22003"),
+        ]);
+    for (column, text, code) in copied {
+        raw.query(&format!("COPY t ({column}) FROM STDIN")).await;
+        assert_eq!(raw.receive().await.0, b'G');
+        raw.send(&[(b'd', format!("{text}\n").into_bytes()), (b'c', Vec::new())])
+            .await;
+        let messages = raw.until_ready().await;
+        assert_eq!(tags(&messages), "EZ", "{column} {text}");
+        let error = fields(&messages, b'E');
+        assert_eq!(error[&'C'], code, "{column} {text}: {error:?}");
+        assert_eq!(error.contains_key(&'H'), code == "0A000", "{error:?}");
+        assert!(error[&'W'].starts_with("COPY, line 1"), "{error:?}");
+    }
+    assert_eq!(simple(&client, "SELECT count(*) FROM t").await, ["0"]);
+}

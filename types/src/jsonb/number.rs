@@ -130,7 +130,7 @@ impl<'a> JsonbNumber<'a> {
     /// The number as `numeric` with this modifier.
     ///
     /// # Errors
-    /// [`TypeError::OutOfRange`] as [`numeric::parse_numeric`].
+    /// [`TypeError::OutOfRange`] and [`TypeError::NumericNotHeld`] as [`numeric::parse_numeric`].
     pub fn to_numeric(self, modifier: Option<(u8, i8)>) -> Result<i128, TypeError> {
         numeric::parse_numeric(&self.to_string(), modifier)
     }

@@ -50,14 +50,47 @@ fn plain_numeric_never_loses_digits() {
         "1e-19",
         "NaN",
         "-Infinity",
-        "1e999999999",
     ] {
         assert!(
-            matches!(parse_numeric(bad, None), Err(TypeError::OutOfRange { .. })),
+            matches!(parse_numeric(bad, None), Err(TypeError::NumericNotHeld(_))),
             "{bad}"
         );
     }
     assert!(parse_numeric("99999999999999999999.999999999999999999", None).is_ok());
+    assert_eq!(
+        parse_numeric(" 1e20", None).unwrap_err().to_string(),
+        "value \"1e20\" is not supported for type numeric without a declared scale, which has 20 digits before and 18 after the point"
+    );
+}
+
+#[test]
+fn what_postgresql_refuses_too_is_out_of_range() {
+    let limit = |text: &str| match parse_numeric(text, None) {
+        Err(TypeError::OutOfRange { .. }) => true,
+        Err(TypeError::NumericNotHeld(_)) => false,
+        other => panic!("{text}: {other:?}"),
+    };
+    for (text, is_out_of_range) in [
+        ("1e131071", false),
+        ("0.001e131074", false),
+        ("1e131072", true),
+        ("1e999999999", true),
+        ("1e-16383", false),
+        ("0.1e-16382", false),
+        ("1e-16384", true),
+        ("1e-999999999999999999999", true),
+    ] {
+        assert_eq!(limit(text), is_out_of_range, "{text}");
+    }
+    // A declared precision holds no infinity, and has room for NaN.
+    let declared = |text| parse_numeric(text, Some((10, 2)));
+    for text in ["1e20", "Infinity", "-inf"] {
+        assert!(
+            matches!(declared(text), Err(TypeError::OutOfRange { .. })),
+            "{text}"
+        );
+    }
+    assert!(matches!(declared("NaN"), Err(TypeError::NumericNotHeld(_))));
 }
 
 #[test]
@@ -114,7 +147,7 @@ fn special_and_damaged_binary_numbers_are_refused() {
     };
     for sign in [0xC000, 0xD000, 0xF000] {
         let error = numeric_from_binary(&bytes(&[0, 0, sign, 0]), None);
-        assert!(matches!(error, Err(TypeError::OutOfRange { .. })));
+        assert!(matches!(error, Err(TypeError::NumericNotHeld(_))));
     }
     for bad in [
         &[][..],
@@ -189,7 +222,11 @@ fn a_binary_number_that_cannot_be_kept_is_named_exactly() {
         bytes
     };
     let said = |bytes: &[u8]| numeric_from_binary(bytes, None).unwrap_err().to_string();
-    let refused = |text: &str| format!("value \"{text}\" is out of range for type numeric");
+    let refused = |text: &str| {
+        format!(
+            "value \"{text}\" is not supported for type numeric without a declared scale, which has 20 digits before and 18 after the point"
+        )
+    };
     assert_eq!(
         said(&binary(0, 7, 0, &[100])),
         refused("1000000000000000000000000000000")

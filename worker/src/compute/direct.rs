@@ -17,6 +17,7 @@ use flowstone_proto::message::{ReadAt, RequestError};
 use flowstone_types::{Epoch, EvalError, EvalErrorKind, ObjectId, TypeError};
 use parking_lot::RwLock;
 
+use super::lanes::{Jump, LaneId};
 use super::shards::Shards;
 use crate::query::{evaluation_failed, internal};
 
@@ -38,23 +39,84 @@ pub(crate) struct Readable {
     pub(crate) durable: Epoch,
     /// The first epoch at which an object can be read.
     pub(crate) from: BTreeMap<ObjectId, Epoch>,
+    /// Epochs at which objects never were complete, the oldest first.
+    pub(crate) jumps: BTreeMap<ObjectId, Vec<Jump>>,
+    /// What is being made: it can be read once it was hydrated.
+    pub(crate) coming: BTreeSet<ObjectId>,
+    /// What is not in the base, and where.
+    pub(crate) places: BTreeMap<ObjectId, LaneId>,
+    /// The lanes.
+    pub(crate) lanes: BTreeMap<LaneId, ReadableLane>,
     /// What lacks something that belongs to epochs which were run.
     pub(crate) held: BTreeSet<ObjectId>,
     /// Views and indexes that have failed, and why.
     pub(crate) failed: BTreeMap<ObjectId, EvalError>,
 }
 
+/// What of a lane can be read.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadableLane {
+    pub(crate) shards: Shards,
+    /// The newest epoch through which it is complete.
+    pub(crate) frontier: Epoch,
+    /// Epochs at which it never was, the oldest first.
+    pub(crate) jumps: Vec<Jump>,
+}
+
+/// The newest epoch up to `epoch` that was not passed over.
+fn beside(jumps: &[Jump], epoch: Epoch) -> Epoch {
+    let mut at = epoch;
+    // A jump may begin within an earlier one.
+    while let Some(jump) = jumps.iter().find(|jump| jump.first <= at && at < jump.last) {
+        at = jump.first.previous();
+    }
+    at
+}
+
 impl Readable {
     /// An object cannot be read any more.
     pub(crate) fn fail(&mut self, id: ObjectId, error: EvalError) {
         self.from.remove(&id);
+        self.coming.remove(&id);
         self.failed.insert(id, error);
     }
 
     /// An object is gone.
     pub(crate) fn forget(&mut self, id: ObjectId) {
         self.from.remove(&id);
+        self.coming.remove(&id);
+        self.places.remove(&id);
+        self.jumps.remove(&id);
         self.failed.remove(&id);
+    }
+
+    /// The newest epoch up to `epoch` at which all of `ids` can be read.
+    pub(crate) fn at(&self, epoch: Epoch, ids: &[ObjectId]) -> Epoch {
+        if self.places.is_empty() && self.jumps.is_empty() {
+            return epoch;
+        }
+        let lanes: BTreeSet<LaneId> = ids
+            .iter()
+            .filter_map(|id| self.places.get(id))
+            .copied()
+            .collect();
+        let lanes: Vec<&ReadableLane> = lanes
+            .iter()
+            .filter_map(|lane| self.lanes.get(lane))
+            .collect();
+        let mut at = epoch;
+        loop {
+            let before = at;
+            for lane in &lanes {
+                at = beside(&lane.jumps, at.min(lane.frontier));
+            }
+            for jumps in ids.iter().filter_map(|id| self.jumps.get(id)) {
+                at = beside(jumps, at);
+            }
+            if at == before {
+                return at;
+            }
+        }
     }
 
     /// Why one of `ids` cannot be read, if it has failed.
@@ -70,12 +132,27 @@ impl Readable {
         })
     }
 
+    /// The end of a jump over an epoch of one of `ids`, or of its lane.
+    fn jump_over(&self, epoch: Epoch, ids: &[ObjectId]) -> Option<Epoch> {
+        let lanes = ids.iter().filter_map(|id| self.places.get(id));
+        let of_lanes = lanes
+            .filter_map(|lane| self.lanes.get(lane))
+            .flat_map(|lane| &lane.jumps);
+        let own = ids.iter().filter_map(|id| self.jumps.get(id)).flatten();
+        let mut jumps = of_lanes.chain(own);
+        let over = jumps.find(|jump| jump.first <= epoch && epoch < jump.last);
+        over.map(|jump| jump.last)
+    }
+
     /// Whether `ids` can be read together.
     pub(crate) fn readiness(&self, at: ReadAt, ids: &[ObjectId]) -> Readiness {
         if let Some(error) = self.failure_among(ids) {
             return Readiness::Never(error);
         }
         if !self.held.is_empty() && ids.iter().any(|id| self.held.contains(id)) {
+            return Readiness::Wait;
+        }
+        if !self.coming.is_empty() && ids.iter().any(|id| self.coming.contains(id)) {
             return Readiness::Wait;
         }
         let mut since = Epoch::MIN;
@@ -86,17 +163,23 @@ impl Readable {
             since = since.max(*from);
         }
         match at {
-            ReadAt::AtLeast(epoch) if self.durable >= epoch.max(since) => {
-                Readiness::At(self.durable)
-            }
+            ReadAt::AtLeast(epoch) => match self.at(self.durable, ids) {
+                at if at >= epoch.max(since) => Readiness::At(at),
+                _ => Readiness::Wait,
+            },
             ReadAt::Exactly(epoch) if epoch < since => {
                 Readiness::Never(RequestError::SinceAdvanced {
                     asked: epoch,
                     since,
                 })
             }
-            ReadAt::Exactly(epoch) if self.durable >= epoch => Readiness::At(epoch),
-            ReadAt::AtLeast(_) | ReadAt::Exactly(_) => Readiness::Wait,
+            ReadAt::Exactly(epoch) if self.durable < epoch => Readiness::Wait,
+            ReadAt::Exactly(epoch) if self.at(epoch, ids) == epoch => Readiness::At(epoch),
+            ReadAt::Exactly(epoch) => match self.jump_over(epoch, ids) {
+                // It will never be what it would have been.
+                Some(next) => Readiness::Never(RequestError::PassedOver { asked: epoch, next }),
+                None => Readiness::Wait,
+            },
         }
     }
 }
@@ -116,13 +199,20 @@ impl DirectReads for WorkerReads {
         projection: &[usize],
         at: ReadAt,
     ) -> Option<Result<(Epoch, RecordBatch), RequestError>> {
-        let Readiness::At(epoch) = self.readable.read().readiness(at, &[index]) else {
-            return None;
+        let (epoch, shards) = {
+            let readable = self.readable.read();
+            let Readiness::At(epoch) = readable.readiness(at, &[index]) else {
+                return None;
+            };
+            let lane = readable.places.get(&index);
+            let lane = lane.and_then(|lane| readable.lanes.get(lane));
+            let lane = lane.map(|lane| lane.shards.clone());
+            (epoch, lane.unwrap_or_else(|| self.shards.clone()))
         };
-        let owner = owner_of(key, self.shards.count()).ok()?;
+        let owner = owner_of(key, shards.count()).ok()?;
         let mut rows = None;
-        for number in 0..self.shards.count() {
-            let shard = self.shards.try_read(number)?;
+        for number in 0..shards.count() {
+            let shard = shards.try_read(number)?;
             if number == owner {
                 rows = Some(found(&shard, index, key, projection, (epoch, ROWS_MAX)).transpose()?);
             } else if let Err(error) = no_error(&shard, index, epoch) {

@@ -5,7 +5,7 @@
 //!
 //! Invariants. A failure belongs to this process: after a restart the dataflow is tried again. What read a failed one has failed with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flowstone_dataflow::TickOutput;
 use flowstone_proto::message::{RequestError, RequestId, Response, ResultMessage};
@@ -34,14 +34,14 @@ impl Compute {
                 }
             }
         }
+        self.add_readers(&mut failed);
         for id in failed {
             tracing::error!(%id, %error, "a dataflow failed; it is not maintained any more");
+            self.lanes.fail(id, &error);
+            self.sides.remove(id);
+            self.waiting_dataflows.retain(|waiting| waiting.id != id);
             if let ObjectId::Transient(request) = id {
-                let request = RequestId(request);
-                if let Some(subscription) = self.subscriptions.get_mut(&request) {
-                    subscription.end(ResultMessage::Failed(RequestError::Eval(error.clone())));
-                }
-                self.end_subscription(request).await?;
+                self.fail_subscription(RequestId(request), &error).await?;
                 continue;
             }
             self.readable.write().fail(id, error.clone());
@@ -49,6 +49,56 @@ impl Compute {
             self.respond(Response::DataflowFailed { id, error }).await;
         }
         Ok(())
+    }
+
+    /// Adds what reads one of `ids`, wherever it runs.
+    fn add_readers(&self, ids: &mut Vec<ObjectId>) {
+        let mut known: BTreeSet<ObjectId> = ids.iter().copied().collect();
+        let mut from = 0;
+        while from < ids.len() {
+            let read: BTreeSet<ObjectId> = ids.iter().skip(from).copied().collect();
+            from = ids.len();
+            let mut readers: Vec<ObjectId> = self
+                .inputs
+                .iter()
+                .filter(|(_, inputs)| inputs.iter().any(|id| read.contains(id)))
+                .map(|(id, _)| *id)
+                .collect();
+            let subscribed = self.subscriptions.iter();
+            let subscribed = subscribed.filter(|(_, subscription)| subscription.reads_any(&read));
+            readers.extend(subscribed.map(|(request, _)| ObjectId::Transient(request.0)));
+            let starting = self.starting.iter();
+            let starting =
+                starting.filter(|(_, starting)| starting.reads.iter().any(|id| read.contains(id)));
+            readers.extend(starting.map(|(request, _)| ObjectId::Transient(request.0)));
+            ids.extend(readers.into_iter().filter(|id| known.insert(*id)));
+        }
+    }
+
+    /// Ends a subscription in error.
+    pub(super) async fn fail_subscription(
+        &mut self,
+        request: RequestId,
+        error: &EvalError,
+    ) -> Result<(), Error> {
+        self.end_subscription_with(request, RequestError::Eval(error.clone()))
+            .await
+    }
+
+    /// Ends a subscription, and tells its client why.
+    pub(super) async fn end_subscription_with(
+        &mut self,
+        request: RequestId,
+        error: RequestError,
+    ) -> Result<(), Error> {
+        let failed = ResultMessage::Failed(error);
+        if let Some(subscription) = self.subscriptions.get_mut(&request) {
+            subscription.end(failed);
+        } else if let Some(starting) = self.starting.get(&request) {
+            // The channel is empty.
+            drop(starting.results.try_send(failed));
+        }
+        self.end_subscription(request).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! Peeks, subscriptions and the evaluation of writes: everything that reads collections at one epoch.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -18,7 +18,9 @@ use tokio::sync::mpsc;
 
 use super::direct::{Readiness, found, no_error};
 use super::held::Waiting;
-use super::subscription::{Liveness, Subscription};
+use super::lanes::{Object, Place};
+use super::shards::ShardPool;
+use super::subscription::{Liveness, Starting};
 use super::{Compute, EpochOutput, Event};
 use crate::Error;
 use crate::query::{Tables, evaluation_failed, guarded, internal};
@@ -93,6 +95,9 @@ impl Running {
 impl Compute {
     /// Takes a read in, and starts it if its epoch has come.
     pub(crate) async fn read(&mut self, read: Read) -> Result<(), Error> {
+        if let ReadAt::Exactly(epoch) = read.at() {
+            self.lanes.stop_at(epoch);
+        }
         if let Some(results) = self.results.take(read.request())
             && let Some(waiting) = self.start_if_ready(read, results).await?
         {
@@ -148,11 +153,12 @@ impl Compute {
         epoch: Epoch,
         results: mpsc::Sender<ResultMessage>,
     ) -> Result<(), Error> {
-        let owner = owner_of(lookup.key.0.columns(), self.shards.count())?;
+        let shards = self.pool_of(self.lanes.place_of(lookup.index))?;
+        let owner = owner_of(lookup.key.0.columns(), shards.count())?;
         let compute = self.runner.compute().clone();
-        if self.shards.count() == 1 {
+        if shards.count() == 1 {
             let results = Mutex::new(Some(results));
-            drop(self.shards.ask_each(move |_, shard| {
+            drop(shards.ask_each(move |_, shard| {
                 if let Some(results) = results.lock().take() {
                     answer(look_up(shard, &lookup, epoch), epoch, results, &compute);
                 }
@@ -160,7 +166,7 @@ impl Compute {
             return Ok(());
         }
         let request = lookup.request;
-        let answers = self.shards.ask_each(move |index, shard| {
+        let answers = shards.ask_each(move |index, shard| {
             if index == owner {
                 look_up(shard, &lookup, epoch).map(Some)
             } else {
@@ -240,10 +246,33 @@ impl Compute {
         if ids.is_empty() {
             return Ok(Ok(tables));
         }
+        let mut by_place: BTreeMap<Place, Vec<ObjectId>> = BTreeMap::new();
+        for id in ids {
+            by_place
+                .entry(self.lanes.place_of(id))
+                .or_default()
+                .push(id);
+        }
+        for (place, ids) in by_place {
+            if let Err(error) = self.freeze_at(place, ids, epoch, &mut tables).await? {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(tables))
+    }
+
+    /// Adds snapshots of collections that are in one place.
+    async fn freeze_at(
+        &self,
+        place: Place,
+        ids: Vec<ObjectId>,
+        epoch: Epoch,
+        tables: &mut Tables,
+    ) -> Result<Result<(), RequestError>, Error> {
         let asked = ids.clone();
-        let mut shards = Vec::with_capacity(self.shards.count());
-        for shard in self
-            .shards
+        let pool = self.pool_of(place)?;
+        let mut shards = Vec::with_capacity(pool.count());
+        for shard in pool
             .on_each(move |_, shard| {
                 asked
                     .iter()
@@ -262,6 +291,9 @@ impl Compute {
                         since,
                     }));
                 }
+                Err(flowstone_dataflow::Error::UnknownCollection(_)) => {
+                    return Ok(Err(RequestError::Dropped));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -277,11 +309,31 @@ impl Compute {
                 return Ok(Err(error));
             }
         }
-        Ok(Ok(tables))
+        Ok(Ok(()))
+    }
+
+    /// The shard threads that have what is in a place.
+    fn pool_of(&self, place: Place) -> Result<&ShardPool, Error> {
+        match place {
+            Place::Base => Ok(&self.shards),
+            Place::Lane(lane) => {
+                let lane = self.lanes.get(lane).ok_or(Error::ShardGone)?;
+                Ok(lane.pool())
+            }
+        }
     }
 
     /// Evaluates a write in a task of its own; its end comes back as an event.
     pub(crate) async fn stage_write(&mut self, write: StageWrite) -> Result<(), Error> {
+        self.evaluate(write, self.last_run).await
+    }
+
+    /// Evaluates a write at the newest epoch that what it reads has come to, which is not before `earliest`; or has it wait until that is so.
+    pub(super) async fn evaluate(
+        &mut self,
+        write: StageWrite,
+        earliest: Epoch,
+    ) -> Result<(), Error> {
         let mut ids = Vec::new();
         let mut unreadable = None;
         for operation in &write.operations {
@@ -297,13 +349,14 @@ impl Compute {
         }
         ids.sort_unstable();
         ids.dedup();
-        if self.lacks_something(&ids) {
-            self.waiting_for_held.push(Waiting::Write(write));
+        let at = self.readable.read().at(self.last_run, &ids);
+        if self.lacks_something(&ids) || at < earliest {
+            self.waiting_for_held.push(Waiting::Write(write, earliest));
             return Ok(());
         }
         let tables = match unreadable {
             Some(error) => Err(error),
-            None => self.freeze(&ids, self.last_run).await?,
+            None => self.freeze(&ids, at).await?,
         };
         let (infos, runner, events) = (
             Arc::clone(&self.infos),
@@ -371,6 +424,7 @@ impl Compute {
             let readable = self.readable.read();
             readable.failure_among(&reads).or_else(|| {
                 let gone = reads.iter().any(|id| !readable.from.contains_key(id));
+                let gone = gone || !self.lanes.has_cluster(subscribe.cluster);
                 gone.then_some(RequestError::Dropped)
             })
         };
@@ -378,28 +432,45 @@ impl Compute {
             fail(results, error);
             return Ok(());
         }
+        let place = self
+            .lanes
+            .choose(subscribe.cluster, &subscribe.plan, &reads, self.last_run)?;
+        let starting = Starting {
+            results,
+            reads,
+            up_to: subscribe.up_to,
+            snapshot: subscribe.snapshot,
+        };
         let plan = subscribe.plan;
+        if let Place::Lane(lane) = place {
+            self.starting.insert(subscribe.request, starting);
+            let object = Object::Subscription(plan);
+            self.lanes.create(lane, id, object, self.last_run);
+            return self.go_on().await;
+        }
         let created = self
             .shards
             .on_each(move |_, shard| shard.create_subscription(id, &plan))
             .await?;
         if let Some(error) = created.into_iter().find_map(Result::err) {
-            fail(results, evaluation_failed(error.into()));
+            fail(starting.results, evaluation_failed(error.into()));
             self.shards
                 .on_each(move |_, shard| shard.drop_object(id))
                 .await?;
             return Ok(());
         }
+        if self.are_large(&starting.reads).await? {
+            self.starting.insert(subscribe.request, starting);
+            return self.fork(id).await;
+        }
         let mut outputs = self.shards.hydrate(vec![id], self.last_run).await?;
-        let runtime = tokio::runtime::Handle::current();
-        let subscription =
-            Subscription::start(results, reads, self.last_run, subscribe.up_to, &runtime);
-        self.subscriptions.insert(subscribe.request, subscription);
+        self.subscriptions
+            .insert(subscribe.request, starting.start(self.last_run));
         if !subscribe.snapshot {
             outputs.iter_mut().for_each(|output| output.outputs.clear());
         }
         // Nothing of it is stored.
-        self.absorb(outputs, None, &mut EpochOutput::default())
+        self.absorb(Place::Base, outputs, None, &mut EpochOutput::default())
             .await?;
         let durable = self.readable.read().durable;
         if durable >= self.last_run
@@ -412,8 +483,14 @@ impl Compute {
     }
 
     pub(super) async fn end_subscription(&mut self, request: RequestId) -> Result<(), Error> {
-        if self.subscriptions.remove(&request).is_some() {
+        let subscription = self.subscriptions.remove(&request);
+        if self.starting.remove(&request).is_some() || subscription.is_some() {
             let id = ObjectId::Transient(request.0);
+            if self.lanes.place_of(id) != Place::Base {
+                self.lanes.drop_objects(&[id]);
+                return Ok(());
+            }
+            self.sides.remove(id);
             self.shards
                 .on_each(move |_, shard| shard.drop_object(id))
                 .await?;
@@ -429,12 +506,14 @@ impl Compute {
             .iter()
             .filter(|(_, subscription)| subscription.reads_any(&objects))
             .map(|(request, _)| *request)
+            .chain(self.starting.iter().filter_map(|(request, starting)| {
+                let reads = starting.reads.iter().any(|id| objects.contains(id));
+                reads.then_some(*request)
+            }))
             .collect();
         for request in readers {
-            if let Some(subscription) = self.subscriptions.get_mut(&request) {
-                subscription.end(ResultMessage::Failed(RequestError::Dropped));
-            }
-            self.end_subscription(request).await?;
+            self.end_subscription_with(request, RequestError::Dropped)
+                .await?;
         }
         Ok(())
     }
@@ -468,6 +547,9 @@ impl Compute {
             && let Some(results) = self.results.take(request)
         {
             fail(results, RequestError::Cancelled);
+        }
+        if let Some(starting) = self.starting.get(&request) {
+            fail(starting.results.clone(), RequestError::Cancelled);
         }
         if let Some(task) = self.running_peeks.remove(&request) {
             task.end();

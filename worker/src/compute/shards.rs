@@ -3,15 +3,18 @@
 //! Owns the threads and the exchange between shards within a tick. Must not know commands or storage.
 //! Called by the compute; others may read a shard between two jobs ([`Shards`]).
 //!
-//! Invariants. Only a shard's own thread changes it. Every shard sees the same sequence of structural changes and ticks. A tick ends on all shards before the
+//! Invariants. Only a shard's own thread changes it, unless it is idle for good. Every shard sees the same sequence of structural changes and ticks. A tick ends on all shards before the
 //! next one begins on any.
 
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 
-use flowstone_dataflow::{CollectionInput, ExchangeMessage, Shard, ShardConfig, TickOutput};
+use flowstone_dataflow::{
+    CollectionInput, ExchangeMessage, ExprCompiler, POINT_ROWS_MAX, QueryEvaluator, Shard,
+    ShardConfig, TickOutput,
+};
 use flowstone_types::{Epoch, ObjectId};
 use tokio::sync::oneshot;
 
@@ -25,7 +28,29 @@ const JOBS_IN_FLIGHT: usize = 64;
 /// Stack of a shard thread in bytes: expressions nest deeply.
 const STACK_BYTES: usize = 64 << 20;
 
-/// The shard threads of one worker.
+/// What shards are made of.
+#[derive(Clone, Debug)]
+pub(crate) struct ShardMaker {
+    pub(crate) compiler: Arc<dyn ExprCompiler>,
+    pub(crate) evaluator: Arc<dyn QueryEvaluator>,
+    /// See [`ShardConfig::row_bytes_max`].
+    pub(crate) row_bytes_max: usize,
+}
+
+impl ShardMaker {
+    fn config(&self, index: usize, count: usize) -> ShardConfig {
+        ShardConfig {
+            index,
+            count,
+            compiler: Arc::clone(&self.compiler),
+            evaluator: Arc::clone(&self.evaluator),
+            point_rows_max: POINT_ROWS_MAX,
+            row_bytes_max: self.row_bytes_max,
+        }
+    }
+}
+
+/// Shard threads that run in lock step: those of the base, or of one lane.
 #[derive(Debug)]
 pub(crate) struct ShardPool {
     jobs: Vec<SyncSender<Job>>,
@@ -44,6 +69,12 @@ impl Shards {
         self.0.len()
     }
 
+    /// The shard, to be changed by another thread than its own: once that has nothing to do. `None` if a job of it has panicked.
+    #[must_use]
+    pub(crate) fn write(&self, number: usize) -> Option<impl DerefMut<Target = Shard>> {
+        self.0.get(number)?.write().ok()
+    }
+
     /// The shard, unless a job runs on it or is about to.
     #[must_use]
     pub(crate) fn try_read(&self, number: usize) -> Option<impl Deref<Target = Shard>> {
@@ -55,25 +86,28 @@ impl Shards {
 pub(crate) type PartitionedInputs = Vec<Vec<(ObjectId, CollectionInput)>>;
 
 impl ShardPool {
-    /// Starts `count` threads; `config` makes the configuration of each.
+    /// Starts `count` threads called `name` and a number.
     ///
     /// # Errors
     /// [`Error::Io`] if a thread cannot be started.
-    pub(crate) fn start(
-        count: usize,
-        config: impl Fn(usize) -> ShardConfig,
-    ) -> Result<Self, Error> {
+    pub(crate) fn start(name: &str, count: usize, maker: &ShardMaker) -> Result<Self, Error> {
+        let shards = (0..count).map(|index| Shard::new(maker.config(index, count)));
+        Self::of(name, shards.collect())
+    }
+
+    /// Starts a thread for each of some shards.
+    ///
+    /// # Errors
+    /// As [`ShardPool::start`].
+    pub(crate) fn of(name: &str, shards: Vec<Shard>) -> Result<Self, Error> {
+        let count = shards.len();
         let (mut jobs, mut threads) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let shards = Shards(
-            (0..count)
-                .map(|index| RwLock::new(Shard::new(config(index))))
-                .collect(),
-        );
+        let shards = Shards(shards.into_iter().map(RwLock::new).collect());
         for index in 0..count {
             let shards = shards.clone();
             let (sender, receiver) = sync_channel::<Job>(JOBS_IN_FLIGHT);
             let thread = std::thread::Builder::new()
-                .name(format!("shard-{index}"))
+                .name(format!("{name}-{index}"))
                 .stack_size(STACK_BYTES)
                 .spawn(move || {
                     let Some(shard) = shards.0.get(index) else {

@@ -49,6 +49,24 @@ pub(crate) struct Subscription {
     writer: JoinHandle<()>,
 }
 
+/// A subscription whose dataflow is being made.
+#[derive(Debug)]
+pub(crate) struct Starting {
+    pub(crate) results: mpsc::Sender<ResultMessage>,
+    pub(crate) reads: Vec<ObjectId>,
+    pub(crate) up_to: Option<Epoch>,
+    /// Whether the client wants the snapshot.
+    pub(crate) snapshot: bool,
+}
+
+impl Starting {
+    /// Its snapshot is that of `epoch`.
+    pub(crate) fn start(self, epoch: Epoch) -> Subscription {
+        let runtime = tokio::runtime::Handle::current();
+        Subscription::start(self.results, self.reads, epoch, self.up_to, &runtime)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Held {
     deltas: Vec<DeltaBatch>,

@@ -23,7 +23,7 @@ pub(super) fn in_ticks(inputs: Inputs, bytes_max: usize) -> Vec<Inputs> {
     }
     let (mut ticks, mut tick, mut bytes) = (Vec::new(), Inputs::new(), 0_usize);
     for (id, input) in inputs {
-        for (piece, size) in pieces(input, bytes_max) {
+        for (piece, size) in pieces(input, bytes_max, usize::MAX) {
             if bytes.saturating_add(size) > bytes_max && !tick.is_empty() {
                 ticks.push(std::mem::take(&mut tick));
                 bytes = 0;
@@ -45,12 +45,16 @@ fn batches(input: &CollectionInput) -> Vec<&RecordBatch> {
 }
 
 /// The parts of an input, each with its size in bytes.
-fn pieces(input: CollectionInput, bytes_max: usize) -> Vec<(CollectionInput, usize)> {
+pub(super) fn pieces(
+    input: CollectionInput,
+    bytes_max: usize,
+    rows_max: usize,
+) -> Vec<(CollectionInput, usize)> {
     match input {
         CollectionInput::Errors(_) => vec![(input, 0)],
         CollectionInput::Deltas(deltas) => {
             let parts = deltas.into_iter().flat_map(|delta| {
-                cut(&delta.rows, bytes_max)
+                cut(&delta.rows, bytes_max, rows_max)
                     .into_iter()
                     .map(move |(from, rows, bytes)| {
                         let part = DeltaBatch {
@@ -65,24 +69,25 @@ fn pieces(input: CollectionInput, bytes_max: usize) -> Vec<(CollectionInput, usi
         }
         CollectionInput::Changes(changes) => {
             let parts = changes.into_iter().flat_map(|change| {
-                cut(&change.rows, bytes_max)
-                    .into_iter()
-                    .map(move |(from, rows, bytes)| {
+                cut(&change.rows, bytes_max, rows_max).into_iter().map(
+                    move |(from, rows, bytes)| {
                         let part = part_of_changes(&change, from, rows);
                         (CollectionInput::Changes(vec![part]), bytes)
-                    })
+                    },
+                )
             });
             parts.collect()
         }
     }
 }
 
-/// Slices of `rows` of at most `bytes_max` if their rows are of one size: the first row, the rows, their bytes.
-fn cut(rows: &RecordBatch, bytes_max: usize) -> Vec<(usize, RecordBatch, usize)> {
+/// Slices of at most `rows_max` rows, and of at most `bytes_max` if the rows are of one size: the first row, the rows, their bytes.
+fn cut(rows: &RecordBatch, bytes_max: usize, rows_max: usize) -> Vec<(usize, RecordBatch, usize)> {
     let (count, bytes) = (rows.num_rows(), bytes_of(rows));
     let per_tick = count
         .checked_div(bytes.div_ceil(bytes_max.max(1)))
         .unwrap_or(count)
+        .min(rows_max)
         .max(1);
     // A change without rows may still empty its table.
     if count <= per_tick {
@@ -98,7 +103,8 @@ fn cut(rows: &RecordBatch, bytes_max: usize) -> Vec<(usize, RecordBatch, usize)>
         .collect()
 }
 
-fn bytes_of(rows: &RecordBatch) -> usize {
+/// Bytes of rows. A slice counts for its own part of the buffers it shares with others.
+pub(super) fn bytes_of(rows: &RecordBatch) -> usize {
     let sizes = rows.columns().iter().map(|column| {
         let size = column.to_data().get_slice_memory_size();
         size.unwrap_or_else(|_| column.get_array_memory_size())

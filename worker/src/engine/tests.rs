@@ -10,7 +10,7 @@ use flowstone_proto::message::{
 };
 use flowstone_proto::plan::{Node, Operator, Plan};
 use flowstone_types::clock::SystemClock;
-use flowstone_types::{EvalError, EvalErrorKind, SqlType};
+use flowstone_types::{ClusterId, EvalError, EvalErrorKind, SqlType};
 
 use parking_lot::Mutex;
 
@@ -215,6 +215,7 @@ fn view_of(id: ObjectId, collection: ObjectId) -> Command {
         schema: Arc::new(Schema::new(vec![SqlType::Int8.to_field("c0", true)])),
     };
     Command::CreateDataflow(DataflowDescription {
+        cluster: ClusterId::DEFAULT,
         id,
         plan: Plan { nodes: vec![node] },
         export: Export::Collection,
@@ -279,3 +280,5 @@ async fn a_dataflow_that_cannot_be_made_is_in_error_and_nothing_else_is() {
         .await;
     worker.stop().await;
 }
+
+mod lanes;

@@ -6,7 +6,7 @@ use datafusion::error::DataFusionError;
 use datafusion::physical_plan::PhysicalExpr;
 use flowstone_proto::message::{DataflowDescription, Export};
 use flowstone_proto::plan::{Expr, Node, NodeId, Operator, Plan, QueryPlan, column_name};
-use flowstone_types::{Epoch, EvalError, EvalErrorKind, ObjectId};
+use flowstone_types::{ClusterId, Epoch, EvalError, EvalErrorKind, ObjectId};
 
 use crate::{Error, ExprCompiler, POINT_ROWS_MAX, QueryEvaluator, Shard, ShardConfig};
 
@@ -84,6 +84,7 @@ fn view(last: Operator) -> DataflowDescription {
         schema: schema(width),
     });
     DataflowDescription {
+        cluster: ClusterId::DEFAULT,
         id: VIEW,
         plan: Plan {
             nodes: nodes.to_vec(),
@@ -98,7 +99,7 @@ fn kept(shard: &Shard) -> [usize; 3] {
     let indexes = relations.values().map(|relation| {
         let numbers = relation.index_numbers();
         numbers
-            .filter(|number| relation.index(*number).is_ok())
+            .filter(|number| relation.index_columns(*number).is_ok())
             .count()
     });
     [relations.len(), indexes.sum(), shard.steps.len()]
@@ -155,4 +156,40 @@ fn what_is_ended_leaves_an_empty_relation() {
     assert_eq!(kept(&shard), [1, 1, 0]);
     assert!(shard.with_history.is_empty());
     assert!(shard.may_compact.is_empty());
+}
+
+#[test]
+fn what_is_ended_or_dropped_while_it_is_away_leaves_nothing_behind() {
+    for ended in [true, false] {
+        let mut shard = shard();
+        let before = kept(&shard);
+        let query = QueryPlan {
+            bytes: Vec::new(),
+            text: String::new(),
+        };
+        let description = view(Operator::Recompute {
+            inputs: vec![NodeId(2)],
+            query,
+            reason: "a test".to_owned(),
+        });
+        shard.create_dataflow(&description).unwrap();
+        let made = kept(&shard);
+        let mut forked = shard.fork(VIEW).unwrap();
+        // All relations have an image of them here, and no step is left.
+        assert_eq!(kept(&shard), [made[0], made[1], 0]);
+        assert_eq!(kept(&forked)[2], made[2]);
+        assert!(shard.build(1));
+        let unknown = Err(Error::UnknownCollection(VIEW));
+        if ended {
+            let error = EvalError::new(EvalErrorKind::Internal, "a test");
+            assert_eq!(shard.fail_dataflow(VIEW, &error, Epoch(1)), Ok(Vec::new()));
+            assert_eq!(kept(&shard), before);
+            assert_eq!(shard.error_at(VIEW, Epoch(1)), Ok(Some(error)));
+            assert_eq!(shard.join(VIEW, &mut forked), unknown);
+        }
+        shard.drop_object(VIEW);
+        assert_eq!(kept(&shard), [1, 1, 0]);
+        assert!(!shard.build(1));
+        assert_eq!(shard.join(VIEW, &mut forked), unknown);
+    }
 }

@@ -3,14 +3,12 @@ use std::time::Duration;
 
 use arrow_array::{Int32Array, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use flowstone_dataflow::{
-    CollectionInput, POINT_ROWS_MAX, ShardConfig, partition_columns, partition_delta,
-};
+use flowstone_dataflow::{CollectionInput, partition_columns, partition_delta};
 use flowstone_types::{DeltaBatch, EvalErrorKind, Weights};
 use tempfile::TempDir;
 
 use super::*;
-use crate::compute::shards::ShardPool;
+use crate::compute::shards::{ShardMaker, ShardPool};
 use crate::query::{Compiler, Evaluator, QueryRunner};
 
 const TABLE: ObjectId = ObjectId::User(1);
@@ -33,15 +31,12 @@ impl Fixture {
             &dir.path().join("spill"),
         )
         .unwrap();
-        let pool = ShardPool::start(SHARDS, |index| ShardConfig {
-            index,
-            count: SHARDS,
+        let maker = ShardMaker {
             compiler: Arc::new(Compiler),
             evaluator: Arc::new(Evaluator::new(runner.clone(), Duration::from_secs(60))),
-            point_rows_max: POINT_ROWS_MAX,
             row_bytes_max: usize::MAX,
-        })
-        .unwrap();
+        };
+        let pool = ShardPool::start("shard", SHARDS, &maker).unwrap();
         let schema = Arc::new(Schema::new(vec![
             Field::new("c0", DataType::Int32, true),
             Field::new("c1", DataType::Utf8, true),

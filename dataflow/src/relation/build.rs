@@ -1,0 +1,218 @@
+//! Indexes over rows that are there already, and relations that are made of another one.
+//!
+//! Owns which indexes a relation has, how far each is built, and the copy that shares the rows of a relation. Must not know who builds, or when.
+//!
+//! Invariants. An index that is being built holds every live row below a position and no row at or above it. Rows are only ever appended: what is appended
+//! below the position is added at once, what is appended further on is reached later. A segment that is compacted takes its rows out of all indexes, and those
+//! that live on are appended like any others. Nobody looks anything up in an index that is not complete: [`Relation::index`] refuses it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+
+use super::segment::Segment;
+use super::{KeyIndex, Relation, RowId, weight};
+use crate::Error;
+use crate::partition::hash_columns;
+
+/// Rows whose places in an index are fetched from memory together.
+const INSERTED_TOGETHER: usize = 64;
+
+impl Relation {
+    /// The number of the index over `columns`, which has yet to be built from the rows if it is new ([`Self::build_index`]). Each call is paired with one
+    /// [`Self::release_index`].
+    ///
+    /// # Errors
+    /// [`Error::Invariant`] if a column is out of range, [`Error::Type`] if one cannot be hashed.
+    pub(crate) fn acquire_index(&mut self, columns: &[usize]) -> Result<usize, Error> {
+        for (number, index) in self.indexes.iter_mut().enumerate() {
+            if let Some(index) = index
+                && index.columns() == columns
+            {
+                index.users += 1;
+                return Ok(number);
+            }
+        }
+        // Whoever asks is told that this is no index, not whoever builds it.
+        let none = RecordBatch::new_empty(Arc::clone(&self.schema));
+        hash_columns(none.columns(), columns, 0)?;
+        let mut index = KeyIndex::new(columns.to_vec());
+        index.unbuilt = self.start();
+        if let Some(free) = self.indexes.iter().position(Option::is_none) {
+            self.indexes[free] = Some(index);
+            return Ok(free);
+        }
+        self.indexes.push(Some(index));
+        Ok(self.indexes.len() - 1)
+    }
+
+    /// One user less of an index; the last one of a secondary index drops it.
+    pub(crate) fn release_index(&mut self, number: usize) {
+        if let Some(slot) = self.indexes.get_mut(number)
+            && let Some(index) = slot
+        {
+            index.users = index.users.saturating_sub(1);
+            if index.users == 0 && number != 0 {
+                *slot = None;
+            }
+        }
+    }
+
+    /// Index `number`, which was acquired and is complete.
+    pub(crate) fn index(&self, number: usize) -> Result<&KeyIndex, Error> {
+        let index = self.slot(number)?;
+        if index.unbuilt.is_some() {
+            return Err(Error::invariant(format!(
+                "index {number} of {} is not built yet",
+                self.name
+            )));
+        }
+        Ok(index)
+    }
+
+    /// The columns of index `number`, which was acquired.
+    pub(crate) fn index_columns(&self, number: usize) -> Result<&[usize], Error> {
+        Ok(self.slot(number)?.columns())
+    }
+
+    fn slot(&self, number: usize) -> Result<&KeyIndex, Error> {
+        self.indexes
+            .get(number)
+            .and_then(Option::as_ref)
+            .ok_or_else(|| Error::invariant(format!("index {number} of {} is gone", self.name)))
+    }
+
+    /// Whether all indexes are complete.
+    pub(crate) fn is_built(&self) -> bool {
+        let mut indexes = self.indexes.iter().flatten();
+        indexes.all(|index| index.unbuilt.is_none())
+    }
+
+    /// Builds what is missing of all indexes until `fuel` rows were looked at. Returns the fuel that is left; some is if they are complete.
+    pub(crate) fn build(&mut self, mut fuel: usize) -> Result<usize, Error> {
+        for number in self.index_numbers() {
+            fuel = self.build_index(number, fuel)?;
+        }
+        Ok(fuel)
+    }
+
+    /// The same for one index.
+    pub(crate) fn build_index(&mut self, number: usize, mut fuel: usize) -> Result<usize, Error> {
+        let segments = &self.segments;
+        let Some(index) = self.indexes.get_mut(number).and_then(Option::as_mut) else {
+            return Ok(fuel);
+        };
+        while fuel > 0
+            && let Some((number, row)) = index.unbuilt
+        {
+            index.unbuilt = match segments.get(number) {
+                None => None,
+                Some(Some(segment)) if row < segment.len => {
+                    let (piece, from) = segment.locate(row);
+                    let rows = &segment.pieces[piece].rows;
+                    let rows = rows.slice(from, fuel.min(rows.num_rows() - from));
+                    let count = rows.num_rows();
+                    let hashes = hash_columns(rows.columns(), index.columns(), count)?;
+                    add_rows(index, segments, (number, row), &hashes);
+                    fuel -= count;
+                    Some((number, row + count))
+                }
+                Some(_) => Some((number + 1, 0)),
+            };
+        }
+        Ok(fuel)
+    }
+
+    /// The same relation without rows and errors: its indexes have the same numbers and users.
+    pub(crate) fn hollow(&self) -> Self {
+        let indexes = self.indexes.iter();
+        Self {
+            name: self.name.clone(),
+            schema: Arc::clone(&self.schema),
+            segments: Vec::new(),
+            tail: None,
+            indexes: indexes
+                .map(|slot| slot.as_ref().map(KeyIndex::hollow))
+                .collect(),
+            errors: BTreeMap::new(),
+            history: self.history.as_ref().map(|_| VecDeque::new()),
+            since: self.since,
+            total: 0,
+            live: 0,
+            dead: 0,
+        }
+    }
+
+    /// A copy that goes its own way, without history. Rows are shared, and weights until one of the two changes them. Of the indexes it has those of these
+    /// `numbers`, under the same numbers; they are to be built.
+    ///
+    /// Cost: O(pieces of segments + errors).
+    pub(crate) fn fork(&self, numbers: &BTreeSet<usize>) -> Self {
+        let mut fork = self.hollow();
+        for (number, slot) in fork.indexes.iter_mut().enumerate() {
+            if !numbers.contains(&number) {
+                *slot = None;
+            } else if let Some(index) = slot {
+                index.unbuilt = self.start();
+            }
+        }
+        let segments = self.segments.iter().map(|segment| {
+            let segment = segment.as_ref().filter(|segment| segment.live > 0)?;
+            Some(Segment {
+                history: 0,
+                ..segment.clone()
+            })
+        });
+        fork.segments = segments.collect();
+        let live = fork.segments.iter().flatten();
+        fork.dead = live.map(|segment| segment.len - segment.live).sum();
+        fork.history = None;
+        fork.errors = self.errors.clone();
+        (fork.total, fork.live) = (self.total, self.live);
+        fork
+    }
+
+    /// Takes the place of `empty`, its [`Self::hollow`] image that others have used meanwhile: has the indexes that it has, and those that it lacks are to be
+    /// built.
+    pub(crate) fn replace(&mut self, empty: &Self) {
+        let unbuilt = self.start();
+        let mut built = std::mem::take(&mut self.indexes).into_iter();
+        let indexes = empty.indexes.iter().map(|slot| {
+            let built = built.next().flatten();
+            let used = slot.as_ref()?;
+            let same = built.filter(|index| index.columns() == used.columns());
+            let mut index = same.unwrap_or_else(|| {
+                let mut index = used.hollow();
+                index.unbuilt = unbuilt;
+                index
+            });
+            index.users = used.users;
+            Some(index)
+        });
+        self.indexes = indexes.collect();
+    }
+
+    /// Where an index begins to be built.
+    fn start(&self) -> Option<(usize, usize)> {
+        (self.live > 0).then_some((0, 0))
+    }
+}
+
+/// Adds rows of one segment, from a position on, to an index; those that are gone are left out.
+pub(super) fn add_rows(
+    index: &mut KeyIndex,
+    segments: &[Option<Segment>],
+    (segment, from): (usize, usize),
+    hashes: &[u64],
+) {
+    for (block, hashes) in hashes.chunks(INSERTED_TOGETHER).enumerate() {
+        index.touch(hashes);
+        for (offset, hash) in hashes.iter().enumerate() {
+            let id = RowId::new(segment, from + block * INSERTED_TOGETHER + offset);
+            if weight(segments, id) != 0 {
+                index.insert(*hash, id, |id| weight(segments, id) != 0);
+            }
+        }
+    }
+}

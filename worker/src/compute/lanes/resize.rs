@@ -1,0 +1,196 @@
+//! Clusters that get other threads: a lane is made anew beside the one there is, and takes its place when it has come as far.
+//!
+//! Owns which lane is to follow which. Must not know why. Called by [`super::Lanes::go_on`].
+//!
+//! Invariants. What the new lane puts out up to the epoch of the change is thrown away, for the old one has put it out; after it only the new one runs. A paused
+//! cluster has put out nothing since it was paused: what its views have become meanwhile is what the new lane puts out when it hydrates them.
+
+use std::collections::BTreeSet;
+
+use flowstone_types::{ClusterId, Epoch, ObjectId};
+
+use super::{Base, Cluster, Jump, LaneId, Lanes, Moved, Object, Place, Progress, Source};
+use crate::Error;
+
+/// A lane that is about to take another's place.
+#[derive(Debug)]
+pub(super) struct Move {
+    pub(super) old: LaneId,
+    /// What it takes over.
+    pub(super) objects: BTreeSet<ObjectId>,
+    /// Whether what it puts out before the change counts: the old one stands still.
+    pub(super) keeps: bool,
+    /// The last epoch of the old one.
+    pub(super) at: Option<Epoch>,
+}
+
+impl Lanes {
+    /// A cluster exists, or is to have other threads. [`Lanes::go_on`] follows.
+    pub(in crate::compute) fn set_cluster(&mut self, cluster: ClusterId, threads: usize) {
+        let changed = true;
+        self.clusters.insert(cluster, Cluster { threads, changed });
+    }
+
+    /// A cluster is gone. Returns what is in it still: subscriptions.
+    pub(in crate::compute) fn drop_cluster(&mut self, cluster: ClusterId) -> Vec<ObjectId> {
+        self.clusters.remove(&cluster);
+        let lanes = self.lanes.values();
+        let lanes = lanes.filter(|lane| lane.cluster == cluster);
+        lanes
+            .flat_map(|lane| lane.objects.keys().copied())
+            .collect()
+    }
+
+    /// Whether a cluster is there.
+    pub(in crate::compute) fn has_cluster(&self, cluster: ClusterId) -> bool {
+        cluster == ClusterId::DEFAULT || self.clusters.contains_key(&cluster)
+    }
+
+    /// The lane as which `lane` is known to those who read what it puts out.
+    pub(in crate::compute) fn known_as(&self, lane: LaneId) -> Place {
+        let going = self.moves.get(&lane).filter(|going| going.keeps);
+        Place::Lane(going.map_or(lane, |going| going.old))
+    }
+
+    /// Begins to make lanes anew whose clusters have changed, once nothing is being made in them.
+    pub(super) fn begin_moves(&mut self, base: Base<'_>) -> Result<bool, Error> {
+        let mut stale = Vec::new();
+        for (id, lane) in &self.lanes {
+            let Some(cluster) = self.clusters.get(&lane.cluster).filter(|c| c.changed) else {
+                continue;
+            };
+            let fits = if cluster.threads == 0 {
+                lane.parked
+            } else {
+                !lane.parked && lane.pool.count() == cluster.threads
+            };
+            let settled = lane.acts.is_empty()
+                && (lane.parked || lane.objects.keys().all(|id| lane.hydrated.contains(id)));
+            let moving =
+                self.moves.contains_key(id) || self.moves.values().any(|going| going.old == *id);
+            if !fits && settled && !moving {
+                stale.push((*id, lane.cluster, lane.pace, cluster.threads == 0));
+            }
+        }
+        let moved = !stale.is_empty();
+        for (old, cluster, pace, parked) in stale {
+            let Some(lane) = self.lanes.get(&old) else {
+                continue;
+            };
+            let (keeps, last) = (lane.parked, lane.through);
+            let mut objects = lane.objects.clone();
+            if parked {
+                objects.retain(|_, object| matches!(object, Object::Dataflow(..)));
+            }
+            let epoch = if parked { last } else { base.epoch };
+            let new = self.start(cluster, pace, parked, epoch)?;
+            let going = Move {
+                old,
+                objects: objects.keys().copied().collect(),
+                keeps,
+                at: parked.then_some(last),
+            };
+            self.moves.insert(new, going);
+            for (id, object) in objects {
+                self.make(new, id, object, Source::Lane(old), epoch);
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Lets lanes take the places of others that have come as far, and says which clusters have what was asked for.
+    pub(super) fn finish_moves(&mut self, progress: &mut Progress) -> bool {
+        let mut moved = false;
+        let ids: Vec<LaneId> = self.moves.keys().copied().collect();
+        for new in ids {
+            moved |= self.finish_move(new, progress);
+        }
+        for (id, cluster) in &mut self.clusters {
+            if !cluster.changed {
+                continue;
+            }
+            let mut lanes = self.lanes.iter().filter(|(_, lane)| lane.cluster == *id);
+            let all = lanes.all(|(number, lane)| {
+                let fits = if cluster.threads == 0 {
+                    lane.parked
+                } else {
+                    !lane.parked && lane.pool.count() == cluster.threads
+                };
+                fits && !self.moves.contains_key(number)
+            });
+            if all {
+                cluster.changed = false;
+                progress.ready.push((*id, cluster.threads));
+            }
+        }
+        moved
+    }
+
+    fn finish_move(&mut self, new: LaneId, progress: &mut Progress) -> bool {
+        let (Some(going), Some(lane)) = (self.moves.get_mut(&new), self.lanes.get(&new)) else {
+            return false;
+        };
+        let Some(old) = self.lanes.get(&going.old) else {
+            // All that was in it was dropped.
+            self.moves.remove(&new);
+            return true;
+        };
+        let made = lane.acts.is_empty()
+            && (lane.parked || lane.objects.keys().all(|id| lane.hydrated.contains(id)));
+        if !made {
+            return false;
+        }
+        if going.at.is_none() && !going.keeps {
+            going.at = Some(old.through.max(lane.through));
+            return true;
+        }
+        let last = going.at.unwrap_or(lane.frontier);
+        if !going.keeps && (old.frontier < last || (!lane.parked && lane.frontier < last)) {
+            return false;
+        }
+        let parked = lane.parked;
+        let slept = going.keeps.then_some(Jump {
+            first: old.frontier.next(),
+            last,
+        });
+        let Some(going) = self.moves.remove(&new) else {
+            return false;
+        };
+        let ended = self.lanes.remove(&going.old);
+        for (id, object) in ended.into_iter().flat_map(|old| old.objects) {
+            if going.objects.contains(&id) {
+                continue;
+            }
+            match object {
+                Object::Subscription(_) => progress.paused.push(id),
+                Object::Dataflow(..) => {}
+            }
+        }
+        for id in going.objects {
+            if let Some(place) = self.places.get_mut(&id)
+                && *place == going.old
+            {
+                *place = new;
+                progress.moved.push(Moved {
+                    id,
+                    lane: new,
+                    from: (!parked).then_some(last),
+                });
+            }
+        }
+        for lane in self.lanes.values_mut() {
+            for import in lane.imports.values_mut() {
+                if import.from == Place::Lane(going.old) {
+                    import.from = Place::Lane(new);
+                }
+            }
+        }
+        if let Some(jump) = slept {
+            // What reads it gets all that it missed at once.
+            let readers = self.lanes.keys().copied();
+            let readers = readers.filter(|lane| self.depends(*lane, new));
+            progress.jumps.extend(readers.map(|lane| (lane, jump)));
+        }
+        true
+    }
+}

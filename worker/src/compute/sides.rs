@@ -1,0 +1,268 @@
+//! Side lanes: a dataflow of the base has its first tick beside the base, whose epochs go on meanwhile.
+//!
+//! Owns which dataflows are away, what they have yet to catch up with, and their threads. Must not know what becomes of their output. Called by the compute,
+//! which gives it what every tick of the base has put out, and joins a dataflow when it has run all of them.
+//!
+//! Invariants. A fork runs the ticks of the base, each of them and in order. What it puts out is handed over when it is joined: until then nobody sees any of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use flowstone_dataflow::{CollectionInput, Shard, TickOutput};
+use flowstone_types::{Epoch, EvalError, EvalErrorKind, ObjectId};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::failures::failures_of;
+use super::shards::{PartitionedInputs, ShardPool, Shards};
+use crate::Error;
+
+/// Dataflows with fewer rows to read are hydrated at once: it takes about a millisecond.
+pub(super) const ROWS_AT_ONCE: u64 = 8192;
+
+/// Dataflows that are hydrated at the same time; others wait, so that one after the other comes to its end.
+const HYDRATING_MAX: usize = 2;
+
+/// With so few ticks to go the base waits for a fork.
+const TICKS_TO_WAIT_FOR: u64 = 64;
+
+/// What a fork has come to.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) shards: Shards,
+    /// The epoch at which it was hydrated.
+    pub(super) epoch: Epoch,
+    /// What it put out then.
+    pub(super) first: Vec<TickOutput>,
+    /// What it put out in the ticks since then, in order.
+    pub(super) later: Vec<TickOutput>,
+}
+
+#[derive(Debug)]
+enum Work {
+    Tick(Epoch, PartitionedInputs),
+    Finish(oneshot::Sender<Finished>),
+}
+
+/// What a fork says of itself.
+#[derive(Debug)]
+pub(crate) struct SideEvent {
+    pub(super) id: ObjectId,
+    pub(super) said: SideSaid,
+}
+
+#[derive(Debug)]
+pub(super) enum SideSaid {
+    /// It has run so many ticks, and knows of no other.
+    CaughtUp(u64),
+    Failed(EvalError),
+}
+
+#[derive(Debug)]
+struct Side {
+    work: mpsc::UnboundedSender<Work>,
+    imports: BTreeSet<ObjectId>,
+    sent: u64,
+    /// How many ticks it had run when it last knew of no other; `None` before it was hydrated.
+    caught_up: Option<u64>,
+}
+
+/// All dataflows that are away.
+#[derive(Debug)]
+pub(super) struct Sides {
+    events: mpsc::UnboundedSender<SideEvent>,
+    said: mpsc::UnboundedReceiver<SideEvent>,
+    sides: BTreeMap<ObjectId, Side>,
+    hydrating: Arc<Semaphore>,
+}
+
+impl Sides {
+    pub(super) fn new() -> Self {
+        let (events, said) = mpsc::unbounded_channel();
+        Self {
+            events,
+            said,
+            sides: BTreeMap::new(),
+            hydrating: Arc::new(Semaphore::new(HYDRATING_MAX)),
+        }
+    }
+
+    /// What a fork says next. Can be given up.
+    pub(super) async fn hear(&mut self) -> SideEvent {
+        match self.said.recv().await {
+            Some(event) => event,
+            // There is a sender in here.
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn contains(&self, id: ObjectId) -> bool {
+        self.sides.contains_key(&id)
+    }
+
+    /// Hydrates a dataflow on threads of its own, as of the last epoch that was run.
+    pub(super) fn start(
+        &mut self,
+        id: ObjectId,
+        shards: Vec<Shard>,
+        imports: Vec<ObjectId>,
+        epoch: Epoch,
+    ) {
+        let (work, queue) = mpsc::unbounded_channel();
+        let side = Side {
+            work,
+            imports: imports.into_iter().collect(),
+            sent: 0,
+            caught_up: None,
+        };
+        self.sides.insert(id, side);
+        let task = Task {
+            id,
+            epoch,
+            events: self.events.clone(),
+        };
+        tokio::spawn(task.run(shards, queue, Arc::clone(&self.hydrating)));
+    }
+
+    /// Forgets a fork.
+    pub(super) fn remove(&mut self, id: ObjectId) {
+        self.sides.remove(&id);
+    }
+
+    /// What a tick of the base has put out, shard by shard.
+    pub(super) fn take_in(&mut self, outputs: &[TickOutput]) {
+        for side in self.sides.values_mut() {
+            let Some(epoch) = outputs.first().map(|output| output.epoch) else {
+                continue;
+            };
+            let inputs = outputs.iter().map(|output| {
+                let read = output.outputs.iter();
+                let read = read.filter(|changed| side.imports.contains(&changed.id));
+                read.flat_map(|changed| {
+                    let deltas = CollectionInput::Deltas(changed.deltas.clone());
+                    let errors = CollectionInput::Errors(changed.errors.clone());
+                    [(changed.id, deltas), (changed.id, errors)]
+                })
+                .collect()
+            });
+            side.sent += 1;
+            // One that has failed has said so.
+            drop(side.work.send(Work::Tick(epoch, inputs.collect())));
+        }
+    }
+
+    /// Notes how far a fork is.
+    pub(super) fn caught_up(&mut self, id: ObjectId, ticks: u64) {
+        if let Some(side) = self.sides.get_mut(&id) {
+            side.caught_up = Some(ticks);
+        }
+    }
+
+    /// The dataflows that have nearly run all ticks.
+    pub(super) fn about_to_join(&self) -> Vec<ObjectId> {
+        let near = |side: &Side| {
+            side.caught_up
+                .is_some_and(|ticks| side.sent.saturating_sub(ticks) <= TICKS_TO_WAIT_FOR)
+        };
+        self.sides
+            .iter()
+            .filter(|(_, side)| near(side))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// Waits until a fork has run all ticks there were. `None` if it has failed.
+    pub(super) async fn finish(&mut self, id: ObjectId) -> Option<Finished> {
+        let side = self.sides.get(&id)?;
+        let (sender, finished) = oneshot::channel();
+        side.work.send(Work::Finish(sender)).ok()?;
+        let finished = finished.await.ok()?;
+        self.sides.remove(&id);
+        Some(finished)
+    }
+}
+
+/// A fork from within.
+struct Task {
+    id: ObjectId,
+    epoch: Epoch,
+    events: mpsc::UnboundedSender<SideEvent>,
+}
+
+impl Task {
+    async fn run(
+        self,
+        shards: Vec<Shard>,
+        mut queue: mpsc::UnboundedReceiver<Work>,
+        hydrating: Arc<Semaphore>,
+    ) {
+        let turn = hydrating.acquire_owned().await;
+        // Nobody wants it any more.
+        if queue.is_closed() {
+            return;
+        }
+        let pool = match ShardPool::of("side", shards) {
+            Ok(pool) => pool,
+            Err(error) => return self.say(SideSaid::Failed(internal(&error))),
+        };
+        let hydrated = self.hydrate(&pool).await;
+        drop(turn);
+        let Some(first) = self.unless_failed(hydrated) else {
+            return;
+        };
+        let (mut later, mut ticks) = (Vec::new(), 0);
+        loop {
+            if queue.is_empty() {
+                self.say(SideSaid::CaughtUp(ticks));
+            }
+            match queue.recv().await {
+                None => return,
+                Some(Work::Tick(epoch, inputs)) => {
+                    let ticked = pool.tick(epoch, inputs).await;
+                    let Some(outputs) = self.unless_failed(ticked) else {
+                        return;
+                    };
+                    ticks += 1;
+                    later.extend(outputs);
+                }
+                Some(Work::Finish(sender)) => {
+                    // The compute may have gone.
+                    drop(sender.send(Finished {
+                        shards: pool.shards(),
+                        epoch: self.epoch,
+                        first,
+                        later,
+                    }));
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn hydrate(&self, pool: &ShardPool) -> Result<Vec<TickOutput>, Error> {
+        pool.on_each(|_, shard| while shard.build(usize::MAX) {})
+            .await?;
+        pool.hydrate(vec![self.id], self.epoch).await
+    }
+
+    /// What was put out, unless the dataflow has failed: the compute knows then.
+    fn unless_failed(&self, outputs: Result<Vec<TickOutput>, Error>) -> Option<Vec<TickOutput>> {
+        let error = match outputs {
+            Ok(outputs) => match failures_of(&outputs).into_values().next() {
+                None => return Some(outputs),
+                Some(error) => error,
+            },
+            Err(error) => internal(&error),
+        };
+        self.say(SideSaid::Failed(error));
+        None
+    }
+
+    fn say(&self, said: SideSaid) {
+        // The compute may have gone.
+        drop(self.events.send(SideEvent { id: self.id, said }));
+    }
+}
+
+fn internal(error: &Error) -> EvalError {
+    EvalError::new(EvalErrorKind::Internal, error.to_string())
+}

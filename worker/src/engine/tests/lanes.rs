@@ -1,0 +1,483 @@
+//! What runs in lanes is what would run in the base: views over views over a table, in clusters that come, are resized, paused and go.
+
+use std::collections::BTreeMap;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use arrow_array::{Int64Array, RecordBatch};
+use flowstone_proto::ipc::{WireBatch, encode_batches};
+use flowstone_proto::message::{
+    Lookup, ReadAt, RequestError, RequestId, ResultMessage, StageWrite, Subscribe, WriteOperation,
+};
+use flowstone_types::Weights;
+use tokio::sync::mpsc;
+
+use super::*;
+
+const FIRST: ClusterId = ClusterId(2);
+const SECOND: ClusterId = ClusterId(3);
+/// Of everything in the table, then each of everything in the one before, in clusters that take turns.
+const VIEWS: [ObjectId; 4] = [
+    ObjectId::User(20),
+    ObjectId::User(21),
+    ObjectId::User(22),
+    ObjectId::User(23),
+];
+const INDEX: ObjectId = ObjectId::User(30);
+
+fn schema() -> Arc<Schema> {
+    Arc::new(Schema::new(vec![SqlType::Int8.to_field("c0", true)]))
+}
+
+fn distinct(collection: ObjectId) -> Plan {
+    let nodes = [
+        Operator::Get { collection },
+        Operator::Distinct {
+            input: flowstone_proto::plan::NodeId(0),
+        },
+    ];
+    let nodes = nodes.map(|operator| Node {
+        operator,
+        schema: schema(),
+    });
+    Plan {
+        nodes: nodes.to_vec(),
+    }
+}
+
+fn rows(values: &[i64]) -> RecordBatch {
+    RecordBatch::try_new(schema(), vec![Arc::new(Int64Array::from(values.to_vec()))]).unwrap()
+}
+
+/// A worker, what was written to its table, and what its clients were told.
+struct Driven {
+    worker: Worker,
+    epoch: Epoch,
+    requests: u64,
+    /// The distinct values of the table, by the epoch from which on they are there.
+    written: BTreeMap<i64, Epoch>,
+    hydrated: Vec<ObjectId>,
+    /// What clusters were said to have, the newest last.
+    ready: Vec<(ClusterId, usize)>,
+    subscriptions: Vec<(mpsc::Receiver<ResultMessage>, BTreeMap<i64, i64>, Epoch)>,
+}
+
+impl Driven {
+    async fn new(dir: &Path) -> Self {
+        let worker = Worker::greeted(dir).await;
+        worker.send(collection(TABLE, CollectionKind::Table)).await;
+        Self {
+            worker,
+            epoch: Epoch(0),
+            requests: 0,
+            written: BTreeMap::new(),
+            hydrated: Vec::new(),
+            ready: Vec::new(),
+            subscriptions: Vec::new(),
+        }
+    }
+
+    const fn request(&mut self) -> RequestId {
+        self.requests += 1;
+        RequestId(self.requests)
+    }
+
+    async fn set_cluster(&mut self, cluster: ClusterId, threads: usize) {
+        self.ready.retain(|(ready, _)| *ready != cluster);
+        let set = Command::SetCluster { cluster, threads };
+        self.worker.send(set).await;
+    }
+
+    /// Waits for a response, and remembers what others say of dataflows and clusters.
+    async fn wait<T>(&mut self, what: &str, wanted: impl Fn(&Response) -> Option<T>) -> T {
+        let (hydrated, ready) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+        let found = self
+            .worker
+            .wait(what, |response| {
+                match &response {
+                    Response::Hydrated { id } => hydrated.lock().push(*id),
+                    Response::ClusterReady { cluster, threads } => {
+                        ready.lock().push((*cluster, *threads));
+                    }
+                    _ => {}
+                }
+                wanted(&response)
+            })
+            .await;
+        self.hydrated.append(&mut hydrated.into_inner());
+        self.ready.append(&mut ready.into_inner());
+        found
+    }
+
+    async fn ready(&mut self, cluster: ClusterId, threads: usize) {
+        let goal = (cluster, threads);
+        while !self.ready.contains(&goal) {
+            self.wait("that a cluster is ready", |response| {
+                matches!(response, Response::ClusterReady { .. }).then_some(())
+            })
+            .await;
+        }
+    }
+
+    async fn create(&mut self, id: ObjectId, cluster: ClusterId, from: ObjectId, export: Export) {
+        if export == Export::Collection {
+            let kind = CollectionKind::MaterializedView;
+            self.worker.send(collection(id, kind)).await;
+        }
+        self.worker
+            .send(Command::CreateDataflow(DataflowDescription {
+                id,
+                cluster,
+                plan: distinct(from),
+                export,
+            }))
+            .await;
+    }
+
+    async fn are_hydrated(&mut self, ids: &[ObjectId]) {
+        while !ids.iter().all(|id| self.hydrated.contains(id)) {
+            self.wait("that something is hydrated", |response| match response {
+                Response::Hydrated { .. } => Some(()),
+                Response::DataflowFailed { id, error } => panic!("{id} failed: {error}"),
+                _ => None,
+            })
+            .await;
+        }
+    }
+
+    /// An epoch with these rows.
+    async fn write(&mut self, values: &[i64]) {
+        let write = self.request();
+        let bytes = encode_batches(&schema(), &[rows(values)]).unwrap();
+        let operations = vec![WriteOperation::InsertRows {
+            table: TABLE,
+            rows: bytes,
+        }];
+        let staged = StageWrite { write, operations };
+        self.worker.send(Command::StageWrite(staged)).await;
+        self.wait("that a write is staged", |response| match response {
+            Response::WriteStaged { result, .. } => Some(assert!(result.is_ok())),
+            _ => None,
+        })
+        .await;
+        self.epoch = self.epoch.next();
+        let epoch = self.epoch;
+        self.worker
+            .send(Command::RunEpoch(RunEpoch {
+                epoch,
+                bindings: Vec::new(),
+                writes: vec![write],
+                replay: false,
+            }))
+            .await;
+        self.wait("that the epoch is complete", |response| {
+            (*response == Response::EpochComplete { epoch }).then_some(())
+        })
+        .await;
+        self.worker.send(Command::BindingDurable { epoch }).await;
+        for value in values {
+            self.written.entry(*value).or_insert(epoch);
+        }
+    }
+
+    async fn subscribe(&mut self, cluster: ClusterId, to: ObjectId) {
+        let request = self.request();
+        let messages = self.worker.end.results.open(request);
+        self.worker
+            .send(Command::Subscribe(Subscribe {
+                request,
+                cluster,
+                plan: distinct(to),
+                as_of: None,
+                snapshot: true,
+                up_to: None,
+            }))
+            .await;
+        self.subscriptions
+            .push((messages, BTreeMap::new(), Epoch::MIN));
+    }
+
+    /// Reads a value from an index or a view without a key, which is looked up by all its columns.
+    async fn look_up(&mut self, index: ObjectId, value: i64, at: ReadAt) -> Result<bool, Epoch> {
+        let request = self.request();
+        let mut messages = self.worker.end.results.open(request);
+        self.worker
+            .send(Command::Lookup(Lookup {
+                request,
+                index,
+                key: WireBatch(rows(&[value])),
+                projection: vec![0],
+                at,
+            }))
+            .await;
+        let mut found = 0;
+        loop {
+            let message = tokio::time::timeout(DEADLINE, messages.recv()).await;
+            match message.unwrap().unwrap() {
+                ResultMessage::Rows(rows) => found += rows.num_rows(),
+                ResultMessage::ReadEpoch(epoch) => {
+                    let least = match at {
+                        ReadAt::AtLeast(epoch) | ReadAt::Exactly(epoch) => epoch,
+                    };
+                    assert!(epoch >= least, "{index} at {epoch} instead of {at:?}");
+                }
+                ResultMessage::Done => break,
+                ResultMessage::Failed(
+                    RequestError::SinceAdvanced { since: next, .. }
+                    | RequestError::PassedOver { next, .. },
+                ) => return Err(next),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(found <= 1);
+        Ok(found == 1)
+    }
+
+    /// Everything that was written is in `id`, and at earlier epochs what was written until then.
+    async fn check(&mut self, id: ObjectId) {
+        let written: Vec<(i64, Epoch)> = self.written.iter().map(|(v, e)| (*v, *e)).collect();
+        for (value, from) in written.iter().rev().take(5) {
+            let newest = ReadAt::AtLeast(self.epoch);
+            assert_eq!(self.look_up(id, *value, newest).await, Ok(true), "{id}");
+            if let Ok(found) = self
+                .look_up(id, *value, ReadAt::Exactly(from.previous()))
+                .await
+            {
+                assert!(!found, "{id}: {value} before it was written");
+            }
+            if let Ok(found) = self.look_up(id, *value, ReadAt::Exactly(*from)).await {
+                assert!(found, "{id}: {value} at the epoch at which it was written");
+            }
+        }
+    }
+
+    /// What subscribers were told is what was written, through the newest epoch.
+    async fn check_subscriptions(&mut self) {
+        let goal = self.epoch.next();
+        for (messages, seen, progress) in &mut self.subscriptions {
+            while *progress < goal {
+                let message = tokio::time::timeout(DEADLINE, messages.recv()).await;
+                match message.unwrap().unwrap() {
+                    ResultMessage::Updates(delta) => {
+                        assert!(
+                            delta.epoch >= *progress,
+                            "epoch {} was over: {progress}",
+                            delta.epoch
+                        );
+                        let values = delta.rows.column(0).as_primitive::<Int64Type>();
+                        for (row, value) in values.values().iter().enumerate() {
+                            let weight = match &delta.weights {
+                                Weights::AllOne => 1,
+                                weights => weights.get(row),
+                            };
+                            *seen.entry(*value).or_default() += weight;
+                        }
+                    }
+                    ResultMessage::Progress(epoch) => *progress = epoch,
+                    other => panic!("{other:?}"),
+                }
+            }
+            let expected: BTreeMap<i64, i64> = self.written.keys().map(|v| (*v, 1)).collect();
+            seen.retain(|_, weight| *weight != 0);
+            assert_eq!(*seen, expected);
+        }
+    }
+}
+
+async fn views_in_two_clusters(dir: &Path) -> Driven {
+    let mut driven = Driven::new(dir).await;
+    driven.write(&[1, 2, 2, 3]).await;
+    driven.set_cluster(FIRST, 1).await;
+    driven.set_cluster(SECOND, 3).await;
+    driven.ready(FIRST, 1).await;
+    driven.ready(SECOND, 3).await;
+    let mut from = TABLE;
+    for (view, cluster) in VIEWS
+        .into_iter()
+        .zip([FIRST, SECOND, FIRST, ClusterId::DEFAULT])
+    {
+        driven.create(view, cluster, from, Export::Collection).await;
+        driven
+            .write(&[i64::try_from(driven.requests).unwrap() * 100])
+            .await;
+        from = view;
+    }
+    let index = Export::Index { key: vec![0] };
+    driven.create(INDEX, SECOND, VIEWS[1], index).await;
+    driven
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_of_views_in_other_clusters_have_what_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut driven = views_in_two_clusters(dir.path()).await;
+    driven.are_hydrated(&VIEWS).await;
+    driven.are_hydrated(&[INDEX]).await;
+    for view in VIEWS {
+        driven.subscribe(SECOND, view).await;
+    }
+    for round in 0..20 {
+        driven.write(&[1, round, 1000 + round]).await;
+        if round % 7 == 3 {
+            driven.check_subscriptions().await;
+            for id in VIEWS.into_iter().chain([INDEX]) {
+                driven.check(id).await;
+            }
+        }
+    }
+    driven.check_subscriptions().await;
+    driven.worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_resized_while_it_is_written_and_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut driven = views_in_two_clusters(dir.path()).await;
+    for view in VIEWS {
+        driven.subscribe(FIRST, view).await;
+    }
+    for round in 0..12_i64 {
+        let cluster = if round % 2 == 0 { FIRST } else { SECOND };
+        let threads = usize::try_from(round % 3).unwrap() + 1;
+        driven.set_cluster(cluster, threads).await;
+        driven.write(&[round, 2000 + round]).await;
+        driven.ready(cluster, threads).await;
+        driven.write(&[3000 + round]).await;
+        for id in VIEWS.into_iter().chain([INDEX]) {
+            driven.check(id).await;
+        }
+        let since = Epoch(driven.epoch.0.saturating_sub(2));
+        driven.worker.send(Command::AllowCompaction { since }).await;
+    }
+    driven.check_subscriptions().await;
+    driven.worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_was_paused_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut driven = views_in_two_clusters(dir.path()).await;
+    driven.are_hydrated(&VIEWS).await;
+    driven.subscribe(SECOND, VIEWS[0]).await;
+    driven.check_subscriptions().await;
+    driven.set_cluster(FIRST, 0).await;
+    driven.ready(FIRST, 0).await;
+    for round in 0..5 {
+        driven.write(&[4000 + round]).await;
+    }
+    // What is made meanwhile waits, and so do reads; the rest goes on.
+    let late = ObjectId::User(40);
+    driven
+        .create(late, FIRST, VIEWS[0], Export::Collection)
+        .await;
+    driven.write(&[5000]).await;
+    let newest = ReadAt::AtLeast(driven.epoch);
+    let waiting = driven.look_up(VIEWS[0], 5000, newest);
+    let answer = tokio::time::timeout(Duration::from_millis(300), waiting).await;
+    assert!(answer.is_err(), "a paused cluster answers");
+    assert_eq!(driven.look_up(TABLE, 5000, newest).await, Ok(true));
+    driven.set_cluster(FIRST, 2).await;
+    driven.ready(FIRST, 2).await;
+    driven.write(&[6000]).await;
+    driven.are_hydrated(&[late]).await;
+    for id in VIEWS.into_iter().chain([INDEX, late]) {
+        driven.check(id).await;
+    }
+    driven.check_subscriptions().await;
+    driven.worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_dropped_or_fails_in_a_cluster_leaves_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut driven = views_in_two_clusters(dir.path()).await;
+    driven.are_hydrated(&VIEWS).await;
+    let commit = driven.epoch;
+    driven.worker.send(Command::Commit { epoch: commit }).await;
+    driven
+        .worker
+        .wait("that it is committed", |response| match response {
+            Response::Committed { epoch, versions } => Some((epoch, versions.len())),
+            _ => None,
+        })
+        .await;
+    let objects = vec![VIEWS[3], VIEWS[2]];
+    driven.worker.send(Command::Drop { objects }).await;
+    driven.write(&[7000]).await;
+    driven.check(VIEWS[1]).await;
+    // One that reads what does not exist.
+    let wrong = ObjectId::User(41);
+    let kind = CollectionKind::MaterializedView;
+    driven.worker.send(collection(wrong, kind)).await;
+    driven
+        .worker
+        .send(Command::CreateDataflow(DataflowDescription {
+            id: wrong,
+            cluster: FIRST,
+            plan: distinct(ObjectId::User(99)),
+            export: Export::Collection,
+        }))
+        .await;
+    driven
+        .worker
+        .wait("that a view failed", |response| match response {
+            Response::DataflowFailed { id, .. } => Some(assert_eq!(id, wrong)),
+            _ => None,
+        })
+        .await;
+    driven.write(&[8000]).await;
+    for id in [VIEWS[0], VIEWS[1], INDEX] {
+        driven.check(id).await;
+    }
+    let objects = vec![INDEX, VIEWS[1], VIEWS[0], wrong];
+    driven.worker.send(Command::Drop { objects }).await;
+    for cluster in [FIRST, SECOND] {
+        driven.worker.send(Command::DropCluster { cluster }).await;
+    }
+    driven.write(&[9000]).await;
+    driven.worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_much_for_one_epoch_enters_beside_later_ones() {
+    const MANY: i64 = 150_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut driven = views_in_two_clusters(dir.path()).await;
+    driven.are_hydrated(&VIEWS).await;
+    driven.subscribe(FIRST, VIEWS[3]).await;
+    driven.subscribe(ClusterId::DEFAULT, TABLE).await;
+    driven
+        .write(&(10_000..10_000 + MANY).collect::<Vec<_>>())
+        .await;
+    let large = driven.epoch;
+    for round in 0..10 {
+        driven.write(&[1_000_000 + round]).await;
+        // At an epoch in between it is never half there.
+        for value in [10_000, 10_000 + MANY - 1] {
+            match driven.look_up(TABLE, value, ReadAt::Exactly(large)).await {
+                Ok(found) => assert!(found),
+                Err(next) => assert!(next > large),
+            }
+        }
+    }
+    let commit = driven.epoch;
+    driven.worker.send(Command::Commit { epoch: commit }).await;
+    driven
+        .wait("that it is committed", |response| {
+            matches!(response, Response::Committed { epoch, .. } if *epoch == commit).then_some(())
+        })
+        .await;
+    for id in VIEWS.into_iter().chain([INDEX, TABLE]) {
+        driven.check(id).await;
+        for value in [10_000, 10_000 + MANY / 2, 10_000 + MANY - 1] {
+            let newest = ReadAt::AtLeast(driven.epoch);
+            assert_eq!(driven.look_up(id, value, newest).await, Ok(true));
+        }
+        let before = ReadAt::Exactly(large.previous());
+        if let Ok(found) = driven.look_up(id, 10_000, before).await {
+            assert!(!found, "{id} has rows of a later epoch");
+        }
+    }
+    driven.check_subscriptions().await;
+    driven.worker.stop().await;
+}
