@@ -1,7 +1,7 @@
 //! Sources: PostgreSQL capture and load generators.
 //!
-//! Owns connections to upstreams, the decoding of what they send into Arrow, the buffer of whole transactions that can be bound to epochs, staged
-//! snapshots and their manifests, and how far an upstream may forget.
+//! Owns connections to upstreams, the decoding of what they send into Arrow, the log of whole transactions that can be bound to epochs, in memory and
+//! on disk, staged snapshots and their manifests, and how far an upstream may forget.
 //! Must not know views or operators, nor what an epoch is: it hands over everything up to a position.
 //! Called by `worker`, which starts sources, forwards their events and takes their changes when it runs an epoch.
 //!
@@ -11,13 +11,18 @@
 
 pub mod generator;
 pub(crate) mod postgres;
+mod row_errors;
+mod rows;
 mod source;
 mod state_file;
+mod transactions;
 
 pub use postgres::types::sql_type;
 pub use source::{
-    Error, SourceContext, SourceEvent, SourceHandle, TableChanges, TableData, clean_up, start,
+    Error, Pieces, SourceContext, SourceEvent, SourceHandle, TableChanges, TableData, clean_up,
+    start, start_within,
 };
+pub use transactions::BufferLimits;
 
 use flowstone_proto::message::{RequestError, UpstreamAnswer, UpstreamQuestion};
 

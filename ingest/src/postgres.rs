@@ -13,12 +13,11 @@ pub(crate) mod describe;
 pub(crate) mod manifest;
 pub(crate) mod membership;
 pub(crate) mod pgoutput;
-pub(crate) mod row_errors;
-pub(crate) mod rows;
 pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod stream;
 pub(crate) mod table_log;
+pub(crate) mod taking;
 pub(crate) mod tls;
 pub(crate) mod types;
 pub(crate) mod wire;
@@ -37,13 +36,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
 
-use crate::{Error, SourceContext, SourceEvent, TableChanges};
+use crate::row_errors::ErrorChanges;
+use crate::transactions::BufferLimits;
+use crate::{Error, SourceContext, SourceEvent};
 use attempt::AttemptError;
 use manifest::{Manifest, ManifestTable};
-use row_errors::ErrorChanges;
 use snapshot::Lifetime;
 use state::{Binding, FILE_VERSION, Shared};
 use table_log::{Counters, Snapshot, TableLog};
+use taking::Taking;
 use wire::{
     Connection, Purpose, WireError, format_lsn, parse_lsn, quote_identifier, quote_literal,
 };
@@ -71,6 +72,7 @@ impl PostgresSource {
     pub(crate) fn start(
         description: SourceDescription,
         context: SourceContext,
+        limits: BufferLimits,
     ) -> Result<Self, Error> {
         let SourceContext {
             tables,
@@ -100,6 +102,7 @@ impl PostgresSource {
             clock,
             events,
             &state_dir,
+            limits,
         )?);
         let taken_before = description.bound || resume_from.is_some();
         if taken_before && shared.manifest.get().is_none() {
@@ -134,11 +137,11 @@ impl PostgresSource {
         self.shared.lock().fatal.clone()
     }
 
-    pub(crate) async fn take(
-        &mut self,
-        binding: &SourceBinding,
-    ) -> Result<Vec<TableChanges>, Error> {
-        self.shared.take(&bound(binding)?).await
+    pub(crate) async fn take(&mut self, binding: &SourceBinding) -> Result<Taking, Error> {
+        let binding = bound(binding)?;
+        let taken = self.shared.take(&binding).await?;
+        let shared = Arc::clone(&self.shared);
+        Ok(Taking::new(shared, binding.position, taken))
     }
 
     pub(crate) async fn ready(&self, binding: &SourceBinding) {
@@ -699,7 +702,7 @@ async fn report(shared: Arc<Shared>, ready: watch::Receiver<bool>, resume_from: 
                 }
                 let now = {
                     let state = shared.lock();
-                    (state.received, state.upstream.max(state.received))
+                    (state.offered(), state.upstream.max(state.received))
                 };
                 // After a restart what was bound before is received again; before the first snapshot is announced nothing can be bound.
                 if now != progress && now.0 >= resume_from && *ready.borrow() {

@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 
 use crate::generator::GeneratorSource;
 use crate::postgres::PostgresSource;
+use crate::postgres::taking::Taking;
 use crate::state_file;
+use crate::transactions::{BufferLimits, remove_leftovers};
 use flowstone_storage::{DeltaTables, StagedSnapshot};
 
 /// Why a source cannot give what it is asked for.
@@ -82,7 +84,8 @@ pub struct SourceContext {
     pub tables: DeltaTables,
     /// The time, for generated timestamps and retries.
     pub clock: Arc<dyn Clock>,
-    /// A directory for small durable files: manifests of staged snapshots, errors of tables. Shared by sources; files are named by source.
+    /// A directory for small durable files: manifests of staged snapshots, errors of tables. Shared by sources; files are named by source. Changes that
+    /// there is no room for in memory are in `spill` below it, while the process runs.
     pub state_dir: PathBuf,
     /// The schema of each table's collection.
     pub schemas: Vec<(ObjectId, SchemaRef)>,
@@ -161,6 +164,32 @@ enum Inner {
     Failed(Failure),
 }
 
+/// What was taken, piece by piece: of changes at most 8 192 rows or 64 MB each, but for rows that are larger themselves.
+///
+/// Dropping it before the end loses what is left; the source must be started again then.
+#[derive(Debug)]
+pub struct Pieces(PiecesInner);
+
+#[derive(Debug)]
+enum PiecesInner {
+    /// They are in memory already, as large as they were made.
+    Made(std::vec::IntoIter<TableChanges>),
+    Buffered(Box<Taking>),
+}
+
+impl Pieces {
+    /// The next piece, in order; `None` once there is none, and what the source has to remember of the take is on disk.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if a file in which changes waited is not what was written: upstream still has them. [`Error::Stopped`] if the source's tasks ended.
+    pub async fn next(&mut self) -> Result<Option<TableChanges>, Error> {
+        match &mut self.0 {
+            PiecesInner::Made(pieces) => Ok(pieces.next()),
+            PiecesInner::Buffered(taking) => taking.next().await,
+        }
+    }
+}
+
 /// Starts a source. It runs its own tasks on the current tokio runtime until stopped. One that has failed for good does nothing.
 ///
 /// # Errors
@@ -172,12 +201,29 @@ pub fn start(
     description: SourceDescription,
     context: SourceContext,
 ) -> Result<SourceHandle, Error> {
+    start_within(BufferLimits::default(), description, context)
+}
+
+/// The same with other limits of what may wait to be taken.
+///
+/// # Errors
+/// As [`start`].
+///
+/// # Panics
+/// As [`start`].
+pub fn start_within(
+    limits: BufferLimits,
+    description: SourceDescription,
+    context: SourceContext,
+) -> Result<SourceHandle, Error> {
+    // Upstream still has it.
+    remove_leftovers(&context.state_dir, description.id)?;
     if let Some(failure) = description.failure {
         return Ok(SourceHandle(Inner::Failed(failure)));
     }
     Ok(SourceHandle(match &description.kind {
         SourceKind::Postgres { .. } => {
-            Inner::Postgres(PostgresSource::start(description, context)?)
+            Inner::Postgres(PostgresSource::start(description, context, limits)?)
         }
         SourceKind::LoadGenerator { .. } => {
             Inner::Generator(GeneratorSource::start(description, context)?)
@@ -208,10 +254,29 @@ pub async fn clean_up(
             .await
             .map_err(|error| Error::Invariant(error.to_string()))??;
     }
-    Ok(())
+    let state_dir = state_dir.to_owned();
+    tokio::task::spawn_blocking(move || remove_leftovers(&state_dir, id))
+        .await
+        .map_err(|error| Error::Invariant(error.to_string()))?
 }
 
 impl SourceHandle {
+    /// [`SourceHandle::take_pieces`], all of them at once: as much memory is needed as everything up to `binding.position` takes.
+    ///
+    /// # Errors
+    /// As [`SourceHandle::take_pieces`] and [`Pieces::next`].
+    ///
+    /// # Cancel safety
+    /// As [`SourceHandle::take_pieces`].
+    pub async fn take(&mut self, binding: &SourceBinding) -> Result<Vec<TableChanges>, Error> {
+        let mut pieces = self.take_pieces(binding).await?;
+        let mut taken = Vec::new();
+        while let Some(piece) = pieces.next().await? {
+            taken.push(piece);
+        }
+        Ok(taken)
+    }
+
     /// Takes everything after the last taken position up to and including `binding.position`, and the snapshots it names.
     ///
     /// Waits until that much is buffered: after a restart the source reads it again from upstream. For each table the results are in order;
@@ -223,15 +288,17 @@ impl SourceHandle {
     ///
     /// # Cancel safety
     /// Safe while it waits: nothing is taken until everything is there.
-    pub async fn take(&mut self, binding: &SourceBinding) -> Result<Vec<TableChanges>, Error> {
-        match &mut self.0 {
-            Inner::Generator(source) => source.take(binding).await,
-            Inner::Postgres(source) => source.take(binding).await,
-            Inner::Failed(Failure { message, hint }) => Err(Error::Failed {
-                message: message.clone(),
-                hint: hint.clone(),
-            }),
-        }
+    pub async fn take_pieces(&mut self, binding: &SourceBinding) -> Result<Pieces, Error> {
+        Ok(Pieces(match &mut self.0 {
+            Inner::Generator(source) => PiecesInner::Made(source.take(binding).await?.into_iter()),
+            Inner::Postgres(source) => PiecesInner::Buffered(Box::new(source.take(binding).await?)),
+            Inner::Failed(Failure { message, hint }) => {
+                return Err(Error::Failed {
+                    message: message.clone(),
+                    hint: hint.clone(),
+                });
+            }
+        }))
     }
 
     /// Waits until [`SourceHandle::take`] of `binding` would not wait any more, whatever it gives then.

@@ -742,7 +742,7 @@ impl Compute {
         if !self.lanes.is_idle() {
             self.go_on().await?;
         }
-        while self.lanes.is_behind() {
+        while self.lanes.is_behind() || self.sides.is_behind() {
             let heard = self.hear().await;
             output.append(self.heard(heard).await?);
         }

@@ -19,12 +19,12 @@ use tokio::task::JoinSet;
 
 use super::attempt::AttemptError;
 use super::catalog::{self, RelationInfo};
-use super::row_errors::{BadCell, Notes, RowErrors, Standing, raw_text, shortened};
-use super::rows::{RowBuilder, Unfit, Value};
 use super::state::Shared;
 use super::table_log::value_error;
 use super::types::{CopyFormat, copy_format, may_not_fit};
 use super::wire::{Connection, Purpose, WireError, parse_lsn, quote_identifier, quote_literal};
+use crate::row_errors::{BadCell, Notes, RowErrors, Standing, raw_text, shortened};
+use crate::rows::{RowBuilder, Unfit, Value};
 
 /// Connections that copy at the same time: enough to keep one of our cores busy, few enough for a server with other work.
 const CONNECTIONS: usize = 4;

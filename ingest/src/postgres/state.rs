@@ -1,30 +1,31 @@
 //! What the tasks of one PostgreSQL source share.
 //!
-//! Owns the logs of all tables, the positions, and the rule of how far upstream may forget. Must not know sockets.
+//! Owns the logs of all tables, the positions, how much may be buffered, and the rule of how far upstream may forget. Must not know sockets.
 //!
 //! Invariants. `received` only grows and is always between transactions. `confirm` never passes a position that a restart could ask for: the last
-//! committed binding, and the position of every snapshot that is not in a commit point. What a take gives is handed over once the failures that it knows
-//! of and the rows that are in error after it are on disk. No file is written with the lock held.
+//! committed binding, and the position of every snapshot that is not in a commit point. A take has ended once the failures that it knows of and the rows
+//! that are in error after it are on disk. No file is read or written with the lock held.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flowstone_proto::message::{Failure as Failed, PostgresConnection, SourceStatus, SourceTable};
-use flowstone_storage::DeltaTables;
-use flowstone_types::{Clock, ObjectId};
+use flowstone_storage::{DeltaTables, StagedSnapshot};
+use flowstone_types::{Clock, ObjectId, SourcePosition, TypeError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::manifest::{Manifest, ManifestFile};
 use super::pgoutput::{DecodeError, Message, Relation, decode};
-use super::row_errors::SavedRowErrors;
 use super::table_log::{Committed, Failure, Snapshot, TableLog};
-use crate::{Error, SourceEvent, TableChanges, TableData, state_file};
-
-/// Bytes received that may wait to be taken. Beyond it the socket is not read, and PostgreSQL waits.
-const BUFFER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+use crate::row_errors::{ErrorChanges, SavedRowErrors};
+use crate::transactions::{
+    BufferLimits, Candidate, Closed, Offers, Part, Pressure, SpillDirectory, Spilled, Straddling,
+    Usage, Written, candidates,
+};
+use crate::{Error, SourceEvent, state_file};
 
 /// The durable error of one table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,8 +57,8 @@ struct RowErrorsFile {
 /// Version of [`super::manifest::Manifest`], [`ErrorsFile`] and [`RowErrorsFile`]. 2: snapshots with rows in error. 3: how often rows in error were saved.
 pub(crate) const FILE_VERSION: u32 = 3;
 
-/// Pause before what must be durable is written again to a disk that refused it.
-const WRITE_RETRY: std::time::Duration = std::time::Duration::from_millis(500);
+/// Pause before a disk that refused is asked again.
+const DISK_RETRY: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Where the source is bound: everything up to an LSN, and these snapshots.
 #[derive(Clone, Copy, Debug)]
@@ -75,8 +76,32 @@ struct Unsaved {
     errors_recorded: u64,
 }
 
-/// What a take gives, and the tables that failed in it.
-type Taken = (Vec<TableChanges>, Vec<(ObjectId, Failure)>);
+/// What a take has of one table.
+#[derive(Debug)]
+pub(crate) struct TakenTable {
+    pub(crate) table: ObjectId,
+    pub(crate) snapshot: Option<StagedSnapshot>,
+    /// How the errors of rows change, as far as it is known.
+    pub(crate) row_errors: ErrorChanges,
+    pub(crate) parts: VecDeque<Part>,
+}
+
+/// What a take has, and the tables that failed in it.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) tables: VecDeque<TakenTable>,
+    pub(crate) failures: Vec<(ObjectId, Failure)>,
+}
+
+/// What came of trying to take a binding.
+#[derive(Debug)]
+enum Attempt {
+    /// It is not there yet.
+    Lacking,
+    /// This has to be read from disk before.
+    Straddling(Vec<(ObjectId, Straddling)>),
+    Taken(Taken),
+}
 
 /// What changes while the source runs.
 #[derive(Debug, Default)]
@@ -86,6 +111,11 @@ pub(crate) struct State {
     relations: HashMap<u32, Arc<Relation>>,
     /// The commit record of the transaction that is being received.
     open: Option<u64>,
+    /// Bytes received for it that are of some table.
+    open_bytes: u64,
+    /// What was received and not taken.
+    offers: Offers,
+    limits: BufferLimits,
     /// Every transaction that ends at or before this was received.
     pub(crate) received: u64,
     /// Newest position known upstream.
@@ -183,7 +213,10 @@ impl State {
     pub(crate) fn apply(&mut self, bytes: &[u8]) -> Result<Vec<(ObjectId, Failure)>, DecodeError> {
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         match decode(bytes)? {
-            Message::Begin { commit_lsn } => self.open = Some(commit_lsn),
+            Message::Begin { commit_lsn } => {
+                self.open = Some(commit_lsn);
+                self.open_bytes = 0;
+            }
             Message::Commit {
                 commit_lsn,
                 end_lsn,
@@ -193,13 +226,13 @@ impl State {
                 self.relations.insert(relation.oid, Arc::new(relation));
             }
             Message::Insert { oid, new } => {
-                self.change(oid, |log, relation| log.insert(relation, &new, size))?
+                self.change(oid, size, |log, relation| log.insert(relation, &new, size))?
             }
-            Message::Update { oid, old, new } => self.change(oid, |log, relation| {
+            Message::Update { oid, old, new } => self.change(oid, size, |log, relation| {
                 log.update(relation, old.as_ref(), &new, size)
             })?,
             Message::Delete { oid, old } => {
-                self.change(oid, |log, relation| log.delete(relation, &old, size))?
+                self.change(oid, size, |log, relation| log.delete(relation, &old, size))?
             }
             Message::Truncate { oids } => oids
                 .into_iter()
@@ -226,6 +259,7 @@ impl State {
     fn change(
         &mut self,
         oid: u32,
+        size: u64,
         mut act: impl FnMut(&mut TableLog, &Relation),
     ) -> Result<(), DecodeError> {
         let relation = Arc::clone(
@@ -233,7 +267,14 @@ impl State {
                 .get(&oid)
                 .ok_or(DecodeError("a change of a relation that was not described"))?,
         );
-        self.logs(oid, true, |log| act(log, &relation));
+        let mut wanted = false;
+        self.logs(oid, true, |log| {
+            wanted = true;
+            act(log, &relation);
+        });
+        if wanted {
+            self.open_bytes = self.open_bytes.saturating_add(size);
+        }
         Ok(())
     }
 
@@ -252,12 +293,17 @@ impl State {
         }
         self.received = self.received.max(end_lsn);
         self.upstream = self.upstream.max(end_lsn);
+        let bytes = std::mem::take(&mut self.open_bytes);
+        if bytes > 0 {
+            let end = SourcePosition::PostgresLsn(end_lsn);
+            self.offers.add(end, bytes);
+        }
         self.record_failures(&failed);
         failed
     }
 
     /// Remembers table errors, so that after a restart they are found at the same positions. They are on disk before the next take gives anything.
-    fn record_failures(&mut self, failures: &[(ObjectId, Failure)]) {
+    pub(crate) fn record_failures(&mut self, failures: &[(ObjectId, Failure)]) {
         for (table, failure) in failures {
             let known = &mut self.errors.errors;
             if known.iter().any(|error| error.table == *table) {
@@ -324,6 +370,7 @@ impl State {
     /// The connection was lost: what did not commit comes again.
     pub(crate) fn roll_back(&mut self) {
         self.open = None;
+        self.open_bytes = 0;
         self.relations.clear();
         self.tables.iter_mut().for_each(TableLog::roll_back);
     }
@@ -378,11 +425,41 @@ impl State {
         }
     }
 
-    /// Whether the socket should not be read for now.
-    pub(crate) fn is_full(&self) -> bool {
-        self.received > self.taken
-            && self.waiting_for <= self.received
-            && self.tables.iter().map(TableLog::bytes).sum::<u64>() > BUFFER_BYTES_MAX
+    /// Whether the socket may be read, and what has to happen before if not.
+    pub(crate) fn pressure(&self) -> Pressure {
+        let mut usage = Usage::default();
+        for log in &self.tables {
+            usage.add(log.transactions.usage());
+        }
+        let takeable = !self.offers.is_empty() && self.waiting_for <= self.received;
+        self.limits.pressure(usage, takeable)
+    }
+
+    /// What should go to disk.
+    pub(crate) fn candidates(&mut self) -> Result<Vec<Candidate>, TypeError> {
+        let logs = self.tables.iter_mut();
+        let tables = logs.map(|log| (log.table.id, &mut log.transactions));
+        candidates(tables, self.limits)
+    }
+
+    /// What is on disk.
+    pub(crate) fn set_spilled(&mut self, written: &mut Written) {
+        for (candidate, file) in written.files.drain(..) {
+            if let Some(log) = self.table_mut(candidate.table) {
+                log.transactions.set_spilled(&candidate, file);
+            }
+        }
+    }
+
+    /// The position up to which transactions are offered to be taken at once.
+    pub(crate) fn offered(&self) -> u64 {
+        match self.offers.within(self.limits.memory_bytes) {
+            // What was bound before a restart is bound again, however much it is.
+            Some(SourcePosition::PostgresLsn(position)) => {
+                self.taken.max(*position).min(self.received)
+            }
+            _ => self.received,
+        }
     }
 
     /// Whether something that a binding names is not there yet.
@@ -404,8 +481,7 @@ impl State {
     }
 
     /// Takes what a binding names, or nothing if it is not there yet.
-    fn try_take(&mut self, binding: &Binding<'_>) -> Result<Option<Taken>, Error> {
-        let named = |log: &TableLog| binding.snapshots.contains(&log.table.id);
+    fn try_take(&mut self, binding: &Binding<'_>) -> Result<Attempt, Error> {
         if self.lacks(binding) {
             if let Some(fatal) = &self.fatal {
                 return Err(Error::Failed {
@@ -414,76 +490,90 @@ impl State {
                 });
             }
             self.waiting_for = self.waiting_for.max(binding.position);
-            return Ok(None);
+            return Ok(Attempt::Lacking);
         }
-        let mut results = Vec::new();
+        let straddling = self.straddling(binding);
+        if !straddling.is_empty() {
+            return Ok(Attempt::Straddling(straddling));
+        }
+        let mut tables = VecDeque::new();
         let mut failures = Vec::new();
         for log in &mut self.tables {
-            let table = log.table.id;
-            let mut row_errors = Vec::new();
-            if named(log) {
-                let bound_at = binding.position;
-                match std::mem::replace(&mut log.snapshot, Snapshot::Committed) {
-                    Snapshot::Staged { position, .. } if position > bound_at => {
-                        return Err(Error::Invariant(format!(
-                            "snapshot of {table} at {position} was bound at {bound_at}"
-                        )));
-                    }
-                    Snapshot::Staged { position, content } => {
-                        match content.into_parts() {
-                            Ok((snapshot, errors)) => {
-                                row_errors = log.row_errors.install(errors, bound_at);
-                                log.counters.taken += snapshot.rows;
-                                results.push(TableChanges {
-                                    table,
-                                    data: TableData::Snapshot(snapshot),
-                                });
-                            }
-                            Err(message) => {
-                                let failure = Failure {
-                                    message,
-                                    keep: position,
-                                    position,
-                                };
-                                log.fail_at(failure.clone());
-                                failures.push((table, failure));
-                            }
-                        }
-                        log.snapshot = Snapshot::Bound { position, bound_at };
-                    }
-                    Snapshot::Pending { floor } => {
-                        log.snapshot = Snapshot::Bound {
-                            position: floor,
-                            bound_at,
-                        }
-                    }
-                    before => log.snapshot = before,
-                }
+            let mut taken = TakenTable {
+                table: log.table.id,
+                snapshot: None,
+                row_errors: Vec::new(),
+                parts: VecDeque::new(),
+            };
+            if binding.snapshots.contains(&log.table.id) {
+                failures.extend(bind_snapshot(log, binding.position, &mut taken)?);
             }
-            let cut = log
-                .cut(binding.position)
-                .map_err(|error| Error::Invariant(error.to_string()))?;
-            results.extend(cut.changes.into_iter().map(|changes| TableChanges {
-                table,
-                data: TableData::Changes(changes),
-            }));
-            row_errors.extend(cut.row_errors);
-            if !row_errors.is_empty() {
-                results.push(TableChanges {
-                    table,
-                    data: TableData::RowErrors(row_errors),
-                });
+            if log.can_be_cut(false) {
+                taken.parts = log.cut(binding.position)?;
+                tables.push_back(taken);
             }
-            failures.extend(cut.failed.map(|failure| (table, failure)));
-            results.extend(cut.error.map(|error| TableChanges {
-                table,
-                data: TableData::Error(error),
-            }));
         }
         self.taken = self.taken.max(binding.position);
+        let position = SourcePosition::PostgresLsn(binding.position);
+        self.offers.take(&position);
         self.record_failures(&failures);
-        Ok(Some((results, failures)))
+        Ok(Attempt::Taken(Taken { tables, failures }))
     }
+
+    /// What is on disk and has to be in memory before a binding can be taken.
+    fn straddling(&self, binding: &Binding<'_>) -> Vec<(ObjectId, Straddling)> {
+        let position = SourcePosition::PostgresLsn(binding.position);
+        let cut = |log: &&TableLog| log.can_be_cut(binding.snapshots.contains(&log.table.id));
+        self.tables
+            .iter()
+            .filter(cut)
+            .filter_map(|log| Some((log.table.id, log.transactions.straddling(&position)?)))
+            .collect()
+    }
+}
+
+/// The snapshot of a table becomes its content at a bound position. Returns the failure of the table if it has none.
+fn bind_snapshot(
+    log: &mut TableLog,
+    bound_at: u64,
+    taken: &mut TakenTable,
+) -> Result<Option<(ObjectId, Failure)>, Error> {
+    let table = log.table.id;
+    let mut failed = None;
+    match std::mem::replace(&mut log.snapshot, Snapshot::Committed) {
+        Snapshot::Staged { position, .. } if position > bound_at => {
+            return Err(Error::Invariant(format!(
+                "snapshot of {table} at {position} was bound at {bound_at}"
+            )));
+        }
+        Snapshot::Staged { position, content } => {
+            match content.into_parts() {
+                Ok((snapshot, errors)) => {
+                    taken.row_errors = log.row_errors.install(errors, bound_at);
+                    log.counters.taken += snapshot.rows;
+                    taken.snapshot = Some(snapshot);
+                }
+                Err(message) => {
+                    let failure = Failure {
+                        message,
+                        keep: position,
+                        position,
+                    };
+                    log.fail_at(failure.clone());
+                    failed = Some((table, failure));
+                }
+            }
+            log.snapshot = Snapshot::Bound { position, bound_at };
+        }
+        Snapshot::Pending { floor } => {
+            log.snapshot = Snapshot::Bound {
+                position: floor,
+                bound_at,
+            }
+        }
+        before => log.snapshot = before,
+    }
+    Ok(failed)
 }
 
 /// What the tasks of one source share.
@@ -498,6 +588,7 @@ pub(crate) struct Shared {
     pub(crate) events: mpsc::Sender<SourceEvent>,
     pub(crate) cancel: CancellationToken,
     state: Mutex<State>,
+    pub(crate) spill: Arc<SpillDirectory>,
     pub(crate) manifest: ManifestFile,
     errors_path: PathBuf,
     row_errors_path: PathBuf,
@@ -523,6 +614,7 @@ impl Shared {
         clock: Arc<dyn Clock>,
         events: mpsc::Sender<SourceEvent>,
         state_dir: &std::path::Path,
+        limits: BufferLimits,
     ) -> Result<Self, Error> {
         let manifest = ManifestFile::open(state_dir.join(format!("{id}-manifest.json")))?;
         let errors_path = state_dir.join(format!("{id}-errors.json"));
@@ -557,6 +649,7 @@ impl Shared {
             errors: errors.unwrap_or_default(),
             saved: tables,
             row_error_saves: saves,
+            limits,
             ..State::default()
         };
         Ok(Self {
@@ -569,6 +662,7 @@ impl Shared {
             events,
             cancel: CancellationToken::new(),
             state: Mutex::new(state),
+            spill: Arc::new(SpillDirectory::new(state_dir, id)),
             manifest,
             errors_path,
             row_errors_path,
@@ -596,7 +690,7 @@ impl Shared {
     /// The file of rows in error comes first, then the manifest notes it: a crash in between leaves a file that is one ahead, never one that is behind. The
     /// note costs two more syncs, each time that rows get into error or out of it, which is rare; a note that is made later or not at all would leave a
     /// commit point whose rows in error nobody would miss.
-    async fn save_errors(&self) -> Result<(), Error> {
+    pub(crate) async fn save_errors(&self) -> Result<(), Error> {
         loop {
             let Some(unsaved) = self.lock().unsaved() else {
                 return Ok(());
@@ -610,7 +704,7 @@ impl Shared {
             tracing::error!(source = %self.id, %error, "tables and rows in error could not be made durable; trying again");
             tokio::select! {
                 () = self.cancel.cancelled() => return Err(Error::Stopped),
-                () = tokio::time::sleep(WRITE_RETRY) => {}
+                () = tokio::time::sleep(DISK_RETRY) => {}
             }
         }
     }
@@ -671,20 +765,46 @@ impl Shared {
         }
     }
 
-    /// See [`crate::SourceHandle::take`].
-    pub(crate) async fn take(&self, binding: &Binding<'_>) -> Result<Vec<TableChanges>, Error> {
+    /// Takes what a binding names, as [`crate::SourceHandle::take_pieces`] says.
+    pub(crate) async fn take(&self, binding: &Binding<'_>) -> Result<Taken, Error> {
         let mut changed = self.subscribe();
         loop {
-            let taken = self.lock().try_take(binding)?;
+            let attempt = self.lock().try_take(binding)?;
             self.moved.notify_one();
-            if let Some((results, failures)) = taken {
-                self.save_errors().await?;
-                self.report_failures(failures).await;
-                return Ok(results);
+            match attempt {
+                Attempt::Taken(taken) => {
+                    // More may be offered now.
+                    self.bump();
+                    return Ok(taken);
+                }
+                Attempt::Straddling(segments) => {
+                    for (table, segment) in segments {
+                        let loaded = self.load(&segment.spilled).await?;
+                        if let Some(log) = self.lock().table_mut(table) {
+                            log.transactions.set_loaded(&segment, loaded);
+                        }
+                    }
+                }
+                Attempt::Lacking => tokio::select! {
+                    () = self.cancel.cancelled() => return Err(Error::Stopped),
+                    result = changed.changed() => result.map_err(|_| Error::Stopped)?,
+                },
+            }
+        }
+    }
+
+    /// Reads changes from disk. A disk that refuses is waited for.
+    pub(crate) async fn load(&self, spilled: &Spilled) -> Result<Closed, Error> {
+        loop {
+            match spilled.load().await {
+                Err(error) if error.retryable() => {
+                    tracing::error!(source = %self.id, %error, "changes could not be read from disk; trying again");
+                }
+                outcome => return outcome,
             }
             tokio::select! {
                 () = self.cancel.cancelled() => return Err(Error::Stopped),
-                result = changed.changed() => result.map_err(|_| Error::Stopped)?,
+                () = tokio::time::sleep(DISK_RETRY) => {}
             }
         }
     }
@@ -759,6 +879,7 @@ mod tests {
             Arc::new(SystemClock),
             events,
             dir,
+            BufferLimits::default(),
         )
     }
 

@@ -1,12 +1,15 @@
 //! Streaming: START_REPLICATION, taking in what arrives, and telling the server how far it may forget.
 //!
-//! Must not know how changes become batches. Called by the source's main task, again after every lost connection.
+//! Must not know how changes become batches or files. Called by the source's main task, again after every lost connection.
 //!
-//! Invariants. Status updates are sent every second whether or not the socket is read, so a full buffer never costs the connection.
+//! Invariants. Status updates are sent every second whether or not the socket is read, so a full buffer or a full disk never costs the connection.
+//! Transactions come whole, once they have committed: the first version of the protocol knows no other way, so transactions that are open upstream cost
+//! nothing here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use flowstone_proto::message::SourceStatus;
 use flowstone_types::ObjectId;
 use tokio::time::Instant;
 
@@ -17,6 +20,7 @@ use super::table_log::Failure;
 use super::wire::{
     Connection, WireError, format_lsn, quote_identifier, quote_literal, server_error,
 };
+use crate::transactions::{Event, Pressure, Spiller};
 
 /// How often the server hears from us at least.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -26,6 +30,8 @@ const QUIET: Duration = Duration::from_secs(10);
 const DEAD: Duration = Duration::from_secs(60);
 /// Messages taken in under one lock: takes wait no longer than this lasts.
 const MESSAGES_PER_LOCK: usize = 2048;
+/// Bytes taken in before it is looked again whether there is room for more.
+const BYTES_PER_LOOK: usize = 1024 * 1024;
 /// Requests for a reply between two of our own updates that only a server waiting to shut down makes: it asks again after each answer, until
 /// everything is confirmed, and would hang for as long as we hold changes that are not committed.
 const PINGS_OF_SHUTDOWN: u32 = 10;
@@ -77,6 +83,7 @@ async fn stream_until_error(
     let mut last_read = Instant::now();
     let mut confirmed = 0;
     let mut pings = 0;
+    let mut spilling = Spilling::new(shared);
     loop {
         let drained = drain(shared, connection)?;
         shared.report_failures(drained.failures).await;
@@ -97,7 +104,7 @@ async fn stream_until_error(
             tokio::task::yield_now().await;
             continue;
         }
-        let full = shared.lock().is_full();
+        let full = spilling.has_no_room(shared).await?;
         tokio::select! {
             () = shared.cancel.cancelled() => return Ok(()),
             () = shared.moved.notified() => {
@@ -118,10 +125,76 @@ async fn stream_until_error(
                     last_read = Instant::now();
                 }
             }
+            event = spilling.spiller.event(), if !spilling.spiller.is_idle() => spilling.handle(shared, event).await,
             read = connection.read(), if !full => {
                 read?;
                 last_read = Instant::now();
             }
+        }
+    }
+}
+
+/// Getting to disk what there is no room for in memory.
+#[derive(Debug)]
+struct Spilling {
+    spiller: Spiller,
+    /// Whether the disk has refused, and everybody was told.
+    stalled: bool,
+}
+
+impl Spilling {
+    fn new(shared: &Shared) -> Self {
+        Self {
+            spiller: Spiller::new(Arc::clone(&shared.spill)),
+            stalled: false,
+        }
+    }
+
+    /// Whether the socket must not be read for now. Begins to make room if there is none.
+    async fn has_no_room(&mut self, shared: &Shared) -> Result<bool, AttemptError> {
+        let pressure = shared.lock().pressure();
+        match pressure {
+            // What was taken meanwhile has made room.
+            Pressure::None => self.run_again(shared).await,
+            Pressure::Memory if self.spiller.is_idle() => {
+                let candidates = shared.lock().candidates();
+                let candidates = candidates.map_err(|error| AttemptError::internal(&error))?;
+                self.spiller.start(candidates);
+            }
+            Pressure::Memory | Pressure::Full => {}
+        }
+        Ok(pressure != Pressure::None)
+    }
+
+    /// # Cancel safety
+    /// None: the event is gone.
+    async fn handle(&mut self, shared: &Shared, event: Event) {
+        let Event::Written(mut written) = event else {
+            return;
+        };
+        shared.lock().set_spilled(&mut written);
+        match written.failure {
+            None => self.run_again(shared).await,
+            Some(error) => {
+                let AttemptError::Transient { message, .. } = AttemptError::from(error) else {
+                    return;
+                };
+                tracing::warn!(source = %shared.id, error = message, "changes that wait could not be written to disk; trying again");
+                self.stalled = true;
+                let hint =
+                    "The source goes on once there is room on the disk of the data directory.";
+                let status = SourceStatus::Stalled {
+                    error: message,
+                    hint: Some(hint.to_owned()),
+                };
+                shared.status(shared.id, status).await;
+            }
+        }
+    }
+
+    async fn run_again(&mut self, shared: &Shared) {
+        if std::mem::take(&mut self.stalled) {
+            shared.status(shared.id, SourceStatus::Running).await;
         }
     }
 }
@@ -135,14 +208,22 @@ fn drain(shared: &Shared, connection: &mut Connection) -> Result<Drained, Attemp
     let mut state = shared.lock();
     let before = (state.received, state.upstream);
     let mut ended = Ok(());
+    let mut taken_in = BYTES_PER_LOOK;
     for number in 0.. {
-        if number == MESSAGES_PER_LOCK || state.is_full() {
-            drained.more = number == MESSAGES_PER_LOCK;
+        if number == MESSAGES_PER_LOCK {
+            drained.more = true;
             break;
+        }
+        if taken_in >= BYTES_PER_LOOK {
+            if state.pressure() != Pressure::None {
+                break;
+            }
+            taken_in = 0;
         }
         let Some(frame) = connection.buffered_frame()? else {
             break;
         };
+        taken_in = taken_in.saturating_add(frame.body.len());
         match frame.tag {
             b'd' => match envelope(&frame.body).map_err(malformed)? {
                 Envelope::Wal { message } => drained

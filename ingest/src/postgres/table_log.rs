@@ -1,31 +1,25 @@
-//! The changes of one table between what was received and what was taken.
+//! What is known of one table: how its changes come, its snapshot until it is bound, and its permanent error.
 //!
-//! Owns the decoded rows, where each transaction ends in them, the table's snapshot until it is bound, and its permanent error.
-//! Must not know sockets, other tables or how positions are acknowledged.
-//! Called under the source's lock, by the stream (which appends) and by takes (which cut).
+//! Owns what the messages of the stream mean for the table; the changes themselves are in its transaction log. Must not know sockets, other tables or how
+//! positions are acknowledged. Called under the source's lock, by the stream (which appends) and by takes (which cut).
 //!
 //! Invariants. What a cut gives depends only on the transactions received and the snapshot's position, not on how often or where was cut before.
-//! Rows of a transaction that has not committed are never cut.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use flowstone_proto::message::SourceTable;
-use flowstone_types::{EvalError, EvalErrorKind, SourceChanges, SourceOp, TypeError};
+use flowstone_types::{
+    EvalError, EvalErrorKind, SourceChanges, SourceOp, SourcePosition, TypeError,
+};
 
 use super::pgoutput::{Cell, OldRow, Relation, Tuple};
-use super::row_errors::{
-    BadCell, ErrorChanges, Notes, NotesMark, RowErrors, SavedRowErrors, raw_text, shortened,
-};
-use super::rows::{RowBuilder, Value};
 use super::snapshot::Staged;
-
-/// Rows after which a segment is closed: what one batch of changes holds at most.
-const SEGMENT_ROWS: usize = 32 * 1024;
-/// The same in bytes received.
-const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+use crate::Error;
+use crate::row_errors::{ErrorChanges, Notes, RowErrors, SavedRowErrors};
+use crate::rows::Value;
+use crate::transactions::{Part, Refused, TableTransactions};
 
 /// What is known of a table's first content.
 #[derive(Clone, Debug)]
@@ -60,130 +54,6 @@ pub(crate) struct Counters {
     pub(crate) snapshot_staged: Option<u64>,
 }
 
-/// Where a committed transaction ends within a segment.
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    position: u64,
-    rows: usize,
-    unchanged: usize,
-    notes: NotesMark,
-    bytes: u64,
-}
-
-#[derive(Debug)]
-enum Rows {
-    Open(Box<RowBuilder>),
-    Closed(RecordBatch),
-}
-
-/// A run of changes that becomes one or more batches.
-#[derive(Debug)]
-struct Segment {
-    rows: Rows,
-    ops: Vec<SourceOp>,
-    unchanged: Vec<(u32, u16)>,
-    notes: Notes,
-    truncate_before: bool,
-    marks: VecDeque<Mark>,
-    /// Bytes received for the rows that are still here.
-    bytes: u64,
-}
-
-impl Segment {
-    fn new(rows: Rows, truncate_before: bool) -> Self {
-        Self {
-            rows,
-            ops: Vec::new(),
-            unchanged: Vec::new(),
-            notes: Notes::default(),
-            truncate_before,
-            marks: VecDeque::new(),
-            bytes: 0,
-        }
-    }
-
-    /// Whether it holds something of a transaction that has not ended.
-    fn unfinished(&self) -> bool {
-        match self.marks.back() {
-            Some(mark) => self.ops.len() > mark.rows,
-            None => !self.ops.is_empty() || self.truncate_before,
-        }
-    }
-
-    fn close(&mut self, schema: &SchemaRef) -> Result<(), TypeError> {
-        if matches!(self.rows, Rows::Open(_))
-            && let Rows::Open(builder) = std::mem::replace(
-                &mut self.rows,
-                Rows::Closed(RecordBatch::new_empty(Arc::clone(schema))),
-            )
-        {
-            self.rows = Rows::Closed(builder.finish()?);
-        }
-        Ok(())
-    }
-
-    /// Splits off everything up to the mark, which is the last one at or below the position of a cut.
-    fn split(&mut self, mark: Mark) -> Option<(SourceChanges, Notes)> {
-        let Rows::Closed(batch) = &self.rows else {
-            return None;
-        };
-        let rows = batch.slice(0, mark.rows);
-        let rest = batch.slice(mark.rows, batch.num_rows() - mark.rows);
-        let offset = u32::try_from(mark.rows).unwrap_or(u32::MAX);
-        let unchanged = {
-            let mut rest = self
-                .unchanged
-                .split_off(mark.unchanged.min(self.unchanged.len()));
-            rest.iter_mut().for_each(|(row, _)| *row -= offset);
-            std::mem::replace(&mut self.unchanged, rest)
-        };
-        let notes = self.notes.split(mark.notes, offset);
-        let ops = {
-            let rest = self.ops.split_off(mark.rows.min(self.ops.len()));
-            std::mem::replace(&mut self.ops, rest)
-        };
-        self.marks.retain(|other| other.position > mark.position);
-        for other in &mut self.marks {
-            other.rows -= mark.rows;
-            other.unchanged -= mark.unchanged;
-            other.notes = other.notes.after(mark.notes);
-            other.bytes -= mark.bytes;
-        }
-        self.bytes -= mark.bytes;
-        self.rows = Rows::Closed(rest);
-        let truncate_before = std::mem::take(&mut self.truncate_before);
-        let changes = SourceChanges {
-            rows,
-            ops,
-            unchanged,
-            truncate_before,
-        };
-        Some((changes, notes))
-    }
-
-    /// Forgets what does not belong to a finished transaction. The segment is closed.
-    fn roll_back(&mut self) {
-        let (rows, unchanged, notes, bytes) =
-            self.marks.back().map_or_else(Default::default, |mark| {
-                (mark.rows, mark.unchanged, mark.notes, mark.bytes)
-            });
-        if let Rows::Closed(batch) = &self.rows {
-            self.rows = Rows::Closed(batch.slice(0, rows.min(batch.num_rows())));
-        }
-        self.ops.truncate(rows);
-        self.unchanged.truncate(unchanged);
-        self.notes.truncate(notes);
-        self.bytes = bytes;
-        if self.marks.is_empty() {
-            self.truncate_before = false;
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.ops.is_empty() && !self.truncate_before
-    }
-}
-
 /// The log of one table.
 #[derive(Debug)]
 pub(crate) struct TableLog {
@@ -192,7 +62,7 @@ pub(crate) struct TableLog {
     pub(crate) snapshot: Snapshot,
     /// Transactions whose commit record is below this are not wanted: they are in the commit point or in the snapshot.
     since: u64,
-    segments: VecDeque<Segment>,
+    pub(crate) transactions: TableTransactions,
     /// For each captured column, where it is in the relation's tuples. `None` until the relation is known.
     mapping: Option<Vec<usize>>,
     failure: Option<Failure>,
@@ -213,11 +83,11 @@ impl TableLog {
     ) -> Self {
         Self {
             row_errors: RowErrors::new(&table),
+            transactions: TableTransactions::new(Arc::clone(&schema), table.key.clone()),
             table,
             schema,
             snapshot,
             since,
-            segments: VecDeque::new(),
             mapping: None,
             failure: None,
             failing: None,
@@ -253,11 +123,6 @@ impl TableLog {
                 .is_none_or(|failure| commit_lsn < failure.keep)
     }
 
-    /// Bytes received for what is in the log.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.bytes).sum()
-    }
-
     /// The snapshot was read at `position`: earlier changes are in it.
     pub(crate) fn set_snapshot(&mut self, position: u64, content: Staged) {
         self.set_since(position);
@@ -266,7 +131,8 @@ impl TableLog {
 
     /// The snapshot is being read at `position`: earlier changes will be in it, later ones must be kept.
     pub(crate) fn set_since(&mut self, position: u64) {
-        if let Err(error) = self.cut_segments(position) {
+        let dropped = SourcePosition::PostgresLsn(position);
+        if let Err(error) = self.transactions.drop_through(&dropped) {
             tracing::error!(%error, "rows that are in a snapshot could not be dropped");
         }
         self.since = self.since.max(position);
@@ -334,7 +200,9 @@ impl TableLog {
             Some(OldRow::Key(old)) => {
                 self.append(relation, SourceOp::DeleteByKey, old, None, 0);
                 self.append(relation, SourceOp::Upsert, new, None, bytes);
-                self.note_moved();
+                if self.failing.is_none() {
+                    self.transactions.note_moved();
+                }
             }
             None => self.append(relation, SourceOp::Upsert, new, None, bytes),
         }
@@ -351,7 +219,7 @@ impl TableLog {
 
     pub(crate) fn truncate(&mut self) {
         self.counters.messages += 1;
-        if let Err(error) = self.open_segment(true) {
+        if let Err(error) = self.transactions.truncate() {
             self.fail(error.to_string());
         }
     }
@@ -362,17 +230,6 @@ impl TableLog {
             self.name(),
             self.table.upstream_oid
         )
-    }
-
-    /// Closes what is open and starts a segment.
-    fn open_segment(&mut self, truncate_before: bool) -> Result<(), TypeError> {
-        if let Some(last) = self.segments.back_mut() {
-            last.close(&self.schema)?;
-        }
-        let builder = RowBuilder::new(Arc::clone(&self.schema), 64)?;
-        self.segments
-            .push_back(Segment::new(Rows::Open(Box::new(builder)), truncate_before));
-        Ok(())
     }
 
     fn append(
@@ -390,122 +247,37 @@ impl TableLog {
             self.set_relation(relation);
         }
         let Some(mapping) = &self.mapping else { return };
-        let full = |segment: &Segment| {
-            segment.ops.len() >= SEGMENT_ROWS
-                || segment.bytes >= SEGMENT_BYTES
-                || matches!(segment.rows, Rows::Closed(_))
-        };
-        if self.segments.back().is_none_or(full) {
-            let mapping = mapping.clone();
-            if let Err(error) = self.open_segment(false) {
-                return self.fail(error.to_string());
-            }
-            self.mapping = Some(mapping);
-        }
-        let (Some(mapping), Some(segment)) = (&self.mapping, self.segments.back_mut()) else {
-            return;
-        };
-        let Rows::Open(builder) = &mut segment.rows else {
-            return;
-        };
-        let row = u32::try_from(builder.rows()).unwrap_or(u32::MAX);
-        let before = segment.unchanged.len();
-        let noted = segment.notes.mark();
-        let (unchanged, notes) = (&mut segment.unchanged, &mut segment.notes);
-        let mut column = 0_u16;
-        let key = &self.table.key;
         let values = mapping.iter().map(|index| {
-            let this = column;
-            column = column.saturating_add(1);
-            let mut cell = tuple.get(*index).copied().unwrap_or(Cell::Null);
-            if let (Cell::Unchanged, Some(old)) = (cell, old) {
-                cell = old.get(*index).copied().unwrap_or(Cell::Null);
-            }
-            match cell {
-                Cell::Null if op == SourceOp::DeleteByKey && !key.contains(&usize::from(this)) => {
-                    Value::Nothing
-                }
+            let given = match (tuple.get(*index).copied(), old) {
+                (Some(Cell::Unchanged), Some(old)) => old.get(*index).copied(),
+                (given, _) => given,
+            };
+            match given.unwrap_or(Cell::Null) {
                 Cell::Null => Value::Null,
-                Cell::Unchanged => {
-                    unchanged.push((row, this));
-                    Value::Nothing
-                }
+                Cell::Unchanged => Value::Unchanged,
                 Cell::Text(text) => Value::Text(text),
                 Cell::Binary(bytes) => Value::Binary(bytes),
             }
         });
-        let appended = builder.append(values, |unfit| {
-            // What is not in the key means nothing when a row is deleted by it.
-            let in_key = key.contains(&unfit.column);
-            if op == SourceOp::DeleteByKey && !in_key {
-                return;
+        match self.transactions.append(op, values, bytes) {
+            Ok(()) => self.counters.bytes += bytes,
+            Err(Refused::LeftOut) => self.fail(format!(
+                "replication stream left out a value of table \"{}\" that is not in the old row",
+                self.name()
+            )),
+            Err(Refused::Row(error)) => {
+                let column = self.table.columns.get(error.column);
+                let column = column.map_or("?", |column| column.name.as_str());
+                self.fail(value_error(&self.name(), column, &error.reason));
             }
-            notes.push_bad(BadCell {
-                row,
-                column: u16::try_from(unfit.column).unwrap_or(u16::MAX),
-                reason: shortened(&unfit.reason),
-                raw: if in_key || key.is_empty() {
-                    raw_text(unfit.raw)
-                } else {
-                    String::new()
-                },
-            });
-        });
-        match appended {
-            Ok(()) if op != SourceOp::Upsert && segment.unchanged.len() > before => {
-                segment.unchanged.truncate(before);
-                segment.notes.truncate(noted);
-                let message = format!(
-                    "replication stream left out a value of table \"{}\" that is not in the old row",
-                    self.name()
-                );
-                self.ragged(message);
-            }
-            Ok(()) => {
-                segment.ops.push(op);
-                segment.bytes += bytes;
-                self.counters.bytes += bytes;
-            }
-            Err(error) => {
-                segment.unchanged.truncate(before);
-                segment.notes.truncate(noted);
-                let column = self
-                    .table
-                    .columns
-                    .get(error.column)
-                    .map_or("?", |column| column.name.as_str());
-                self.ragged(value_error(&self.name(), column, &error.reason));
-            }
+            Err(Refused::Type(error)) => self.fail(error.to_string()),
         }
-    }
-
-    /// The last row is one whose key was changed by the update: what was left out of it is that of the row deleted right before.
-    fn note_moved(&mut self) {
-        if self.failing.is_some() {
-            return;
-        }
-        if let Some(segment) = self.segments.back_mut()
-            && let Some((row, _)) = segment.unchanged.last().copied()
-            && usize::try_from(row).is_ok_and(|row| row + 1 == segment.ops.len())
-        {
-            segment.notes.push_moved(row);
-        }
-    }
-
-    /// The open segment may hold a row without its operation: it takes no more.
-    fn ragged(&mut self, message: String) {
-        if let Some(last) = self.segments.back_mut()
-            && let Err(error) = last.close(&self.schema)
-        {
-            tracing::error!(%error, "rows before a failure could not be finished");
-        }
-        self.fail(message);
     }
 
     /// The transaction with this commit record ended at `end_lsn`. Returns whether it changed the table, or why the table failed in it.
     pub(crate) fn commit(&mut self, commit_lsn: u64, end_lsn: u64) -> Committed {
         if let Some(message) = self.failing.take() {
-            self.roll_back_rows();
+            self.transactions.roll_back();
             if commit_lsn < self.since || self.failure.is_some() {
                 return Committed::Nothing;
             }
@@ -517,30 +289,15 @@ impl TableLog {
             self.failure = Some(failure.clone());
             return Committed::Failed(failure);
         }
-        if !self.segments.iter().any(Segment::unfinished) {
+        if !self.transactions.is_unfinished() {
             return Committed::Nothing;
         }
         if !self.wants(commit_lsn) {
-            self.roll_back_rows();
+            self.transactions.roll_back();
             return Committed::Nothing;
         }
-        for segment in self.segments.iter_mut().rev() {
-            // Everything before a segment with a mark is of transactions that ended before.
-            let last = !segment.marks.is_empty();
-            if segment.unfinished() {
-                let mark = Mark {
-                    position: end_lsn,
-                    rows: segment.ops.len(),
-                    unchanged: segment.unchanged.len(),
-                    notes: segment.notes.mark(),
-                    bytes: segment.bytes,
-                };
-                segment.marks.push_back(mark);
-            }
-            if last {
-                break;
-            }
-        }
+        let end = SourcePosition::PostgresLsn(end_lsn);
+        self.transactions.commit(&end);
         Committed::Changed
     }
 
@@ -548,65 +305,35 @@ impl TableLog {
     pub(crate) fn roll_back(&mut self) {
         self.failing = None;
         self.mapping = None;
-        self.roll_back_rows();
+        self.transactions.roll_back();
     }
 
-    fn roll_back_rows(&mut self) {
-        while let Some(last) = self.segments.back_mut() {
-            if last.unfinished() {
-                if let Err(error) = last.close(&self.schema) {
-                    tracing::error!(%error, "rows could not be finished");
-                }
-                last.roll_back();
-            }
-            if !last.marks.is_empty() {
-                break;
-            }
-            self.segments.pop_back();
-        }
+    /// Whether changes can be cut: the snapshot is bound, now if `named`.
+    pub(crate) const fn can_be_cut(&self, named: bool) -> bool {
+        named || matches!(self.snapshot, Snapshot::Bound { .. } | Snapshot::Committed)
     }
 
-    /// Everything up to `position`, in order.
-    fn cut_segments(&mut self, position: u64) -> Result<Vec<(SourceChanges, Notes)>, TypeError> {
-        let mut changes = Vec::new();
-        while let Some(first) = self.segments.front_mut() {
-            let Some(mark) = first
-                .marks
-                .iter()
-                .take_while(|mark| mark.position <= position)
-                .last()
-                .copied()
-            else {
-                break;
-            };
-            first.close(&self.schema)?;
-            changes.extend(first.split(mark));
-            if !first.is_empty() || !first.marks.is_empty() {
-                break;
-            }
-            self.segments.pop_front();
-        }
-        Ok(changes)
+    /// Takes everything up to `position`. What is cut has to be given to [`TableLog::resolve`] in order, and then [`TableLog::end_cut`] called.
+    pub(crate) fn cut(&mut self, position: u64) -> Result<VecDeque<Part>, Error> {
+        let position = SourcePosition::PostgresLsn(position);
+        self.transactions.cut(&position)
     }
 
-    /// Takes everything up to `position`; nothing while the snapshot is not bound.
-    pub(crate) fn cut(&mut self, position: u64) -> Result<Cut, TypeError> {
-        if matches!(
-            self.snapshot,
-            Snapshot::Pending { .. } | Snapshot::Staged { .. }
-        ) {
-            return Ok(Cut::default());
-        }
-        let mut changes = Vec::new();
-        let mut row_errors = Vec::new();
-        for (buffered, notes) in self.cut_segments(position)? {
-            self.counters.taken += u64::try_from(buffered.ops.len()).unwrap_or(u64::MAX);
-            let (resolved, errors) = self.row_errors.resolve(buffered, notes, position)?;
-            if !resolved.ops.is_empty() || resolved.truncate_before {
-                changes.push(resolved);
-            }
-            row_errors.extend(errors);
-        }
+    /// What changes that were cut at `position` are without the rows that cannot be held, if anything, and how the errors of rows change.
+    pub(crate) fn resolve(
+        &mut self,
+        changes: SourceChanges,
+        notes: Notes,
+        position: u64,
+    ) -> Result<(Option<SourceChanges>, ErrorChanges), TypeError> {
+        self.counters.taken += u64::try_from(changes.ops.len()).unwrap_or(u64::MAX);
+        let (resolved, errors) = self.row_errors.resolve(changes, notes, position)?;
+        let something = !resolved.ops.is_empty() || resolved.truncate_before;
+        Ok((something.then_some(resolved), errors))
+    }
+
+    /// Everything that was cut at `position` is resolved.
+    pub(crate) fn end_cut(&mut self, position: u64) -> CutEnd {
         let mut failed = None;
         if self.failure.is_none()
             && let Some(message) = self.row_errors.too_many()
@@ -629,21 +356,13 @@ impl TableLog {
             }
             _ => None,
         };
-        Ok(Cut {
-            changes,
-            row_errors,
-            error,
-            failed,
-        })
+        CutEnd { error, failed }
     }
 }
 
-/// What a cut gives.
-#[derive(Debug, Default)]
-pub(crate) struct Cut {
-    pub(crate) changes: Vec<SourceChanges>,
-    /// How the errors of rows change.
-    pub(crate) row_errors: ErrorChanges,
+/// What there is at the end of a cut.
+#[derive(Debug)]
+pub(crate) struct CutEnd {
     /// The table's permanent error, once.
     pub(crate) error: Option<EvalError>,
     /// The table fails with this cut.

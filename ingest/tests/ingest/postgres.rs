@@ -1,6 +1,6 @@
 //! PostgreSQL capture against a real server.
 
-use flowstone_ingest::{SourceEvent, TableData, ask};
+use flowstone_ingest::{BufferLimits, SourceEvent, TableData, ask};
 use flowstone_proto::message::{RequestError, SourceStatus, UpstreamQuestion};
 use flowstone_types::ObjectId;
 use tokio_postgres::Client;
@@ -219,6 +219,69 @@ async fn truncate_empties_the_table_where_it_happened() {
     catch_up(&setup, &mut running, &client, &mut model, Vec::new()).await;
     assert_eq!(model.rows(setup.id("t")), Vec::<Row>::new());
     running.handle.stop().await;
+}
+
+/// Takes whatever is offered until everything that happened so far was; returns how often, and how many files of changes there were at most.
+async fn take_offers(
+    setup: &Setup,
+    running: &mut Running,
+    client: &Client,
+    model: &mut Model,
+    position: &mut u64,
+) -> (usize, usize) {
+    let spilled = setup.dir.path().join("state").join("spill");
+    let spilled = spilled.join(SOURCE.to_string());
+    let end = lsn(client).await;
+    let (mut takes, mut most) = (0, 0);
+    while *position < end {
+        *position = running.progress(*position + 1).await;
+        most = most.max(std::fs::read_dir(&spilled).map_or(0, Iterator::count));
+        let taken = running.take(*position, Vec::new()).await;
+        model.apply(setup, taken).await;
+        takes += 1;
+    }
+    (takes, most)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_there_is_no_memory_for_waits_on_disk_and_upstream_waits_for_takes() {
+    let server = Server::start("");
+    let client = server.client().await;
+    execute(&client, "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE k (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t, k").await;
+    let setup = Setup::new(&server).await;
+    let limits = BufferLimits {
+        memory_bytes: 1024 * 1024,
+        disk_bytes: 1024 * 1024,
+    };
+    let mut running = setup.try_run_within(limits).unwrap();
+    let mut model = Model::default();
+    running.snapshot(setup.id("t")).await;
+    let mut position = catch_up(&setup, &mut running, &client, &mut model, setup.tables()).await;
+    // One transaction is read to its end, however large it is.
+    execute(
+        &client,
+        "BEGIN; INSERT INTO t SELECT g, repeat('v', 100) || g FROM generate_series(1, 60000) g; INSERT INTO k VALUES (1); \
+         UPDATE t SET v = v || '!' WHERE id % 300 = 0; DELETE FROM t WHERE id % 300 = 1; COMMIT",
+    )
+    .await;
+    let (_, files) = take_offers(&setup, &mut running, &client, &mut model, &mut position).await;
+    assert!(files > 3, "{files} files");
+    assert_eq!(model.rows(setup.id("t")), upstream(&client, "t").await);
+    assert_eq!(model.rows(setup.id("k")), upstream(&client, "k").await);
+    // Many transactions are offered bit by bit.
+    for number in 1..=12 {
+        let sql = format!(
+            "INSERT INTO t SELECT {number} * 1000000 + g, repeat('x', 500) FROM generate_series(1, 5000) g"
+        );
+        execute(&client, &sql).await;
+    }
+    let (takes, _) = take_offers(&setup, &mut running, &client, &mut model, &mut position).await;
+    assert!(takes > 2, "{takes} takes");
+    assert_eq!(model.rows(setup.id("t")), upstream(&client, "t").await);
+    assert_eq!(model.errors, []);
+    running.drop_with(&setup).await;
+    let left = setup.dir.path().join("state").join("spill");
+    assert!(!left.exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use flowstone_ingest::{
-    Error, SourceContext, SourceEvent, SourceHandle, TableChanges, TableData, ask, clean_up,
-    sql_type, start,
+    BufferLimits, Error, SourceContext, SourceEvent, SourceHandle, TableChanges, TableData, ask,
+    clean_up, sql_type, start_within,
 };
 use flowstone_proto::message::{
     ReplicationSlot, SourceBinding, SourceColumn, SourceDescription, SourceKind, SourceStatus,
@@ -187,6 +187,11 @@ impl Setup {
 
     /// The same, which may be refused.
     pub(crate) fn try_run(&self) -> Result<Running, Error> {
+        self.try_run_within(BufferLimits::default())
+    }
+
+    /// The same with other limits of what may wait to be taken.
+    pub(crate) fn try_run_within(&self, limits: BufferLimits) -> Result<Running, Error> {
         let (tx, events) = mpsc::channel(64);
         let context = SourceContext {
             tables: self.delta.clone(),
@@ -196,7 +201,7 @@ impl Setup {
             events: tx,
         };
         Ok(Running {
-            handle: start(self.description.clone(), context)?,
+            handle: start_within(limits, self.description.clone(), context)?,
             position: self.position(),
             events,
             seen: Vec::new(),

@@ -35,7 +35,7 @@ use super::ticks::bytes_of;
 use crate::Error;
 
 /// Changes that may wait for a lane, in bytes; beyond, the next epoch waits for the lane.
-const BACKLOG_BYTES: usize = 1 << 30;
+pub(super) const BACKLOG_BYTES: usize = 1 << 30;
 
 /// Names a lane. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -247,6 +247,10 @@ pub(super) struct Progress {
 
 impl Lanes {
     pub(super) fn new(parts: Parts) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "who says something waits for an answer, or has a bounded backlog"
+        )]
         let (events, said) = mpsc::unbounded_channel();
         Self {
             parts,
@@ -431,6 +435,10 @@ impl Lanes {
         let threads = self.threads(cluster).max(1);
         let name = format!("lane-{cluster}");
         let pool = Arc::new(ShardPool::start(&name, threads, &self.parts.maker)?);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "what waits is bounded in bytes: the next epoch waits for the lane"
+        )]
         let (work, queue) = mpsc::unbounded_channel();
         let task = Task {
             lane: id,
@@ -581,10 +589,7 @@ impl Lanes {
         readable_from: &impl Fn(ObjectId) -> Option<Epoch>,
     ) -> Result<bool, Error> {
         let mut moved = false;
-        loop {
-            let Some(lane) = self.lanes.get_mut(&number) else {
-                break;
-            };
+        while let Some(lane) = self.lanes.get_mut(&number) {
             // `None` while one of them is being made.
             let mut made = lane.acts.front().map(|act| act.epoch);
             for id in lane.acts.front().into_iter().flat_map(|act| &act.imports) {

@@ -7,13 +7,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flowstone_dataflow::{CollectionInput, Shard, TickOutput};
 use flowstone_types::{Epoch, EvalError, EvalErrorKind, ObjectId};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::failures::failures_of;
+use super::lanes::BACKLOG_BYTES;
 use super::shards::{PartitionedInputs, ShardPool, Shards};
+use super::ticks::bytes_of;
 use crate::Error;
 
 /// Dataflows with fewer rows to read are hydrated at once: it takes about a millisecond.
@@ -39,7 +42,8 @@ pub(super) struct Finished {
 
 #[derive(Debug)]
 enum Work {
-    Tick(Epoch, PartitionedInputs),
+    /// With its bytes.
+    Tick(Epoch, PartitionedInputs, usize),
     Finish(oneshot::Sender<Finished>),
 }
 
@@ -62,6 +66,8 @@ struct Side {
     work: mpsc::UnboundedSender<Work>,
     imports: BTreeSet<ObjectId>,
     sent: u64,
+    /// Of the changes that were sent and not run.
+    backlog_bytes: Arc<AtomicUsize>,
     /// How many ticks it had run when it last knew of no other; `None` before it was hydrated.
     caught_up: Option<u64>,
 }
@@ -77,6 +83,10 @@ pub(super) struct Sides {
 
 impl Sides {
     pub(super) fn new() -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "who says something waits for an answer, or has a bounded backlog"
+        )]
         let (events, said) = mpsc::unbounded_channel();
         Self {
             events,
@@ -107,17 +117,24 @@ impl Sides {
         imports: Vec<ObjectId>,
         epoch: Epoch,
     ) {
+        let backlog_bytes = Arc::new(AtomicUsize::new(0));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "what waits is bounded in bytes: the next epoch waits for the fork"
+        )]
         let (work, queue) = mpsc::unbounded_channel();
         let side = Side {
             work,
             imports: imports.into_iter().collect(),
             sent: 0,
+            backlog_bytes: Arc::clone(&backlog_bytes),
             caught_up: None,
         };
         self.sides.insert(id, side);
         let task = Task {
             id,
             epoch,
+            backlog_bytes,
             events: self.events.clone(),
         };
         tokio::spawn(task.run(shards, queue, Arc::clone(&self.hydrating)));
@@ -144,10 +161,21 @@ impl Sides {
                 })
                 .collect()
             });
+            let inputs: PartitionedInputs = inputs.collect();
+            let bytes = bytes_of_all(&inputs);
+            side.backlog_bytes.fetch_add(bytes, Ordering::Relaxed);
             side.sent += 1;
             // One that has failed has said so.
-            drop(side.work.send(Work::Tick(epoch, inputs.collect())));
+            drop(side.work.send(Work::Tick(epoch, inputs, bytes)));
         }
+    }
+
+    /// Whether so much waits for a fork that no epoch should be run before it has come back.
+    pub(super) fn is_behind(&self) -> bool {
+        let backlogs = self.sides.values().map(|side| &side.backlog_bytes);
+        backlogs
+            .map(|bytes| bytes.load(Ordering::Relaxed))
+            .any(|bytes| bytes > BACKLOG_BYTES)
     }
 
     /// Notes how far a fork is.
@@ -185,6 +213,7 @@ impl Sides {
 struct Task {
     id: ObjectId,
     epoch: Epoch,
+    backlog_bytes: Arc<AtomicUsize>,
     events: mpsc::UnboundedSender<SideEvent>,
 }
 
@@ -216,8 +245,9 @@ impl Task {
             }
             match queue.recv().await {
                 None => return,
-                Some(Work::Tick(epoch, inputs)) => {
+                Some(Work::Tick(epoch, inputs, bytes)) => {
                     let ticked = pool.tick(epoch, inputs).await;
+                    self.backlog_bytes.fetch_sub(bytes, Ordering::Relaxed);
                     let Some(outputs) = self.unless_failed(ticked) else {
                         return;
                     };
@@ -261,6 +291,17 @@ impl Task {
         // The compute may have gone.
         drop(self.events.send(SideEvent { id: self.id, said }));
     }
+}
+
+fn bytes_of_all(inputs: &PartitionedInputs) -> usize {
+    let inputs = inputs.iter().flatten();
+    let deltas = inputs.flat_map(|(_, input)| match input {
+        CollectionInput::Deltas(deltas) => &deltas[..],
+        _ => &[],
+    });
+    deltas.fold(0, |sum: usize, delta| {
+        sum.saturating_add(bytes_of(&delta.rows))
+    })
 }
 
 fn internal(error: &Error) -> EvalError {

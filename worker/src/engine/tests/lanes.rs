@@ -156,7 +156,10 @@ impl Driven {
         let staged = StageWrite { write, operations };
         self.worker.send(Command::StageWrite(staged)).await;
         self.wait("that a write is staged", |response| match response {
-            Response::WriteStaged { result, .. } => Some(assert!(result.is_ok())),
+            Response::WriteStaged { result, .. } => {
+                assert!(result.is_ok());
+                Some(())
+            }
             _ => None,
         })
         .await;
@@ -421,7 +424,10 @@ async fn what_is_dropped_or_fails_in_a_cluster_leaves_the_rest() {
     driven
         .worker
         .wait("that a view failed", |response| match response {
-            Response::DataflowFailed { id, .. } => Some(assert_eq!(id, wrong)),
+            Response::DataflowFailed { id, .. } => {
+                assert_eq!(id, wrong);
+                Some(())
+            }
             _ => None,
         })
         .await;

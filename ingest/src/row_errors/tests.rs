@@ -167,10 +167,15 @@ fn a_truncation_empties_the_errors_and_too_many_are_one_of_the_table() {
 #[test]
 fn notes_are_split_with_the_rows_they_belong_to() {
     let mut all = notes(vec![bad(0, 1, "a")]);
-    let mark = all.mark();
     all.push_bad(bad(2, 1, "b"));
     all.push_moved(3);
-    let first = all.split(mark, 2);
+    let first = all.split(2);
     assert_eq!((first.bad, first.moved), (vec![bad(0, 1, "a")], vec![]));
-    assert_eq!((all.bad, all.moved), (vec![bad(0, 1, "b")], vec![1]));
+    let expected = Notes {
+        moved: vec![1],
+        ..notes(vec![bad(0, 1, "b")])
+    };
+    assert_eq!(all, expected);
+    all.truncate(1);
+    assert_eq!(all, notes(vec![bad(0, 1, "b")]));
 }

@@ -1,7 +1,7 @@
 //! Rows that hold a value which their table cannot: errors of those rows, gone when the rows are.
 //!
 //! Owns which rows of one table are in error as of what was taken, how changes move them, and what of it survives a restart.
-//! Must not know how values are decoded, where segments end, or files. Called by the table's log when it is cut, and by the snapshot.
+//! Must not know how values are decoded, where segments end, or files. Called by the logs of tables, when they are cut, and by snapshots.
 //!
 //! A row in error stands in its collection with fillers (NULL where possible) in the cells that could not be held, so that later changes of it find a row
 //! to change and values that the upstream leaves out of an update are still known; reads of the collection fail meanwhile, so nobody sees the fillers.
@@ -32,7 +32,7 @@ const LEFT_OUT: &str =
     "the value was left out of an update by the upstream, and the row could not be held before";
 
 /// A cell of a buffered row that its column cannot hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BadCell {
     /// The row, counted as those of the changes it belongs to.
     pub(crate) row: u32,
@@ -42,25 +42,8 @@ pub(crate) struct BadCell {
     pub(crate) raw: String,
 }
 
-/// Some of the notes of a segment: those made before a point of it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct NotesMark {
-    bad: usize,
-    moved: usize,
-}
-
-impl NotesMark {
-    /// The same point after what is before `start` was split off.
-    pub(crate) const fn after(self, start: Self) -> Self {
-        Self {
-            bad: self.bad - start.bad,
-            moved: self.moved - start.moved,
-        }
-    }
-}
-
-/// What is to be known of buffered rows beyond their values.
-#[derive(Debug, Default)]
+/// What is to be known of buffered rows beyond their values, in the order of the rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Notes {
     bad: Vec<BadCell>,
     /// Updates that left out values and changed the key: the deletion right before each is of the same row.
@@ -76,24 +59,21 @@ impl Notes {
         self.moved.push(row);
     }
 
-    pub(crate) const fn mark(&self) -> NotesMark {
-        NotesMark {
-            bad: self.bad.len(),
-            moved: self.moved.len(),
-        }
+    /// Forgets what was noted of `row` and those after it.
+    pub(crate) fn truncate(&mut self, row: u32) {
+        let bad = self.bad.partition_point(|cell| cell.row < row);
+        self.bad.truncate(bad);
+        let moved = self.moved.partition_point(|moved| *moved < row);
+        self.moved.truncate(moved);
     }
 
-    /// Forgets what was noted after `mark`.
-    pub(crate) fn truncate(&mut self, mark: NotesMark) {
-        self.bad.truncate(mark.bad);
-        self.moved.truncate(mark.moved);
-    }
-
-    /// Splits off what was noted before `mark`, which is at row `rows`.
-    pub(crate) fn split(&mut self, mark: NotesMark, rows: u32) -> Self {
+    /// Splits off what was noted of the first `rows` rows.
+    pub(crate) fn split(&mut self, rows: u32) -> Self {
+        let bad = self.bad.partition_point(|cell| cell.row < rows);
+        let moved = self.moved.partition_point(|moved| *moved < rows);
         let mut rest = Self {
-            bad: self.bad.split_off(mark.bad.min(self.bad.len())),
-            moved: self.moved.split_off(mark.moved.min(self.moved.len())),
+            bad: self.bad.split_off(bad),
+            moved: self.moved.split_off(moved),
         };
         rest.bad.iter_mut().for_each(|cell| cell.row -= rows);
         rest.moved.iter_mut().for_each(|row| *row -= rows);

@@ -1,6 +1,6 @@
-//! Rows of one table on their way from PostgreSQL's formats into a record batch.
+//! Rows of one table on their way into a record batch, from the formats in which values have types: PostgreSQL's text and binary ones.
 //!
-//! Called by the log of a table's changes and by the snapshot.
+//! Must not know what sends them. Called by the transaction log and by snapshots.
 
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ pub(crate) enum Value<'a> {
     Null,
     /// Something that means nothing: NULL, or any value where NULL is not possible.
     Nothing,
+    /// The upstream left it out because it did not change: as nothing, but for whoever completes the row.
+    Unchanged,
     Text(&'a [u8]),
     Binary(&'a [u8]),
 }
@@ -105,7 +107,7 @@ impl RowBuilder {
                     builder.append_null();
                     continue;
                 }
-                Value::Nothing => {
+                Value::Nothing | Value::Unchanged => {
                     append_filler(builder, sql_type, field.is_nullable()).map_err(refused)?;
                     continue;
                 }

@@ -1,0 +1,395 @@
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+use arrow_schema::{Schema, SchemaRef};
+use flowstone_proto::message::SourceTable;
+use flowstone_types::value::ColumnFormatter;
+use flowstone_types::{SourceChanges, SourceOp, SourcePosition, SqlType};
+use proptest::prelude::*;
+
+use super::*;
+use crate::Error;
+use crate::row_errors::RowErrors;
+use crate::rows::Value;
+
+const SOURCE: ObjectId = ObjectId::User(1);
+const TABLE: ObjectId = ObjectId::User(2);
+/// Everything has to go to disk.
+const NOTHING: BufferLimits = BufferLimits {
+    memory_bytes: 0,
+    disk_bytes: 0,
+};
+
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        SqlType::Int4.to_field("id", false),
+        SqlType::Int4.to_field("n", true),
+        SqlType::Text.to_field("v", true),
+    ]))
+}
+
+fn at(offset: u64) -> SourcePosition {
+    SourcePosition::PostgresLsn(offset)
+}
+
+/// A log and what reads it.
+#[derive(Debug)]
+struct Log {
+    transactions: TableTransactions,
+    errors: RowErrors,
+    /// How many transactions have ended.
+    ended: u64,
+}
+
+impl Log {
+    fn new() -> Self {
+        let table = SourceTable {
+            id: TABLE,
+            upstream_schema: "public".to_owned(),
+            upstream_name: "t".to_owned(),
+            upstream_oid: 1,
+            columns: Vec::new(),
+            key: vec![0],
+        };
+        Self {
+            transactions: TableTransactions::new(schema(), vec![0]),
+            errors: RowErrors::new(&table),
+            ended: 0,
+        }
+    }
+
+    fn append(&mut self, op: SourceOp, id: i32, n: Value<'_>, v: Value<'_>) {
+        let id = id.to_string();
+        let values = [Value::Text(id.as_bytes()), n, v];
+        self.transactions
+            .append(op, values.into_iter(), 10)
+            .unwrap();
+    }
+
+    fn commit(&mut self) {
+        if self.transactions.is_unfinished() {
+            self.ended += 1;
+            self.transactions.commit(&at(self.ended));
+        }
+    }
+
+    /// Writes everything to disk that is in memory.
+    fn spill(&mut self, directory: &SpillDirectory) {
+        let table = std::iter::once((TABLE, &mut self.transactions));
+        for candidate in candidates(table, NOTHING).unwrap() {
+            let file = directory.write(&candidate.closed).unwrap();
+            self.transactions.set_spilled(&candidate, file);
+        }
+        assert_eq!(self.transactions.usage().memory, 0);
+    }
+
+    /// Everything up to a position, as text: what is emptied, each row, and how errors change.
+    async fn cut(&mut self, position: u64) -> Vec<String> {
+        let position = at(position);
+        while let Some(straddling) = self.transactions.straddling(&position) {
+            let closed = straddling.spilled.load().await.unwrap();
+            self.transactions.set_loaded(&straddling, closed);
+        }
+        let mut lines = Vec::new();
+        // All of an epoch's are one change: pieces end where they do.
+        let mut sum: BTreeMap<String, i64> = BTreeMap::new();
+        for part in self.transactions.cut(&position).unwrap() {
+            let (changes, notes) = match part {
+                Part::Buffered(closed) => closed.into_changes(),
+                Part::Spilled(spilled) => spilled.load().await.unwrap().into_changes(),
+            };
+            assert!(changes.ops.len() <= 8192);
+            let (changes, errors) = self.errors.resolve(changes, notes, 1).unwrap();
+            lines.extend(render(&changes));
+            for (error, weight) in errors {
+                *sum.entry(error.message).or_default() += weight;
+            }
+        }
+        sum.retain(|_, weight| *weight != 0);
+        lines.extend(sum.into_iter().map(|error| format!("{error:?}")));
+        lines
+    }
+}
+
+fn render(changes: &SourceChanges) -> Vec<String> {
+    let mut lines = Vec::new();
+    lines.extend(changes.truncate_before.then(|| "truncate".to_owned()));
+    let types = [SqlType::Int4, SqlType::Int4, SqlType::Text];
+    let columns: Vec<_> = changes
+        .rows
+        .columns()
+        .iter()
+        .zip(&types)
+        .map(|(column, sql_type)| ColumnFormatter::new(column, sql_type).unwrap())
+        .collect();
+    assert_eq!(changes.rows.num_rows(), changes.ops.len());
+    for (row, op) in changes.ops.iter().enumerate() {
+        let mut line = format!("{op:?}");
+        for column in &columns {
+            line.push(' ');
+            if !column.write_text(row, &mut line).unwrap() {
+                line.push('-');
+            }
+        }
+        let left_out = changes.unchanged.iter();
+        let left_out = left_out.filter(|(other, _)| usize::try_from(*other) == Ok(row));
+        for (_, column) in left_out {
+            line.push_str(&format!(" same {column}"));
+        }
+        lines.push(line);
+    }
+    lines
+}
+
+/// What happens to a log.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Insert(i32, u16),
+    /// The value is left out.
+    Upsert(i32),
+    /// A value that cannot be held.
+    Bad(i32),
+    /// The key changes, and the value is left out.
+    Move(i32),
+    Delete(i32),
+    Truncate,
+    Commit,
+    RollBack,
+    /// Takes all but some of the transactions that have ended.
+    Cut(u64),
+    /// Forgets all but some of them.
+    Drop(u64),
+    Spill,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let id = 0..5_i32;
+    let step = prop_oneof![
+        6 => (id.clone(), prop_oneof![9 => 1..60_u16, 1 => Just(9000)]).prop_map(|(id, rows)| Step::Insert(id, rows)),
+        3 => id.clone().prop_map(Step::Upsert),
+        2 => id.clone().prop_map(Step::Bad),
+        2 => id.clone().prop_map(Step::Move),
+        2 => id.prop_map(Step::Delete),
+        1 => Just(Step::Truncate),
+        6 => Just(Step::Commit),
+        1 => Just(Step::RollBack),
+        3 => (0..4_u64).prop_map(Step::Cut),
+        1 => (0..4_u64).prop_map(Step::Drop),
+        4 => Just(Step::Spill),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+/// Takes a step; returns what it gave.
+async fn take_step(log: &mut Log, step: Step, directory: Option<&SpillDirectory>) -> Vec<String> {
+    let text = Value::Text(b"a longer text");
+    match step {
+        Step::Insert(id, rows) => {
+            for row in 0..i32::from(rows) {
+                log.append(SourceOp::Insert, id + 10 * row, Value::Text(b"1"), text);
+            }
+        }
+        Step::Upsert(id) => log.append(SourceOp::Upsert, id, Value::Null, Value::Unchanged),
+        Step::Bad(id) => log.append(SourceOp::Upsert, id, Value::Text(b"no number"), text),
+        Step::Move(id) => {
+            log.append(SourceOp::DeleteByKey, id, Value::Null, Value::Null);
+            log.append(SourceOp::Upsert, id + 1, Value::Null, Value::Unchanged);
+            log.transactions.note_moved();
+        }
+        Step::Delete(id) => log.append(SourceOp::DeleteByKey, id, Value::Null, Value::Null),
+        Step::Truncate => log.transactions.truncate().unwrap(),
+        Step::Commit => log.commit(),
+        Step::RollBack => log.transactions.roll_back(),
+        Step::Cut(lag) => return log.cut(log.ended.saturating_sub(lag)).await,
+        Step::Drop(lag) => {
+            let position = at(log.ended.saturating_sub(lag));
+            log.transactions.drop_through(&position).unwrap();
+        }
+        Step::Spill => {
+            if let Some(directory) = directory {
+                log.spill(directory);
+            }
+        }
+    }
+    Vec::new()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn what_went_through_the_disk_is_cut_as_if_it_had_not(steps in steps()) {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = SpillDirectory::new(dir.path(), SOURCE);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (mut plain, mut spilled) = (Log::new(), Log::new());
+            for step in steps {
+                let expected = take_step(&mut plain, step, None).await;
+                let found = take_step(&mut spilled, step, Some(&directory)).await;
+                assert_eq!(found, expected, "{step:?}");
+                let alone = plain.transactions.is_unfinished();
+                assert_eq!(spilled.transactions.is_unfinished(), alone);
+            }
+            for log in [&mut plain, &mut spilled] {
+                log.commit();
+            }
+            let expected = plain.cut(plain.ended).await;
+            assert_eq!(spilled.cut(spilled.ended).await, expected);
+            assert_eq!(plain.transactions.usage(), Usage::default());
+            assert_eq!(spilled.transactions.usage(), Usage::default());
+        });
+        let left = std::fs::read_dir(dir.path().join("spill").join(SOURCE.to_string()));
+        prop_assert_eq!(left.map_or(0, Iterator::count), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_by_key_and_its_upsert_are_in_one_piece() {
+    let mut log = Log::new();
+    log.append(SourceOp::Insert, 0, Value::Null, Value::Null);
+    for id in 0..10_000 {
+        log.append(SourceOp::DeleteByKey, id, Value::Null, Value::Null);
+        log.append(SourceOp::Upsert, id + 1, Value::Null, Value::Unchanged);
+    }
+    log.commit();
+    let mut rows = 0;
+    for part in log.transactions.cut(&at(1)).unwrap() {
+        let Part::Buffered(closed) = part else {
+            panic!("nothing was spilled");
+        };
+        let (changes, _) = closed.into_changes();
+        assert!(changes.ops.len() <= 8192);
+        assert_ne!(changes.ops.last(), Some(&SourceOp::DeleteByKey));
+        rows += changes.ops.len();
+    }
+    assert_eq!(rows, 20_001);
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_dropped_segment_keeps_nothing_from_being_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = SpillDirectory::new(dir.path(), SOURCE);
+    let mut log = Log::new();
+    for id in [1, 2] {
+        log.append(SourceOp::Insert, id, Value::Null, Value::Null);
+        log.commit();
+    }
+    log.append(SourceOp::Insert, 3, Value::Null, Value::Null);
+    log.spill(&directory);
+    log.transactions.drop_through(&at(2)).unwrap();
+    log.transactions.roll_back();
+    log.append(SourceOp::Insert, 4, Value::Null, Value::Null);
+    log.commit();
+    // Also if it is looked at in between.
+    assert_eq!(log.cut(1).await, Vec::<String>::new());
+    assert_eq!(log.cut(3).await, ["Insert 4 - -"]);
+}
+
+#[tokio::test]
+async fn a_segment_that_changes_while_it_is_written_stays_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = SpillDirectory::new(dir.path(), SOURCE);
+    let mut log = Log::new();
+    log.append(SourceOp::Insert, 1, Value::Null, Value::Null);
+    let table = std::iter::once((TABLE, &mut log.transactions));
+    let chosen = candidates(table, NOTHING).unwrap();
+    log.commit();
+    for candidate in chosen {
+        let file = directory.write(&candidate.closed).unwrap();
+        log.transactions.set_spilled(&candidate, file);
+    }
+    assert_eq!(log.transactions.usage().disk, 0);
+    assert_eq!(log.cut(1).await, ["Insert 1 - -"]);
+}
+
+#[tokio::test]
+async fn a_disk_that_refuses_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let in_the_way = dir.path().join("spill");
+    std::fs::write(&in_the_way, "").unwrap();
+    let directory = Arc::new(SpillDirectory::new(dir.path(), SOURCE));
+    let mut spiller = Spiller::new(directory);
+    let mut log = Log::new();
+    log.append(SourceOp::Insert, 1, Value::Null, Value::Null);
+    log.commit();
+    for refused in [true, false] {
+        assert!(spiller.is_idle());
+        let table = std::iter::once((TABLE, &mut log.transactions));
+        spiller.start(candidates(table, NOTHING).unwrap());
+        let Event::Written(written) = spiller.event().await else {
+            panic!("nothing was written");
+        };
+        assert_eq!(written.failure.is_some(), refused, "{written:?}");
+        if refused {
+            assert!(matches!(written.failure, Some(Error::State { .. })));
+            std::fs::remove_file(&in_the_way).unwrap();
+            assert!(!spiller.is_idle());
+            assert!(matches!(spiller.event().await, Event::Retry));
+        }
+        for (candidate, file) in written.files {
+            log.transactions.set_spilled(&candidate, file);
+        }
+    }
+    assert_eq!(log.transactions.usage().memory, 0);
+    assert_eq!(log.cut(1).await, ["Insert 1 - -"]);
+}
+
+#[tokio::test]
+async fn files_are_their_owners_alone_and_are_refused_if_they_are_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = SpillDirectory::new(dir.path(), SOURCE);
+    let mut log = Log::new();
+    log.append(SourceOp::Insert, 1, Value::Null, Value::Text(b"text"));
+    log.commit();
+    log.spill(&directory);
+    let below = dir.path().join("spill").join(SOURCE.to_string());
+    let files: Vec<_> = std::fs::read_dir(&below)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    let [file] = &files[..] else {
+        panic!("{files:?}");
+    };
+    for (path, expected) in [(&below, 0o700), (file, 0o600)] {
+        let mode = path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, expected);
+    }
+    let content = std::fs::read(file).unwrap();
+    let mut parts = log.transactions.cut(&at(1)).unwrap();
+    let Some(Part::Spilled(spilled)) = parts.pop_front() else {
+        panic!("it is in memory");
+    };
+    for length in [0, content.len() / 2] {
+        std::fs::write(file, &content[..length]).unwrap();
+        let refused = spilled.load().await.unwrap_err();
+        assert!(matches!(refused, Error::Damaged { .. }), "{refused:?}");
+        assert!(!refused.retryable());
+    }
+    drop(spilled);
+    assert!(!file.exists());
+    // What is left by a process that was killed goes at the next start.
+    std::fs::create_dir_all(&below).unwrap();
+    std::fs::write(file, &content).unwrap();
+    remove_leftovers(dir.path(), SOURCE).unwrap();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    remove_leftovers(dir.path(), SOURCE).unwrap();
+}
+
+#[test]
+fn pressure_ends_at_the_disk_only_if_something_can_be_taken() {
+    let limits = BufferLimits {
+        memory_bytes: 10,
+        disk_bytes: 100,
+    };
+    let usage = |memory, disk| Usage { memory, disk };
+    for (used, takeable, expected) in [
+        (usage(10, 1000), true, Pressure::None),
+        (usage(11, 99), true, Pressure::Memory),
+        (usage(11, 100), true, Pressure::Full),
+        (usage(11, 1000), false, Pressure::Memory),
+    ] {
+        assert_eq!(limits.pressure(used, takeable), expected);
+    }
+}
