@@ -611,6 +611,13 @@ impl Compute {
 
     /// Lets the lanes go on with what they can do by now.
     async fn go_on(&mut self) -> Result<(), Error> {
+        // What can be read from now on may be what others wait for.
+        while self.go_on_once().await? {}
+        Ok(())
+    }
+
+    /// Returns whether something can be read that could not before.
+    async fn go_on_once(&mut self) -> Result<bool, Error> {
         let readable = Arc::clone(&self.readable);
         let base = Base {
             pool: &self.shards,
@@ -636,6 +643,7 @@ impl Compute {
             }
         }
         self.publish(&progress.moved);
+        let moved = !progress.moved.is_empty();
         for moved in progress.moved {
             if let Some(epoch) = moved.from {
                 self.readable_from(moved.id, epoch).await;
@@ -644,12 +652,12 @@ impl Compute {
         for id in progress.paused {
             if let ObjectId::Transient(request) = id {
                 let request = RequestId(request);
-                let message = "its cluster was paused".to_owned();
+                let message = "a cluster that it depends on was paused".to_owned();
                 let error = EvalError::new(EvalErrorKind::Source, message);
                 self.fail_subscription(request, &error).await?;
             }
         }
-        Ok(())
+        Ok(moved)
     }
 
     /// Lets everybody read what the lanes have.
@@ -742,7 +750,7 @@ impl Compute {
         if !self.lanes.is_idle() {
             self.go_on().await?;
         }
-        while self.lanes.is_behind() || self.sides.is_behind() {
+        while self.is_behind() {
             let heard = self.hear().await;
             output.append(self.heard(heard).await?);
         }
@@ -762,6 +770,11 @@ impl Compute {
         self.last_run = epoch;
         self.sides.take_in(&outputs);
         self.absorb(Place::Base, outputs, covered, output).await
+    }
+
+    /// Whether more waits for what runs beside the base than may.
+    fn is_behind(&self) -> bool {
+        self.lanes.is_behind() || self.sides.is_behind()
     }
 
     /// Compacts for about a millisecond.

@@ -34,6 +34,9 @@ use crate::query::{Compiler, Evaluator, QueryRunner};
 /// Events of sources and tasks waiting for the router. A full channel makes the sender wait: the router is busy with an epoch.
 const EVENTS_IN_FLIGHT: usize = 1024;
 
+/// So many commands and events may come before what can wait gets its turn.
+const TURNS: usize = 16;
+
 /// How often counters are sent and idle arrangements are compacted.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -214,7 +217,12 @@ impl Engine {
     async fn serve(&mut self) -> Result<(), Error> {
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING_INTERVAL);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut turns = 0_usize;
         loop {
+            turns = turns.wrapping_add(1);
+            if turns.is_multiple_of(TURNS) {
+                self.get_on().await?;
+            }
             tokio::select! {
                 biased;
                 Some(event) = self.events.recv() => self.handle(event).await?,
@@ -383,7 +391,11 @@ impl Engine {
         self.feed.finish_acknowledging().await?;
         self.respond(Response::EpochComplete { epoch }).await;
         self.compute.maintain().await?;
-        // However busy the base is, what was set aside and what is being made get on.
+        self.get_on().await
+    }
+
+    /// However busy the base is, what was set aside and what is being made get on.
+    async fn get_on(&mut self) -> Result<(), Error> {
         if self.compute.has_set_aside() {
             self.enter_a_piece().await?;
         }

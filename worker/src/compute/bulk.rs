@@ -162,6 +162,10 @@ impl Compute {
     /// Enters a piece of what was set aside.
     pub(crate) async fn enter_a_piece(&mut self) -> Result<EpochOutput, Error> {
         let mut output = EpochOutput::default();
+        while self.is_behind() {
+            let heard = self.hear().await;
+            output.append(self.heard(heard).await?);
+        }
         let Some((id, load)) = self.bulk.queue.pop_front() else {
             return Ok(output);
         };

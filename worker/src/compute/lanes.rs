@@ -139,7 +139,9 @@ enum Source {
 pub(super) struct Lane {
     cluster: ClusterId,
     pace: Pace,
-    /// Whether nothing in it is maintained: its cluster is paused. It only keeps what its views have put out.
+    /// The other clusters that it depends on. What depends on others has lanes of its own, so that it can be paused with them and nothing else is.
+    reads: BTreeSet<ClusterId>,
+    /// Whether nothing in it is maintained: its cluster, or one it depends on, is paused. It only keeps what its views have put out.
     parked: bool,
     pool: Arc<ShardPool>,
     work: mpsc::UnboundedSender<Work>,
@@ -339,7 +341,7 @@ impl Lanes {
     pub(super) fn is_behind(&self) -> bool {
         self.lanes
             .values()
-            .any(|lane| lane.backlog_bytes > BACKLOG_BYTES)
+            .any(|lane| lane.backlog_bytes > BACKLOG_BYTES && !lane.outstanding.is_empty())
     }
 
     /// Where a dataflow of a cluster that reads `inputs` goes. Makes the lane if there is none.
@@ -373,10 +375,20 @@ impl Lanes {
         {
             return Ok(Place::Base);
         }
+        let mut reads = BTreeSet::new();
+        for place in &places {
+            if let Place::Lane(lane) = place
+                && let Some(lane) = self.lanes.get(lane)
+            {
+                reads.insert(lane.cluster);
+                reads.extend(&lane.reads);
+            }
+        }
+        reads.remove(&cluster);
         let mut found = None;
         // One that is about to take another's place is newer, and what is made from now on is made there.
         for (id, lane) in self.lanes.iter().rev() {
-            if lane.cluster == cluster && lane.pace == pace {
+            if lane.cluster == cluster && lane.pace == pace && lane.reads == reads {
                 let circle = places.iter().any(|place| match place {
                     Place::Lane(other) => other != id && self.depends(*other, *id),
                     Place::Base => false,
@@ -390,8 +402,8 @@ impl Lanes {
         let lane = match found {
             Some(lane) => lane,
             None => {
-                let parked = self.threads(cluster) == 0;
-                self.start(cluster, pace, parked, base)?
+                let parked = self.is_paused(cluster, &reads);
+                self.start((cluster, pace, reads), parked, base)?
             }
         };
         Ok(Place::Lane(lane))
@@ -401,6 +413,12 @@ impl Lanes {
         self.clusters
             .get(&cluster)
             .map_or(self.parts.threads, |cluster| cluster.threads)
+    }
+
+    /// Whether a cluster or one of those that something in it reads is paused.
+    fn is_paused(&self, cluster: ClusterId, reads: &BTreeSet<ClusterId>) -> bool {
+        let mut clusters = reads.iter().chain([&cluster]);
+        clusters.any(|cluster| self.threads(*cluster) == 0)
     }
 
     /// Whether `lane` reads what `other` has, or what is made of it elsewhere.
@@ -425,8 +443,7 @@ impl Lanes {
 
     fn start(
         &mut self,
-        cluster: ClusterId,
-        pace: Pace,
+        (cluster, pace, reads): (ClusterId, Pace, BTreeSet<ClusterId>),
         parked: bool,
         base: Epoch,
     ) -> Result<LaneId, Error> {
@@ -453,6 +470,7 @@ impl Lanes {
         let lane = Lane {
             cluster,
             pace,
+            reads,
             parked,
             pool,
             work,

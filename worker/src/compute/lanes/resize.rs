@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use flowstone_types::{ClusterId, Epoch, ObjectId};
 
-use super::{Base, Cluster, Jump, LaneId, Lanes, Moved, Object, Place, Progress, Source};
+use super::{Base, Cluster, Jump, Lane, LaneId, Lanes, Moved, Object, Place, Progress, Source};
 use crate::Error;
 
 /// A lane that is about to take another's place.
@@ -56,34 +56,39 @@ impl Lanes {
     pub(super) fn begin_moves(&mut self, base: Base<'_>) -> Result<bool, Error> {
         let mut stale = Vec::new();
         for (id, lane) in &self.lanes {
-            let Some(cluster) = self.clusters.get(&lane.cluster).filter(|c| c.changed) else {
-                continue;
-            };
-            let fits = if cluster.threads == 0 {
-                lane.parked
-            } else {
-                !lane.parked && lane.pool.count() == cluster.threads
-            };
-            let settled = lane.acts.is_empty()
-                && (lane.parked || lane.objects.keys().all(|id| lane.hydrated.contains(id)));
             let moving =
                 self.moves.contains_key(id) || self.moves.values().any(|going| going.old == *id);
-            if !fits && settled && !moving {
-                stale.push((*id, lane.cluster, lane.pace, cluster.threads == 0));
+            if moving || self.fits(lane) {
+                continue;
+            }
+            let paused = self.is_paused(lane.cluster, &lane.reads);
+            let is_waiting = |id: &ObjectId| lane.acts.iter().any(|act| act.id == *id);
+            let settled = if lane.parked {
+                lane.acts.is_empty()
+            } else {
+                // What has to wait for something else is not waited for when it is to be paused.
+                lane.objects
+                    .keys()
+                    .all(|id| lane.hydrated.contains(id) || (paused && is_waiting(id)))
+            };
+            if settled {
+                stale.push((*id, paused));
             }
         }
         let moved = !stale.is_empty();
-        for (old, cluster, pace, parked) in stale {
+        for (old, parked) in stale {
             let Some(lane) = self.lanes.get(&old) else {
                 continue;
             };
             let (keeps, last) = (lane.parked, lane.through);
+            let hydrated = lane.hydrated.clone();
+            let kind = (lane.cluster, lane.pace, lane.reads.clone());
             let mut objects = lane.objects.clone();
             if parked {
                 objects.retain(|_, object| matches!(object, Object::Dataflow(..)));
             }
             let epoch = if parked { last } else { base.epoch };
-            let new = self.start(cluster, pace, parked, epoch)?;
+            let new = self.start(kind, parked, epoch)?;
             let going = Move {
                 old,
                 objects: objects.keys().copied().collect(),
@@ -92,7 +97,12 @@ impl Lanes {
             };
             self.moves.insert(new, going);
             for (id, object) in objects {
-                self.make(new, id, object, Source::Lane(old), epoch);
+                let content = if keeps || hydrated.contains(&id) {
+                    Source::Lane(old)
+                } else {
+                    Source::Stored
+                };
+                self.make(new, id, object, content, epoch);
             }
         }
         Ok(moved)
@@ -105,25 +115,29 @@ impl Lanes {
         for new in ids {
             moved |= self.finish_move(new, progress);
         }
-        for (id, cluster) in &mut self.clusters {
-            if !cluster.changed {
-                continue;
-            }
+        let mut ready = Vec::new();
+        for (id, cluster) in &self.clusters {
             let mut lanes = self.lanes.iter().filter(|(_, lane)| lane.cluster == *id);
-            let all = lanes.all(|(number, lane)| {
-                let fits = if cluster.threads == 0 {
-                    lane.parked
-                } else {
-                    !lane.parked && lane.pool.count() == cluster.threads
-                };
-                fits && !self.moves.contains_key(number)
-            });
-            if all {
-                cluster.changed = false;
-                progress.ready.push((*id, cluster.threads));
+            if cluster.changed
+                && lanes.all(|(number, lane)| self.fits(lane) && !self.moves.contains_key(number))
+            {
+                ready.push((*id, cluster.threads));
             }
         }
+        for (id, _) in &ready {
+            if let Some(cluster) = self.clusters.get_mut(id) {
+                cluster.changed = false;
+            }
+        }
+        progress.ready.extend(ready);
         moved
+    }
+
+    /// Whether a lane is as its cluster, and those that it depends on, are to be.
+    fn fits(&self, lane: &Lane) -> bool {
+        let paused = self.is_paused(lane.cluster, &lane.reads);
+        let threads = self.threads(lane.cluster);
+        lane.parked == paused && (paused || lane.pool.count() == threads)
     }
 
     fn finish_move(&mut self, new: LaneId, progress: &mut Progress) -> bool {

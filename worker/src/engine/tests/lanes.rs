@@ -361,14 +361,29 @@ async fn a_cluster_that_was_paused_goes_on_where_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let mut driven = views_in_two_clusters(dir.path()).await;
     driven.are_hydrated(&VIEWS).await;
-    driven.subscribe(SECOND, VIEWS[0]).await;
+    driven.subscribe(SECOND, TABLE).await;
     driven.check_subscriptions().await;
+    let alone = ObjectId::User(42);
+    driven
+        .create(alone, SECOND, TABLE, Export::Collection)
+        .await;
+    driven.are_hydrated(&[alone]).await;
     driven.set_cluster(FIRST, 0).await;
     driven.ready(FIRST, 0).await;
     for round in 0..5 {
         driven.write(&[4000 + round]).await;
     }
-    // What is made meanwhile waits, and so do reads; the rest goes on.
+    // What does not depend on it goes on, in other clusters that have something which does, too; and what there is is committed.
+    driven.check(alone).await;
+    driven.check_subscriptions().await;
+    let commit = driven.epoch;
+    driven.worker.send(Command::Commit { epoch: commit }).await;
+    driven
+        .wait("that it is committed", |response| {
+            matches!(response, Response::Committed { epoch, .. } if *epoch == commit).then_some(())
+        })
+        .await;
+    // What is made meanwhile waits, and so do reads.
     let late = ObjectId::User(40);
     driven
         .create(late, FIRST, VIEWS[0], Export::Collection)
