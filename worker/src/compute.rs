@@ -10,16 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
-use flowstone_dataflow::{
-    CollectionInput, TickOutput, partition_changes, partition_columns, partition_delta,
-};
+use flowstone_dataflow::{CollectionInput, TickOutput, partition_columns};
 use flowstone_proto::local::ResultStreams;
 use flowstone_proto::message::{
     CollectionDescription, CollectionKind, CollectionStatistics, DataflowDescription, Export,
-    RequestError, RequestId, Response, ResultMessage,
+    RequestId, Response, ResultMessage,
 };
 use flowstone_storage::{DeltaTables, StagedSnapshot};
-use flowstone_types::{ClusterId, DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId};
+use flowstone_types::{DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId};
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
@@ -29,39 +27,35 @@ use crate::feed::EpochInput;
 use crate::query::QueryRunner;
 use crate::write::TableInfo;
 
+mod beside;
 mod bulk;
 pub(crate) mod direct;
 mod failures;
 mod held;
 mod key_changes;
 pub(crate) mod lanes;
+mod partition;
 mod read;
 pub(crate) mod shards;
 mod sides;
 mod subscription;
 mod ticks;
 
+pub(crate) use beside::Heard;
 use bulk::Bulk;
-use direct::{Readable, ReadableLane};
+use direct::Readable;
 use failures::failures_of;
 use held::Release;
-use lanes::{Base, LaneEvent, Lanes, Moved, Object, Place, Said, load_errors, load_stored};
+use lanes::{Lanes, Object, Place, load_errors, load_stored};
 pub(crate) use read::Read;
 use read::Running;
-use shards::{PartitionedInputs, ShardMaker, ShardPool};
-use sides::{SideEvent, SideSaid, Sides};
+use shards::{ShardMaker, ShardPool};
+use sides::Sides;
 use subscription::{Liveness, Starting, Subscription};
 use ticks::{TICK_BYTES, in_ticks};
 
 /// Rows that one shard may rewrite for compaction between two epochs: about a millisecond of work.
 const MAINTENANCE_FUEL: usize = 4096;
-
-/// What was done beside the base.
-#[derive(Debug)]
-pub(crate) enum Heard {
-    Lane(LaneEvent),
-    Side(SideEvent),
-}
 
 /// What an epoch, or the first run of a dataflow, has changed in collections that are stored.
 #[derive(Debug, Default)]
@@ -338,369 +332,6 @@ impl Compute {
         Ok(output)
     }
 
-    /// Takes in what a dataflow of the base put out when it was hydrated: it can be read from now on.
-    async fn take_back(
-        &mut self,
-        id: ObjectId,
-        epoch: Epoch,
-        outputs: Vec<TickOutput>,
-        output: &mut EpochOutput,
-    ) -> Result<(), Error> {
-        let collection = self.collections.get(&id);
-        let was_stored = collection.is_some_and(|collection| collection.delta_version.is_some());
-        if was_stored && outputs.iter().any(|output| !output.outputs.is_empty()) {
-            tracing::warn!(%id, "a view computes other rows than it did before the restart; the stored ones are brought up to date");
-        }
-        self.absorb(Place::Base, outputs, None, output).await?;
-        self.readable_from(id, epoch).await;
-        Ok(())
-    }
-
-    /// Whether something among `ids` is being made.
-    fn are_coming(&self, ids: &[ObjectId]) -> bool {
-        let readable = self.readable.read();
-        ids.iter().any(|id| readable.coming.contains(id))
-    }
-
-    /// Whether collections of the base together have so many rows that what reads all of them holds others up.
-    async fn are_large(&self, ids: &[ObjectId]) -> Result<bool, Error> {
-        let ids = ids.to_vec();
-        let rows = self
-            .shards
-            .on_each(move |_, shard| ids.iter().map(|id| shard.rows(*id)).sum::<u64>())
-            .await?;
-        Ok(rows.into_iter().sum::<u64>() > sides::ROWS_AT_ONCE)
-    }
-
-    /// Has a dataflow of the base that was just made hydrated beside it.
-    async fn fork(&mut self, id: ObjectId) -> Result<(), Error> {
-        let forked = self
-            .shards
-            .on_each(move |_, shard| (shard.imports_of(id), shard.fork(id)))
-            .await?;
-        let (mut shards, mut imports) = (Vec::with_capacity(forked.len()), Vec::new());
-        for (read, shard) in forked {
-            imports = read;
-            shards.push(shard?);
-        }
-        self.sides.start(id, shards, imports, self.last_run);
-        self.building = true;
-        Ok(())
-    }
-
-    /// Takes in what a fork says of itself.
-    async fn side_said(&mut self, event: SideEvent) -> Result<EpochOutput, Error> {
-        let SideEvent { id, said } = event;
-        match said {
-            SideSaid::CaughtUp(ticks) => {
-                self.sides.caught_up(id, ticks);
-                return self.join().await;
-            }
-            SideSaid::Failed(error) if self.sides.contains(id) => self.fail(id, error).await?,
-            SideSaid::Failed(_) => {}
-        }
-        Ok(EpochOutput::default())
-    }
-
-    /// Puts back what has caught up with the base, and makes what waited for it.
-    async fn join(&mut self) -> Result<EpochOutput, Error> {
-        let mut output = EpochOutput::default();
-        for id in self.sides.about_to_join() {
-            let built = self
-                .shards
-                .on_each(move |_, shard| shard.is_built(id))
-                .await?;
-            if !built.into_iter().all(|built| built) {
-                self.building = true;
-                continue;
-            }
-            let Some(finished) = self.sides.finish(id).await else {
-                // It says why.
-                continue;
-            };
-            let (forked, epoch) = (finished.shards, finished.epoch);
-            let joined = self
-                .shards
-                .on_each(move |index, shard| match forked.write(index) {
-                    Some(mut forked) => shard.join(id, &mut forked).map_err(Error::from),
-                    None => Err(Error::ShardGone),
-                })
-                .await?;
-            for outcome in joined {
-                outcome?;
-            }
-            let mut first = finished.first;
-            if let ObjectId::Transient(request) = id
-                && let Some(starting) = self.starting.remove(&RequestId(request))
-            {
-                if !starting.snapshot {
-                    first.iter_mut().for_each(|output| output.outputs.clear());
-                }
-                self.subscriptions
-                    .insert(RequestId(request), starting.start(epoch));
-            }
-            self.take_back(id, epoch, first, &mut output).await?;
-            self.absorb(Place::Base, finished.later, None, &mut output)
-                .await?;
-        }
-        for description in std::mem::take(&mut self.waiting_dataflows) {
-            output.append(self.create_dataflow_in_base(description).await?);
-        }
-        self.go_on().await?;
-        self.show().await?;
-        self.start_what_waited().await?;
-        Ok(output)
-    }
-
-    /// Whether there is something to build in the base for which nobody waits but what is made.
-    pub(crate) const fn is_building(&self) -> bool {
-        self.building
-    }
-
-    /// Builds for about a millisecond.
-    pub(crate) async fn build(&mut self) -> Result<EpochOutput, Error> {
-        let more = self
-            .shards
-            .on_each(|_, shard| shard.build(MAINTENANCE_FUEL))
-            .await?;
-        self.building = more.into_iter().any(|more| more);
-        if self.building {
-            return Ok(EpochOutput::default());
-        }
-        self.join().await
-    }
-
-    /// A cluster exists, or gets other threads.
-    pub(crate) async fn set_cluster(
-        &mut self,
-        cluster: ClusterId,
-        threads: usize,
-    ) -> Result<(), Error> {
-        if cluster == ClusterId::DEFAULT {
-            return Err(Error::Protocol(
-                "the default cluster has the threads of the process".to_owned(),
-            ));
-        }
-        self.lanes.set_cluster(cluster, threads);
-        self.go_on().await
-    }
-
-    /// A cluster is gone, and what was in it before.
-    pub(crate) async fn drop_cluster(&mut self, cluster: ClusterId) -> Result<(), Error> {
-        for id in self.lanes.drop_cluster(cluster) {
-            if let ObjectId::Transient(request) = id {
-                self.end_subscription_with(RequestId(request), RequestError::Dropped)
-                    .await?;
-            }
-        }
-        self.go_on().await
-    }
-
-    /// The newest epoch through which everything is complete that is to be stored.
-    pub(crate) fn stored_through(&self) -> Epoch {
-        let base = self.bulk.complete_through(self.last_run);
-        self.lanes.stored_through(base)
-    }
-
-    /// What happens next beside the base. Can be given up.
-    pub(crate) async fn hear(&mut self) -> Heard {
-        tokio::select! {
-            event = self.lanes.hear() => Heard::Lane(event),
-            event = self.sides.hear() => Heard::Side(event),
-        }
-    }
-
-    /// Takes in what was done beside the base.
-    pub(crate) async fn heard(&mut self, heard: Heard) -> Result<EpochOutput, Error> {
-        match heard {
-            Heard::Lane(event) => self.lane_said(event).await,
-            Heard::Side(event) => self.side_said(event).await,
-        }
-    }
-
-    async fn lane_said(&mut self, event: LaneEvent) -> Result<EpochOutput, Error> {
-        let mut output = EpochOutput::default();
-        let lane = event.lane;
-        match event.said {
-            Said::Ticked {
-                joined,
-                first,
-                epoch,
-                bytes,
-                outputs,
-            } => {
-                self.absorb(Place::Lane(lane), outputs, None, &mut output)
-                    .await?;
-                let (jump, jumping) = self.lanes.ticked(lane, (joined, bytes), (first, epoch));
-                if let Some(jump) = jump {
-                    let mut readable = self.readable.write();
-                    for lane in jumping {
-                        if let Some(lane) = readable.lanes.get_mut(&lane) {
-                            lane.jumps.push(jump);
-                        }
-                    }
-                }
-            }
-            Said::Hydrated { id, epoch, outputs } => {
-                if self.lanes.hydrated(lane, id) {
-                    self.hydrated(lane, (id, epoch), outputs, &mut output)
-                        .await?;
-                }
-            }
-            Said::NotMade { id, error } => self.fail(id, error).await?,
-            Said::Counted(counted) => {
-                for (id, statistics) in self.lanes.counted(lane, counted) {
-                    self.send_statistics(id, statistics).await;
-                }
-            }
-            Said::Broken(error) => {
-                tracing::error!(?lane, %error, "a lane has broken; what was in it has failed");
-                let error = EvalError::new(EvalErrorKind::Internal, error.to_string());
-                for id in self.lanes.remove(lane) {
-                    self.fail(id, error.clone()).await?;
-                }
-            }
-        }
-        self.go_on().await?;
-        self.show().await?;
-        self.start_what_waited().await?;
-        Ok(output)
-    }
-
-    async fn hydrated(
-        &mut self,
-        lane: lanes::LaneId,
-        (id, epoch): (ObjectId, Epoch),
-        mut outputs: Vec<TickOutput>,
-        output: &mut EpochOutput,
-    ) -> Result<(), Error> {
-        let counts = self.lanes.counts(lane, id);
-        if let ObjectId::Transient(request) = id
-            && counts
-            && let Some(starting) = self.starting.remove(&RequestId(request))
-        {
-            if !starting.snapshot {
-                outputs.iter_mut().for_each(|output| output.outputs.clear());
-            }
-            self.subscriptions
-                .insert(RequestId(request), starting.start(epoch));
-        }
-        self.absorb(Place::Lane(lane), outputs, None, output)
-            .await?;
-        // One that comes into another's place can be read when it has.
-        if counts && !self.lanes.is_moving(lane) {
-            self.readable_from(id, epoch).await;
-        }
-        Ok(())
-    }
-
-    /// What was being made can be read, unless it has failed.
-    async fn readable_from(&self, id: ObjectId, epoch: Epoch) {
-        let came = {
-            let mut readable = self.readable.write();
-            let came = readable.coming.remove(&id);
-            if came {
-                readable.from.insert(id, epoch);
-            }
-            came
-        };
-        if came {
-            self.respond(Response::Hydrated { id }).await;
-        }
-    }
-
-    /// Lets the lanes go on with what they can do by now.
-    async fn go_on(&mut self) -> Result<(), Error> {
-        // What can be read from now on may be what others wait for.
-        while self.go_on_once().await? {}
-        Ok(())
-    }
-
-    /// Returns whether something can be read that could not before.
-    async fn go_on_once(&mut self) -> Result<bool, Error> {
-        let readable = Arc::clone(&self.readable);
-        let base = Base {
-            pool: &self.shards,
-            epoch: self.last_run,
-            durable: readable.read().durable,
-        };
-        let readable_from = |id: ObjectId| {
-            let readable = readable.read();
-            let from = readable.from.get(&id).copied().unwrap_or(Epoch::MIN);
-            (!readable.coming.contains(&id)).then_some(from)
-        };
-        let progress = self.lanes.go_on(base, &readable_from).await?;
-        for (cluster, threads) in progress.ready {
-            self.respond(Response::ClusterReady { cluster, threads })
-                .await;
-        }
-        if let Some(since) = progress.since {
-            self.compact(since).await?;
-        }
-        for (lane, jump) in progress.jumps {
-            if let Some(lane) = self.readable.write().lanes.get_mut(&lane) {
-                lane.jumps.push(jump);
-            }
-        }
-        self.publish(&progress.moved);
-        let moved = !progress.moved.is_empty();
-        for moved in progress.moved {
-            if let Some(epoch) = moved.from {
-                self.readable_from(moved.id, epoch).await;
-            }
-        }
-        for id in progress.paused {
-            if let ObjectId::Transient(request) = id {
-                let request = RequestId(request);
-                let message = "a cluster that it depends on was paused".to_owned();
-                let error = EvalError::new(EvalErrorKind::Source, message);
-                self.fail_subscription(request, &error).await?;
-            }
-        }
-        Ok(moved)
-    }
-
-    /// Lets everybody read what the lanes have.
-    fn publish(&self, moved: &[Moved]) {
-        let mut readable = self.readable.write();
-        for Moved { id, lane, from } in moved {
-            if let Some(place) = readable.places.get_mut(id) {
-                *place = *lane;
-            }
-            match from {
-                Some(epoch) => {
-                    if let Some(from) = readable.from.get_mut(id) {
-                        *from = *epoch;
-                    }
-                }
-                None => {
-                    if readable.from.remove(id).is_some() {
-                        readable.coming.insert(*id);
-                    }
-                }
-            }
-        }
-        readable
-            .lanes
-            .retain(|lane, _| self.lanes.get(*lane).is_some());
-        for (number, lane) in self.lanes.iter() {
-            let frontier = lane.frontier();
-            match readable.lanes.get_mut(&number) {
-                Some(known) => known.frontier = frontier,
-                None => {
-                    let shards = lane.pool().shards();
-                    let jumps = Vec::new();
-                    let known = ReadableLane {
-                        shards,
-                        frontier,
-                        jumps,
-                    };
-                    readable.lanes.insert(number, known);
-                }
-            }
-        }
-    }
-
     pub(crate) async fn drop_objects(&mut self, objects: Vec<ObjectId>) -> Result<(), Error> {
         self.end_subscriptions_to(&objects).await?;
         let mut infos = (*self.infos).clone();
@@ -765,16 +396,16 @@ impl Compute {
         covered: Option<ObjectId>,
         output: &mut EpochOutput,
     ) -> Result<(), Error> {
-        let partitioned = self.partition(inputs)?;
+        let spread = |(id, input)| Ok((id, input, self.partition_columns(id)?));
+        let inputs = inputs
+            .into_iter()
+            .map(spread)
+            .collect::<Result<_, Error>>()?;
+        let partitioned = partition::partition(inputs, self.shards.count())?;
         let outputs = self.shards.tick(epoch, partitioned).await?;
         self.last_run = epoch;
         self.sides.take_in(&outputs);
         self.absorb(Place::Base, outputs, covered, output).await
-    }
-
-    /// Whether more waits for what runs beside the base than may.
-    fn is_behind(&self) -> bool {
-        self.lanes.is_behind() || self.sides.is_behind()
     }
 
     /// Compacts for about a millisecond.
@@ -805,50 +436,6 @@ impl Compute {
             .on_each(move |_, shard| shard.allow_compaction(since))
             .await?;
         Ok(())
-    }
-
-    /// Gives each shard the rows it owns.
-    fn partition(
-        &self,
-        inputs: Vec<(ObjectId, CollectionInput)>,
-    ) -> Result<PartitionedInputs, Error> {
-        let count = self.shards.count();
-        let mut shards: PartitionedInputs = (0..count).map(|_| Vec::new()).collect();
-        for (id, input) in inputs {
-            let columns = self.partition_columns(id)?;
-            match input {
-                CollectionInput::Errors(errors) => {
-                    if let Some(first) = shards.first_mut() {
-                        first.push((id, CollectionInput::Errors(errors)));
-                    }
-                }
-                CollectionInput::Deltas(deltas) => {
-                    for delta in deltas {
-                        for (part, inputs) in itertools::zip_eq(
-                            partition_delta(&delta, &columns, count)?,
-                            shards.iter_mut(),
-                        ) {
-                            if !part.is_empty() {
-                                inputs.push((id, CollectionInput::Deltas(vec![part])));
-                            }
-                        }
-                    }
-                }
-                CollectionInput::Changes(changes) => {
-                    for change in changes {
-                        for (part, inputs) in itertools::zip_eq(
-                            partition_changes(&change, &columns, count)?,
-                            shards.iter_mut(),
-                        ) {
-                            if !part.ops.is_empty() || part.truncate_before {
-                                inputs.push((id, CollectionInput::Changes(vec![part])));
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        Ok(shards)
     }
 
     fn partition_columns(&self, id: ObjectId) -> Result<Vec<usize>, Error> {
@@ -960,23 +547,7 @@ impl Compute {
             let ids = readable.from.keys().copied();
             ids.filter(|id| !readable.places.contains_key(id)).collect()
         };
-        let asked = ids.clone();
-        let shards = self
-            .shards
-            .on_each(move |_, shard| {
-                shard.maintain(MAINTENANCE_FUEL);
-                let mut statistics = shard.statistics();
-                asked
-                    .iter()
-                    .map(|id| statistics.remove(id).unwrap_or_default())
-                    .collect::<Vec<_>>()
-            })
-            .await?;
-        for (index, id) in ids.into_iter().enumerate() {
-            let statistics = shards
-                .iter()
-                .filter_map(|shard| shard.get(index).cloned())
-                .fold(CollectionStatistics::default(), CollectionStatistics::and);
+        for (id, statistics) in partition::count(&self.shards, ids).await? {
             self.send_statistics(id, statistics).await;
         }
         Ok(())

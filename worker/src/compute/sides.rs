@@ -10,17 +10,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flowstone_dataflow::{CollectionInput, Shard, TickOutput};
+use flowstone_proto::message::RequestId;
 use flowstone_types::{Epoch, EvalError, EvalErrorKind, ObjectId};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::failures::failures_of;
-use super::lanes::BACKLOG_BYTES;
+use super::lanes::{BACKLOG_BYTES, Place};
 use super::shards::{PartitionedInputs, ShardPool, Shards};
 use super::ticks::bytes_of;
+use super::{Compute, EpochOutput, MAINTENANCE_FUEL};
 use crate::Error;
 
 /// Dataflows with fewer rows to read are hydrated at once: it takes about a millisecond.
-pub(super) const ROWS_AT_ONCE: u64 = 8192;
+const ROWS_AT_ONCE: u64 = 8192;
 
 /// Dataflows that are hydrated at the same time; others wait, so that one after the other comes to its end.
 const HYDRATING_MAX: usize = 2;
@@ -206,6 +208,140 @@ impl Sides {
         let finished = finished.await.ok()?;
         self.sides.remove(&id);
         Some(finished)
+    }
+}
+
+impl Compute {
+    /// Takes in what a dataflow of the base put out when it was hydrated: it can be read from now on.
+    pub(super) async fn take_back(
+        &mut self,
+        id: ObjectId,
+        epoch: Epoch,
+        outputs: Vec<TickOutput>,
+        output: &mut EpochOutput,
+    ) -> Result<(), Error> {
+        let collection = self.collections.get(&id);
+        let was_stored = collection.is_some_and(|collection| collection.delta_version.is_some());
+        if was_stored && outputs.iter().any(|output| !output.outputs.is_empty()) {
+            tracing::warn!(%id, "a view computes other rows than it did before the restart; the stored ones are brought up to date");
+        }
+        self.absorb(Place::Base, outputs, None, output).await?;
+        self.readable_from(id, epoch).await;
+        Ok(())
+    }
+
+    /// Whether something among `ids` is being made.
+    pub(super) fn are_coming(&self, ids: &[ObjectId]) -> bool {
+        let readable = self.readable.read();
+        ids.iter().any(|id| readable.coming.contains(id))
+    }
+
+    /// Whether collections of the base together have so many rows that what reads all of them holds others up.
+    pub(super) async fn are_large(&self, ids: &[ObjectId]) -> Result<bool, Error> {
+        let ids = ids.to_vec();
+        let rows = self
+            .shards
+            .on_each(move |_, shard| ids.iter().map(|id| shard.rows(*id)).sum::<u64>())
+            .await?;
+        Ok(rows.into_iter().sum::<u64>() > ROWS_AT_ONCE)
+    }
+
+    /// Has a dataflow of the base that was just made hydrated beside it.
+    pub(super) async fn fork(&mut self, id: ObjectId) -> Result<(), Error> {
+        let forked = self
+            .shards
+            .on_each(move |_, shard| (shard.imports_of(id), shard.fork(id)))
+            .await?;
+        let (mut shards, mut imports) = (Vec::with_capacity(forked.len()), Vec::new());
+        for (read, shard) in forked {
+            imports = read;
+            shards.push(shard?);
+        }
+        self.sides.start(id, shards, imports, self.last_run);
+        self.building = true;
+        Ok(())
+    }
+
+    /// Takes in what a fork says of itself.
+    pub(super) async fn side_said(&mut self, event: SideEvent) -> Result<EpochOutput, Error> {
+        let SideEvent { id, said } = event;
+        match said {
+            SideSaid::CaughtUp(ticks) => {
+                self.sides.caught_up(id, ticks);
+                return self.join().await;
+            }
+            SideSaid::Failed(error) if self.sides.contains(id) => self.fail(id, error).await?,
+            SideSaid::Failed(_) => {}
+        }
+        Ok(EpochOutput::default())
+    }
+
+    /// Puts back what has caught up with the base, and makes what waited for it.
+    pub(super) async fn join(&mut self) -> Result<EpochOutput, Error> {
+        let mut output = EpochOutput::default();
+        for id in self.sides.about_to_join() {
+            let built = self
+                .shards
+                .on_each(move |_, shard| shard.is_built(id))
+                .await?;
+            if !built.into_iter().all(|built| built) {
+                self.building = true;
+                continue;
+            }
+            let Some(finished) = self.sides.finish(id).await else {
+                // It says why.
+                continue;
+            };
+            let (forked, epoch) = (finished.shards, finished.epoch);
+            let joined = self
+                .shards
+                .on_each(move |index, shard| match forked.write(index) {
+                    Some(mut forked) => shard.join(id, &mut forked).map_err(Error::from),
+                    None => Err(Error::ShardGone),
+                })
+                .await?;
+            for outcome in joined {
+                outcome?;
+            }
+            let mut first = finished.first;
+            if let ObjectId::Transient(request) = id
+                && let Some(starting) = self.starting.remove(&RequestId(request))
+            {
+                if !starting.snapshot {
+                    first.iter_mut().for_each(|output| output.outputs.clear());
+                }
+                self.subscriptions
+                    .insert(RequestId(request), starting.start(epoch));
+            }
+            self.take_back(id, epoch, first, &mut output).await?;
+            self.absorb(Place::Base, finished.later, None, &mut output)
+                .await?;
+        }
+        for description in std::mem::take(&mut self.waiting_dataflows) {
+            output.append(self.create_dataflow_in_base(description).await?);
+        }
+        self.go_on().await?;
+        self.show().await?;
+        self.start_what_waited().await?;
+        Ok(output)
+    }
+
+    /// Whether there is something to build in the base for which nobody waits but what is made.
+    pub(crate) const fn is_building(&self) -> bool {
+        self.building
+    }
+
+    /// Builds for about a millisecond.
+    pub(crate) async fn build(&mut self) -> Result<EpochOutput, Error> {
+        let more = self
+            .shards
+            .on_each(|_, shard| shard.build(MAINTENANCE_FUEL))
+            .await?;
+        self.building = more.into_iter().any(|more| more);
+        if self.building {
+            return Ok(EpochOutput::default());
+        }
+        self.join().await
     }
 }
 

@@ -23,7 +23,8 @@ use tokio::sync::mpsc;
 use super::{LaneId, Stops};
 use crate::Error;
 use crate::compute::MAINTENANCE_FUEL;
-use crate::compute::shards::{PartitionedInputs, ShardPool};
+use crate::compute::partition::{count, partition};
+use crate::compute::shards::ShardPool;
 use crate::compute::ticks::{TICK_BYTES, in_ticks};
 
 /// How one collection changed.
@@ -211,7 +212,10 @@ impl Task {
                     .on_each(move |_, shard| shard.allow_compaction(since))
                     .await?;
             }
-            Work::Count(ids) => return self.count(ids).await.map(Some),
+            Work::Count(ids) => {
+                let counted = count(&self.pool, ids).await?;
+                return Ok(Some(Said::Counted(counted)));
+            }
         }
         Ok(None)
     }
@@ -338,7 +342,12 @@ impl Task {
             ]
         });
         for inputs in in_ticks(inputs.collect(), TICK_BYTES) {
-            let inputs = self.partition(inputs)?;
+            // What was dropped here since it changed is nobody's.
+            let spread = inputs.into_iter().filter_map(|(id, input)| {
+                let columns = self.spread_by.get(&id)?.clone();
+                Some((id, input, columns))
+            });
+            let inputs = partition(spread.collect(), self.pool.count())?;
             outputs.extend(self.pool.tick(epoch, inputs).await?);
         }
         self.pool
@@ -351,61 +360,6 @@ impl Task {
             bytes,
             outputs,
         })
-    }
-
-    /// Gives each shard the rows it owns.
-    fn partition(
-        &self,
-        inputs: Vec<(ObjectId, CollectionInput)>,
-    ) -> Result<PartitionedInputs, Error> {
-        let count = self.pool.count();
-        let mut shards: PartitionedInputs = (0..count).map(|_| Vec::new()).collect();
-        for (id, input) in inputs {
-            // Dropped here since it changed.
-            let Some(columns) = self.spread_by.get(&id) else {
-                continue;
-            };
-            match input {
-                CollectionInput::Deltas(deltas) => {
-                    for delta in deltas {
-                        let parts = partition_delta(&delta, columns, count)?;
-                        for (part, inputs) in itertools::zip_eq(parts, &mut shards) {
-                            if !part.is_empty() {
-                                inputs.push((id, CollectionInput::Deltas(vec![part])));
-                            }
-                        }
-                    }
-                }
-                // Errors belong to any one shard.
-                other => {
-                    if let Some(first) = shards.first_mut() {
-                        first.push((id, other));
-                    }
-                }
-            }
-        }
-        Ok(shards)
-    }
-
-    async fn count(&self, ids: Vec<ObjectId>) -> Result<Said, Error> {
-        let asked = ids.clone();
-        let shards = self
-            .pool
-            .on_each(move |_, shard| {
-                shard.maintain(MAINTENANCE_FUEL);
-                let mut statistics = shard.statistics();
-                asked
-                    .iter()
-                    .map(|id| statistics.remove(id).unwrap_or_default())
-                    .collect::<Vec<_>>()
-            })
-            .await?;
-        let counted = ids.into_iter().enumerate().map(|(index, id)| {
-            let of_shards = shards.iter().filter_map(|shard| shard.get(index).cloned());
-            let all = of_shards.fold(CollectionStatistics::default(), CollectionStatistics::and);
-            (id, all)
-        });
-        Ok(Said::Counted(counted.collect()))
     }
 }
 
