@@ -697,6 +697,7 @@ impl Loop {
                     runtime.dataflow_errors.insert(id, (error.message, now));
                 }
             }
+            Response::CommitPutOff { epoch, from } => self.epochs.commit_put_off(epoch, from),
             Response::Committed { epoch, versions } => self.epochs.committed(epoch, versions),
             Response::UpstreamAnswer { request, answer } => {
                 if let Some(waiter) = self.shared.waiters.lock().upstream.remove(&request) {

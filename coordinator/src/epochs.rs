@@ -439,6 +439,15 @@ impl EpochLoop {
         }
     }
 
+    /// The worker has not begun a commit, and will not for an epoch before `from`.
+    pub fn commit_put_off(&mut self, epoch: Epoch, from: Epoch) {
+        if self.commit == CommitState::InWorker(epoch) {
+            self.commit = CommitState::Idle;
+            self.dirty = true;
+            self.commit_from = self.commit_from.max(from);
+        }
+    }
+
     /// A commit point is on disk.
     pub fn commit_point_durable(&mut self, epoch: Epoch) {
         if self.commit == CommitState::InRaft(epoch) {

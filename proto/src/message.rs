@@ -81,7 +81,7 @@ pub enum Command {
         /// The newest such epoch.
         epoch: Epoch,
     },
-    /// Writes everything up to and including `epoch` to the Delta tables. Answered by [`Response::Committed`].
+    /// Writes everything up to and including `epoch` to the Delta tables. Answered by [`Response::Committed`], or by [`Response::CommitPutOff`].
     Commit {
         /// An epoch that was run and whose binding is durable.
         epoch: Epoch,
@@ -742,6 +742,14 @@ pub enum Response {
     EpochComplete {
         /// The epoch.
         epoch: Epoch,
+    },
+    /// A commit was not begun: what belongs to its epoch, or to earlier ones, entered with later ones, so that no commit of an epoch before `from` would have all
+    /// of it and nothing else.
+    CommitPutOff {
+        /// The epoch of the commit.
+        epoch: Epoch,
+        /// The first epoch that can be committed.
+        from: Epoch,
     },
     /// Everything in a cluster has caught up on the threads of the newest [`Command::SetCluster`].
     ClusterReady {

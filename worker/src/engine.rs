@@ -281,7 +281,7 @@ impl Engine {
                     )));
                 }
                 self.waiting_commit = Some(epoch);
-                self.commit_if_complete()?;
+                self.commit_if_complete().await?;
             }
             Command::SetCluster { cluster, threads } => {
                 self.compute.set_cluster(cluster, threads).await?;
@@ -387,7 +387,7 @@ impl Engine {
             .await;
         }
         self.enter(epoch, input).await?;
-        self.commit_if_complete()?;
+        self.commit_if_complete().await?;
         self.feed.finish_acknowledging().await?;
         self.respond(Response::EpochComplete { epoch }).await;
         self.compute.maintain().await?;
@@ -436,7 +436,7 @@ impl Engine {
     async fn enter_a_piece(&mut self) -> Result<(), Error> {
         let output = self.compute.enter_a_piece().await?;
         self.keep.absorb(output);
-        self.commit_if_complete()
+        self.commit_if_complete().await
     }
 
     async fn build(&mut self) -> Result<(), Error> {
@@ -448,18 +448,24 @@ impl Engine {
     async fn heard(&mut self, heard: Heard) -> Result<(), Error> {
         let output = self.compute.heard(heard).await?;
         self.keep.absorb(output);
-        self.commit_if_complete()
+        self.commit_if_complete().await
     }
 
     /// Begins the commit that waits, if all that it is to contain was computed.
-    fn commit_if_complete(&mut self) -> Result<(), Error> {
-        match self.waiting_commit {
-            Some(epoch) if epoch <= self.compute.stored_through() => {
-                self.waiting_commit = None;
-                self.keep.commit(epoch)
-            }
-            _ => Ok(()),
+    async fn commit_if_complete(&mut self) -> Result<(), Error> {
+        let Some(epoch) = self.waiting_commit else {
+            return Ok(());
+        };
+        if epoch > self.compute.stored_through() {
+            return Ok(());
         }
+        self.waiting_commit = None;
+        let from = self.compute.stored_from();
+        if epoch < from {
+            self.respond(Response::CommitPutOff { epoch, from }).await;
+            return Ok(());
+        }
+        self.keep.commit(epoch)
     }
 
     async fn handle(&mut self, event: Event) -> Result<(), Error> {

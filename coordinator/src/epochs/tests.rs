@@ -686,6 +686,16 @@ fn nothing_is_committed_while_a_source_is_held_up_nor_below_what_it_gave_late() 
     epochs.submit_write(WriteId(2), vec![RequestId(2)], 1, None);
     world.settle(&mut epochs);
     assert!(world.commits.last().unwrap() >= &late);
+    // A commit that the worker puts off is tried again, of an epoch that it can commit.
+    let from = epochs.observable.next();
+    let asked = *world.commits.last().unwrap();
+    epochs.commit = CommitState::InWorker(asked);
+    epochs.commit_put_off(asked, from);
+    assert!(epochs.dirty && epochs.commit == CommitState::Idle);
+    world.now += COMMIT_INTERVAL_MS;
+    epochs.submit_write(WriteId(4), vec![RequestId(4)], 1, None);
+    world.settle(&mut epochs);
+    assert!(world.commits.last().unwrap() >= &from);
     // What is dropped is not waited for, and neither is what is held up when the node stops.
     for drops in [true, false] {
         epochs.source_held(SOURCE, true, Epoch(1));

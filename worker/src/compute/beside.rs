@@ -57,6 +57,11 @@ impl Compute {
         self.lanes.stored_through(base)
     }
 
+    /// The first epoch of which everything that belongs to it, and nothing else, is in what was put out up to it, of those that were not stored yet.
+    pub(crate) const fn stored_from(&self) -> Epoch {
+        self.bulk.last()
+    }
+
     /// What happens next beside the base. Can be given up.
     pub(crate) async fn hear(&mut self) -> Heard {
         tokio::select! {

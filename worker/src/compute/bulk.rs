@@ -5,7 +5,8 @@
 //!
 //! Invariants. Until all of it is there its collection, and what is computed from it, cannot be read ([`super::held`]); what changes the collection meanwhile
 //! comes behind it. The pieces are changes of the epochs in whose time they enter, so that the epochs from the first set aside to the last piece are passed over
-//! ([`super::lanes::Jump`]): nobody reads these collections at them. No epoch from the first on is committed before.
+//! ([`super::lanes::Jump`]): nobody reads these collections at them. While something is set aside no epoch from the first on is committed,
+//! and afterwards none before the last piece: a commit of one in between would have a part.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -60,6 +61,8 @@ pub(super) struct Bulk {
     left: BTreeMap<ObjectId, usize>,
     /// The first epoch of which something was set aside since there was nothing.
     first: Epoch,
+    /// When the last of it was there, the last time.
+    last: Epoch,
 }
 
 impl Bulk {
@@ -79,6 +82,11 @@ impl Bulk {
         } else {
             base.min(self.first.previous())
         }
+    }
+
+    /// Before it no epoch has everything that belongs to it and nothing else, as far as stored tables go.
+    pub(super) const fn last(&self) -> Epoch {
+        self.last
     }
 
     pub(super) fn forget(&mut self, id: ObjectId) {
@@ -197,6 +205,7 @@ impl Compute {
             *left = left.saturating_sub(1);
             if *left == 0 {
                 self.bulk.left.remove(&id);
+                self.bulk.last = epoch;
                 let first = self.bulk.first;
                 self.spread_hold(Release::PassedOver(first));
                 self.show().await?;
