@@ -15,6 +15,8 @@ use crate::sql_type::NUMERIC_DEFAULT;
 const POSTGRESQL_WHOLE_MAX: i64 = 131_072;
 /// Digits after the point of PostgreSQL's `numeric`.
 const POSTGRESQL_FRACTION_MAX: i64 = 16_383;
+/// What it reads no exponent at or beyond, whatever it is of.
+const POSTGRESQL_EXPONENT_MAX: i64 = 1_073_741_823;
 
 const BINARY_NEGATIVE: u16 = 0x4000;
 const BINARY_NAN: u16 = 0xC000;
@@ -195,6 +197,13 @@ pub fn parse_numeric(text: &str, modifier: Option<(u8, i8)>) -> Result<i128, Typ
     if !digits().all(|byte| byte.is_ascii_digit()) {
         return Err(invalid());
     }
+    // Whatever it is rounded to.
+    let fraction_len = i64::try_from(fraction.len()).map_err(|_| invalid())?;
+    if fraction_len.saturating_sub(exponent) > POSTGRESQL_FRACTION_MAX
+        || exponent >= POSTGRESQL_EXPONENT_MAX
+    {
+        return Err(out_of_range(modifier, body));
+    }
     if digits().all(|byte| byte == b'0') {
         return Ok(0);
     }
@@ -219,7 +228,7 @@ pub fn parse_numeric(text: &str, modifier: Option<(u8, i8)>) -> Result<i128, Typ
         })
 }
 
-/// Whether a number has more digits than PostgreSQL's `numeric` holds: `whole.fraction · 10^exponent`, and it is not zero.
+/// Whether a number has more digits before the point than PostgreSQL's `numeric` holds: `whole.fraction · 10^exponent`, and it is not zero.
 fn overflows_postgresql(whole: &str, fraction: &str, exponent: i64) -> bool {
     let length = |text: &str| i64::try_from(text.len()).unwrap_or(i64::MAX);
     let zeros = whole
@@ -230,11 +239,10 @@ fn overflows_postgresql(whole: &str, fraction: &str, exponent: i64) -> bool {
     let before = length(whole)
         .saturating_add(exponent)
         .saturating_sub(i64::try_from(zeros).unwrap_or(i64::MAX));
-    let after = length(fraction).saturating_sub(exponent);
-    before > POSTGRESQL_WHOLE_MAX || after > POSTGRESQL_FRACTION_MAX
+    before > POSTGRESQL_WHOLE_MAX
 }
 
-/// Exponents beyond any representable number saturate: zero stays zero and everything else is out of range or rounds to zero.
+/// Exponents beyond any representable number saturate.
 fn parse_exponent(text: &str) -> Option<i64> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {

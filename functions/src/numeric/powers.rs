@@ -29,11 +29,12 @@ const DIGITS: u32 = 30;
 const DIGITS_MIN: u32 = 15;
 /// Largest argument of the exponential, and least: beyond are no digits of `numeric`.
 const EXPONENT_MAX: i128 = 47;
-/// Arguments of the exponential beyond which PostgreSQL's `numeric` overflows too: as `exp` takes them, as powers do, and as powers with whole exponents do,
-/// whose results may have 131072 digits before the point.
+/// Arguments of the exponential at which PostgreSQL's `numeric` overflows too: of `exp` itself, and of powers whose exponent is no integer of 32 bits.
 const EXP_OVERFLOW: i128 = 6_000;
-const POWER_OVERFLOW: i128 = 6_020;
-const WHOLE_POWER_OVERFLOW: i128 = 301_804;
+/// With such an exponent PostgreSQL multiplies, and a power may have so many digits before the point.
+const WHOLE_POWER_DIGITS: i128 = 131_072;
+/// What the logarithm of such a power may be off by, and more: an error of a logarithm counts as many times as the exponent says.
+const LOGARITHM_ERROR: i256 = i256::from_i128(10_i128.pow(18));
 
 fn plus(left: i256, right: i256) -> EvalResult<i256> {
     left.checked_add(right).ok_or_else(numeric_not_held)
@@ -140,10 +141,11 @@ fn not_lost(result: Numeric, is_zero: bool) -> EvalResult<Numeric> {
     Ok(result)
 }
 
-/// `e` to the power of a number with [`WORK_SCALE`] digits after the point, which is right to `digits` significant ones. At `overflow` PostgreSQL's is an error.
-fn exponential_of(exponent: i256, digits: u32, overflow: i128) -> EvalResult<Numeric> {
+/// `e` to the power of a number, which is right to `digits` significant ones. At `overflow` PostgreSQL's is an error. Both numbers have [`WORK_SCALE`] digits
+/// after the point.
+fn exponential_of(exponent: i256, digits: u32, overflow: i256) -> EvalResult<Numeric> {
     let limit = times(ONE, i256::from_i128(EXPONENT_MAX))?;
-    if exponent >= times(ONE, i256::from_i128(overflow))? {
+    if exponent >= overflow {
         return Err(numeric_format_overflow());
     }
     if exponent > limit {
@@ -178,7 +180,8 @@ fn exponential_of(exponent: i256, digits: u32, overflow: i128) -> EvalResult<Num
 /// `e` to the power of `value`.
 pub(crate) fn exponential(value: Numeric) -> EvalResult<Numeric> {
     let exponent = rescale(i256::from_i128(value.value), value.scale, WORK_SCALE)?;
-    exponential_of(exponent, DIGITS, EXP_OVERFLOW)
+    let overflow = times(ONE, i256::from_i128(EXP_OVERFLOW))?;
+    exponential_of(exponent, DIGITS, overflow)
 }
 
 /// The natural logarithm of a positive number, with [`WORK_SCALE`] digits after the point.
@@ -283,11 +286,8 @@ pub(crate) fn power(base: Numeric, exponent: Numeric) -> EvalResult<Numeric> {
             let product = times(logarithm_of(magnitude)?, i256::from_i128(exponent.value))?;
             // An error of the logarithm counts as many times as the exponent says.
             let digits = DIGITS.saturating_sub(length(i256::from_i128(whole)));
-            let overflow = if is_whole {
-                WHOLE_POWER_OVERFLOW
-            } else {
-                POWER_OVERFLOW
-            };
+            let multiplied = i32::try_from(whole).ok().filter(|_| is_whole);
+            let overflow = power_overflow(magnitude, multiplied)?;
             exponential_of(divide_rounded(product, unit)?, digits, overflow)?
         }
     };
@@ -299,6 +299,30 @@ pub(crate) fn power(base: Numeric, exponent: Numeric) -> EvalResult<Numeric> {
         },
         ..power
     })
+}
+
+/// The logarithm at which PostgreSQL's power of a positive number is an error, with [`WORK_SCALE`] digits after the point. `multiplied`: the exponent if it is an
+/// integer of 32 bits.
+///
+/// # Errors
+/// That error, of a power of ten: its digits are counted, for its logarithm may be the limit itself.
+fn power_overflow(base: Numeric, multiplied: Option<i32>) -> EvalResult<i256> {
+    let Some(exponent) = multiplied else {
+        return times(ONE, i256::from_i128(EXP_OVERFLOW));
+    };
+    let of_power = |places: i128| places * i128::from(exponent);
+    if ten_to(base).map(of_power) >= Some(WHOLE_POWER_DIGITS) {
+        return Err(numeric_format_overflow());
+    }
+    let limit = times(LN_10, i256::from_i128(WHOLE_POWER_DIGITS))?;
+    plus(limit, LOGARITHM_ERROR)
+}
+
+/// The exponent of a power of ten.
+fn ten_to(value: Numeric) -> Option<i128> {
+    let last = value.value.checked_ilog10()?;
+    let is_power = 10_i128.checked_pow(last) == Some(value.value);
+    is_power.then(|| i128::from(last) - i128::from(value.scale))
 }
 
 /// The digits of a power as a fraction; `None` if 256 bits do not hold them.
@@ -410,6 +434,40 @@ mod tests {
         assert_eq!(shown(power("1.0001", "100000")), "22015.456048552198645701");
         assert!(power("0", "-1").is_err());
         assert!(power("-8", "0.5").is_err());
+    }
+
+    #[test]
+    fn only_powers_that_postgresql_refuses_too_overflow_the_format() {
+        let power = |base, exponent| power(numeric(base), numeric(exponent));
+        // What PostgreSQL 15 says. It multiplies if the exponent is an integer of 32 bits, and takes the exponential of a logarithm otherwise.
+        for (base, exponent, is_refused) in [
+            ("10", "131071", false),
+            ("10", "131072", true),
+            ("0.1", "-131071.0", false),
+            ("0.1", "-131072.0", true),
+            ("9.99999999999999999", "131072", false),
+            ("2", "435411", false),
+            ("2", "435412", true),
+            ("-2", "435411", false),
+            ("1.5", "2147483647", true),
+            ("0.5", "-2147483648", true),
+            ("10", "2605.5", false),
+            ("10", "2606.5", true),
+            ("1.00001", "600000000.5", false),
+            ("1.00001", "3000000000", true),
+            ("-1.00001", "3000000001", true),
+            ("1.0000001", "3000000000", false),
+        ] {
+            let error = if is_refused {
+                numeric_format_overflow()
+            } else {
+                numeric_not_held()
+            };
+            assert_eq!(power(base, exponent), Err(error), "{base} ^ {exponent}");
+        }
+        assert_eq!(power("2", "-2147483648"), Err(numeric_underflow()));
+        let shown = shown(power("1.0000000001", "2147483648"));
+        assert!(shown.starts_with("1.2395499433072419"), "{shown}");
     }
 
     #[test]
