@@ -1,12 +1,13 @@
 //! How much memory is held, each buffer counted once.
 //!
 //! Owns the set of buffers that were counted. Slices of an array share its buffers, and so do relations that took the same rows: whoever is asked first
-//! is said to hold them. Must not know who asks.
+//! is said to hold them. Changes on their way are counted for themselves ([`shown`]). Must not know who asks.
 
 use std::collections::HashSet;
 
 use arrow::array::ArrayData;
 use arrow_array::{Array, RecordBatch};
+use flowstone_types::DeltaBatch;
 
 /// Bytes that the allocator adds to a small allocation.
 const ALLOCATION: usize = 8;
@@ -42,6 +43,16 @@ impl Held {
                 .map(|child| self.add_data(child))
                 .sum::<usize>()
     }
+}
+
+/// Bytes that the rows of changes show of their buffers, whoever else holds these.
+pub(crate) fn shown(deltas: &[DeltaBatch]) -> usize {
+    let columns = deltas.iter().flat_map(|delta| delta.rows.columns());
+    let sizes = columns.map(|column| {
+        let size = column.to_data().get_slice_memory_size();
+        size.unwrap_or_else(|_| column.get_array_memory_size())
+    });
+    sizes.fold(0, usize::saturating_add)
 }
 
 /// What an allocation of `bytes` takes.

@@ -638,7 +638,7 @@ impl Relation {
             for (index, hashes) in itertools::zip_eq(&mut self.indexes, &hashes) {
                 // Of an index that is still being built, rows further on are reached later.
                 if let Some(index) = index.as_mut().filter(|index| index.covers(number)) {
-                    add_rows(index, segments, (number, start), &hashes[from..to]);
+                    add_rows(index, segments, (number, start), &hashes[from..to], None);
                 }
             }
             if self.tail == Some(number)

@@ -33,7 +33,7 @@ use arrow_schema::SchemaRef;
 use flowstone_types::normalize::normalize_batch;
 use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId, SourceChanges};
 
-use self::lane::Lane;
+use self::lane::{Lane, Link};
 use crate::batch::{Changes, consolidate, consolidate_errors, make_batch, relax};
 use crate::error::caught;
 use crate::operator::{RelationId, Relations, Tick};
@@ -140,6 +140,8 @@ struct Dataflow {
     imports: Vec<(ObjectId, StepId)>,
     uses: Vec<Use>,
     progress: Progress,
+    /// To its fork while it is away.
+    link: Option<Arc<Link>>,
 }
 
 /// The tick that is running.
@@ -173,6 +175,8 @@ pub struct Shard {
     renderings: u64,
     next_relation: u64,
     last_epoch: Epoch,
+    /// Ticks that have ended, but for those in which dataflows were hydrated: an epoch may have several.
+    ticks: u64,
     since: Epoch,
     running: Option<Running>,
     with_history: BTreeSet<RelationId>,
@@ -199,6 +203,7 @@ impl Shard {
             renderings: 0,
             next_relation: 0,
             last_epoch: Epoch::MIN,
+            ticks: 0,
             since: Epoch::MIN,
             running: None,
             with_history: BTreeSet::new(),
@@ -330,11 +335,12 @@ impl Shard {
         self.forget_relations();
     }
 
-    /// Opens a tick: `inputs` are this shard's part of the changes of base collections, in order per collection. Of a fork, they are what the shard has put out
-    /// for [`Shard::imports_of`] its dataflow in the tick of this epoch, whatever collections these are.
+    /// Opens a tick: `inputs` are this shard's part of the changes of base collections, in order per collection. An epoch may come in several ticks, of which the
+    /// last completes it: nobody should read it before. Of a fork, `inputs` are what the shard has put out for [`Shard::imports_of`] its dataflow in one tick,
+    /// whatever collections these are.
     ///
     /// # Errors
-    /// [`Error::Invariant`] if a tick is open, `epoch` is not later than the last one or this is a fork that was not hydrated; [`Error::UnknownCollection`].
+    /// [`Error::Invariant`] if a tick is open, `epoch` is earlier than the last one or this is a fork that was not hydrated; [`Error::UnknownCollection`].
     pub fn begin_tick(
         &mut self,
         epoch: Epoch,
@@ -348,6 +354,7 @@ impl Shard {
         }
         self.check_fed()?;
         self.open(epoch, false)?;
+        self.count_seen(&inputs);
         let mut by_collection = BTreeMap::<ObjectId, (Vec<SourceChanges>, Changes)>::new();
         for (id, input) in inputs {
             let (changes, direct) = by_collection.entry(id).or_default();
@@ -542,8 +549,15 @@ impl Shard {
         }
         if running.hydrating {
             self.forget_passing();
+        } else {
+            self.ticks += 1;
+            self.count_sent(&running.outputs);
         }
         self.last_epoch = running.epoch;
+        // What has failed may be half changed, and its fork runs no more.
+        if running.failed.is_empty() {
+            self.end_in_fork(&running.outputs);
+        }
         let outputs = running
             .outputs
             .into_iter()
@@ -576,6 +590,7 @@ impl Shard {
             return;
         };
         dataflow.progress = Progress::Hydrated;
+        dataflow.link = None;
         for (collection, step) in &dataflow.imports {
             if let Some(collection) = self.collections.get_mut(collection) {
                 collection.readers.push(*step);

@@ -114,7 +114,9 @@ impl Relation {
                     let rows = rows.slice(from, fuel.min(rows.num_rows() - from));
                     let count = rows.num_rows();
                     let hashes = hash_columns(rows.columns(), index.columns(), count)?;
-                    add_rows(index, segments, (number, row), &hashes);
+                    let some_are_gone = segment.live < segment.len;
+                    let weights = some_are_gone.then(|| segment.weights.range(row..row + count));
+                    add_rows(index, segments, (number, row), &hashes, weights.as_deref());
                     fuel -= count;
                     Some((number, row + count))
                 }
@@ -199,18 +201,20 @@ impl Relation {
     }
 }
 
-/// Adds rows of one segment, from a position on, to an index; those that are gone are left out.
+/// Adds rows of one segment, from a position on, to an index. Those that are gone, which have no weight, are left out; none are if there are no `weights`.
 pub(super) fn add_rows(
     index: &mut KeyIndex,
     segments: &[Option<Segment>],
     (segment, from): (usize, usize),
     hashes: &[u64],
+    weights: Option<&[i64]>,
 ) {
     for (block, hashes) in hashes.chunks(INSERTED_TOGETHER).enumerate() {
         index.touch(hashes);
         for (offset, hash) in hashes.iter().enumerate() {
-            let id = RowId::new(segment, from + block * INSERTED_TOGETHER + offset);
-            if weight(segments, id) != 0 {
+            let row = block * INSERTED_TOGETHER + offset;
+            if weights.is_none_or(|weights| weights[row] != 0) {
+                let id = RowId::new(segment, from + row);
                 index.insert(*hash, id, |id| weight(segments, id) != 0);
             }
         }

@@ -205,6 +205,7 @@ impl Shard {
             imports: rendering.imports,
             uses: rendering.uses,
             progress: Progress::Made,
+            link: None,
         };
         self.note_unbuilt(dataflow.indexes.iter().map(|(relation, _)| *relation));
         self.dataflows.insert(id, dataflow);

@@ -4,26 +4,30 @@
 //! create_dataflow, fork                on the live shards, between the same two ticks
 //! build                                on the live shards, in slices between ticks
 //! begin_hydration and what follows     on the forks, once, as of the last tick before the fork
-//! begin_tick and what follows          on the forks, for every tick that the live shards have run since
+//! begin_tick and what follows          on the forks, for every tick that the live shards have run since, also if several have one epoch
 //! join                                 on the live shards, between ticks, when the forks have run the last one
 //! ```
 //!
 //! Owns what goes into a fork and what comes back. Must not know where forks run, nor how they get what the live shards put out.
 //!
 //! Invariants. A fork is a shard with one dataflow, under the names that its steps and relations have on the live one; forks of all shards are a cluster of
-//! their own. What the dataflow reads is copied into it and goes its own way there: nothing a fork does changes the live shard, and the other way round. Both
-//! come to the same rows, for they apply the same changes; where these are differs, so that nothing which names a place of a row is kept over ticks by an
-//! operator, and indexes are built on either side. While a dataflow is away it has its record here, with what it uses held, and an empty relation in the place
-//! of each that went: it can be dropped and ended like any other, and nothing else can be made of it.
+//! their own. What the dataflow reads is copied into it and goes its own way there: nothing a fork does changes the live shard, and the other way round, but for
+//! numbers that decide about no row ([`Link`]). Both come to the same rows, for they apply the same changes; where these are differs, so that nothing which names
+//! a place of a row is kept over ticks by an operator, and indexes are built on either side. While a dataflow is away it has its record here, with what it uses
+//! held, and an empty relation in the place of each that went: it can be dropped and ended like any other, and nothing else can be made of it.
 //! An entry of the registry that nobody has filled is filled in the fork. Whoever joins first brings it along; the others find it filled.
-//! Forking and joining take time by the number of segments, not of rows.
+//! Forking and joining take time by the number of segments, not of rows. A fork looks after its relations itself, after each of its ticks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use flowstone_types::ObjectId;
+use flowstone_types::{Epoch, ObjectId};
 
-use super::{Collection, Dataflow, Progress, Shard};
+use super::{Collection, CollectionInput, Dataflow, Progress, Shard};
 use crate::Error;
+use crate::batch::Changes;
+use crate::held::shown;
 use crate::operator::RelationId;
 use crate::registry::Entry;
 use crate::relation::Relation;
@@ -36,6 +40,29 @@ pub(super) struct Lane {
     pub(super) dataflow: ObjectId,
     /// Relations of collections whose rows are read by the first tick only: after it their changes are passed on, and not kept.
     passing: BTreeSet<RelationId>,
+    link: Arc<Link>,
+}
+
+/// What a shard and its fork let each other know while they run: how much either holds, and for how long.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    /// No one will read the shard below this epoch any more.
+    since: AtomicU64,
+    /// Bytes of the changes that the shard has put out for the fork, and of those that the fork has taken in.
+    sent: AtomicUsize,
+    seen: AtomicUsize,
+    /// Bytes of what the fork has put out: it is kept until the dataflow is back.
+    put_out: AtomicUsize,
+}
+
+impl Link {
+    /// What is held of the dataflow on its way to and from the fork, by holder, if anything is.
+    pub(super) fn bytes(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        let [sent, seen, put_out] =
+            [&self.sent, &self.seen, &self.put_out].map(|bytes| bytes.load(Ordering::Relaxed));
+        let held = [("queue", sent.saturating_sub(seen)), ("output", put_out)];
+        held.into_iter().filter(|(_, bytes)| *bytes > 0)
+    }
 }
 
 impl Shard {
@@ -60,7 +87,7 @@ impl Shard {
     /// last epoch or a later one, then [`Shard::begin_tick`] for each later tick of this shard, in order, with what this shard has put out in it for
     /// [`Shard::imports_of`] the dataflow, as [`crate::CollectionInput::Deltas`] and [`crate::CollectionInput::Errors`]; without any if there is nothing.
     /// They put out what the dataflow would have put out here, and nothing else. What breaks in a fork, also in its copies, is the dataflow's failure: it is to be
-    /// ended here then, and the forks run no more.
+    /// ended here then, and the forks run no more. Below what this shard may forget ([`Shard::allow_compaction`]) they forget as well.
     ///
     /// Cost: O(segments of what it reads). Building indexes over the copies is left to the fork ([`Shard::build`], else its hydration).
     ///
@@ -90,7 +117,7 @@ impl Shard {
     ///
     /// # Errors
     /// [`Error::UnknownCollection`] if it was dropped or ended; [`Error::Invariant`] if a tick is open, if `forked` is not its fork, has not hydrated it, has it
-    /// failed or has not run the same last epoch, and if an index is not complete ([`Shard::is_built`]). Nothing has changed then.
+    /// failed or has not run the same ticks, and if an index is not complete ([`Shard::is_built`]). Nothing has changed then.
     pub fn join(&mut self, id: ObjectId, forked: &mut Self) -> Result<(), Error> {
         let dataflow = self.joinable(id, forked)?;
         let steps = dataflow.steps.clone();
@@ -156,6 +183,53 @@ impl Shard {
         }
     }
 
+    /// Tells the forks what need not be read any more.
+    pub(super) fn tell_forks(&self, since: Epoch) {
+        for (link, _) in self.links() {
+            link.since.fetch_max(since.0, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts what a tick has put out that forks have yet to see.
+    pub(super) fn count_sent(&self, outputs: &BTreeMap<ObjectId, Changes>) {
+        for (link, id) in self.links() {
+            let imports = self.imports_of(id);
+            let read = imports.iter().filter_map(|import| outputs.get(import));
+            let bytes = read.map(|changes| shown(&changes.deltas)).sum();
+            link.sent.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts what a fork takes in.
+    pub(super) fn count_seen(&self, inputs: &[(ObjectId, CollectionInput)]) {
+        let Some(lane) = &self.lane else {
+            return;
+        };
+        let bytes = inputs.iter().map(|(_, input)| match input {
+            CollectionInput::Deltas(deltas) => shown(deltas),
+            CollectionInput::Changes(_) | CollectionInput::Errors(_) => 0,
+        });
+        lane.link.seen.fetch_add(bytes.sum(), Ordering::Relaxed);
+    }
+
+    /// Ends a tick of a fork: counts what it has put out, and forgets and compacts what nobody needs. The rows that died pay for what is looked at.
+    pub(super) fn end_in_fork(&mut self, outputs: &BTreeMap<ObjectId, Changes>) {
+        let Some(lane) = &self.lane else {
+            return;
+        };
+        let bytes = outputs.values().map(|changes| shown(&changes.deltas));
+        lane.link.put_out.fetch_add(bytes.sum(), Ordering::Relaxed);
+        let since = Epoch(lane.link.since.load(Ordering::Relaxed));
+        self.allow_compaction(since);
+        self.maintain(usize::MAX);
+    }
+
+    /// The forks of this shard, and the dataflows that are away in them.
+    fn links(&self) -> impl Iterator<Item = (&Link, ObjectId)> {
+        let dataflows = self.dataflows.iter();
+        dataflows.filter_map(|(id, dataflow)| Some((dataflow.link.as_deref()?, *id)))
+    }
+
     fn forkable(&self, id: ObjectId) -> Result<&Dataflow, Error> {
         if self.running.is_some() {
             return Err(Error::invariant(format!("{id} is forked within a tick")));
@@ -188,6 +262,7 @@ impl Shard {
         let mut forked = Self::new(self.config.clone());
         forked.next_relation = self.next_relation;
         forked.last_epoch = self.last_epoch;
+        forked.ticks = self.ticks;
         forked.since = self.since;
         let reads = self.reads(dataflow);
         let mut passing = BTreeSet::new();
@@ -241,6 +316,10 @@ impl Shard {
         forked.lane = Some(Lane {
             dataflow: id,
             passing,
+            link: Arc::new(Link {
+                since: AtomicU64::new(self.since.0),
+                ..Link::default()
+            }),
         });
         Ok(forked)
     }
@@ -276,6 +355,7 @@ impl Shard {
         }
         if let Some(dataflow) = self.dataflows.get_mut(&id) {
             dataflow.progress = Progress::Away;
+            dataflow.link = forked.lane.as_ref().map(|lane| Arc::clone(&lane.link));
         }
     }
 
@@ -316,8 +396,8 @@ impl Shard {
             "it is not away"
         } else if !is_whole {
             "this is not its fork, or it is not hydrated there, or has failed"
-        } else if self.last_epoch != forked.last_epoch {
-            "its fork is at another epoch"
+        } else if (self.last_epoch, self.ticks) != (forked.last_epoch, forked.ticks) {
+            "its fork has not run the same ticks"
         } else if !self.is_built(id) {
             "an index is not complete"
         } else {

@@ -2,7 +2,8 @@
 //!
 //! Owns the attribution: rows belong to the collection that stores them, an index to the object that made it, else to the dataflow that asked for it, an entry
 //! of the registry with its indexes to the collection that it arranges, and the state of an operator to its dataflow. What two objects share belongs to the
-//! first by id, so that the sum is what is held.
+//! first by id, so that the sum is what is held. Of what is away in a fork there are the changes that it has yet to see and those that it has put out, each for
+//! what its rows show, though a relation may share them; what the fork holds itself is not known here.
 //! Called by the worker about once a second. Cost: O(pieces of relations + operators), not of rows or groups.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,7 +60,7 @@ impl Shard {
         u64::try_from(rows + groups).ok()
     }
 
-    /// What this shard holds of every collection and index. What is away in a fork is not held here.
+    /// What this shard holds of every collection and index. What a fork holds is not held here; what waits for it or for its return is counted.
     #[must_use]
     pub fn statistics(&self) -> BTreeMap<ObjectId, CollectionStatistics> {
         let mut account = Account::default();
@@ -84,6 +85,9 @@ impl Shard {
         for (id, dataflow) in &self.dataflows {
             for index in &dataflow.indexes {
                 self.add_index(&mut account, (*id, "arrangement"), *index);
+            }
+            for (holder, bytes) in dataflow.link.iter().flat_map(|link| link.bytes()) {
+                account.add(*id, holder, bytes);
             }
             for relation in dataflow
                 .private

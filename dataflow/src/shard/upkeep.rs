@@ -1,7 +1,8 @@
 //! What is done to relations between ticks, in slices: history is forgotten, segments are compacted, indexes are built.
 //!
 //! Owns which relations there is something to do for. Must not know how it is done, nor how long a slice takes.
-//! Called by the worker when nothing else waits. The content of no relation changes here.
+//! Called by the worker when nothing else waits; a fork does it at the end of each of its ticks ([`super::lane`]), for nobody waits for it, and it may never be
+//! idle. The content of no relation changes here.
 
 use flowstone_types::{Epoch, ObjectId};
 
@@ -13,6 +14,7 @@ impl Shard {
     /// No one will read below `since` any more.
     pub fn allow_compaction(&mut self, since: Epoch) {
         self.since = self.since.max(since);
+        self.tell_forks(since);
         let relations = &mut self.relations;
         let may_compact = &mut self.may_compact;
         self.with_history.retain(|id| {
@@ -52,7 +54,8 @@ impl Shard {
     }
 
     /// Builds indexes that dataflows were created to use, over rows that were there before, until about `fuel` rows were looked at. Returns whether there is more
-    /// to do. Does nothing within a tick. [`Shard::begin_hydration`] waits for nobody: what it needs and is not built by then it builds itself.
+    /// to do. Does nothing within a tick. [`Shard::begin_hydration`] waits for nobody: what it needs and is not built by then it builds
+    /// itself, in one go: who cannot have that builds until [`Shard::is_built`] first.
     pub fn build(&mut self, fuel: usize) -> bool {
         let mut fuel = if self.running.is_some() { 0 } else { fuel };
         while fuel > 0

@@ -7,7 +7,7 @@ use arrow_schema::DataType;
 use flowstone_dataflow::Error;
 use flowstone_proto::message::{DataflowDescription, Export};
 use flowstone_proto::plan::{Node, NodeId, Operator, Plan, QueryPlan};
-use flowstone_types::{ClusterId, Epoch, EvalError, EvalErrorKind, ObjectId};
+use flowstone_types::{ClusterId, Epoch, EvalError, EvalErrorKind, ObjectId, SourceChanges};
 use proptest::prelude::*;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -21,7 +21,7 @@ use crate::random::{plan, types};
 use crate::shared::{
     KEY, LEFT, RIGHT, TYPES, arranged, evaluated, insert, joined, some_rows, tables,
 };
-use crate::values::{batch, rows};
+use crate::values::{Row, batch, rows};
 
 /// Read tables, and may be read.
 const BELOW: [ObjectId; 4] = [
@@ -73,6 +73,61 @@ fn create(cluster: &mut Cluster, id: ObjectId, plan: &Plan, made: &Made) {
 fn create_view(cluster: &mut Cluster, id: ObjectId, nodes: &[Node]) {
     let nodes = nodes.to_vec();
     create(cluster, id, &Plan { nodes }, &Made::View);
+}
+
+/// The ticks of an epoch, as a worker cuts them: the changes of a table stay in order, and those of one tick may be of several tables.
+fn in_ticks(rng: &mut impl Rng, inputs: Vec<(ObjectId, Input)>) -> Vec<Vec<(ObjectId, Input)>> {
+    if rng.random_ratio(1, 2) {
+        return vec![inputs];
+    }
+    let mut ticks = vec![Vec::new()];
+    for (id, input) in inputs {
+        for piece in pieces(rng, input) {
+            if rng.random_ratio(1, 2) {
+                ticks.push(Vec::new());
+            }
+            ticks.last_mut().unwrap().push((id, piece));
+        }
+    }
+    ticks
+}
+
+/// The changes of a table in up to four pieces.
+fn pieces(rng: &mut impl Rng, input: Input) -> Vec<Input> {
+    let count = rng.random_range(1..=4_usize);
+    match input {
+        Input::Rows(rows) => {
+            let size = rows.len().div_ceil(count).max(1);
+            let pieces = rows.chunks(size).map(<[_]>::to_vec);
+            pieces.map(Input::Rows).collect()
+        }
+        Input::Changes(changes) => {
+            let pieces = changes.iter().flat_map(|change| {
+                let rows = change.ops.len();
+                let size = rows.div_ceil(count).max(1);
+                // A change without rows may still empty its table.
+                let starts = (0..rows.max(1)).step_by(size);
+                starts.map(move |from| part(change, from, rows.min(from + size)))
+            });
+            pieces.map(|change| Input::Changes(vec![change])).collect()
+        }
+        Input::Errors(_) => vec![input],
+    }
+}
+
+/// Some of the rows of a change.
+fn part(change: &SourceChanges, from: usize, to: usize) -> SourceChanges {
+    let [first, end] = [from, to].map(|row| u32::try_from(row).unwrap());
+    let unchanged = change.unchanged.iter();
+    let unchanged = unchanged.filter(|(row, _)| (first..end).contains(row));
+    SourceChanges {
+        rows: change.rows.slice(from, to - from),
+        ops: change.ops[from..to].to_vec(),
+        unchanged: unchanged
+            .map(|(row, column)| (row - first, *column))
+            .collect(),
+        truncate_before: change.truncate_before && from == 0,
+    }
 }
 
 /// The last epoch of a cluster.
@@ -263,10 +318,12 @@ impl Pair {
     }
 
     fn tick(&mut self, epoch: u64, inputs: Vec<(ObjectId, Input)>) {
-        self.twin.tick(epoch, inputs.clone()).unwrap();
-        self.cluster.tick(epoch, inputs).unwrap();
-        for away in &mut self.away {
-            away.note(&self.cluster);
+        for inputs in in_ticks(&mut self.rng, inputs) {
+            self.twin.tick(epoch, inputs.clone()).unwrap();
+            self.cluster.tick(epoch, inputs).unwrap();
+            for away in &mut self.away {
+                away.note(&self.cluster);
+            }
         }
     }
 
@@ -629,6 +686,113 @@ fn only_what_nobody_reads_and_reads_what_is_hydrated_can_be_forked() {
     let expected = evaluated(&nodes, &contents);
     assert_eq!(cluster.folded(above), expected);
     assert_eq!(cluster.snapshot(above, 3).unwrap(), expected);
+}
+
+#[test]
+fn a_fork_is_joined_when_it_has_run_all_ticks_of_the_epoch() {
+    for shards in [1, 3] {
+        let nodes = joined((KEY, KEY), false);
+        let id = BELOW[0];
+        let mut cluster = tables(shards);
+        let mut contents = BTreeMap::new();
+        insert(&mut cluster, &mut contents, 2, &some_rows(0, 50));
+        create_view(&mut cluster, id, &nodes);
+        let mut fork = Away::new(&mut cluster, id);
+        cluster.each(|shard| {
+            shard.build(usize::MAX);
+            Ok(())
+        });
+        for from in [1_000, 2_000] {
+            insert(&mut cluster, &mut contents, 3, &some_rows(from, 10));
+            fork.note(&cluster);
+        }
+        fork.advance(1);
+        assert_eq!(now(&fork.forked), now(&cluster));
+        let joined = cluster.shards[0].join(id, &mut fork.forked.shards[0]);
+        assert!(matches!(joined, Err(Error::Invariant(_))), "{joined:?}");
+        fork.join(&mut cluster);
+        let expected = evaluated(&nodes, &contents);
+        assert_eq!(cluster.folded(id), expected);
+        assert_eq!(cluster.snapshot(id, 3).unwrap(), expected);
+    }
+}
+
+#[test]
+fn what_waits_for_a_fork_and_what_it_has_put_out_is_counted_until_it_is_back() {
+    let nodes = joined((KEY, KEY), false);
+    let id = BELOW[0];
+    let held = |cluster: &Cluster| {
+        let statistics = cluster.shards[0].statistics();
+        ["queue", "output"].map(|holder| statistics[&id].held.get(holder).copied().unwrap_or(0))
+    };
+    let mut cluster = tables(1);
+    let mut contents = BTreeMap::new();
+    insert(&mut cluster, &mut contents, 2, &some_rows(0, 50));
+    create_view(&mut cluster, id, &nodes);
+    let mut fork = Away::new(&mut cluster, id);
+    assert_eq!(held(&cluster), [0, 0]);
+    for epoch in [3_u64, 4] {
+        let from = i64::try_from(epoch).unwrap() * 1_000;
+        insert(&mut cluster, &mut contents, epoch, &some_rows(from, 10));
+        fork.note(&cluster);
+    }
+    let [both, nothing] = held(&cluster);
+    assert!(both > 0);
+    assert_eq!(nothing, 0);
+    fork.advance(0);
+    let [still, first] = held(&cluster);
+    assert_eq!(still, both);
+    assert!(first > 0);
+    fork.advance(1);
+    let [one, more] = held(&cluster);
+    assert!(0 < one && one < both, "{one} of {both}");
+    assert!(more > first);
+    fork.advance(1);
+    assert_eq!(held(&cluster)[0], 0);
+    fork.join(&mut cluster);
+    assert_eq!(held(&cluster), [0, 0]);
+    assert_eq!(cluster.folded(id), evaluated(&nodes, &contents));
+}
+
+#[test]
+fn a_fork_forgets_and_compacts_what_is_gone_while_it_catches_up() {
+    const ROWS: i64 = 60;
+    let nodes = joined((KEY, KEY), false);
+    let id = BELOW[0];
+    let rows = |epoch: u64| some_rows(i64::try_from(epoch).unwrap() * ROWS, ROWS);
+    let both = |rows: &[(Row, i64)]| [LEFT, RIGHT].map(|id| (id, Input::Rows(rows.to_vec())));
+    let mut cluster = tables(1);
+    cluster.tick(2, both(&rows(2)).into()).unwrap();
+    create_view(&mut cluster, id, &nodes);
+    let mut fork = Away::new(&mut cluster, id);
+    fork.advance(0);
+    // The most that is held in the first half and in the second one.
+    let mut most = [0, 0];
+    for epoch in 3..=400 {
+        // As many rows as before, and others.
+        let gone = rows(epoch - 1).into_iter().map(|(row, _)| (row, -1));
+        let changes: Vec<_> = rows(epoch).into_iter().chain(gone).collect();
+        cluster.tick(epoch, both(&changes).into()).unwrap();
+        cluster.each(|shard| {
+            shard.allow_compaction(Epoch(epoch));
+            Ok(())
+        });
+        fork.note(&cluster);
+        fork.advance(1);
+        let statistics = fork.forked.shards[0].statistics();
+        let held: u64 = statistics.values().map(|held| held.bytes).sum();
+        let half = &mut most[usize::from(epoch > 200)];
+        *half = held.max(*half);
+    }
+    assert!(most[1] < most[0] * 3 / 2, "{most:?}");
+    fork.join(&mut cluster);
+    let snapshot = cluster.snapshot(id, 400).unwrap();
+    assert_eq!(cluster.folded(id), snapshot);
+    assert!(!snapshot.rows.is_empty());
+    assert!(matches!(
+        cluster.snapshot(id, 399),
+        Err(Error::SinceAdvanced { .. })
+    ));
 }
 
 /// The rows of a table, unless there are more than these.
