@@ -144,6 +144,7 @@ const fn status_name(status: Status) -> &'static str {
         Status::Starting => "starting",
         Status::Snapshotting => "snapshotting",
         Status::Hydrating => "hydrating",
+        Status::Paused => "paused",
         Status::Stalled => "stalled",
         Status::Failed => "failed",
     }

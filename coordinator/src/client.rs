@@ -16,7 +16,7 @@ use crate::coordinator;
 use crate::error::Error;
 use crate::memory::SessionMemory;
 use crate::session::{Session, change_roles};
-use crate::shared::Shared;
+use crate::shared::{Shared, Turn};
 
 /// What the coordinator is given.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Config {
     pub auth: AuthPolicy,
     /// Bytes that all sessions together may hold ([`crate::memory`]).
     pub session_memory_bytes: usize,
+    /// Milliseconds between two group commits.
+    pub commit_interval_ms: u64,
     /// The threads of the worker, and those that clusters may have.
     pub machine: Machine,
     /// The clock.
@@ -138,7 +140,11 @@ impl Client {
     /// # Errors
     /// [`Error::Sql`] for a verifier that is not accepted; [`Error::Unavailable`] if it cannot be made durable, or is empty.
     pub async fn set_first_password(&self, password: &str) -> Result<bool, Error> {
-        let turn = Arc::clone(&self.shared.ddl).lock_owned().await;
+        let turn = Turn {
+            words: "ALTER ROLE",
+            process_id: None,
+        };
+        let turn = self.shared.take_turn(turn).await;
         match first_password(&self.shared, password).await? {
             None => Ok(false),
             Some(change) => {

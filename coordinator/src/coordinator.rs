@@ -170,13 +170,14 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
     if state.local_log.is_none() {
         raft.propose(Replicated::LocalLog(local_log)).await?;
     }
-    let epochs = EpochLoop::new(Recovered {
+    let recovered = Recovered {
         commit_point: state.commit_point.epoch,
         positions: state.commit_point.positions.clone(),
         bindings: state.bindings.clone(),
         logged,
         oracle_bound: state.oracle_bound,
-    });
+    };
+    let epochs = EpochLoop::new(recovered, config.commit_interval_ms);
 
     let published = Published {
         observable: state.commit_point.epoch,
@@ -207,6 +208,7 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
         holds: Holds::default(),
         write_locks: WriteLocks::default(),
         ddl: Arc::default(),
+        turn: Mutex::default(),
         resizes: Mutex::default(),
         source_reads: tokio::sync::Mutex::new(()),
         waiters: Mutex::new(Waiters::default()),
@@ -363,6 +365,7 @@ impl Loop {
             let mut waiters = self.shared.waiters.lock();
             waiters.writes.clear();
             waiters.upstream.clear();
+            waiters.prepared.clear();
         }
         self.writes.clear();
         self.freezes.clear();
@@ -524,6 +527,12 @@ impl Loop {
         }
     }
 
+    /// Wakes those who wait until something has been hydrated.
+    fn note_settled(&self) {
+        self.published
+            .send_modify(|published| published.settled_version += 1);
+    }
+
     fn answer_write(&mut self, id: WriteId, outcome: Result<Epoch, RequestError>) {
         if let Some((done, _lock)) = self.writes.remove(&id) {
             // The client may be gone; what was decided stands.
@@ -660,16 +669,27 @@ impl Loop {
             } => {
                 if !self.dropped.contains(&source) {
                     self.epochs.source_held(source, held, epoch);
+                    let mut runtime = self.shared.runtime.lock();
+                    if held {
+                        runtime.held.insert(source);
+                    } else {
+                        runtime.held.remove(&source);
+                    }
+                }
+            }
+            Response::SourceBehind { source, behind } => {
+                if !self.dropped.contains(&source) {
+                    self.epochs.source_behind(source, behind);
                 }
             }
             Response::CleanedUp { id } => {
                 self.propose(Proposed::CleanedUp, Replicated::CleanedUp(id))
             }
             Response::EpochComplete { epoch } => self.epochs.epoch_complete(epoch),
-            Response::ClusterReady { cluster, threads } => {
+            Response::ClusterReady { cluster, change } => {
                 let mut resizes = self.shared.resizes.lock();
                 if let Some(resizing) = resizes.get_mut(&cluster)
-                    && resizing.threads == threads
+                    && change >= resizing.change
                     && let Some(ready) = resizing.ready.take()
                 {
                     // The statement may have been given up.
@@ -687,6 +707,7 @@ impl Loop {
                     .unwrap_or(self.shared.started_ms);
                 runtime.hydration_ms.insert(id, now.saturating_sub(created));
                 drop(runtime);
+                self.note_settled();
                 self.epochs.mark_dirty();
             }
             Response::DataflowFailed { id, error } => {
@@ -695,6 +716,8 @@ impl Loop {
                     let mut runtime = self.shared.runtime.lock();
                     runtime.hydrated.remove(&id);
                     runtime.dataflow_errors.insert(id, (error.message, now));
+                    drop(runtime);
+                    self.note_settled();
                 }
             }
             Response::CommitPutOff { epoch, from } => self.epochs.commit_put_off(epoch, from),
@@ -703,6 +726,12 @@ impl Loop {
                 if let Some(waiter) = self.shared.waiters.lock().upstream.remove(&request) {
                     // The asker may have been cancelled.
                     let _ = waiter.send(answer);
+                }
+            }
+            Response::Prepared { request, result } => {
+                if let Some(waiter) = self.shared.waiters.lock().prepared.remove(&request) {
+                    // The asker may have been cancelled.
+                    let _ = waiter.send(result);
                 }
             }
             Response::CollectionStatistics { id, statistics } => {

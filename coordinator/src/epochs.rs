@@ -26,9 +26,6 @@ pub const EPOCHS_IN_WORKER_MAX: usize = 2;
 const EPOCHS_UNOBSERVABLE_MAX: usize = 64;
 /// An epoch opens after this long even if nothing changed, so that frontiers and `AS OF` advance.
 pub const HEARTBEAT_MS: u64 = 1_000;
-/// Time between two group commits.
-pub const COMMIT_INTERVAL_MS: u64 = 1_000;
-
 /// Memory that the rows of one epoch's writes take, unless it is the only one. Far below the largest record of the local log (4 GiB).
 pub const WRITE_BYTES_MAX: usize = 1 << 30;
 
@@ -168,6 +165,8 @@ pub struct EpochLoop {
     freezing: Vec<FreezeId>,
     /// Sources that cannot give what is bound.
     held: BTreeSet<ObjectId>,
+    /// Sources that give what is bound piece by piece: more would keep commits waiting for longer.
+    behind: BTreeSet<ObjectId>,
     /// The first epoch that may be committed.
     commit_from: Epoch,
     observable: Epoch,
@@ -179,14 +178,16 @@ pub struct EpochLoop {
     dirty: bool,
     opened_at_ms: Option<u64>,
     committed_at_ms: u64,
+    /// Time between two group commits.
+    commit_interval_ms: u64,
     pending: Vec<Effect>,
     phase: Phase,
 }
 
 impl EpochLoop {
-    /// Starts from what was recovered: nothing for a new deployment.
+    /// Starts from what was recovered: nothing for a new deployment. `commit_interval_ms`: milliseconds between two group commits.
     #[must_use]
-    pub fn new(recovered: Recovered) -> Self {
+    pub fn new(recovered: Recovered, commit_interval_ms: u64) -> Self {
         let mut replay: BTreeMap<Epoch, Vec<SourceBinding>> = recovered
             .logged
             .iter()
@@ -229,6 +230,7 @@ impl EpochLoop {
             frozen: BTreeSet::new(),
             freezing: Vec::new(),
             held: BTreeSet::new(),
+            behind: BTreeSet::new(),
             commit_from: Epoch::MIN,
             observable: recovered.commit_point,
             commit_point: recovered.commit_point,
@@ -236,6 +238,7 @@ impl EpochLoop {
             committed: None,
             opened_at_ms: None,
             committed_at_ms: 0,
+            commit_interval_ms,
             pending: Vec::new(),
             phase: Phase::Running,
         }
@@ -300,6 +303,7 @@ impl EpochLoop {
     pub fn object_dropped(&mut self, id: ObjectId) {
         self.sources.remove(&id);
         self.held.remove(&id);
+        self.behind.remove(&id);
         for state in self.sources.values_mut() {
             for (tables, _) in &mut state.snapshots {
                 tables.retain(|table| *table != id);
@@ -351,6 +355,15 @@ impl EpochLoop {
             // What it gave late is in no commit yet, and not in one of an earlier epoch.
             self.dirty = true;
             self.commit_from = self.commit_from.max(epoch);
+        }
+    }
+
+    /// A source gives what is bound piece by piece, or has given it: nothing more is bound to it meanwhile.
+    pub fn source_behind(&mut self, source: ObjectId, behind: bool) {
+        if behind {
+            self.behind.insert(source);
+        } else {
+            self.behind.remove(&source);
         }
     }
 
@@ -487,21 +500,21 @@ impl EpochLoop {
         if self.has_room() && self.work_waits() {
             return 1;
         }
-        let since = |at: u64| {
-            at.saturating_add(HEARTBEAT_MS)
+        let until = |at: u64, interval: u64| {
+            at.saturating_add(interval)
                 .saturating_sub(now_ms)
-                .clamp(1, HEARTBEAT_MS)
+                .clamp(1, interval)
         };
         // Without room the worker's next answer wakes the loop, not the clock.
         let heartbeat = if self.has_room() {
-            since(self.opened_at_ms.unwrap_or(0))
+            until(self.opened_at_ms.unwrap_or(0), HEARTBEAT_MS)
         } else {
             HEARTBEAT_MS
         };
         let commit = if self.commit_is_wanted() {
-            since(self.committed_at_ms)
+            until(self.committed_at_ms, self.commit_interval_ms)
         } else {
-            COMMIT_INTERVAL_MS
+            HEARTBEAT_MS
         };
         heartbeat.min(commit)
     }
@@ -574,10 +587,9 @@ impl EpochLoop {
     fn work_waits(&self) -> bool {
         !self.writes.is_empty()
             || (self.frozen.is_empty()
-                && self
-                    .sources
-                    .values()
-                    .any(|source| source.next_binding().is_some()))
+                && self.sources.iter().any(|(id, source)| {
+                    !self.behind.contains(id) && source.next_binding().is_some()
+                }))
     }
 
     fn open_next(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
@@ -632,6 +644,9 @@ impl EpochLoop {
     fn take_bindings(&mut self) -> Vec<SourceBinding> {
         let mut bindings = Vec::new();
         for (id, source) in &mut self.sources {
+            if self.behind.contains(id) {
+                continue;
+            }
             if let Some((position, snapshots)) = source.next_binding() {
                 source.snapshots.retain(|(_, at)| !position.covers(at));
                 source.bound = Some(position.clone());
@@ -659,7 +674,7 @@ impl EpochLoop {
             effects.push(Effect::PersistCommitPoint { epoch, versions });
         }
         let due = now_ms < self.committed_at_ms
-            || now_ms - self.committed_at_ms >= COMMIT_INTERVAL_MS
+            || now_ms - self.committed_at_ms >= self.commit_interval_ms
             || (self.phase == Phase::Draining && self.open.is_empty() && self.writes.is_empty());
         if due && self.commit_is_wanted() {
             self.commit = CommitState::InWorker(self.observable);

@@ -6,16 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use flowstone_proto::message::{
     CleanUp, CollectionDescription, CollectionKind, Command, DataflowDescription, Export, Failure,
-    PostgresConnection, Remains, ReplicationSlot, SourceDescription, SourceKind, SourceTable,
+    Remains, SourceDescription, SourceKind, SourceTable, UpstreamConnection,
 };
 use flowstone_sql::Catalog;
-use flowstone_sql::catalog::{
-    Connection, Item, ItemKind, Machine, SourceItemKind, StringOrSecret, arrow_schema,
-};
+use flowstone_sql::catalog::{Connection, Item, ItemKind, Machine, SourceItemKind, arrow_schema};
 use flowstone_sql::lower::{Lowered, lower};
 use flowstone_sql::plan::{plan_index, plan_query};
 use flowstone_types::{ClusterId, EvalError, EvalErrorKind, ObjectId};
@@ -33,6 +30,17 @@ pub(crate) struct PlannedDataflow {
     description: DataflowDescription,
     key: Option<Vec<usize>>,
     pub(crate) recomputed: Vec<String>,
+}
+
+impl PlannedDataflow {
+    /// Has the worker try the plan.
+    ///
+    /// # Errors
+    /// Why it cannot be rendered.
+    pub(crate) async fn prepare(&self, shared: &Shared) -> Result<(), Error> {
+        let DataflowDescription { plan, export, .. } = &self.description;
+        shared.prepare(plan.clone(), Some(export.clone())).await
+    }
 }
 
 /// What is known of items that existed before this process.
@@ -80,7 +88,7 @@ pub(crate) async fn restore_commands(shared: &Shared, state: State) -> Result<Ve
         bound,
         failures: state.failures,
     };
-    let mut commands = cluster_commands(shared.machine, None, &catalog);
+    let mut commands = cluster_commands(shared.machine, None, &catalog, shared.next_change());
     commands.extend(install_commands(shared, &catalog, &all, &dataflows, &past)?);
     commands.extend(unplanned);
     commands.extend(clean_up(shared, &state.cleanup));
@@ -88,10 +96,12 @@ pub(crate) async fn restore_commands(shared: &Shared, state: State) -> Result<Ve
 }
 
 /// The commands that make the worker's clusters those of `after`, where it has those of `before` (`None`: of no node yet): what goes comes first.
+/// `change`: what the worker calls this change when it says that a cluster is ready.
 pub(crate) fn cluster_commands(
     machine: Machine,
     before: Option<&Catalog>,
     after: &Catalog,
+    change: u64,
 ) -> Vec<Command> {
     let threads = |catalog: &Catalog, id: ClusterId| {
         let cluster = catalog.clusters.by_id.get(&id);
@@ -114,6 +124,7 @@ pub(crate) fn cluster_commands(
             commands.push(Command::SetCluster {
                 cluster: *id,
                 threads: now,
+                change,
             });
         }
     }
@@ -133,11 +144,8 @@ pub(crate) fn clean_up(shared: &Shared, cleanup: &BTreeMap<ObjectId, Cleanup>) -
                     let sealed = sealed.ok_or(SecretError::Missing(id))?;
                     Ok(shared.key.open(id, &sealed.sealed)?)
                 };
-                match resolve_with(&slot.connection, &secret) {
-                    Ok(connection) => Remains::Source(Some(ReplicationSlot {
-                        connection,
-                        slot: slot.slot.clone(),
-                    })),
+                match secrets_with(&slot.connection, &secret) {
+                    Ok(secrets) => Remains::Source(slot.connection.slot(&secrets, &slot.slot)),
                     Err(error) => {
                         tracing::error!(%id, slot = slot.slot, %error, "the slot of a dropped source cannot be dropped: drop it by hand");
                         continue;
@@ -440,38 +448,22 @@ pub(crate) fn dropped_in_worker(catalog: &Catalog, dropped: &[ObjectId]) -> Vec<
     ordered
 }
 
-fn source_kind(
+/// What the worker is given to run the source `id`, or to ask it.
+///
+/// # Errors
+/// If a secret cannot be read.
+pub(crate) fn source_kind(
     shared: &Shared,
     catalog: &Catalog,
     id: ObjectId,
     kind: &SourceItemKind,
 ) -> Result<SourceKind, Error> {
-    match kind {
-        SourceItemKind::Postgres {
-            connection,
-            publication,
-            slot,
-        } => Ok(SourceKind::Postgres {
-            connection: resolve_connection(shared, catalog, *connection)?,
-            publication: publication.clone(),
-            slot: slot.clone(),
-        }),
-        SourceItemKind::LoadGenerator {
-            generator,
-            tick_interval_ms,
-        } => {
-            let seed = match id {
-                ObjectId::User(number) | ObjectId::System(number) | ObjectId::Transient(number) => {
-                    number
-                }
-            };
-            Ok(SourceKind::LoadGenerator {
-                generator: generator.clone(),
-                tick_interval: Duration::from_millis(*tick_interval_ms),
-                seed,
-            })
-        }
-    }
+    let connection = kind
+        .connection()
+        .map(|connection| resolve_connection(shared, catalog, connection))
+        .transpose()?;
+    kind.upstream(id, connection)
+        .ok_or_else(|| Error::Internal(format!("the connection of {id} does not fit it")))
 }
 
 /// How to reach what a connection item names.
@@ -482,7 +474,7 @@ pub(crate) fn resolve_connection(
     shared: &Shared,
     catalog: &Catalog,
     id: ObjectId,
-) -> Result<PostgresConnection, Error> {
+) -> Result<UpstreamConnection, Error> {
     match catalog.items.get(&id).map(|item| &item.kind) {
         Some(ItemKind::Connection(connection)) => resolve(shared, connection),
         _ => Err(Error::Internal(format!("{id} is not a connection"))),
@@ -496,15 +488,20 @@ pub(crate) fn resolve_connection(
 pub(crate) fn resolve(
     shared: &Shared,
     connection: &Connection,
-) -> Result<PostgresConnection, Error> {
-    resolve_with(connection, &|id| shared.secret_value(id))
+) -> Result<UpstreamConnection, Error> {
+    let secrets = secrets_with(connection, &|id| shared.secret_value(id))?;
+    connection
+        .upstream(&secrets)
+        .ok_or_else(|| Error::Internal("a secret of a connection is missing".to_owned()))
 }
 
-fn resolve_with(
+/// The values of the secrets that a connection names.
+fn secrets_with(
     connection: &Connection,
     value_of: &dyn Fn(ObjectId) -> Result<Zeroizing<Vec<u8>>, Error>,
-) -> Result<PostgresConnection, Error> {
-    let secret = |id: ObjectId| -> Result<String, Error> {
+) -> Result<BTreeMap<ObjectId, String>, Error> {
+    let mut secrets = BTreeMap::new();
+    for id in connection.secrets() {
         let value = value_of(id)?;
         let text = std::str::from_utf8(&value).map_err(|_| {
             let message = "a secret that is used in a connection must be text";
@@ -513,30 +510,9 @@ fn resolve_with(
                 message,
             ))
         })?;
-        Ok(text.to_owned())
-    };
-    let text = |value: &StringOrSecret| match value {
-        StringOrSecret::String(text) => Ok(text.clone()),
-        StringOrSecret::Secret(id) => secret(*id),
-    };
-    let Connection::Postgres {
-        host,
-        port,
-        user,
-        password,
-        database,
-        ssl_mode,
-        ssl_root,
-    } = connection;
-    Ok(PostgresConnection {
-        host: host.clone(),
-        port: *port,
-        user: text(user)?,
-        password: password.map(secret).transpose()?,
-        database: database.clone(),
-        ssl_mode: *ssl_mode,
-        ssl_root: ssl_root.as_ref().map(text).transpose()?,
-    })
+        secrets.insert(id, text.to_owned());
+    }
+    Ok(secrets)
 }
 
 #[cfg(test)]

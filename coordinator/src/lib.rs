@@ -37,4 +37,4 @@ pub use outcome::{
     CopyIn, CopyOptions, Description, Notice, Outcome, RowStream, Severity, TransactionStatus,
 };
 pub use report::Report;
-pub use session::{Session, statement_bytes};
+pub use session::{Notices, Session, statement_bytes};

@@ -24,11 +24,31 @@ pub(crate) struct WriteGuard {
     _exclusive: Vec<OwnedRwLockWriteGuard<()>>,
 }
 
+/// The table for whose lock somebody waits, or waited last.
+#[derive(Debug, Default)]
+pub(crate) struct Awaited(Mutex<Option<ObjectId>>);
+
+impl Awaited {
+    /// The table; `None` if no lock was waited for yet.
+    pub(crate) fn table(&self) -> Option<ObjectId> {
+        *self.0.lock()
+    }
+
+    fn note(&self, table: ObjectId) {
+        *self.0.lock() = Some(table);
+    }
+}
+
 impl WriteLocks {
-    /// Waits for the shared locks of some tables.
-    pub(crate) async fn shared(&self, tables: &BTreeSet<ObjectId>) -> WriteGuard {
+    /// Waits for the shared locks of some tables, one after the other: `awaited` says for which.
+    pub(crate) async fn shared(
+        &self,
+        tables: &BTreeSet<ObjectId>,
+        awaited: &Awaited,
+    ) -> WriteGuard {
         let mut guards = Vec::with_capacity(tables.len());
         for table in tables {
+            awaited.note(*table);
             guards.push(self.lock_of(*table).read_owned().await);
         }
         WriteGuard {
@@ -37,10 +57,15 @@ impl WriteLocks {
         }
     }
 
-    /// Waits for the exclusive locks of some tables.
-    pub(crate) async fn exclusive(&self, tables: &BTreeSet<ObjectId>) -> WriteGuard {
+    /// Waits for the exclusive locks of some tables, one after the other: `awaited` says for which.
+    pub(crate) async fn exclusive(
+        &self,
+        tables: &BTreeSet<ObjectId>,
+        awaited: &Awaited,
+    ) -> WriteGuard {
         let mut guards = Vec::with_capacity(tables.len());
         for table in tables {
+            awaited.note(*table);
             guards.push(self.lock_of(*table).write_owned().await);
         }
         WriteGuard {

@@ -10,6 +10,7 @@ mod cursor;
 mod ddl;
 mod describe;
 mod explain;
+mod notices;
 mod read;
 mod savepoint;
 mod settings;
@@ -18,9 +19,11 @@ mod subscribe;
 mod system;
 mod transaction;
 pub mod variables;
+mod waits;
 mod write;
 
 pub(crate) use ddl::change_roles;
+pub use notices::Notices;
 pub(crate) use transaction::StagedWrite;
 
 use std::collections::BTreeMap;
@@ -156,6 +159,7 @@ impl Session {
             limits: Limits {
                 cancelled: registered.cancelled,
                 deadline: Arc::default(),
+                notices: Notices::default(),
             },
             described: BTreeMap::new(),
             lookups: BTreeMap::new(),
@@ -279,6 +283,8 @@ impl Session {
             }
         };
         self.cursors.clear();
+        let least = self.variables.settings().least_severity;
+        self.limits.notices.set_least(least);
         let result = if commit {
             self.commit_mode(mode).await
         } else {
@@ -319,22 +325,17 @@ impl Session {
 
     /// Notices since the last call, those below `client_min_messages` left out.
     pub fn take_notices(&mut self) -> Vec<Notice> {
-        if self.notices.is_empty() {
-            return Vec::new();
-        }
-        let level = self
-            .variables
-            .get("client_min_messages")
-            .unwrap_or_default();
-        let mut notices = std::mem::take(&mut self.notices);
-        match level.as_str() {
-            "error" => notices.clear(),
-            "warning" => {
-                notices.retain(|notice| notice.severity == crate::outcome::Severity::Warning)
-            }
-            _ => {}
-        }
+        let mut notices: Vec<Notice> = self.limits.notices.take().into();
+        let least = self.variables.settings().least_severity;
+        let own = std::mem::take(&mut self.notices).into_iter();
+        notices.extend(own.filter(|own| least.is_some_and(|least| own.severity >= least)));
         notices
+    }
+
+    /// Notices that come up while a statement runs. Whoever serves the client may send them at once; [`Session::take_notices`] has the others.
+    #[must_use]
+    pub fn notices(&self) -> Notices {
+        self.limits.notices.clone()
     }
 
     /// Reported variables that changed since the last call.
@@ -391,6 +392,8 @@ impl Session {
 
     fn start_statement(&mut self) {
         self.limits.cancelled.mark_unchanged();
+        let least = self.variables.settings().least_severity;
+        self.limits.notices.begin(least);
         self.resume();
         if matches!(self.transaction, Transaction::Idle) {
             self.now_ms = self.shared.clock.now_ms();

@@ -11,15 +11,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use flowstone_proto::local::{Direct, ResultStreams};
 use flowstone_proto::message::{
-    CollectionStatistics, Command, RequestError, RequestId, SourceStatistics, SourceStatus, Staged,
-    UpstreamAnswer, UpstreamQuestion,
+    CollectionStatistics, Command, Export, RequestError, RequestId, SourceStatistics, SourceStatus,
+    Staged, UpstreamAnswer, UpstreamQuestion,
 };
+use flowstone_proto::plan::Plan;
 use flowstone_sql::Catalog;
 use flowstone_sql::catalog::Machine;
 use flowstone_types::{Clock, ClusterId, Epoch, ObjectId};
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
 use crate::auth::AuthState;
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) write_locks: WriteLocks,
     /// Held while a DDL statement is planned, made durable and sent to the worker.
     pub(crate) ddl: Arc<tokio::sync::Mutex<()>>,
+    /// Whose turn it is, or was last.
+    pub(crate) turn: Mutex<Turn>,
     /// Clusters whose change a statement waits for: nobody else changes them.
     pub(crate) resizes: Mutex<BTreeMap<ClusterId, Resizing>>,
     /// Held while a statement that reads a source's tables decides what to write.
@@ -77,12 +80,21 @@ pub(crate) struct Shared {
     pub(crate) started_ms: u64,
 }
 
+/// Who changes the catalog.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Turn {
+    /// The words that name the statement.
+    pub(crate) words: &'static str,
+    /// The session that runs it; `None` if none does.
+    pub(crate) process_id: Option<i32>,
+}
+
 /// A change of a cluster's threads that somebody waits for.
 #[derive(Debug)]
 pub(crate) struct Resizing {
-    /// The threads that it is to have.
-    pub(crate) threads: usize,
-    /// Told once when what is in it has caught up on them.
+    /// The number of the change: the cluster is ready when it is ready for this one or for a later one.
+    pub(crate) change: u64,
+    /// Told once when what is in it has caught up on its new threads.
     pub(crate) ready: Option<oneshot::Sender<()>>,
 }
 
@@ -112,6 +124,8 @@ pub(crate) struct Published {
     pub(crate) epochs_total: u64,
     /// Counts changes of `Runtime::visible`.
     pub(crate) visible_version: u64,
+    /// Counts views and indexes that have been hydrated, or have failed.
+    pub(crate) settled_version: u64,
 }
 
 /// Who waits for an answer of the worker.
@@ -119,6 +133,7 @@ pub(crate) struct Published {
 pub(crate) struct Waiters {
     pub(crate) writes: HashMap<RequestId, oneshot::Sender<Result<Staged, RequestError>>>,
     pub(crate) upstream: HashMap<RequestId, oneshot::Sender<Result<UpstreamAnswer, RequestError>>>,
+    pub(crate) prepared: HashMap<RequestId, oneshot::Sender<Result<(), RequestError>>>,
 }
 
 /// What the worker reported, for the system relations.
@@ -127,6 +142,8 @@ pub(crate) struct Runtime {
     /// Source tables whose snapshot is in an observable epoch.
     pub(crate) visible: BTreeSet<ObjectId>,
     pub(crate) hydrated: BTreeSet<ObjectId>,
+    /// Sources that are held up: they cannot give what is bound.
+    pub(crate) held: BTreeSet<ObjectId>,
     /// Why views and indexes have failed, and when.
     pub(crate) dataflow_errors: BTreeMap<ObjectId, (String, u64)>,
     /// When a dataflow was created, and how long it then took to catch up: milliseconds.
@@ -144,6 +161,7 @@ impl Runtime {
     pub(crate) fn forget(&mut self, id: ObjectId) {
         self.visible.remove(&id);
         self.hydrated.remove(&id);
+        self.held.remove(&id);
         self.dataflow_errors.remove(&id);
         self.created_ms.remove(&id);
         self.hydration_ms.remove(&id);
@@ -173,6 +191,11 @@ impl Shared {
         WriteId(self.next_number.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// The number of a change of the catalog, for the worker to name it. Changes are numbered in their turn: who comes later has the higher number.
+    pub(crate) fn next_change(&self) -> u64 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
     pub(crate) fn next_freeze(&self) -> FreezeId {
         FreezeId(self.next_number.fetch_add(1, Ordering::Relaxed))
     }
@@ -181,6 +204,15 @@ impl Shared {
     pub(crate) fn read_epoch(&self) -> Epoch {
         let published = self.published.borrow();
         published.observable.max(published.read_floor)
+    }
+
+    /// Whether a view or an index has been computed: who reads it does not wait for that.
+    pub(crate) fn is_hydrated(&self, id: ObjectId) -> bool {
+        match self.direct.get() {
+            // It knows first, and also of what is being computed again.
+            Some(direct) => direct.is_readable(id),
+            None => self.runtime.lock().hydrated.contains(&id),
+        }
     }
 
     /// Refuses a write while the disk has no room but what is kept for the Raft log and for group commits of what was acknowledged before.
@@ -263,6 +295,13 @@ impl Shared {
         while ended.changed().await.is_ok() {}
     }
 
+    /// Waits for the turn to change the catalog.
+    pub(crate) async fn take_turn(&self, turn: Turn) -> OwnedMutexGuard<()> {
+        let guard = Arc::clone(&self.ddl).lock_owned().await;
+        *self.turn.lock() = turn;
+        guard
+    }
+
     /// Asks an upstream through the worker.
     pub(crate) async fn ask_upstream(
         &self,
@@ -273,6 +312,23 @@ impl Shared {
         self.waiters.lock().upstream.insert(request, answer);
         self.send(Command::AskUpstream { request, question })
             .await?;
+        Ok(answered.await.map_err(|_| self.gone())??)
+    }
+
+    /// Has the worker try a plan; `export` is `None` for a subscription's.
+    ///
+    /// # Errors
+    /// Why it cannot be rendered.
+    pub(crate) async fn prepare(&self, plan: Plan, export: Option<Export>) -> Result<(), Error> {
+        let request = self.next_request();
+        let (answer, answered) = oneshot::channel();
+        self.waiters.lock().prepared.insert(request, answer);
+        self.send(Command::Prepare {
+            request,
+            plan,
+            export,
+        })
+        .await?;
         Ok(answered.await.map_err(|_| self.gone())??)
     }
 

@@ -1,4 +1,5 @@
-//! Failpoints: every step of every durable write has a name, and at each the process can be ended or the step be made to fail.
+//! Failpoints: every step of every durable write has a name, and at each the process can be ended or the step be made to fail. So has every message between the
+//! parts of a worker that says what is durable, or is to be.
 //!
 //! Nothing happens at any of them unless [`activate`] was called; a step costs the reading of one word then. The idea is that of `fail(9)` of FreeBSD.
 
@@ -7,7 +8,7 @@ use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What is written.
+/// What is written, or told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The format version of the data directory.
@@ -48,6 +49,14 @@ pub enum Kind {
     RaftBegun,
     /// The state of a source.
     SourceState,
+    /// What the feed gives the compute of an epoch.
+    EpochInput,
+    /// What the compute gives the keep of it.
+    EpochOutput,
+    /// That the keep has committed, for the coordinator.
+    Committed,
+    /// That a commit point is durable, for an upstream.
+    Acknowledgement,
 }
 
 /// A step of a write. A failpoint stands right before its step.
@@ -123,6 +132,10 @@ const STEPS: &[(Kind, &str, &[Step])] = &[
             Step::Remove,
         ],
     ),
+    (Kind::EpochInput, "epoch-input", &[Step::Tell]),
+    (Kind::EpochOutput, "epoch-output", &[Step::Tell]),
+    (Kind::Committed, "committed", &[Step::Tell]),
+    (Kind::Acknowledgement, "acknowledgement", &[Step::Tell]),
 ];
 
 const REPLACE: [Step; 4] = [Step::Write, Step::Sync, Step::Name, Step::Directory];
@@ -142,6 +155,12 @@ impl Failpoint {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::all().find(|failpoint| failpoint.to_string() == name)
+    }
+
+    /// Whether the step can fail. What one part of a process hands to another arrives, unless the process ends.
+    #[must_use]
+    pub const fn can_fail(self) -> bool {
+        !matches!(self.kind, Kind::EpochInput | Kind::EpochOutput)
     }
 }
 
@@ -243,6 +262,9 @@ fn parse(entry: &str) -> Result<Planned, &'static str> {
         "full" => Action::Full,
         _ => return Err("the action is none of kill, error, full"),
     };
+    if action != Action::Kill && !failpoint.can_fail() {
+        return Err("it cannot fail: its only action is kill");
+    }
     Ok(Planned {
         failpoint,
         action,
@@ -262,6 +284,13 @@ pub fn reached(kind: Kind, step: Step) -> io::Result<()> {
         None => Ok(()),
         Some(plan) => at(plan, Failpoint { kind, step }),
     }
+}
+
+/// The same where nothing can fail ([`Failpoint::can_fail`]): the process may end there.
+#[inline]
+pub fn passed(kind: Kind, step: Step) {
+    // No plan has an error here.
+    drop(reached(kind, step));
 }
 
 #[cold]
@@ -321,6 +350,8 @@ mod tests {
             "raft-log.write=error@0",
             "raft-log.write=errorx0",
             "log-cut.write=kill",
+            "epoch-input.tell=error",
+            "epoch-output.tell=full",
         ] {
             assert!(activate(wrong).is_err(), "{wrong}");
         }

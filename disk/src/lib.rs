@@ -1,7 +1,7 @@
 //! Files that survive a crash, and the places where writing them can be made to fail.
 //!
-//! Owns the order in which a small file is replaced, and the list of every step of every durable write. Must not know what is written.
-//! Called by every crate that writes files.
+//! Owns the order in which a small file is replaced, and the list of every step of every durable write, and of the messages that say what is durable, or is to
+//! be. Must not know what is written. Called by every crate that writes files, and by `worker`.
 //!
 //! Invariants. A file that is written here holds its old content or the new one, whatever happens in between. No step of a durable write is without a
 //! [`Failpoint`]: `deploy/tidy.py` looks for it.

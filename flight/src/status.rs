@@ -190,6 +190,7 @@ const fn sql_error(kind: ErrorKind) -> Code {
         ErrorKind::InsufficientPrivilege => Code::PermissionDenied,
         ErrorKind::ReservedName => Code::InvalidArgument,
         ErrorKind::ObjectInUse => Code::FailedPrecondition,
+        ErrorKind::NotInPrerequisiteState => Code::FailedPrecondition,
         ErrorKind::DuplicateAlias => Code::InvalidArgument,
         ErrorKind::NotNullViolation => Code::FailedPrecondition,
         ErrorKind::InvalidRowCount
@@ -206,7 +207,7 @@ const fn request_error(error: &RequestError) -> Code {
         RequestError::Eval(error) => eval_error(error.kind),
         RequestError::SinceAdvanced { .. } => Code::OutOfRange,
         RequestError::PassedOver { .. } => Code::Aborted,
-        RequestError::NotNull { .. } => Code::FailedPrecondition,
+        RequestError::Paused | RequestError::NotNull { .. } => Code::FailedPrecondition,
         RequestError::Dropped => Code::NotFound,
         RequestError::Cancelled => Code::Cancelled,
         RequestError::SlowConsumer { .. } | RequestError::OutOfMemory { .. } => {

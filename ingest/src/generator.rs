@@ -383,20 +383,17 @@ impl GeneratorSource {
         description: SourceDescription,
         context: SourceContext,
     ) -> Result<Self, Error> {
-        let (generator, interval, seed) = match description.kind {
-            SourceKind::LoadGenerator {
-                generator,
-                tick_interval,
-                seed,
-            } => (generator, tick_interval.max(Duration::from_millis(1)), seed),
-            SourceKind::Postgres { .. } => (
-                LoadGenerator::Counter {
-                    max_cardinality: None,
-                },
-                Duration::from_secs(1),
-                0,
-            ),
+        let SourceKind::LoadGenerator {
+            generator,
+            tick_interval,
+            seed,
+        } = description.kind
+        else {
+            return Err(Error::Invariant(
+                "source is not a load generator".to_owned(),
+            ));
         };
+        let interval = tick_interval.max(Duration::from_millis(1));
         let taken = match &description.resume_from {
             Some(position) => tick_of(position)?,
             None => 0,

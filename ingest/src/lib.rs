@@ -5,7 +5,7 @@
 //! Must not know views or operators, nor what an epoch is: it hands over everything up to a position.
 //! Called by `worker`, which starts sources, forwards their events and takes their changes when it runs an epoch.
 //!
-//! Invariants. What [`SourceHandle::take`] gives for a range of positions is a function of the upstream alone: asked again after a restart, it is the
+//! Invariants. What [`SourceHandle::take_pieces`] gives for a range of positions is a function of the upstream alone: asked again after a restart, it is the
 //! same, so an upstream transaction is never split and never repeated. Nothing is acknowledged upstream that could still be asked for.
 //! What cannot be decoded puts one table in a permanent error; everything else of the source goes on.
 
@@ -24,7 +24,9 @@ pub use source::{
 };
 pub use transactions::BufferLimits;
 
-use flowstone_proto::message::{RequestError, UpstreamAnswer, UpstreamQuestion};
+use flowstone_proto::message::{
+    RequestError, SourceKind, UpstreamAnswer, UpstreamConnection, UpstreamQuestion,
+};
 
 /// Asks an upstream about itself: `VALIDATE CONNECTION`, and the description of tables that `CREATE SOURCE` plans with.
 ///
@@ -32,18 +34,19 @@ use flowstone_proto::message::{RequestError, UpstreamAnswer, UpstreamQuestion};
 /// [`RequestError::Upstream`] if it cannot be reached, refuses, or is not set up for capture.
 pub async fn ask(question: &UpstreamQuestion) -> Result<UpstreamAnswer, RequestError> {
     match question {
-        UpstreamQuestion::ValidatePostgres(connection) => {
+        UpstreamQuestion::Validate(UpstreamConnection::Postgres(connection)) => {
             postgres::describe::validate(connection).await?;
             Ok(UpstreamAnswer::Valid)
         }
-        UpstreamQuestion::DescribePublication {
+        UpstreamQuestion::Describe(SourceKind::Postgres {
             connection,
             publication,
-        } => Ok(UpstreamAnswer::Publication(
+            ..
+        }) => Ok(UpstreamAnswer::Tables(
             postgres::describe::publication(connection, publication).await?,
         )),
-        UpstreamQuestion::DescribeGenerator(generator) => Ok(UpstreamAnswer::Publication(
-            generator::tables::describe(generator),
-        )),
+        UpstreamQuestion::Describe(SourceKind::LoadGenerator { generator, .. }) => Ok(
+            UpstreamAnswer::Tables(generator::tables::describe(generator)),
+        ),
     }
 }

@@ -37,7 +37,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
 
 use crate::row_errors::ErrorChanges;
-use crate::transactions::BufferLimits;
+use crate::transactions::{BufferLimits, remove_unneeded};
 use crate::{Error, SourceContext, SourceEvent};
 use attempt::AttemptError;
 use manifest::{Manifest, ManifestTable};
@@ -67,6 +67,8 @@ pub(crate) struct PostgresSource {
 }
 
 impl PostgresSource {
+    /// Blocks: it reads the files of its state.
+    ///
     /// # Errors
     /// A file of its state cannot be used, or what it resumes from is not an LSN.
     pub(crate) fn start(
@@ -119,7 +121,9 @@ impl PostgresSource {
             &description.snapshotted,
         );
         let (established, ready) = watch::channel(false);
+        let removing = remove_unneeded(Arc::clone(&shared.spill), shared.cancel.clone());
         let tasks = vec![
+            tokio::spawn(removing),
             tokio::spawn(run(Arc::clone(&shared), established)),
             tokio::spawn(snapshot_added(Arc::clone(&shared), ready.clone())),
             tokio::spawn(watch_membership(Arc::clone(&shared), ready.clone())),
@@ -190,11 +194,27 @@ impl PostgresSource {
     }
 
     pub(crate) async fn stop(self) {
-        self.shared.cancel.cancel();
-        for task in self.tasks {
+        let Self {
+            shared,
+            tasks,
+            _cancel,
+        } = self;
+        shared.cancel.cancel();
+        for task in tasks {
             if let Err(error) = task.await {
                 tracing::error!(%error, "source task failed");
             }
+        }
+        shared.writing.close();
+        shared.writing.wait().await;
+        // What nobody has taken goes now, unless pieces of a take are still there, which share it.
+        let removing = tokio::task::spawn_blocking(move || {
+            let directory = Arc::clone(&shared.spill);
+            drop(shared);
+            directory.remove_unneeded();
+        });
+        if let Err(error) = removing.await {
+            tracing::error!(%error, "changes that wait on disk could not be removed");
         }
     }
 }

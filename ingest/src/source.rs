@@ -152,7 +152,7 @@ pub enum TableData {
     Error(EvalError),
 }
 
-/// A running source. Dropping it without [`SourceHandle::stop`] ends its tasks without waiting for them.
+/// A running source. Dropping it without [`SourceHandle::stop`] ends its tasks without waiting for them, nor for the removal of what waits on disk.
 #[derive(Debug)]
 pub struct SourceHandle(Inner);
 
@@ -197,11 +197,14 @@ impl Pieces {
 ///
 /// # Panics
 /// Outside a tokio runtime.
-pub fn start(
+///
+/// # Cancel safety
+/// None: the source may be started after that, and ends again without being waited for.
+pub async fn start(
     description: SourceDescription,
     context: SourceContext,
 ) -> Result<SourceHandle, Error> {
-    start_within(BufferLimits::default(), description, context)
+    start_within(BufferLimits::default(), description, context).await
 }
 
 /// The same with other limits of what may wait to be taken.
@@ -211,7 +214,21 @@ pub fn start(
 ///
 /// # Panics
 /// As [`start`].
-pub fn start_within(
+///
+/// # Cancel safety
+/// As [`start`].
+pub async fn start_within(
+    limits: BufferLimits,
+    description: SourceDescription,
+    context: SourceContext,
+) -> Result<SourceHandle, Error> {
+    tokio::task::spawn_blocking(move || start_blocking(limits, description, context))
+        .await
+        .map_err(|error| Error::Invariant(error.to_string()))?
+}
+
+/// Removes what an earlier run left and reads the files of the source's state. Blocks.
+fn start_blocking(
     limits: BufferLimits,
     description: SourceDescription,
     context: SourceContext,
@@ -261,26 +278,13 @@ pub async fn clean_up(
 }
 
 impl SourceHandle {
-    /// [`SourceHandle::take_pieces`], all of them at once: as much memory is needed as everything up to `binding.position` takes.
-    ///
-    /// # Errors
-    /// As [`SourceHandle::take_pieces`] and [`Pieces::next`].
-    ///
-    /// # Cancel safety
-    /// As [`SourceHandle::take_pieces`].
-    pub async fn take(&mut self, binding: &SourceBinding) -> Result<Vec<TableChanges>, Error> {
-        let mut pieces = self.take_pieces(binding).await?;
-        let mut taken = Vec::new();
-        while let Some(piece) = pieces.next().await? {
-            taken.push(piece);
-        }
-        Ok(taken)
-    }
-
     /// Takes everything after the last taken position up to and including `binding.position`, and the snapshots it names.
     ///
     /// Waits until that much is buffered: after a restart the source reads it again from upstream. For each table the results are in order;
     /// a table's snapshot comes before its changes. A table whose snapshot was not bound yet gives nothing. Snapshots that were taken before are ignored.
+    ///
+    /// One after the other: a take begins when the pieces of the one before have come to their end. Which rows are in error follows from the changes in their
+    /// order, and what was taken does not count as waiting any more, so nobody would hold the upstream back.
     ///
     /// # Errors
     /// [`Error::Failed`] if upstream cannot give it any more. [`Error::Stopped`] if the source's tasks ended. [`Error::Invariant`] if the position is not of the
@@ -301,7 +305,7 @@ impl SourceHandle {
         }))
     }
 
-    /// Waits until [`SourceHandle::take`] of `binding` would not wait any more, whatever it gives then.
+    /// Waits until [`SourceHandle::take_pieces`] of `binding` would not wait any more, whatever it gives then.
     ///
     /// # Cancel safety
     /// Nothing is taken.
@@ -323,7 +327,7 @@ impl SourceHandle {
         }
     }
 
-    /// The rows that are in error where the source starts: as of what was committed. What [`SourceHandle::take`] gives changes them.
+    /// The rows that are in error where the source starts: as of what was committed. What [`SourceHandle::take_pieces`] gives changes them.
     #[must_use]
     pub fn row_errors(&self) -> Vec<(ObjectId, Vec<(EvalError, i64)>)> {
         match &self.0 {

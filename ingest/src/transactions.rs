@@ -2,11 +2,13 @@
 //!
 //! Owns the buffered changes of whole transactions and of those that are being received, where each transaction ends in them, how much of them is in memory
 //! and what is on disk instead, and how much is offered to be taken at once. Must not know any kind of upstream: how it is decoded, or what a position means
-//! beyond what it covers. Called by the connectors, under a lock of theirs; only [`Spiller`] and [`Spilled::load`] wait or touch files, and those without it.
+//! beyond what it covers. Called by the connectors, under a lock of theirs; only [`Spiller`], [`Spilled::load`], [`remove_unneeded`] and what a
+//! [`SpillDirectory`] does wait or touch files, and those without it. Letting go of a file does not remove it.
 //!
 //! Invariants. What a cut gives depends only on the transactions that were received, not on how often or where was cut before, nor on what went through the
 //! disk. Rows of a transaction that has not ended are never cut. A deletion by key and the upsert that replaces the row are never in different pieces.
-//! Nothing on disk outlives the process that wrote it: upstream still has it. See docs/adr/0019.
+//! What is not as it was written is an error, never rows. What is on disk is not read by another process than that which wrote it: upstream still has it.
+//! See docs/adr/0019.
 
 mod offers;
 mod segment;
@@ -19,7 +21,7 @@ use flowstone_types::{ObjectId, TypeError};
 pub(crate) use offers::Offers;
 pub(crate) use segment::{Closed, Part, Spilled};
 pub(crate) use spill::{SpillDirectory, remove_leftovers};
-pub(crate) use spiller::{Candidate, Event, Spiller, Written};
+pub(crate) use spiller::{Candidate, Event, Spiller, Written, remove_unneeded};
 pub(crate) use table::{Refused, Straddling, TableTransactions};
 
 #[cfg(test)]
@@ -87,7 +89,8 @@ impl Usage {
     }
 }
 
-/// What should go to disk: the largest segments, of equal ones those that are taken last, until half of the memory is free.
+/// What should go to disk: the largest segments, of equal ones those that are taken last, until half of the memory is free. Nothing if all that is in memory
+/// has to stay there until a take has ended.
 ///
 /// # Errors
 /// [`TypeError`] if rows that were received cannot be made a batch.
@@ -99,10 +102,9 @@ pub(crate) fn candidates<'a>(
     let mut sizes = Vec::new();
     let mut excess = 0_u64;
     for (index, (_, transactions)) in tables.iter().enumerate() {
-        for (number, bytes) in transactions.buffered() {
-            excess = excess.saturating_add(bytes);
-            sizes.push((bytes, number, index));
-        }
+        excess = excess.saturating_add(transactions.usage().memory);
+        let buffered = transactions.buffered();
+        sizes.extend(buffered.map(|(number, bytes)| (bytes, number, index)));
     }
     excess = excess.saturating_sub(limits.memory_bytes / 2);
     sizes.sort_unstable();

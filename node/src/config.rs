@@ -13,6 +13,8 @@ const SUBSCRIBER_MEMORY_MIB_MIN: usize = 64;
 
 /// Less would fail what clients ordinarily send.
 const SESSION_MEMORY_MIB_MIN: usize = 64;
+/// What the time between two group commits may be: a commit takes a few milliseconds, and what is not committed is replayed at a start.
+const COMMIT_INTERVAL_MS: std::ops::RangeInclusive<u64> = 20..=600_000;
 
 /// The command line of `serve`. What is not given is looked for in the file, then defaulted.
 #[derive(Debug, clap::Args)]
@@ -44,6 +46,10 @@ pub(crate) struct Arguments {
     /// session may hold half of it, and what needs more fails [default: a quarter of what the machine has]
     #[arg(long, env = "FLOWSTONE_SESSION_MEMORY_MIB")]
     session_memory_mib: Option<usize>,
+    /// Milliseconds between two group commits, which write what has changed to the Delta tables: less shows it to other engines sooner, in more and smaller files
+    /// [default: 1000]
+    #[arg(long, env = "FLOWSTONE_COMMIT_INTERVAL_MS")]
+    commit_interval_ms: Option<u64>,
     /// Seconds that a view which is recomputed at each change may take for one; beyond it the view is in error and no longer maintained [default: 60]
     #[arg(long, env = "FLOWSTONE_RECOMPUTE_SECONDS_MAX")]
     recompute_seconds_max: Option<u64>,
@@ -123,6 +129,7 @@ struct File {
     query_memory_mib: Option<usize>,
     subscriber_memory_mib: Option<usize>,
     session_memory_mib: Option<usize>,
+    commit_interval_ms: Option<u64>,
     recompute_seconds_max: Option<u64>,
     log: Option<String>,
     log_format: Option<LogFormat>,
@@ -144,6 +151,7 @@ pub(crate) struct Settings {
     pub(crate) query_memory_mib: usize,
     pub(crate) subscriber_memory_mib: usize,
     pub(crate) session_memory_mib: usize,
+    pub(crate) commit_interval_ms: u64,
     pub(crate) recompute_seconds_max: u64,
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
@@ -206,6 +214,10 @@ impl Settings {
                 .session_memory_mib
                 .or(file.session_memory_mib)
                 .unwrap_or_else(|| (machine_memory_mib() / 4).max(SESSION_MEMORY_MIB_MIN)),
+            commit_interval_ms: arguments
+                .commit_interval_ms
+                .or(file.commit_interval_ms)
+                .unwrap_or(1_000),
             recompute_seconds_max: arguments
                 .recompute_seconds_max
                 .or(file.recompute_seconds_max)
@@ -274,6 +286,13 @@ impl Settings {
         }
         if self.session_memory_mib < SESSION_MEMORY_MIB_MIN {
             bail!("session_memory_mib must be at least {SESSION_MEMORY_MIB_MIN}");
+        }
+        if !COMMIT_INTERVAL_MS.contains(&self.commit_interval_ms) {
+            bail!(
+                "commit_interval_ms must be between {} and {}",
+                COMMIT_INTERVAL_MS.start(),
+                COMMIT_INTERVAL_MS.end()
+            );
         }
         if self.recompute_seconds_max == 0 {
             bail!("recompute_seconds_max must be at least 1");

@@ -93,6 +93,7 @@ async fn serve(
             Auth::TrustLoopback => AuthPolicy::TrustLoopback,
             Auth::Scram => AuthPolicy::Scram,
         },
+        commit_interval_ms: settings.commit_interval_ms,
         session_memory_bytes: settings.session_memory_mib.saturating_mul(1 << 20),
         machine: Machine {
             shards: settings.shards,

@@ -172,7 +172,7 @@ pub async fn serve(
         return Ok(());
     };
     let mut connection = Connection {
-        io: Io::new(socket),
+        io: Io::new(socket, session.notices()),
         session,
         statements: HashMap::new(),
         portals: HashMap::new(),
@@ -292,11 +292,7 @@ impl Connection {
     /// Sends notices and parameter changes that have come up.
     async fn tell(&mut self) -> Result<(), ConnectionError> {
         for notice in self.session.take_notices() {
-            self.io
-                .feed(PgWireBackendMessage::NoticeResponse(NoticeResponse::new(
-                    notice_fields(&notice),
-                )))
-                .await?;
+            self.io.feed(notice_message(&notice)).await?;
         }
         for (name, value) in self.session.take_parameter_changes() {
             self.io
@@ -310,7 +306,8 @@ impl Connection {
 
     async fn sync(&mut self) -> Result<(), ConnectionError> {
         let commit = !std::mem::take(&mut self.skipping);
-        if let Err(error) = self.session.end_implicit(commit).await {
+        let ending = self.session.end_implicit(commit);
+        if let Err(error) = self.io.see_through(ending).await {
             self.report(error.into()).await?;
         }
         if self.session.transaction_status() == TransactionStatus::Idle {
@@ -329,7 +326,8 @@ impl Connection {
         if let Err(failure) = outcome {
             self.report(failure).await?;
         }
-        if let Err(error) = self.session.end_implicit(commit).await {
+        let ending = self.session.end_implicit(commit);
+        if let Err(error) = self.io.see_through(ending).await {
             self.report(error.into()).await?;
         }
         if self.session.transaction_status() == TransactionStatus::Idle {
@@ -719,7 +717,8 @@ pub(crate) fn long_work<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-fn notice_fields(notice: &Notice) -> Vec<(u8, String)> {
+/// A notice as the client is sent it: at any time.
+pub(crate) fn notice_message(notice: &Notice) -> PgWireBackendMessage {
     let severity = match notice.severity {
         Severity::Notice => "NOTICE",
         Severity::Warning => "WARNING",
@@ -732,5 +731,5 @@ fn notice_fields(notice: &Notice) -> Vec<(u8, String)> {
     ];
     fields.extend(notice.detail.clone().map(|detail| (b'D', detail)));
     fields.extend(notice.hint.clone().map(|hint| (b'H', hint)));
-    fields
+    PgWireBackendMessage::NoticeResponse(NoticeResponse::new(fields))
 }

@@ -1,17 +1,20 @@
 //! Both directions of the socket of an open session.
 //!
-//! Owns what is read ahead while a statement runs, and the writing of what is long in parts. Must not know statements. Called by [`crate::connection`].
+//! Owns what is read ahead while a statement runs, the sending of notices that come up meanwhile, and the writing of what is long in parts. Must not know
+//! statements. Called by [`crate::connection`].
 //!
 //! Invariants. What is read ahead is bounded, in messages and in bytes; beyond that the client waits. Of something long that is written, no more than a part is copied.
+//! A statement goes on while a client that does not read keeps a notice waiting.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use flowstone_coordinator::Notices;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 
-use crate::connection::{ConnectionError, Socket};
+use crate::connection::{ConnectionError, Socket, notice_message};
 use crate::frontend::{Incoming, Outgoing, Received};
 
 /// Messages read ahead while a statement runs (a pipelining client sends many). Beyond that the client waits.
@@ -29,10 +32,12 @@ pub(crate) struct Io {
     ahead: VecDeque<Received>,
     /// Bytes of what was read ahead.
     ahead_bytes: usize,
+    /// What a running statement has to say.
+    notices: Notices,
 }
 
 impl Io {
-    pub(crate) fn new(mut socket: Socket) -> Self {
+    pub(crate) fn new(mut socket: Socket, notices: Notices) -> Self {
         socket.set_backpressure_boundary(WRITE_BYTES);
         let (writer, reader) = socket.split();
         Self {
@@ -40,6 +45,7 @@ impl Io {
             writer,
             ahead: VecDeque::new(),
             ahead_bytes: 0,
+            notices,
         }
     }
 
@@ -75,27 +81,63 @@ impl Io {
         self.writer.flush().await
     }
 
-    /// Runs `work` while watching the socket: what the client sends is kept for later, its going away is an error.
+    /// Runs `work` while watching the socket: what the client sends is kept for later, its going away is an error. Notices are sent as they come up.
     pub(crate) async fn watch<T>(
         &mut self,
         work: impl Future<Output = T>,
     ) -> Result<T, ConnectionError> {
+        let Self {
+            reader,
+            writer,
+            ahead,
+            ahead_bytes,
+            notices,
+        } = self;
         tokio::pin!(work);
+        let telling = send_notices(writer, notices);
+        tokio::pin!(telling);
         loop {
-            if self.ahead.len() >= READ_AHEAD_MAX || self.ahead_bytes >= READ_AHEAD_BYTES_MAX {
-                return Ok(work.await);
-            }
+            let has_room = ahead.len() < READ_AHEAD_MAX && *ahead_bytes < READ_AHEAD_BYTES_MAX;
             tokio::select! {
                 biased;
                 done = &mut work => return Ok(done),
-                received = self.reader.next() => match received.transpose()? {
+                error = &mut telling => return Err(error),
+                received = reader.next(), if has_room => match received.transpose()? {
                     None | Some(Received { incoming: Incoming::Message(PgWireFrontendMessage::Terminate(_)), .. }) => return Err(ConnectionError::Gone),
                     Some(received) => {
-                        self.ahead_bytes += received.bytes;
-                        self.ahead.push_back(received);
+                        *ahead_bytes += received.bytes;
+                        ahead.push_back(received);
                     }
                 },
             }
+        }
+    }
+
+    /// Runs `work`, which a client cannot take back any more, to its end, whatever becomes of the socket. Notices are sent as they come up.
+    pub(crate) async fn see_through<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        let telling = send_notices(&mut self.writer, &self.notices);
+        tokio::select! {
+            biased;
+            done = &mut work => done,
+            // Who writes next meets the error again.
+            _broken = telling => work.await,
+        }
+    }
+}
+
+/// Sends notices until that fails.
+async fn send_notices(
+    writer: &mut SplitSink<Socket, Outgoing>,
+    notices: &Notices,
+) -> ConnectionError {
+    loop {
+        let message = notice_message(&notices.next().await);
+        if let Err(error) = writer.feed(Outgoing::Message(message)).await {
+            return error;
+        }
+        if let Err(error) = writer.flush().await {
+            return error;
         }
     }
 }

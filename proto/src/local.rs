@@ -79,6 +79,23 @@ pub trait DirectReads: std::fmt::Debug + Send + Sync {
         projection: &[usize],
         at: ReadAt,
     ) -> Option<Result<(Epoch, RecordBatch), RequestError>>;
+
+    /// Whether an object has been hydrated, has not failed since, and is not paused: who reads it waits for no more than an epoch.
+    fn is_readable(&self, id: ObjectId) -> bool;
+
+    /// What a read of an object at the newest epoch waits for, if it waits.
+    fn lack(&self, id: ObjectId) -> Option<Lack>;
+}
+
+/// Why an object cannot be read yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// It is being hydrated.
+    Content,
+    /// Something that it is made of has not come in altogether.
+    Input,
+    /// Where it runs has yet to come to the newest epoch.
+    Epochs,
 }
 
 /// Where a worker's [`DirectReads`] are found, once it offers them.

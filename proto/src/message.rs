@@ -45,11 +45,23 @@ pub enum Command {
         cluster: ClusterId,
         /// Shard threads that each of its computes has; zero if it is paused: what is in it stands still, and reads of later epochs wait.
         threads: usize,
+        /// Names this change in [`Response::ClusterReady`].
+        change: u64,
     },
     /// A cluster is gone. Nothing is in it any more.
     DropCluster {
         /// The cluster.
         cluster: ClusterId,
+    },
+    /// Tries to render a plan, beside everything else, and throws away what comes of it: so what cannot be made is refused before anybody hears of it. Answered by
+    /// [`Response::Prepared`].
+    Prepare {
+        /// Names the answer.
+        request: RequestId,
+        /// What is to be computed.
+        plan: Plan,
+        /// What is to become of the result; `None` if it is a subscription's.
+        export: Option<Export>,
     },
     /// A view or index is maintained from now on, starting from its inputs as of the last epoch run.
     CreateDataflow(DataflowDescription),
@@ -279,6 +291,13 @@ pub enum LoadGenerator {
     },
 }
 
+/// How to reach an upstream, whatever it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpstreamConnection {
+    /// A PostgreSQL server.
+    Postgres(PostgresConnection),
+}
+
 /// How to reach a PostgreSQL server. Holds secrets: its `Debug` does not show them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PostgresConnection {
@@ -333,7 +352,7 @@ pub struct SourceTable {
     pub upstream_schema: String,
     /// Name upstream.
     pub upstream_name: String,
-    /// Identity upstream: the relation's OID in PostgreSQL, 0 for a generator.
+    /// Identity upstream, for its connector only: the relation's OID in PostgreSQL, 0 for a generator.
     pub upstream_oid: u32,
     /// The columns captured, in the order of the collection's schema.
     pub columns: Vec<SourceColumn>,
@@ -361,17 +380,11 @@ pub struct SourceColumn {
 /// A question to an upstream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum UpstreamQuestion {
-    /// Can it be reached, with these credentials, and is it set up for capture?
-    ValidatePostgres(PostgresConnection),
-    /// What does this publication hold?
-    DescribePublication {
-        /// How to reach it.
-        connection: PostgresConnection,
-        /// The publication.
-        publication: String,
-    },
-    /// Which tables does this generator make? Answered like a publication; the schema is the generator's name.
-    DescribeGenerator(LoadGenerator),
+    /// Can it be reached, with these credentials, and is it set up for capture? Answered by [`UpstreamAnswer::Valid`].
+    Validate(UpstreamConnection),
+    /// Which tables are there to capture for a source that reads this? What only matters to a source that runs, such as its slot, is not looked at.
+    /// Answered by [`UpstreamAnswer::Tables`].
+    Describe(SourceKind),
 }
 
 /// An upstream's answer.
@@ -379,18 +392,18 @@ pub enum UpstreamQuestion {
 pub enum UpstreamAnswer {
     /// The connection works.
     Valid,
-    /// The tables of a publication.
-    Publication(Vec<UpstreamTable>),
+    /// The tables.
+    Tables(Vec<UpstreamTable>),
 }
 
-/// A table as PostgreSQL describes it.
+/// A table as its upstream describes it. What another upstream than PostgreSQL has no word for is as PostgreSQL would have it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamTable {
-    /// Schema.
+    /// Schema (for a generator: the generator's name).
     pub schema: String,
     /// Name.
     pub name: String,
-    /// OID of the relation.
+    /// Identity, for its connector only: the relation's OID in PostgreSQL, 0 for a generator.
     pub oid: u32,
     /// `d`efault, `n`othing, `f`ull or `i`ndex.
     pub replica_identity: char,
@@ -400,7 +413,15 @@ pub struct UpstreamTable {
     pub key: Vec<String>,
 }
 
-/// A column as PostgreSQL describes it.
+impl UpstreamTable {
+    /// Whether updates and deletes come with the whole old row, so that no key is needed to find it.
+    #[must_use]
+    pub const fn sends_whole_rows(&self) -> bool {
+        matches!(self.replica_identity, 'f')
+    }
+}
+
+/// A column as its upstream describes it. Its type is told by PostgreSQL's OIDs and modifiers, which our types have as well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamColumn {
     /// Name.
@@ -602,6 +623,9 @@ pub enum RequestError {
         /// The next epoch that can be read.
         next: Epoch,
     },
+    /// A cluster that a subscription depends on was paused.
+    #[error("a cluster that the subscription depends on was paused")]
+    Paused,
     /// NULL in a column that forbids it.
     #[error(
         "null value in column \"{column}\" of relation \"{relation}\" violates not-null constraint"
@@ -733,6 +757,14 @@ pub enum Response {
         /// The first epoch that lacks something; or the one at which the last of it was given: nothing below may be committed from then on.
         epoch: Epoch,
     },
+    /// A source gives what is bound piece by piece, since it is more than enters at once; or has given it. More that is bound to it meanwhile would come behind,
+    /// and nothing can be committed before all of it is there.
+    SourceBehind {
+        /// The source.
+        source: ObjectId,
+        /// Whether it is behind.
+        behind: bool,
+    },
     /// What a dropped object left behind is gone.
     CleanedUp {
         /// The object.
@@ -755,8 +787,8 @@ pub enum Response {
     ClusterReady {
         /// The cluster.
         cluster: ClusterId,
-        /// How many shard threads each of its computes has.
-        threads: usize,
+        /// The newest change that it was told.
+        change: u64,
     },
     /// A dataflow has caught up with its inputs.
     Hydrated {
@@ -776,6 +808,13 @@ pub enum Response {
         epoch: Epoch,
         /// The version of each Delta table that changed.
         versions: Vec<(ObjectId, i64)>,
+    },
+    /// Answer to [`Command::Prepare`].
+    Prepared {
+        /// The request.
+        request: RequestId,
+        /// Why the plan cannot be rendered, if that is so.
+        result: Result<(), RequestError>,
     },
     /// An upstream answered.
     UpstreamAnswer {

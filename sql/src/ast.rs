@@ -2,6 +2,7 @@
 //!
 //! Owns the syntax tree of every statement that is ours; queries, expressions and the three row-changing statements are `sqlparser`'s own trees inside it.
 //! Must not know the catalog: names are as written, unresolved. Made by [`crate::parse`], read by planning and by the coordinator.
+//! What is said of one kind of source or connection only is in [`crate::connector`], and what every statement is made of in `crate::ident`; both are named here as well.
 //!
 //! Invariants. Identifiers in our own nodes are folded already (unquoted ones to lower case); inside `sqlparser` trees they are not.
 //! The value of a secret never appears in `Debug` output.
@@ -24,7 +25,12 @@ pub use role::{
     RoleOptions, ValidUntil,
 };
 
+pub use crate::connector::{
+    ConnectionKind, ConnectionOption, ConnectionOptionName, CreateSourceKind, GeneratorKind,
+};
 use crate::error::Error;
+pub(crate) use crate::ident::reserved_words;
+pub use crate::ident::{Ident, Name, OptionValue, quote_ident, quote_literal};
 
 /// One statement of a query string.
 #[derive(Clone, PartialEq)]
@@ -192,220 +198,6 @@ impl StatementKind {
             _ => false,
         }
     }
-}
-
-/// An identifier as PostgreSQL understands it: folded to lower case unless it was quoted.
-#[derive(Clone, Debug, Eq, PartialOrd, Ord)]
-pub struct Ident {
-    /// The name.
-    pub value: String,
-    /// Where it is in the whole query string: characters, from 1. 0 if it was not written anywhere.
-    pub position: usize,
-}
-
-impl Ident {
-    /// An identifier that no user wrote.
-    pub fn new(value: impl Into<String>) -> Self {
-        Self {
-            value: value.into(),
-            position: 0,
-        }
-    }
-}
-
-/// Two identifiers are equal if they name the same thing, wherever they are written.
-impl PartialEq for Ident {
-    fn eq(&self, other: &Self) -> bool {
-        self.value == other.value
-    }
-}
-
-impl fmt::Display for Ident {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&quote_ident(&self.value))
-    }
-}
-
-/// A possibly qualified name: `item`, `schema.item` or `database.schema.item`. Never empty.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Name {
-    /// The parts, outermost first.
-    pub parts: Vec<Ident>,
-}
-
-impl Name {
-    /// A name of these parts that no user wrote.
-    pub fn new<I, S>(parts: I) -> Self
-    where
-        I: IntoIterator<Item = S>,
-        S: Into<String>,
-    {
-        Self {
-            parts: parts.into_iter().map(Ident::new).collect(),
-        }
-    }
-
-    /// The last part: the thing's own name.
-    #[must_use]
-    pub fn item(&self) -> &str {
-        self.parts.last().map_or("", |ident| &ident.value)
-    }
-
-    /// Where it starts in the whole query string: characters, from 1; 0 if unknown.
-    #[must_use]
-    pub fn position(&self) -> usize {
-        self.parts.first().map_or(0, |ident| ident.position)
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, part) in self.parts.iter().enumerate() {
-            if index > 0 {
-                f.write_str(".")?;
-            }
-            write!(f, "{part}")?;
-        }
-        Ok(())
-    }
-}
-
-/// Words that PostgreSQL does not accept as a bare identifier everywhere.
-const RESERVED: &[&str] = &[
-    "all",
-    "analyse",
-    "analyze",
-    "and",
-    "any",
-    "array",
-    "as",
-    "asc",
-    "asymmetric",
-    "authorization",
-    "between",
-    "binary",
-    "both",
-    "case",
-    "cast",
-    "check",
-    "collate",
-    "collation",
-    "column",
-    "concurrently",
-    "constraint",
-    "create",
-    "cross",
-    "current_catalog",
-    "current_date",
-    "current_role",
-    "current_schema",
-    "current_time",
-    "current_timestamp",
-    "current_user",
-    "default",
-    "deferrable",
-    "desc",
-    "distinct",
-    "do",
-    "else",
-    "end",
-    "except",
-    "exists",
-    "false",
-    "fetch",
-    "for",
-    "foreign",
-    "freeze",
-    "from",
-    "full",
-    "grant",
-    "group",
-    "having",
-    "ilike",
-    "in",
-    "initially",
-    "inner",
-    "intersect",
-    "interval",
-    "into",
-    "is",
-    "isnull",
-    "join",
-    "lateral",
-    "leading",
-    "left",
-    "like",
-    "limit",
-    "localtime",
-    "localtimestamp",
-    "natural",
-    "not",
-    "notnull",
-    "null",
-    "offset",
-    "on",
-    "only",
-    "or",
-    "order",
-    "outer",
-    "overlaps",
-    "placing",
-    "primary",
-    "qualify",
-    "references",
-    "returning",
-    "right",
-    "row",
-    "select",
-    "session_user",
-    "set",
-    "similar",
-    "some",
-    "symmetric",
-    "table",
-    "tablesample",
-    "then",
-    "to",
-    "trailing",
-    "true",
-    "union",
-    "unique",
-    "user",
-    "using",
-    "values",
-    "variadic",
-    "verbose",
-    "when",
-    "where",
-    "window",
-    "with",
-];
-
-/// The words that are no bare identifiers, in their order.
-pub(crate) const fn reserved_words() -> &'static [&'static str] {
-    RESERVED
-}
-
-/// The identifier as SQL: bare where PostgreSQL would read the same name back, else in double quotes.
-#[must_use]
-pub fn quote_ident(name: &str) -> String {
-    let mut chars = name.chars();
-    let bare = chars
-        .next()
-        .is_some_and(|first| first.is_ascii_lowercase() || first == '_')
-        && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '$')
-        && RESERVED.binary_search(&name).is_err();
-    if bare {
-        name.to_owned()
-    } else {
-        format!("\"{}\"", name.replace('"', "\"\""))
-    }
-}
-
-/// The text as a SQL string literal.
-#[must_use]
-pub fn quote_literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// A query, read once.
@@ -832,112 +624,6 @@ pub struct CreateConnection {
     pub validate: Option<bool>,
 }
 
-/// What a connection connects to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ConnectionKind {
-    /// `TO POSTGRES`
-    Postgres,
-}
-
-/// One option of a connection.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ConnectionOption {
-    /// Which.
-    pub name: ConnectionOptionName,
-    /// Its value.
-    pub value: OptionValue,
-    /// Where its name is written: characters, from 1.
-    pub position: usize,
-}
-
-/// The options of a connection `TO POSTGRES`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ConnectionOptionName {
-    /// `HOST`
-    Host,
-    /// `PORT`
-    Port,
-    /// `USER`
-    User,
-    /// `PASSWORD`
-    Password,
-    /// `DATABASE`
-    Database,
-    /// `SSL MODE`
-    SslMode,
-    /// `SSL CERTIFICATE AUTHORITY`
-    SslCertificateAuthority,
-    /// `SSL CERTIFICATE`
-    SslCertificate,
-    /// `SSL KEY`
-    SslKey,
-    /// `SSH TUNNEL`
-    SshTunnel,
-    /// `AWS PRIVATELINK`
-    AwsPrivatelink,
-}
-
-impl ConnectionOptionName {
-    /// The words that name it.
-    #[must_use]
-    pub const fn keyword(self) -> &'static str {
-        match self {
-            Self::Host => "HOST",
-            Self::Port => "PORT",
-            Self::User => "USER",
-            Self::Password => "PASSWORD",
-            Self::Database => "DATABASE",
-            Self::SslMode => "SSL MODE",
-            Self::SslCertificateAuthority => "SSL CERTIFICATE AUTHORITY",
-            Self::SslCertificate => "SSL CERTIFICATE",
-            Self::SslKey => "SSL KEY",
-            Self::SshTunnel => "SSH TUNNEL",
-            Self::AwsPrivatelink => "AWS PRIVATELINK",
-        }
-    }
-}
-
-/// The value of an option.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OptionValue {
-    /// A string literal.
-    String(String),
-    /// A number, as written.
-    Number(String),
-    /// A word, as written: `require`, `true`, `postgres`.
-    Word(String),
-    /// `SECRET name`
-    Secret(Name),
-    /// A qualified name.
-    Name(Name),
-    /// Nothing: `VALIDATE` alone.
-    None,
-}
-
-impl OptionValue {
-    /// The value as text, if it is a plain one.
-    #[must_use]
-    pub fn text(&self) -> Option<&str> {
-        match self {
-            Self::String(text) | Self::Number(text) | Self::Word(text) => Some(text),
-            Self::Secret(_) | Self::Name(_) | Self::None => None,
-        }
-    }
-
-    /// The value as a boolean; an absent value is true.
-    #[must_use]
-    pub fn boolean(&self) -> Option<bool> {
-        if *self == Self::None {
-            return Some(true);
-        }
-        match self.text()?.to_ascii_lowercase().as_str() {
-            "true" | "t" | "on" | "yes" | "1" => Some(true),
-            "false" | "f" | "off" | "no" | "0" => Some(false),
-            _ => None,
-        }
-    }
-}
-
 /// One option of a `WITH (…)` list that is not an own node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WithOption {
@@ -966,44 +652,6 @@ pub struct CreateSource {
     pub expose_progress_as: Option<Name>,
     /// `WITH (…)`
     pub options: Vec<WithOption>,
-}
-
-/// What a source reads.
-#[derive(Clone, Debug, PartialEq)]
-pub enum CreateSourceKind {
-    /// `FROM POSTGRES CONNECTION c (PUBLICATION 'p', …)`
-    Postgres {
-        /// The connection.
-        connection: Name,
-        /// `PUBLICATION`
-        publication: String,
-        /// `TEXT COLUMNS (table.column, …)`
-        text_columns: Vec<Name>,
-        /// `EXCLUDE COLUMNS (table.column, …)`
-        exclude_columns: Vec<Name>,
-    },
-    /// `FROM LOAD GENERATOR …`
-    LoadGenerator {
-        /// Which.
-        generator: GeneratorKind,
-        /// `TICK INTERVAL`
-        tick_interval: Option<Duration>,
-        /// `SCALE FACTOR`, for TPCH
-        scale_factor: Option<f64>,
-        /// `MAX CARDINALITY`, for COUNTER
-        max_cardinality: Option<u64>,
-    },
-}
-
-/// The load generators.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum GeneratorKind {
-    /// `AUCTION`
-    Auction,
-    /// `COUNTER`
-    Counter,
-    /// `TPCH`
-    Tpch,
 }
 
 /// Which upstream tables of a new source become tables at once.
@@ -1354,29 +1002,4 @@ pub enum DiscardTarget {
     Sequences,
     /// `TEMP`, `TEMPORARY`
     Temporary,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{RESERVED, quote_ident};
-
-    #[test]
-    fn reserved_words_are_sorted_for_binary_search() {
-        assert!(RESERVED.is_sorted());
-    }
-
-    #[test]
-    fn identifiers_are_quoted_only_where_needed() {
-        for (name, expected) in [
-            ("a_1", "a_1"),
-            ("A", "\"A\""),
-            ("user", "\"user\""),
-            ("1a", "\"1a\""),
-            ("a\"b", "\"a\"\"b\""),
-            ("", "\"\""),
-            ("é", "\"é\""),
-        ] {
-            assert_eq!(quote_ident(name), expected);
-        }
-    }
 }

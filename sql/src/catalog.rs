@@ -13,11 +13,12 @@ pub mod roles;
 use std::collections::BTreeMap;
 
 use arrow_schema::SchemaRef;
-use flowstone_proto::message::{LoadGenerator, SourceTable};
+use flowstone_proto::message::SourceTable;
 use flowstone_types::datetime::TimeZone;
 use flowstone_types::{ClusterId, ObjectId, SqlType};
 use serde::{Deserialize, Serialize};
 
+pub use crate::connector::{Connection, SourceItemKind, StringOrSecret};
 use crate::error::{Error, ErrorKind};
 
 pub use clusters::{Cluster, ClusterKind, ClusterSize, Clusters, Machine, Replica, ReplicaId};
@@ -183,58 +184,6 @@ pub struct Source {
     pub progress: Option<ObjectId>,
 }
 
-/// What a source reads.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum SourceItemKind {
-    /// A PostgreSQL publication.
-    Postgres {
-        /// The connection item.
-        connection: ObjectId,
-        /// The publication.
-        publication: String,
-        /// The replication slot.
-        slot: String,
-    },
-    /// A generator.
-    LoadGenerator {
-        /// Which one.
-        generator: LoadGenerator,
-        /// Milliseconds between ticks.
-        tick_interval_ms: u64,
-    },
-}
-
-/// A value given as text or as a secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum StringOrSecret {
-    /// In the clear.
-    String(String),
-    /// A secret item.
-    Secret(ObjectId),
-}
-
-/// A connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Connection {
-    /// TO POSTGRES.
-    Postgres {
-        /// HOST
-        host: String,
-        /// PORT
-        port: u16,
-        /// USER
-        user: StringOrSecret,
-        /// PASSWORD
-        password: Option<ObjectId>,
-        /// DATABASE
-        database: String,
-        /// SSL MODE
-        ssl_mode: flowstone_proto::message::SslMode,
-        /// SSL CERTIFICATE AUTHORITY
-        ssl_root: Option<StringOrSecret>,
-    },
-}
-
 /// The catalog.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Catalog {
@@ -281,7 +230,7 @@ pub enum CatalogChange {
     PutTimeZone(ObjectId, String),
     /// A cluster appears or is replaced.
     PutCluster(Cluster),
-    /// A cluster goes. Nothing is in it any more.
+    /// A cluster goes: not [`ClusterId::DEFAULT`]. Nothing is in it any more.
     DropCluster(ClusterId),
     /// The cluster that an item is in.
     PutItemCluster(ObjectId, ClusterId),
@@ -474,6 +423,11 @@ impl Catalog {
                 }
                 CatalogChange::PutCluster(cluster) => self.clusters.put(cluster.clone()),
                 CatalogChange::DropCluster(id) => {
+                    if *id == ClusterId::DEFAULT {
+                        return Err(Error::internal(format!(
+                            "cluster {id} goes, and tables are in it"
+                        )));
+                    }
                     if self.clusters.of_items.values().any(|of| of == id) {
                         return Err(Error::internal(format!(
                             "cluster {id} goes, and something is in it"

@@ -1,7 +1,7 @@
 //! What statements that change the catalog change: from a statement and a catalog to a list of changes, or to what is wrong.
 //!
 //! Owns the rules of CREATE, ALTER, DROP and COMMENT: names, existence, dependencies, notices. Views, materialized views and indexes are planned elsewhere first
-//! ([`crate::plan`]) and handed in. Must not know how changes become durable, nor talk to upstreams: what they answered is handed in.
+//! ([`crate::plan`]) and handed in. Must not know how changes become durable, what a kind of source needs ([`crate::connector`] does), nor talk to upstreams: what they answered is handed in.
 //! Called by `coordinator`.
 //!
 //! Invariants. Nothing is changed here: a [`DdlPlan`] is applied by [`Catalog::apply`] as a whole. The plan is valid for the version of the catalog it was made for.
@@ -29,13 +29,14 @@ pub use create::{
 pub use create_sql::create_sql;
 pub use role::{PasswordChange, plan_alter_role, plan_create_role, plan_drop_roles};
 pub use source::{
-    plan_add_subsources, plan_create_source, plan_table_from_source, source_connection,
+    plan_add_subsources, plan_create_source, plan_table_from_source, source_to_describe,
 };
 
 use crate::ast::{CommentTarget, Name, ObjectType, StatementKind};
 use crate::catalog::names::check_identifier;
 use crate::catalog::{Catalog, CatalogChange, ResolveContext};
 use crate::error::{Error, ErrorKind};
+use crate::ident::at;
 
 /// What a statement changes.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -173,15 +174,6 @@ impl Ids {
         let oid = self.oid;
         self.oid += 1;
         oid
-    }
-}
-
-/// `error` at the place where `name` is written.
-fn at(error: Error, name: &Name) -> Error {
-    if name.position() > 0 {
-        error.at(name.position())
-    } else {
-        error
     }
 }
 

@@ -67,6 +67,8 @@ pub enum ErrorKind {
     ReservedName,
     /// `55006`: it is in use.
     ObjectInUse,
+    /// `55000`: it is not in the state that the statement needs.
+    NotInPrerequisiteState,
     /// `42712`: two relations of one name in FROM or WITH.
     DuplicateAlias,
     /// `23502`

@@ -1,6 +1,6 @@
 //! SQL: statements, the catalog model, planning, and the incremental plan.
 //!
-//! Owns the statement parser ([`parse`], [`ast`]), the catalog as a value ([`catalog`]) and the statements that change or show it ([`ddl`], [`show`]), binding and planning of queries and writes ([`plan`]),
+//! Owns the statement parser ([`parse`], [`ast`]), the catalog as a value ([`catalog`]) and the statements that change or show it ([`ddl`], [`show`]), what the kinds of sources need of all that ([`connector`]), binding and planning of queries and writes ([`plan`]),
 //! the lowering of a query to an incremental plan ([`lower`]), EXPLAIN, and the definitions of the system relations ([`system`]).
 //! Must not know where plans run, how state is stored, sessions or protocols.
 //! Called by `coordinator`; `pgwire` uses only [`ast`] and [`error`].
@@ -9,9 +9,11 @@
 
 pub mod ast;
 pub mod catalog;
+pub mod connector;
 pub mod ddl;
 pub mod error;
 pub mod explain;
+mod ident;
 pub mod lower;
 pub mod parse;
 pub mod plan;

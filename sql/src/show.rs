@@ -72,6 +72,12 @@ fn create(
     name: &Name,
 ) -> Result<String, Error> {
     if object_type == ObjectType::Cluster {
+        if is_system_cluster(name.item()) {
+            let message = format!("system cluster \"{}\" has no CREATE statement", name.item());
+            return Err(Error::new(ErrorKind::WrongObjectType, message)
+                .with_detail("It is there from the start, and cannot be changed.")
+                .at(name.position()));
+        }
         let cluster = catalog.resolve_cluster(&Ident {
             value: name.item().to_owned(),
             position: name.position(),

@@ -14,12 +14,13 @@ use flowstone_dataflow::{CollectionInput, TickOutput, partition_columns};
 use flowstone_proto::local::ResultStreams;
 use flowstone_proto::message::{
     CollectionDescription, CollectionKind, CollectionStatistics, DataflowDescription, Export,
-    RequestId, Response, ResultMessage,
+    RequestId, Response,
 };
 use flowstone_storage::{DeltaTables, StagedSnapshot};
 use flowstone_types::{DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId};
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use crate::Error;
 use crate::event::Event;
@@ -45,10 +46,9 @@ pub(crate) use beside::Heard;
 use bulk::Bulk;
 use direct::Readable;
 use failures::failures_of;
-use held::Release;
-use lanes::{Lanes, Object, Place, load_errors, load_stored};
+use lanes::{Jump, Lanes, Object, Place, before, load_errors, load_stored};
 pub(crate) use read::Read;
-use read::Running;
+use read::{Running, WaitingRead};
 use shards::{ShardMaker, ShardPool};
 use sides::Sides;
 use subscription::{Liveness, Starting, Subscription};
@@ -67,6 +67,11 @@ pub(crate) struct EpochOutput {
 }
 
 impl EpochOutput {
+    /// Whether nothing has changed.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.deltas.is_empty() && self.snapshots.is_empty()
+    }
+
     fn append(&mut self, mut other: Self) {
         self.deltas.append(&mut other.deltas);
         self.snapshots.append(&mut other.snapshots);
@@ -87,6 +92,8 @@ pub(crate) struct Compute {
     sides: Sides,
     /// Whether indexes of the base are being built.
     building: bool,
+    /// What ends by itself.
+    tasks: TaskTracker,
     /// What reads a dataflow that is not back yet, in order.
     waiting_dataflows: Vec<DataflowDescription>,
     runner: QueryRunner,
@@ -98,7 +105,7 @@ pub(crate) struct Compute {
     subscriptions: BTreeMap<RequestId, Subscription>,
     /// Subscriptions that are made in lanes.
     starting: BTreeMap<RequestId, Starting>,
-    waiting_reads: Vec<(Read, mpsc::Sender<ResultMessage>)>,
+    waiting_reads: Vec<WaitingRead>,
     running_peeks: BTreeMap<RequestId, Running>,
     /// What can be read, and up to which epoch.
     readable: Arc<RwLock<Readable>>,
@@ -106,8 +113,16 @@ pub(crate) struct Compute {
     sent_statistics: BTreeMap<ObjectId, CollectionStatistics>,
     /// What dataflows read.
     inputs: BTreeMap<ObjectId, Vec<ObjectId>>,
-    /// Collections that lack what their source could not give.
-    held: BTreeSet<ObjectId>,
+    /// Collections that lack what their source could not give, and from which epoch on.
+    held: BTreeMap<ObjectId, Epoch>,
+    /// Views that were stored before and are being made.
+    unmade: BTreeSet<ObjectId>,
+    /// The newest epoch at which one of these was made: a commit of an earlier one would have what it was before.
+    made_at: Epoch,
+    /// The commit point at the beginning.
+    begun: Epoch,
+    /// What lacks something, and the first epoch at which it did.
+    lacking: BTreeMap<ObjectId, Epoch>,
     /// Changes that were too many to enter at once.
     bulk: Bulk,
     /// What reads something that is held up and cannot begin before.
@@ -145,6 +160,7 @@ impl Compute {
                 threads: parts.shards.count(),
             }),
             sides: Sides::new(),
+            tasks: TaskTracker::new(),
             building: false,
             waiting_dataflows: Vec::new(),
             shards: parts.shards,
@@ -160,7 +176,11 @@ impl Compute {
             readable: parts.readable,
             sent_statistics: BTreeMap::new(),
             inputs: BTreeMap::new(),
-            held: BTreeSet::new(),
+            held: BTreeMap::new(),
+            unmade: BTreeSet::new(),
+            made_at: Epoch::MIN,
+            begun: Epoch::MIN,
+            lacking: BTreeMap::new(),
             bulk: Bulk::default(),
             waiting_for_held: Vec::new(),
             subscriber_memory_bytes: parts.subscriber_memory_bytes,
@@ -171,12 +191,18 @@ impl Compute {
     /// Everything up to `commit_point` is in the stored tables.
     pub(crate) fn begin_at(&mut self, commit_point: Epoch) {
         self.last_run = commit_point;
+        self.begun = commit_point;
         self.readable.write().durable = commit_point;
     }
 
     /// The newest epoch that was run.
     pub(crate) const fn last_run(&self) -> Epoch {
         self.last_run
+    }
+
+    /// The newest epoch that may be observed.
+    pub(crate) fn durable(&self) -> Epoch {
+        self.readable.read().durable
     }
 
     async fn respond(&self, response: Response) {
@@ -252,19 +278,28 @@ impl Compute {
                 .find_map(|id| readable.failed.get(id))
                 .cloned()
         };
-        let place = self.lanes.choose(
-            description.cluster,
-            &description.plan,
-            &inputs,
-            self.last_run,
-        )?;
-        self.inputs.insert(id, inputs);
-        self.spread_hold(Release::Late);
+        self.inputs.insert(id, inputs.clone());
+        self.spread_hold();
         if let Some(error) = failed {
             self.fail(id, error).await?;
             return Ok(EpochOutput::default());
         }
-        let collection = self.exported(&description)?;
+        let (cluster, plan) = (description.cluster, &description.plan);
+        let place = match self.lanes.choose(cluster, plan, &inputs, self.last_run) {
+            Ok(place) => place,
+            Err(error) => {
+                let error = EvalError::new(EvalErrorKind::Internal, error.to_string());
+                self.fail(id, error).await?;
+                return Ok(EpochOutput::default());
+            }
+        };
+        let collection = self.exported(&description)?.cloned();
+        if collection
+            .as_ref()
+            .is_some_and(|collection| collection.delta_version.is_some())
+        {
+            self.unmade.insert(id);
+        }
         match place {
             Place::Base => self.create_dataflow_in_base(description).await,
             Place::Lane(lane) => {
@@ -273,7 +308,7 @@ impl Compute {
                     readable.coming.insert(id);
                     readable.places.insert(id, lane);
                 }
-                let collection = collection.cloned().map(Box::new);
+                let collection = collection.map(Box::new);
                 let object = Object::Dataflow(Box::new(description), collection);
                 self.lanes.create(lane, id, object, self.last_run);
                 self.go_on().await?;
@@ -341,6 +376,8 @@ impl Compute {
             self.held.remove(id);
             self.sides.remove(*id);
             self.bulk.forget(*id);
+            self.unmade.remove(id);
+            self.lacking.remove(id);
             infos.remove(id);
             self.readable.write().forget(*id);
             self.sent_statistics.remove(id);
@@ -357,7 +394,7 @@ impl Compute {
             })
             .await?;
         self.go_on().await?;
-        self.spread_hold(Release::Late);
+        self.spread_hold();
         self.start_ready_reads().await?;
         self.start_what_waited().await
     }
@@ -375,8 +412,11 @@ impl Compute {
             let changes = self.complete_key_changes(table, changes).await?;
             inputs.push((table, CollectionInput::Changes(changes)));
         }
-        for inputs in in_ticks(inputs, TICK_BYTES) {
-            self.tick(epoch, inputs, None, &mut output).await?;
+        // What comes late may have been set aside altogether; an epoch has a tick, whatever it changes.
+        if !inputs.is_empty() || epoch != self.last_run {
+            for inputs in in_ticks(inputs, TICK_BYTES) {
+                self.tick(epoch, inputs, None, &mut output).await?;
+            }
         }
         if !self.lanes.is_idle() {
             self.go_on().await?;
@@ -425,11 +465,9 @@ impl Compute {
     }
 
     async fn compact(&self, since: Epoch) -> Result<(), Error> {
-        for lane in self.readable.write().lanes.values_mut() {
-            lane.jumps.retain(|jump| jump.last > since);
-        }
+        let floor = since.min(self.shown());
         self.readable.write().jumps.retain(|_, jumps| {
-            jumps.retain(|jump| jump.last > since);
+            jumps.retain(|jump| jump.last > floor);
             !jumps.is_empty()
         });
         self.shards
@@ -502,8 +540,13 @@ impl Compute {
         let lanes = &self.lanes;
         let ended = showing
             .filter_map(|(request, subscription)| {
-                let complete = lanes.frontier_of(ObjectId::Transient(request.0), durable);
-                let shown = subscription.release(complete.min(durable));
+                let id = ObjectId::Transient(request.0);
+                let complete = lanes.frontier_of(id, durable).min(durable);
+                let of_lane = lanes.jumps_of(id);
+                let of_inputs = subscription.reads().iter();
+                let of_inputs = of_inputs.filter_map(|id| readable.jumps.get(id)).flatten();
+                let jumps: Vec<Jump> = of_lane.iter().chain(of_inputs).copied().collect();
+                let shown = subscription.release(before(jumps.iter(), complete), &jumps);
                 (shown == Liveness::Ended).then_some(*request)
             })
             .collect();
@@ -570,6 +613,8 @@ impl Compute {
 
     /// Ends the shard threads and waits for them.
     pub(crate) async fn stop(self) -> Result<(), Error> {
+        self.sides.stop().await;
+        self.lanes.stop().await;
         let shards = self.shards;
         // Joining threads blocks; they end as soon as their queue is closed.
         tokio::task::spawn_blocking(move || shards.stop())

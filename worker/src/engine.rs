@@ -3,20 +3,23 @@
 //! Owns the order of everything that happens. Must not know what the parts do. Called by `node` through [`start`].
 //!
 //! Invariants. One command at a time; a `RunEpoch` is over, local log synced, before the next command is looked at. Slow work that needs no order (queries,
-//! Delta commits, upstream questions) runs in tasks of its own, and its end comes back as an event.
+//! Delta commits, upstream questions, plans to be tried) runs in tasks of its own, and its end comes back as an event.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flowstone_disk::failpoint::{self, Kind, Step};
 use flowstone_ingest::SourceEvent;
 use flowstone_proto::PROTOCOL_VERSION;
 use flowstone_proto::local::WorkerEnd;
 use flowstone_proto::message::{
-    CollectionDescription, Command, LogId, Response, RunEpoch, SourceDescription,
+    CollectionDescription, Command, Export, LogId, RequestId, Response, RunEpoch, SourceDescription,
 };
+use flowstone_proto::plan::Plan;
 use flowstone_storage::{DeltaTables, LogRecord, LogStore};
 use flowstone_types::{Clock, Epoch, ObjectId};
+use futures::FutureExt;
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -29,7 +32,8 @@ use crate::event::Event;
 use crate::feed::{self, EpochInput, Feed};
 use crate::keep::{self, Keep};
 use crate::log::SharedLog;
-use crate::query::{Compiler, Evaluator, QueryRunner};
+use crate::query::{Compiler, Evaluator, QueryRunner, internal};
+use crate::trial::Trial;
 
 /// Events of sources and tasks waiting for the router. A full channel makes the sender wait: the router is busy with an epoch.
 const EVENTS_IN_FLIGHT: usize = 1024;
@@ -66,8 +70,9 @@ struct Engine {
     responses: mpsc::Sender<Response>,
     source_events: mpsc::Receiver<SourceEvent>,
     events: mpsc::Receiver<Event>,
-    /// Questions to upstreams.
+    /// Questions to upstreams, and plans that are tried.
     tasks: TaskTracker,
+    trial: Trial,
     feed: Feed,
     compute: Compute,
     keep: Keep,
@@ -154,6 +159,7 @@ impl Opened {
             source_events,
             events,
             tasks: TaskTracker::new(),
+            trial: Trial::new(self.maker.clone(), self.shards.count(), self.runner.clone()),
             feed: Feed::new(feed::Parts {
                 responses: end.responses.clone(),
                 events: source_sender,
@@ -228,14 +234,18 @@ impl Engine {
                 Some(event) = self.events.recv() => self.handle(event).await?,
                 Some(event) = self.source_events.recv() => self.respond(said_by_source(event)).await,
                 heard = self.compute.hear() => self.heard(heard).await?,
-                source = self.feed.held_ready() => self.run_late(source).await?,
                 command = self.commands.recv() => match command {
                     None => return Ok(()),
                     Some(command) => if self.act(command).await? == Flow::Stop { return Ok(()) },
                 },
-                _ = housekeeping.tick() => self.compute.housekeep().await?,
+                _ = housekeeping.tick() => {
+                    self.consolidate();
+                    self.compute.housekeep().await?;
+                }
                 // Nothing else waits.
                 () = std::future::ready(()), if self.compute.has_set_aside() => self.enter_a_piece().await?,
+                // Only when the piece before has entered, or they would pile up there.
+                source = self.feed.more(), if !self.compute.has_set_aside() => self.run_late(source).await?,
                 () = std::future::ready(()), if self.compute.is_building() => self.build().await?,
             }
         }
@@ -253,9 +263,15 @@ impl Engine {
             Command::AddSourceTables { source, tables } => {
                 self.feed.add_source_tables(source, tables).await?;
                 if let Some(collections) = self.feed.held(source) {
-                    self.compute.hold(collections);
+                    let epoch = self.compute.last_run().next();
+                    self.compute.hold(collections, epoch);
                 }
             }
+            Command::Prepare {
+                request,
+                plan,
+                export,
+            } => self.prepare(request, plan, export),
             Command::CreateDataflow(description) => {
                 let output = self.compute.create_dataflow(description).await?;
                 self.keep.absorb(output);
@@ -280,12 +296,16 @@ impl Engine {
                         "commit of epoch {epoch} before it was run"
                     )));
                 }
+                self.compute.stop_for_commit(epoch);
                 self.waiting_commit = Some(epoch);
                 self.commit_if_complete().await?;
+                self.put_off_if_held().await;
             }
-            Command::SetCluster { cluster, threads } => {
-                self.compute.set_cluster(cluster, threads).await?;
-            }
+            Command::SetCluster {
+                cluster,
+                threads,
+                change,
+            } => self.compute.set_cluster(cluster, threads, change).await?,
             Command::DropCluster { cluster } => self.compute.drop_cluster(cluster).await?,
             Command::CommitPointDurable { epoch } => self.feed.commit_point_durable(epoch).await?,
             Command::AllowCompaction { since } => self.compute.allow_compaction(since).await?,
@@ -308,6 +328,17 @@ impl Engine {
             Command::Shutdown => return Ok(Flow::Stop),
         }
         Ok(Flow::Continue)
+    }
+
+    /// Tries a plan in a task of its own.
+    fn prepare(&self, request: RequestId, plan: Plan, export: Option<Export>) {
+        let (trial, responses) = (self.trial.clone(), self.responses.clone());
+        self.tasks.spawn(async move {
+            let rendering = tokio::task::spawn_blocking(move || trial.render(&plan, export));
+            let result = rendering.await.unwrap_or_else(|error| Err(internal(error)));
+            // The coordinator may have gone.
+            drop(responses.send(Response::Prepared { request, result }).await);
+        });
     }
 
     async fn greet(
@@ -377,15 +408,6 @@ impl Engine {
             }
         };
         let epoch = run.epoch;
-        for (source, collections) in &input.held {
-            self.compute.hold(collections.clone());
-            self.respond(Response::SourceHeld {
-                source: *source,
-                held: true,
-                epoch,
-            })
-            .await;
-        }
         self.enter(epoch, input).await?;
         self.commit_if_complete().await?;
         self.feed.finish_acknowledging().await?;
@@ -394,22 +416,52 @@ impl Engine {
         self.get_on().await
     }
 
-    /// However busy the base is, what was set aside and what is being made get on.
+    /// However busy the base is, what was set aside, what comes late and what is being made get on.
     async fn get_on(&mut self) -> Result<(), Error> {
         if self.compute.has_set_aside() {
             self.enter_a_piece().await?;
+        } else {
+            let source = self.feed.more().now_or_never();
+            if let Some(source) = source {
+                self.run_late(source).await?;
+            }
         }
+        self.consolidate();
         if self.compute.is_building() {
             self.build().await?;
         }
         Ok(())
     }
 
-    /// Runs what a source that is held up can give at last, as changes of the newest epoch: nobody has seen its collections since they were held up.
+    /// Keeps small what waits for a commit.
+    fn consolidate(&mut self) {
+        let durable = self.compute.durable();
+        self.keep.consolidate(durable, self.waiting_commit);
+    }
+
+    /// Runs what a source did not give with its epoch, as changes of the newest one: nobody has seen its collections since.
     async fn run_late(&mut self, source: ObjectId) -> Result<(), Error> {
         let epoch = self.compute.last_run();
-        let (input, released) = self.feed.late_input(source, epoch).await?;
+        let (input, released) = {
+            let late = self.feed.late_input(source, epoch);
+            tokio::pin!(late);
+            loop {
+                tokio::select! {
+                    late = &mut late => break late?,
+                    // A source that has no room to say that a table failed would wait for ever.
+                    Some(event) = self.source_events.recv() => {
+                        drop(self.responses.send(said_by_source(event)).await);
+                    }
+                    heard = self.compute.hear() => {
+                        let output = self.compute.heard(heard).await?;
+                        self.keep.absorb(output);
+                    }
+                }
+            }
+        };
         self.enter(epoch, input).await?;
+        // Not before it is known what is held up, or there would be another commit at once.
+        self.put_off_if_held().await;
         if let Some(collections) = released {
             tracing::info!(%source, "a source has given what it gave before; its tables can be read again");
             self.compute.release(&collections).await?;
@@ -424,7 +476,26 @@ impl Engine {
     }
 
     async fn enter(&mut self, epoch: Epoch, input: EpochInput) -> Result<(), Error> {
+        for (source, collections) in &input.held {
+            tracing::warn!(%source, %epoch, "a source cannot give what it gave before; its tables wait for it");
+            self.compute.hold(collections.clone(), epoch);
+            let source = *source;
+            self.respond(Response::SourceHeld {
+                source,
+                held: true,
+                epoch,
+            })
+            .await;
+        }
+        for (source, _) in &input.begun {
+            let (source, behind) = (*source, true);
+            self.respond(Response::SourceBehind { source, behind })
+                .await;
+        }
         let failures = input.failures.clone();
+        if !input.is_empty() {
+            failpoint::passed(Kind::EpochInput, Step::Tell);
+        }
         let output = self.compute.run(epoch, input).await?;
         self.keep.absorb(output);
         if !failures.is_empty() {
@@ -451,6 +522,16 @@ impl Engine {
         self.commit_if_complete().await
     }
 
+    /// What a commit lacks may be long in coming once a source is held up: it is not waited for, so that the coordinator is free to stop.
+    async fn put_off_if_held(&mut self) {
+        if self.feed.is_any_held()
+            && let Some(epoch) = self.waiting_commit.take()
+        {
+            let from = self.compute.last_run();
+            self.respond(Response::CommitPutOff { epoch, from }).await;
+        }
+    }
+
     /// Begins the commit that waits, if all that it is to contain was computed.
     async fn commit_if_complete(&mut self) -> Result<(), Error> {
         let Some(epoch) = self.waiting_commit else {
@@ -460,7 +541,7 @@ impl Engine {
             return Ok(());
         }
         self.waiting_commit = None;
-        let from = self.compute.stored_from();
+        let from = self.compute.stored_from(epoch);
         if epoch < from {
             self.respond(Response::CommitPutOff { epoch, from }).await;
             return Ok(());
@@ -479,6 +560,7 @@ impl Engine {
             }
             Event::Committed { epoch, result } => self.keep.committed(epoch, result?).await,
             Event::Maintained => self.keep.maintained(),
+            Event::Consolidated(consolidated) => self.keep.consolidated(consolidated),
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use flowstone_proto::message::{RequestError, RequestId};
 use flowstone_types::{Epoch, ObjectId};
 
+use crate::consolidation::Consolidated;
 use crate::write::StagedWrite;
 
 /// What happened in tasks that a part began.
@@ -20,4 +21,6 @@ pub(crate) enum Event {
     },
     /// Maintenance has ended.
     Maintained,
+    /// Less is left of what waits for a commit.
+    Consolidated(Consolidated),
 }

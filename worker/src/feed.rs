@@ -4,8 +4,9 @@
 //! [`EpochInput`]. Must not know shards or Delta tables, but for the snapshots that sources write there. Called by the router.
 //!
 //! Invariants. What an epoch's writes change is synced in the local log before [`Feed::input`] ends. An upstream is told of a position once the commit point
-//! above it is durable, and after the local log was cut. What is bound is given exactly and in order, but for a source that is held up not with its epoch:
-//! nobody may see its collections, and no commit may begin, until all of it was given.
+//! above it is durable, and after the local log was cut. What is bound is given exactly and in order, but not always with its epoch: a source may be held up, or
+//! have more than fits in memory, which is read piece by piece. Nobody may see its collections then, and no commit may begin, until all of it was given; what
+//! is bound to it meanwhile is given after it, and its progress relation changes when its tables have.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -15,7 +16,8 @@ use std::time::Duration;
 use arrow_array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow_schema::SchemaRef;
 use flowstone_dataflow::CollectionInput;
-use flowstone_ingest::{SourceContext, SourceEvent, SourceHandle, TableChanges, TableData};
+use flowstone_disk::failpoint::{self, Kind, Step};
+use flowstone_ingest::{Pieces, SourceContext, SourceEvent, SourceHandle, TableChanges, TableData};
 use flowstone_proto::message::{
     Failure, LogId, RequestError, RequestId, Response, RunEpoch, SourceBinding, SourceDescription,
     SourceTable, Staged,
@@ -25,13 +27,16 @@ use flowstone_types::{
     Clock, DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId, SourceChanges, SourcePosition,
     Weights,
 };
+use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 use crate::Error;
 use crate::error::with_causes;
 use crate::log::{SharedLog, finish};
 use crate::retry::{RETRY_FIRST, retrying};
+use crate::size::{BYTES_AT_ONCE, ROWS_AT_ONCE, bytes_of};
 use crate::write::StagedWrite;
 
 #[cfg(test)]
@@ -39,6 +44,9 @@ mod tests;
 
 /// How long an epoch waits for its sources to give what is bound: after a restart it has to connect and to read it again.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Pieces that are read before they are asked for: one may have 64 MB, and another is read while it waits.
+const PIECES_AHEAD: usize = 1;
 
 /// What an epoch changes.
 #[derive(Debug, Default)]
@@ -53,6 +61,17 @@ pub(crate) struct EpochInput {
     pub(crate) failures: Vec<(ObjectId, Failure)>,
     /// Sources that could not give what is bound, and their collections: what belongs to this epoch and those after it enters later.
     pub(crate) held: Vec<(ObjectId, Vec<ObjectId>)>,
+    /// Sources with more than enters at once, or with something that comes behind that, and their collections: together they lack what is still to come.
+    pub(crate) begun: Vec<(ObjectId, Vec<ObjectId>)>,
+    /// Sources that have given all that is bound.
+    pub(crate) ended: Vec<ObjectId>,
+}
+
+impl EpochInput {
+    /// Whether it changes nothing.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.snapshots.is_empty() && self.upstream.is_empty() && self.direct.is_empty()
+    }
 }
 
 /// A source as the feed knows it.
@@ -64,8 +83,12 @@ struct Source {
     progress: Option<SourcePosition>,
     /// Bound positions whose epochs are not in a durable commit point.
     bound: VecDeque<(Epoch, SourcePosition)>,
-    /// What was bound and could not be given when its epoch was run, oldest first. While there is any the source is held up.
-    held: VecDeque<SourceBinding>,
+    /// What is being given in pieces.
+    stream: Option<Stream>,
+    /// What was bound and could not be given when its epoch was run, oldest first: it comes behind the stream.
+    waiting: VecDeque<SourceBinding>,
+    /// Whether something of it has to be waited for: the source is held up.
+    held: bool,
     /// Why it can never go on, if a take said so.
     failure: Option<Failure>,
     /// Tables that have yet to say that the source has failed for good.
@@ -79,16 +102,155 @@ impl Source {
         tables.chain(self.description.progress).collect()
     }
 
-    /// What it has up to a bound position.
-    async fn take(&mut self, binding: &SourceBinding) -> Result<Vec<TableChanges>, Error> {
-        match self.handle.take(binding).await {
-            Err(flowstone_ingest::Error::Stopped) => Ok(Vec::new()),
-            // What was bound cannot be had any more: every table says so ([`Feed::fail_sources`]), and everything else goes on.
-            Err(flowstone_ingest::Error::Failed { message, hint }) => {
-                self.failure.get_or_insert(Failure { message, hint });
-                Ok(Vec::new())
+    /// Whether something that is bound was not given.
+    fn is_behind(&self) -> bool {
+        self.stream.is_some() || !self.waiting.is_empty()
+    }
+
+    /// What it has up to a bound position; if that is more than enters at once the beginning of it, and the rest is in the stream.
+    async fn take(
+        &mut self,
+        binding: &SourceBinding,
+        tasks: &TaskTracker,
+    ) -> Result<Vec<TableChanges>, Error> {
+        let mut pieces = match self.handle.take_pieces(binding).await {
+            Ok(pieces) => pieces,
+            Err(error) => {
+                self.refused(error)?;
+                return Ok(Vec::new());
             }
-            taken => Ok(taken?),
+        };
+        let (mut taken, mut rows, mut bytes) = (Vec::new(), 0_usize, 0_usize);
+        loop {
+            match pieces.next().await {
+                Ok(Some(piece)) => {
+                    if let TableData::Changes(changes) = &piece.data {
+                        rows = rows.saturating_add(changes.rows.num_rows());
+                        bytes = bytes.saturating_add(bytes_of(&changes.rows));
+                    }
+                    taken.push(piece);
+                }
+                Ok(None) => return Ok(taken),
+                Err(error) => {
+                    self.refused(error)?;
+                    return Ok(Vec::new());
+                }
+            }
+            if rows > ROWS_AT_ONCE || bytes > BYTES_AT_ONCE {
+                self.stream = Some(Stream::start(binding.clone(), pieces, tasks));
+                return Ok(taken);
+            }
+        }
+    }
+
+    /// What was bound cannot be had.
+    fn refused(&mut self, error: flowstone_ingest::Error) -> Result<(), Error> {
+        match error {
+            flowstone_ingest::Error::Stopped => Ok(()),
+            // Every table says so ([`Feed::fail_sources`]), and everything else goes on.
+            flowstone_ingest::Error::Failed { message, hint } => {
+                self.failure.get_or_insert(Failure { message, hint });
+                Ok(())
+            }
+            error => Err(error.into()),
+        }
+    }
+
+    /// Waits until more of what was bound can be given; for ever if there is nothing.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    async fn wait(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.wait().await;
+        } else if let Some(binding) = self.waiting.front() {
+            self.handle.ready(binding).await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// More of what was bound, and the binding of which that is the last.
+    async fn give(
+        &mut self,
+        tasks: &TaskTracker,
+    ) -> Result<(Vec<TableChanges>, Option<SourceBinding>), Error> {
+        let Some(mut stream) = self.stream.take() else {
+            let Some(binding) = self.waiting.pop_front() else {
+                return Ok((Vec::new(), None));
+            };
+            let taken = self.take(&binding, tasks).await?;
+            let given = self.stream.is_none().then_some(binding);
+            return Ok((taken, given));
+        };
+        let mut taken = Vec::new();
+        match stream.next.take() {
+            None => {}
+            Some(Ok(Some(piece))) => taken.push(piece),
+            Some(Ok(None)) => return Ok((taken, Some(stream.binding))),
+            // The process ends. What is left was not given, and must not look as if it was.
+            Some(Err(flowstone_ingest::Error::Stopped)) => stream.stopped = true,
+            Some(Err(error)) => {
+                self.refused(error)?;
+                return Ok((taken, Some(stream.binding)));
+            }
+        }
+        self.stream = Some(stream);
+        Ok((taken, None))
+    }
+}
+
+/// What comes next of a take: a piece, the end, or why there is none.
+type Next = Result<Option<TableChanges>, flowstone_ingest::Error>;
+
+/// What is left of a take that is more than enters at once. It is read in a task of its own, so that nothing waits for a disk, and no further ahead than there
+/// is room; if the stream is dropped the task ends.
+#[derive(Debug)]
+struct Stream {
+    binding: SourceBinding,
+    pieces: mpsc::Receiver<Next>,
+    /// What was read and not given.
+    next: Option<Next>,
+    /// The source was stopped while it was read: there is no more, and there never is an end.
+    stopped: bool,
+}
+
+impl Stream {
+    fn start(binding: SourceBinding, mut pieces: Pieces, tasks: &TaskTracker) -> Self {
+        let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
+        tasks.spawn(async move {
+            loop {
+                let next = tokio::select! {
+                    // The source was dropped, and its files may be gone.
+                    () = sender.closed() => return,
+                    next = pieces.next() => next,
+                };
+                let is_last = !matches!(next, Ok(Some(_)));
+                if sender.send(next).await.is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Self {
+            binding,
+            pieces: receiver,
+            next: None,
+            stopped: false,
+        }
+    }
+
+    /// Waits until something was read.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    async fn wait(&mut self) {
+        if self.stopped {
+            std::future::pending::<()>().await;
+        }
+        if self.next.is_none() {
+            let next = self.pieces.recv().await;
+            let gone = || flowstone_ingest::Error::Invariant("a take has no end".to_owned());
+            self.next = Some(next.unwrap_or_else(|| Err(gone())));
         }
     }
 }
@@ -110,11 +272,15 @@ pub(crate) struct Feed {
     /// What is noted in the local log of the newest epoch, on its way to the disk.
     acknowledging: Option<JoinHandle<Result<(), flowstone_storage::Error>>>,
     sources: BTreeMap<ObjectId, Source>,
+    /// The one that gave late what it had, the last time.
+    served: Option<ObjectId>,
     /// The collections that exist, with their columns.
     schemas: BTreeMap<ObjectId, SchemaRef>,
     staged: BTreeMap<RequestId, StagedWrite>,
     /// Sources and source tables that have failed for good, as far as their collections say so.
     failed: BTreeSet<ObjectId>,
+    /// What reads streams.
+    tasks: TaskTracker,
 }
 
 /// What a feed is made of.
@@ -142,9 +308,11 @@ impl Feed {
             logged: logged.map(|record| (record.epoch, record)).collect(),
             acknowledging: None,
             sources: BTreeMap::new(),
+            served: None,
             schemas: BTreeMap::new(),
             staged: BTreeMap::new(),
             failed: BTreeSet::new(),
+            tasks: TaskTracker::new(),
         }
     }
 
@@ -182,7 +350,8 @@ impl Feed {
         description: SourceDescription,
     ) -> Result<Vec<(ObjectId, Vec<(EvalError, i64)>)>, Error> {
         let handle = loop {
-            match flowstone_ingest::start(description.clone(), self.source_context(&description)) {
+            let context = self.source_context(&description);
+            match flowstone_ingest::start(description.clone(), context).await {
                 Err(error) if error.retryable() => {
                     tracing::warn!(
                         error = with_causes(&error),
@@ -201,7 +370,9 @@ impl Feed {
             handle,
             progress: description.resume_from.clone(),
             bound: VecDeque::new(),
-            held: VecDeque::new(),
+            stream: None,
+            waiting: VecDeque::new(),
+            held: false,
             failure: None,
             failing: Vec::new(),
             description,
@@ -279,23 +450,32 @@ impl Feed {
     /// Whether a source is held up, and its collections.
     pub(crate) fn held(&self, id: ObjectId) -> Option<Vec<ObjectId>> {
         let source = self.sources.get(&id)?;
-        (!source.held.is_empty()).then(|| source.collections())
+        source.held.then(|| source.collections())
     }
 
-    /// Waits until a source that is held up can give the oldest of what it could not, and says which. Never ends while none is held up.
+    /// Whether a source is held up.
+    pub(crate) fn is_any_held(&self) -> bool {
+        self.sources.values().any(|source| source.held)
+    }
+
+    /// Waits until a source can give more of what it did not give with its epoch, and says which. Never ends while there is none.
     ///
     /// # Cancel safety
-    /// Nothing is taken.
-    pub(crate) async fn held_ready(&self) -> ObjectId {
-        let waiting: Vec<_> = self
-            .sources
-            .iter()
-            .filter_map(|(id, source)| {
-                let binding = source.held.front()?;
-                Some(Box::pin(async move {
-                    source.handle.ready(binding).await;
+    /// Nothing is taken, and nothing is lost.
+    pub(crate) async fn more(&mut self) -> ObjectId {
+        let behind = self.sources.iter_mut();
+        let behind = behind.filter(|(_, source)| source.is_behind());
+        let mut behind: Vec<_> = behind.collect();
+        // They take turns.
+        let served = behind.partition_point(|(id, _)| Some(**id) <= self.served);
+        behind.rotate_left(served);
+        let waiting: Vec<_> = behind
+            .into_iter()
+            .map(|(id, source)| {
+                Box::pin(async move {
+                    source.wait().await;
                     *id
-                }))
+                })
             })
             .collect();
         if waiting.is_empty() {
@@ -304,7 +484,7 @@ impl Feed {
         futures::future::select_all(waiting).await.0
     }
 
-    /// The oldest of what a source could not give when its epoch was run, as changes of `epoch`; and its collections if it is not held up any more.
+    /// More of what a source did not give when its epoch was run, oldest first and as changes of `epoch`; and its collections if it is not held up any more.
     ///
     /// # Errors
     /// As [`Feed::input`].
@@ -317,14 +497,36 @@ impl Feed {
         let Some(source) = self.sources.get_mut(&id) else {
             return Ok((input, None));
         };
-        let Some(binding) = source.held.pop_front() else {
+        if !source.is_behind() {
             return Ok((input, None));
-        };
-        let taken = source.take(&binding).await?;
-        let released = source.held.is_empty().then(|| source.collections());
+        }
+        self.served = Some(id);
+        let streamed = source.stream.is_some();
+        let (taken, given) = source.give(&self.tasks).await?;
+        if source.stream.is_some() {
+            if !streamed {
+                input.begun.push((id, source.collections()));
+            }
+        } else if let Some(next) = source.waiting.front()
+            && !source.held
+            && source.handle.ready(next).now_or_never().is_none()
+        {
+            // After a restart the upstream may be away: nothing can be committed for as long as that takes.
+            input.held.push((id, source.collections()));
+            source.held = true;
+        }
+        let mut released = None;
+        if !source.is_behind() {
+            input.ended.push(id);
+            if std::mem::take(&mut source.held) {
+                released = Some(source.collections());
+            }
+        }
         self.enter(taken, &mut input);
         self.fail_sources(&mut input);
-        self.advance_progress(&binding, epoch, &mut input)?;
+        if let Some(binding) = given {
+            self.advance_progress(&binding, epoch, &mut input)?;
+        }
         Ok((input, released))
     }
 
@@ -349,7 +551,8 @@ impl Feed {
         self.enter(taken, &mut input);
         self.fail_sources(&mut input);
         for binding in &run.bindings {
-            if self.held(binding.source).is_none() {
+            let source = self.sources.get(&binding.source);
+            if source.is_some_and(|source| !source.is_behind()) {
                 self.advance_progress(binding, run.epoch, &mut input)?;
             }
         }
@@ -437,7 +640,8 @@ impl Feed {
         }
     }
 
-    /// Takes what each bound source has up to its position. One that cannot give it soon is held up from now on.
+    /// Takes what each bound source has up to its position, or the beginning of it. One that cannot give it soon is held up from now on; what is bound to one
+    /// that has not given everything comes behind.
     async fn take_sources(
         &mut self,
         run: &RunEpoch,
@@ -451,18 +655,23 @@ impl Feed {
             let Some(source) = self.sources.get_mut(&binding.source) else {
                 continue;
             };
-            let ready = source.held.is_empty()
+            let behind = source.is_behind();
+            let ready = !behind
                 && tokio::time::timeout_at(deadline, source.handle.ready(binding))
                     .await
                     .is_ok();
             if ready {
-                taken.extend(source.take(binding).await?);
+                taken.extend(source.take(binding, &self.tasks).await?);
             } else {
-                if source.held.is_empty() {
-                    tracing::warn!(source = %binding.source, epoch = %run.epoch, "a source cannot give what it gave before; its tables wait for it");
+                if !behind {
                     input.held.push((binding.source, source.collections()));
+                    source.held = true;
                 }
-                source.held.push_back(binding.clone());
+                source.waiting.push_back(binding.clone());
+            }
+            // Also tables that were added since it is so.
+            if source.is_behind() && !source.held {
+                input.begun.push((binding.source, source.collections()));
             }
             let bound = (run.epoch, binding.position.clone());
             source.bound.push_back(bound);
@@ -578,21 +787,32 @@ impl Feed {
             while let Some((bound, position)) = source.bound.front().cloned()
                 && bound <= epoch
             {
-                newest = Some(position);
+                newest = Some((bound, position));
                 source.bound.pop_front();
             }
-            if let Some(position) = newest {
-                source.handle.acknowledge(&position);
+            let Some((bound, position)) = newest else {
+                continue;
+            };
+            match failpoint::reached(Kind::Acknowledgement, Step::Tell) {
+                Ok(()) => source.handle.acknowledge(&position),
+                // Upstream keeps more than it must; the next commit point tells it.
+                Err(error) => {
+                    tracing::warn!(%error, source = %source.description.id, "an upstream was not told of a commit point");
+                    source.bound.push_front((bound, position));
+                }
             }
         }
         Ok(())
     }
 
-    /// Stops every source.
+    /// Stops every source, and what reads of them.
     pub(crate) async fn stop(&mut self) {
         for (_, source) in std::mem::take(&mut self.sources) {
+            drop(source.stream);
             source.handle.stop().await;
         }
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 }
 

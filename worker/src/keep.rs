@@ -1,7 +1,7 @@
 //! The keep: what was computed on its way into the Delta tables, and what is done to these beside.
 //!
-//! Owns the group-commit buffer ([`buffer`]), the one commit and the one pass of maintenance that may run, and clean-up ([`cleanup`]). Must not know
-//! dataflows. Called by the router, which tells it of the ends of what it began.
+//! Owns the group-commit buffer ([`buffer`]), the one commit, the one pass of maintenance and the one consolidation of the buffer that may run, and clean-up
+//! ([`cleanup`]). Must not know dataflows. Called by the router, which tells it of the ends of what it began.
 //!
 //! Invariants. One commit runs at a time, and the local log has noted it before the coordinator hears of it. Files of a dropped table are deleted while neither
 //! a commit nor maintenance runs.
@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use flowstone_disk::failpoint::{self, Kind, Step};
 use flowstone_ingest::SourceHandle;
 use flowstone_proto::message::{CollectionDescription, Response};
 use flowstone_storage::DeltaTables;
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::Error;
 use crate::compute::EpochOutput;
+use crate::consolidation::Consolidated;
 use crate::event::Event;
 use crate::log::SharedLog;
 use crate::retry::retrying;
@@ -54,6 +56,7 @@ pub(crate) struct Keep {
     creating: Vec<JoinHandle<Result<(), flowstone_storage::Error>>>,
     committing: bool,
     maintaining: bool,
+    consolidating: bool,
 }
 
 /// What a keep is made of.
@@ -83,6 +86,7 @@ impl Keep {
             creating: Vec::new(),
             committing: false,
             maintaining: false,
+            consolidating: false,
         }
     }
 
@@ -138,12 +142,43 @@ impl Keep {
 
     /// Takes in what is to be stored.
     pub(crate) fn absorb(&mut self, output: EpochOutput) {
+        if !output.is_empty() {
+            failpoint::passed(Kind::EpochOutput, Step::Tell);
+        }
         for (id, deltas) in output.deltas {
             self.buffer.add(id, deltas);
         }
         for (id, epoch, staged) in output.snapshots {
             self.buffer.add_staged(id, epoch, staged);
         }
+    }
+
+    /// Begins to make less of what waits for a commit, if it has grown. `durable`: no commit that is still to come is of an epoch before it, but for the one of
+    /// `waiting`, which has yet to begin.
+    pub(crate) fn consolidate(&mut self, durable: Epoch, waiting: Option<Epoch>) {
+        if self.consolidating {
+            return;
+        }
+        let Some(consolidation) = self.buffer.start_consolidation(durable, waiting) else {
+            return;
+        };
+        self.consolidating = true;
+        let events = self.events.clone();
+        self.tasks.spawn(async move {
+            let (id, number) = consolidation.name();
+            let consolidated = tokio::task::spawn_blocking(move || consolidation.run()).await;
+            let consolidated = consolidated.unwrap_or_else(|error| {
+                tracing::error!(%id, %error, "what waits for a commit could not be consolidated");
+                Consolidated::nothing(id, number)
+            });
+            drop(events.send(Event::Consolidated(consolidated)).await);
+        });
+    }
+
+    /// A consolidation has ended.
+    pub(crate) fn consolidated(&mut self, consolidated: Consolidated) {
+        self.consolidating = false;
+        self.buffer.consolidated(consolidated);
     }
 
     /// Begins to write everything up to `epoch`, which was run.
@@ -173,6 +208,7 @@ impl Keep {
                     let versions = delta.commit(epoch, commits).await?;
                     // The log knows before the coordinator does.
                     log.run(move |log| log.note_commit(epoch)).await?;
+                    told(epoch)?;
                     Ok(versions)
                 }
             })
@@ -227,6 +263,16 @@ impl Keep {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+/// Stands where the coordinator is about to be told of a commit. What fails here is done again: a table that has the epoch is left as it is.
+fn told(epoch: Epoch) -> Result<(), flowstone_storage::Error> {
+    failpoint::reached(Kind::Committed, Step::Tell).map_err(|error| {
+        flowstone_storage::Error::Environment {
+            action: format!("tell of the commit of epoch {epoch}"),
+            source: error.into(),
+        }
+    })
 }
 
 /// Waits until tables are created, or dropped.

@@ -2,7 +2,8 @@
 //!
 //! Owns three parts, each with its own state, and the router between them and the coordinator ([`engine`]): the feed (`feed`) has sources, staged writes and the
 //! local log, and says what an epoch changes; the compute (`compute`) has the shard threads, runs ticks, and answers reads; the keep (`keep`) has what
-//! was computed until it is in the Delta tables. One-shot queries ([`query`]) and the evaluation of writes (`write`) are theirs together.
+//! was computed until it is in the Delta tables. One-shot queries ([`query`]) and the evaluation of writes (`write`) are theirs together. Plans are tried before
+//! anything is made of them (`trial`).
 //! Must not know catalog rules, SQL text, placement or client protocols. Called by `node`, which gives it one end of the transport; everything else it learns
 //! from commands.
 //!
@@ -10,6 +11,7 @@
 //! an epoch counts as complete. No code on the router evaluates rows: ticks run on shard threads, queries on the runtime's blocking pool.
 
 mod compute;
+mod consolidation;
 pub mod engine;
 pub mod error;
 mod event;
@@ -18,6 +20,8 @@ mod keep;
 mod log;
 pub mod query;
 mod retry;
+mod size;
+mod trial;
 mod write;
 
 pub use engine::{Config, start};

@@ -184,6 +184,11 @@ fn table(
     )?))
 }
 
+/// A recomputed operator reads its inputs and nothing else.
+fn recomputed_scan(id: ObjectId) -> DataFusionError {
+    DataFusionError::Internal(format!("recomputed operator scans collection {id}"))
+}
+
 /// How many of the largest users of memory an error of the pool names.
 const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::MIN;
 
@@ -344,6 +349,37 @@ impl QueryRunner {
         Within::new(Some(Arc::clone(budget)), run).await
     }
 
+    /// Plans the query of a recomputed operator and does not run it. To be called where blocking is allowed.
+    ///
+    /// # Errors
+    /// [`EvalErrorKind::Internal`] or [`EvalErrorKind::NotSupported`]: there is no way to run it. What else may go wrong depends on the rows, which there are none of.
+    pub(crate) fn check(&self, query: &QueryPlan) -> Result<(), EvalError> {
+        let planning = async {
+            let provider = |target, schema: SchemaRef| match target {
+                ScanTarget::Input(_) => table(&schema, Vec::new()),
+                ScanTarget::Collection(id) => Err(recomputed_scan(id)),
+            };
+            let plan = codec::decode_plan(&query.bytes, &provider)?;
+            let plan = budget::constants_only(|| self.state.optimize(&plan))?;
+            let planner = Arc::clone(self.state.query_planner());
+            let state = self.state.as_ref();
+            planner.create_physical_plan(&plan, state).await.map(drop)
+        };
+        let planning = guarded_by(planning.map_err(|error| eval_error(&error)), |error| error);
+        let planning = Within::new(Some(Budget::alone(self.recompute_bytes)), planning);
+        match self.compute.block_on(planning) {
+            Err(error)
+                if matches!(
+                    error.kind,
+                    EvalErrorKind::Internal | EvalErrorKind::NotSupported
+                ) =>
+            {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Streams the rows of a query to a client; ends with `Done` or `Failed`. Stops when the client goes.
     pub async fn stream(
         &self,
@@ -500,9 +536,7 @@ impl QueryEvaluator for Evaluator {
                 })?;
                 table(&schema, rows.clone())
             }
-            ScanTarget::Collection(id) => Err(DataFusionError::Internal(format!(
-                "recomputed operator scans collection {id}"
-            ))),
+            ScanTarget::Collection(id) => Err(recomputed_scan(id)),
         };
         let runner = &self.runner;
         let run = runner.all_rows(&runner.unlimited, query, &provider);

@@ -17,6 +17,7 @@ const STATUS = {
   starting: ["busy", "Starting"],
   snapshotting: ["busy", "Reading the snapshot"],
   hydrating: ["busy", "Hydrating"],
+  paused: ["idle", "Paused"],
   stalled: ["warn", "Stalled"],
   failed: ["bad", "Failed"],
 };

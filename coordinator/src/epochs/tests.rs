@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 const SOURCE: ObjectId = ObjectId::User(1);
 const TABLE: ObjectId = ObjectId::User(2);
+const COMMIT_INTERVAL_MS: u64 = 1_000;
 
 /// A position of the source.
 fn at(lsn: u64) -> SourcePosition {
@@ -94,7 +95,7 @@ impl World {
 }
 
 fn started() -> (EpochLoop, World) {
-    let mut epochs = EpochLoop::new(Recovered::default());
+    let mut epochs = EpochLoop::new(Recovered::default(), COMMIT_INTERVAL_MS);
     let mut world = World {
         now: 10_000,
         ..World::default()
@@ -405,17 +406,20 @@ fn after_a_restart_exactly_what_was_above_the_commit_point_runs_again_and_new_ep
             snapshots: vec![],
         }]
     };
-    let mut epochs = EpochLoop::new(Recovered {
-        commit_point: Epoch(100),
-        positions: BTreeMap::from([(SOURCE, at(10))]),
-        bindings: BTreeMap::from([
-            (Epoch(90), binding(9)),
-            (Epoch(110), binding(11)),
-            (Epoch(130), binding(13)),
-        ]),
-        logged: vec![Epoch(120), Epoch(130), Epoch(140)],
-        oracle_bound: Epoch(5_000),
-    });
+    let mut epochs = EpochLoop::new(
+        Recovered {
+            commit_point: Epoch(100),
+            positions: BTreeMap::from([(SOURCE, at(10))]),
+            bindings: BTreeMap::from([
+                (Epoch(90), binding(9)),
+                (Epoch(110), binding(11)),
+                (Epoch(130), binding(13)),
+            ]),
+            logged: vec![Epoch(120), Epoch(130), Epoch(140)],
+            oracle_bound: Epoch(5_000),
+        },
+        COMMIT_INTERVAL_MS,
+    );
     let floor = epochs.read_floor();
     assert_eq!(floor, Epoch(5_000));
     let mut world = World {
@@ -509,7 +513,7 @@ proptest! {
     #[test]
     fn nothing_observed_is_ever_lost(steps in prop::collection::vec(step(), 1..120)) {
         let mut durable = Recovered::default();
-        let mut epochs = EpochLoop::new(durable.clone());
+        let mut epochs = EpochLoop::new(durable.clone(), COMMIT_INTERVAL_MS);
         let mut world = World { now: 1_000, ..World::default() };
         let (mut position, mut next_write) = (0, 0);
         let mut last_new = Epoch::MIN;
@@ -556,7 +560,7 @@ proptest! {
                             prop_assert!(durable.logged.contains(epoch));
                         }
                     }
-                    epochs = EpochLoop::new(durable.clone());
+                    epochs = EpochLoop::new(durable.clone(), COMMIT_INTERVAL_MS);
                     let now = world.now;
                     world = World { now, ..World::default() };
                     complete.clear();
@@ -595,7 +599,7 @@ fn writes_that_fail_are_answered_once_and_their_epoch_goes_on() {
         now: 1_000,
         ..World::default()
     };
-    let mut epochs = EpochLoop::new(Recovered::default());
+    let mut epochs = EpochLoop::new(Recovered::default(), COMMIT_INTERVAL_MS);
     world.settle(&mut epochs);
     world.now += 1;
     epochs.submit_write(WriteId(1), vec![RequestId(10)], 1, None);
@@ -633,12 +637,15 @@ fn writes_that_fail_are_answered_once_and_their_epoch_goes_on() {
 /// The disk under Raft is full: a new bound does not come.
 #[test]
 fn what_was_there_can_be_read_before_there_is_a_new_bound() {
-    let mut epochs = EpochLoop::new(Recovered {
-        commit_point: Epoch(100),
-        logged: vec![Epoch(110)],
-        oracle_bound: Epoch(5_000),
-        ..Recovered::default()
-    });
+    let mut epochs = EpochLoop::new(
+        Recovered {
+            commit_point: Epoch(100),
+            logged: vec![Epoch(110)],
+            oracle_bound: Epoch(5_000),
+            ..Recovered::default()
+        },
+        COMMIT_INTERVAL_MS,
+    );
     let mut world = World {
         now: 9_000,
         ..World::default()

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use flowstone_proto::message::{LogId, SourceBinding};
 use flowstone_sql::catalog::{
     Catalog, Clusters, Database, DatabaseId, Item, ItemKind, Role, RoleId, Schema, SchemaId,
-    SourceItemKind,
 };
 use flowstone_types::{Epoch, ObjectId, SourcePosition};
 use serde::{Deserialize, Serialize};
@@ -60,13 +59,11 @@ fn position_of(
     source: ObjectId,
     number: u64,
 ) -> Result<SourcePosition, FormatError> {
-    match catalog.items.get(&source).map(|item| &item.kind) {
-        Some(ItemKind::Source(source)) => Ok(match source.kind {
-            SourceItemKind::Postgres { .. } => SourcePosition::PostgresLsn(number),
-            SourceItemKind::LoadGenerator { .. } => SourcePosition::GeneratorTick(number),
-        }),
-        _ => Err(FormatError::NoSource(source)),
-    }
+    let position = match catalog.items.get(&source).map(|item| &item.kind) {
+        Some(ItemKind::Source(source)) => source.kind.position_without_kind(number),
+        _ => None,
+    };
+    position.ok_or(FormatError::NoSource(source))
 }
 
 /// [`State`] in format 4.

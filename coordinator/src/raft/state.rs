@@ -6,9 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flowstone_proto::message::{Failure, LogId, SourceBinding};
-use flowstone_sql::catalog::{
-    Catalog, CatalogChange, Connection, Item, ItemKind, SourceItemKind, StringOrSecret,
-};
+use flowstone_sql::catalog::{Catalog, CatalogChange, Connection, Item, ItemKind, Source};
 use flowstone_types::{Epoch, ObjectId, SourcePosition};
 use serde::{Deserialize, Serialize};
 
@@ -205,12 +203,7 @@ impl State {
             ItemKind::Table { .. }
             | ItemKind::Progress { .. }
             | ItemKind::MaterializedView { .. } => Some(Cleanup::Collection),
-            ItemKind::Source(source) => Some(Cleanup::Source(match &source.kind {
-                SourceItemKind::Postgres {
-                    connection, slot, ..
-                } => self.slot_of(catalog, *connection, slot),
-                SourceItemKind::LoadGenerator { .. } => None,
-            })),
+            ItemKind::Source(source) => Some(Cleanup::Source(self.slot_of(catalog, source))),
             ItemKind::View { .. }
             | ItemKind::Index { .. }
             | ItemKind::Secret
@@ -218,22 +211,13 @@ impl State {
         }
     }
 
-    fn slot_of(&self, catalog: &Catalog, connection: ObjectId, slot: &str) -> Option<CleanupSlot> {
+    fn slot_of(&self, catalog: &Catalog, source: &Source) -> Option<CleanupSlot> {
+        let slot = source.kind.slot()?;
+        let connection = source.kind.connection()?;
         let ItemKind::Connection(connection) = &catalog.items.get(&connection)?.kind else {
             return None;
         };
-        let Connection::Postgres {
-            user,
-            password,
-            ssl_root,
-            ..
-        } = connection;
-        let named = |value: &StringOrSecret| match value {
-            StringOrSecret::Secret(id) => Some(*id),
-            StringOrSecret::String(_) => None,
-        };
-        let ids = [named(user), *password, ssl_root.as_ref().and_then(named)];
-        let secrets = ids.into_iter().flatten().filter_map(|id| {
+        let secrets = connection.secrets().into_iter().filter_map(|id| {
             Some(SealedSecret {
                 id,
                 sealed: self.secrets.get(&id)?.clone(),
@@ -242,7 +226,7 @@ impl State {
         Some(CleanupSlot {
             connection: connection.clone(),
             secrets: secrets.collect(),
-            slot: slot.to_owned(),
+            slot,
         })
     }
 

@@ -16,8 +16,9 @@ use tokio::sync::oneshot;
 
 use super::ddl::{Change, carry_through, joined};
 use super::stream::Limits;
+use super::waits;
 use crate::error::Error;
-use crate::shared::{Resizing, Shared};
+use crate::shared::{Resizing, Shared, Turn};
 
 /// Refuses changes of clusters whose last change somebody still waits for.
 pub(super) fn refuse_busy(shared: &Shared, changes: &[CatalogChange]) -> Result<(), Error> {
@@ -63,12 +64,13 @@ enum Early {
 }
 
 impl Resize {
-    /// What a statement waits for: `None` if it says nothing of it, or if there is nothing to wait for. To be called in the statement's turn, after
-    /// [`refuse_busy`].
+    /// What a statement waits for: `None` if it says nothing of it, or if there is nothing to wait for. `change`: the number of its change. To be called in the
+    /// statement's turn, after [`refuse_busy`].
     pub(super) fn of(
         shared: &Arc<Shared>,
         kind: &StatementKind,
         changes: &[CatalogChange],
+        change: u64,
     ) -> Option<Self> {
         let StatementKind::AlterCluster(alter) = kind else {
             return None;
@@ -83,17 +85,16 @@ impl Resize {
             return None;
         };
         let before = shared.catalog().clusters.by_id.get(&after.id)?.clone();
-        let threads = after.threads(shared.machine);
         // What is paused has nothing to catch up on, and the threads of the process are what they are.
-        if threads == 0
+        if !after.is_running()
             || after.id == ClusterId::DEFAULT
-            || threads == before.threads(shared.machine)
+            || after.threads(shared.machine) == before.threads(shared.machine)
         {
             return None;
         }
         let (told, ready) = oneshot::channel();
         let resizing = Resizing {
-            threads,
+            change,
             ready: Some(told),
         };
         match shared.resizes.lock().entry(after.id) {
@@ -136,8 +137,15 @@ impl Resize {
 
     /// Makes the cluster what it was.
     async fn undo(self) -> Result<(), Error> {
-        let turn = Arc::clone(&self.shared.ddl).lock_owned().await;
-        let change = Change::of(vec![CatalogChange::PutCluster(self.before.clone())]);
+        let turn = Turn {
+            words: "ALTER CLUSTER",
+            process_id: None,
+        };
+        let turn = self.shared.take_turn(turn).await;
+        let change = Change::of(
+            &self.shared,
+            vec![CatalogChange::PutCluster(self.before.clone())],
+        );
         carry_through(Arc::clone(&self.shared), turn, change)
             .await
             .map(drop)
@@ -154,6 +162,8 @@ pub(super) async fn carry_through_and_wait<T: Send + 'static>(
     resize: Resize,
 ) -> Result<T, Error> {
     let (stay, abandoned) = oneshot::channel();
+    let notice = waits::for_cluster(&resize.before.name, &resize.wait);
+    let what = || vec![notice.clone()];
     let mut task = tokio::spawn(async move {
         let done = work.await?;
         resize.settle(abandoned).await?;
@@ -161,7 +171,7 @@ pub(super) async fn carry_through_and_wait<T: Send + 'static>(
     });
     let ended = tokio::select! {
         outcome = &mut task => return joined(outcome),
-        ended = limits.run(std::future::pending::<Result<(), Error>>()) => ended,
+        ended = limits.run_telling(what, std::future::pending::<Result<(), Error>>()) => ended,
     };
     drop(stay);
     match (joined(task.await), ended) {

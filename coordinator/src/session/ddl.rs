@@ -12,7 +12,7 @@ use flowstone_sql::ast::{
     AlterRoleAction, CreateIndex, Ident, Name, ObjectType, PasswordOption, RoleOptions, Statement,
     StatementKind, ValidateConnection,
 };
-use flowstone_sql::catalog::{CatalogChange, ItemKind, ResolveContext, SourceItemKind};
+use flowstone_sql::catalog::{CatalogChange, ItemKind, ResolveContext};
 use flowstone_sql::ddl::{self, DdlPlan, ViewParts, pg_types};
 use flowstone_sql::lower::lower;
 use flowstone_sql::plan::{plan_index, plan_view};
@@ -22,18 +22,21 @@ use tokio::sync::OwnedMutexGuard;
 use super::Session;
 use super::cluster::{self, Resize};
 use super::transaction::Class;
+use super::waits;
 use crate::auth::{AuthPolicy, password_change};
 use crate::coordinator::Event;
 use crate::error::Error;
 use crate::install;
-use crate::locks::WriteGuard;
+use crate::locks::{Awaited, WriteGuard};
 use crate::outcome::{Notice, Outcome, Severity};
 use crate::raft::Command as Replicated;
 use crate::raft::command::SealedSecret;
-use crate::shared::Shared;
+use crate::shared::{Shared, Turn};
 
 /// A change of the catalog, ready to be made.
 pub(super) struct Change {
+    /// What the worker calls it.
+    number: u64,
     changes: Vec<CatalogChange>,
     secrets: Vec<SealedSecret>,
     /// The write locks of what is dropped, held until everybody can see that it is gone.
@@ -41,9 +44,10 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// One that sets no secrets and drops nothing.
-    pub(super) fn of(changes: Vec<CatalogChange>) -> Self {
+    /// One that sets no secrets and drops nothing. To be called in its turn.
+    pub(super) fn of(shared: &Shared, changes: Vec<CatalogChange>) -> Self {
         Self {
+            number: shared.next_change(),
             changes,
             secrets: Vec::new(),
             locks: WriteGuard::default(),
@@ -58,9 +62,12 @@ impl Session {
         // Upstreams are asked before the turn begins: an unreachable one must not hold up everybody.
         let limits = self.limits.clone();
         let upstream = limits.run(self.ask_about(statement)).await?;
-        let turn = limits
-            .run(async { Ok(Arc::clone(&self.shared.ddl).lock_owned().await) })
-            .await?;
+        let turn = self.shared.take_turn(Turn {
+            words: words(&statement.kind),
+            process_id: Some(self.process_id),
+        });
+        let what = || waits::for_turn(&self.shared);
+        let turn = limits.run_telling(what, async { Ok(turn.await) }).await?;
         let plan = self.plan_ddl(statement, &upstream).await?;
         plan.check_names()?;
         cluster::refuse_busy(&self.shared, &plan.changes)?;
@@ -73,11 +80,13 @@ impl Session {
         } = plan;
         // Who has staged writes commits first, or finds that the table is gone and commits nothing.
         let dropped = dropped_by(&changes);
-        let locks = limits
-            .run(async { Ok(self.shared.write_locks.exclusive(&dropped).await) })
-            .await?;
-        let resize = Resize::of(&self.shared, &statement.kind, &changes);
+        let awaited = Awaited::default();
+        let locking = self.shared.write_locks.exclusive(&dropped, &awaited);
+        let locks = self.locked(&awaited, locking).await?;
+        let number = self.shared.next_change();
+        let resize = Resize::of(&self.shared, &statement.kind, &changes, number);
         let change = Change {
+            number,
             changes,
             secrets,
             locks,
@@ -85,7 +94,11 @@ impl Session {
         let work = carry_through(Arc::clone(&self.shared), turn, change);
         // A task of its own: it goes on if this session goes away half way.
         let recomputed = match resize {
-            None => joined(tokio::spawn(work).await)?,
+            None => {
+                let what = || waits::for_catalog(&self.shared);
+                let work = tokio::spawn(work);
+                joined(limits.notices.while_waiting(what, work).await)?
+            }
             Some(resize) => cluster::carry_through_and_wait(&self.limits, work, resize).await?,
         };
         self.notices.extend(notices.into_iter().map(from_sql));
@@ -109,7 +122,7 @@ impl Session {
         limits
             .run(
                 self.shared
-                    .ask_upstream(UpstreamQuestion::ValidatePostgres(connection)),
+                    .ask_upstream(UpstreamQuestion::Validate(connection)),
             )
             .await?;
         Ok(Outcome::Command {
@@ -137,25 +150,13 @@ impl Session {
             StatementKind::AlterConnection(alter) if alter.validate != Some(false) => {
                 self.question_of_plan(&catalog, &context, &statement.kind)?
             }
-            StatementKind::CreateSource(create) => match (
-                ddl::source_connection(&catalog, &context, create)?,
-                create.load_generator(),
-            ) {
-                (Some(item), _) => {
-                    let connection = install::resolve_connection(&self.shared, &catalog, item.id)?;
-                    let publication = match &create.kind {
-                        flowstone_sql::ast::CreateSourceKind::Postgres { publication, .. } => {
-                            publication.clone()
-                        }
-                        flowstone_sql::ast::CreateSourceKind::LoadGenerator { .. } => String::new(),
-                    };
-                    Some(UpstreamQuestion::DescribePublication {
-                        connection,
-                        publication,
-                    })
-                }
-                (None, generator) => generator.map(UpstreamQuestion::DescribeGenerator),
-            },
+            StatementKind::CreateSource(create) => {
+                let kind = ddl::source_to_describe(&catalog, &context, create)?;
+                // It has no id yet.
+                let id = ObjectId::Transient(0);
+                let kind = install::source_kind(&self.shared, &catalog, id, &kind)?;
+                Some(UpstreamQuestion::Describe(kind))
+            }
             StatementKind::CreateTableFromSource(create) => {
                 self.question_of_source(&catalog, &context, &create.source)?
             }
@@ -169,7 +170,7 @@ impl Session {
         };
         match self.shared.ask_upstream(question).await? {
             UpstreamAnswer::Valid => Ok(Vec::new()),
-            UpstreamAnswer::Publication(tables) => Ok(tables),
+            UpstreamAnswer::Tables(tables) => Ok(tables),
         }
     }
 
@@ -186,7 +187,7 @@ impl Session {
                 && let ItemKind::Connection(connection) = &item.kind
             {
                 let connection = install::resolve(&self.shared, connection)?;
-                return Ok(Some(UpstreamQuestion::ValidatePostgres(connection)));
+                return Ok(Some(UpstreamQuestion::Validate(connection)));
             }
         }
         Ok(None)
@@ -199,23 +200,14 @@ impl Session {
         context: &ResolveContext,
         name: &Name,
     ) -> Result<Option<UpstreamQuestion>, Error> {
-        let item = catalog.find_item(context, name, ObjectType::Source)?;
-        let Some(ItemKind::Source(source)) = item.map(|item| &item.kind) else {
+        let Some(item) = catalog.find_item(context, name, ObjectType::Source)? else {
             return Ok(None);
         };
-        Ok(Some(match &source.kind {
-            SourceItemKind::Postgres {
-                connection,
-                publication,
-                ..
-            } => UpstreamQuestion::DescribePublication {
-                connection: install::resolve_connection(&self.shared, catalog, *connection)?,
-                publication: publication.clone(),
-            },
-            SourceItemKind::LoadGenerator { generator, .. } => {
-                UpstreamQuestion::DescribeGenerator(generator.clone())
-            }
-        }))
+        let ItemKind::Source(source) = &item.kind else {
+            return Ok(None);
+        };
+        let kind = install::source_kind(&self.shared, catalog, item.id, &source.kind)?;
+        Ok(Some(UpstreamQuestion::Describe(kind)))
     }
 
     async fn plan_ddl(
@@ -474,9 +466,8 @@ pub(crate) async fn change_roles(
     turn: OwnedMutexGuard<()>,
     changes: Vec<CatalogChange>,
 ) -> Result<(), Error> {
-    carry_through(shared, turn, Change::of(changes))
-        .await
-        .map(drop)
+    let change = Change::of(&shared, changes);
+    carry_through(shared, turn, change).await.map(drop)
 }
 
 /// What came of a task that changes the catalog.
@@ -518,8 +509,12 @@ pub(super) async fn carry_through(
     } else {
         shared.check_room()?;
     }
-    let clusters = install::cluster_commands(shared.machine, Some(&before), &after);
+    let clusters = install::cluster_commands(shared.machine, Some(&before), &after, change.number);
     let dataflows = install::plan_dataflows(&after, &new).await?;
+    // A worker that would fail to make them says so while nothing has changed.
+    for dataflow in &dataflows {
+        dataflow.prepare(&shared).await?;
+    }
     let commands =
         install::install_commands(&shared, &after, &new, &dataflows, &install::Past::default())?;
     let expected_version = before.version;
@@ -527,6 +522,7 @@ pub(super) async fn carry_through(
         changes,
         secrets,
         locks,
+        number: _,
     } = change;
     if changes.is_empty() {
         for secret in secrets {

@@ -45,6 +45,8 @@ impl Session {
         let kind = explain.kind;
         let epoch = self.shared.read_epoch();
         let since = self.shared.holds.since();
+        let cluster = self.session_cluster(&catalog);
+        let shared = Arc::clone(&self.shared);
         let explaining = blocking(move || {
             let incremental = |planned: &PlannedQuery| -> Result<Vec<String>, Error> {
                 let lowered = lower(planned)?;
@@ -63,9 +65,11 @@ impl Session {
                 ExplainKind::Default if explained.maintained => incremental(&explained.planned),
                 ExplainKind::Default | ExplainKind::Plan => {
                     let names = |id| catalog.full_name(id);
-                    let lookup = recognise_lookup(&catalog, &explained.planned)
+                    let is_hydrated = |id| shared.is_hydrated(id);
+                    let planned = &explained.planned;
+                    let lookup = recognise_lookup(&catalog, planned, cluster, &is_hydrated)
                         .map(|lookup| format!("Lookup: one key of {}", names(lookup.index)));
-                    let plan = explain_plan(&explained.planned, &names);
+                    let plan = explain_plan(planned, &names);
                     Ok(lookup.into_iter().chain(plan).collect())
                 }
             }

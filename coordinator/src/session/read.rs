@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arrow_array::{Array, ArrayRef, Int64Array, StringArray};
 use arrow_schema::SchemaRef;
 use flowstone_proto::ipc::WireBatch;
+use flowstone_proto::local::Lack;
 use flowstone_proto::message::{Command, Lookup, Peek, ReadAt, RequestError};
 use flowstone_sql::Catalog;
 use flowstone_sql::ast::{AsOf, QueryStatement, Statement, StatementKind};
@@ -15,13 +16,14 @@ use flowstone_sql::catalog::{ItemKind, SchemaId};
 use flowstone_sql::error::ErrorKind;
 use flowstone_sql::plan::{LookupPlan, PlannedQuery, assignments, plan_query, recognise_lookup};
 use flowstone_types::datetime::{TimeZone, parse_timestamptz};
-use flowstone_types::{Epoch, ObjectId, SqlType};
+use flowstone_types::{ClusterId, Epoch, ObjectId, SqlType};
 use sqlparser::ast::{Expr, ObjectNamePart, Query, Visit, Visitor};
 
 use super::Session;
 use super::stream::{Request, nullable, relabel};
 use super::transaction::{Class, Mode, ReadTransaction, Transaction};
 use super::variables::Settings;
+use super::waits;
 use crate::error::{Error, TransactionError};
 use crate::holds::Hold;
 use crate::outcome::{Outcome, RowStream};
@@ -38,7 +40,7 @@ pub(super) struct KnownLookup {
     types: Vec<Option<SqlType>>,
     /// The very catalog: any other may give the names another meaning.
     catalog: Arc<Catalog>,
-    /// What names were looked up in: the settings, of which database and search path count.
+    /// What names were looked up in: the settings, of which database, search path and cluster count.
     settings: Arc<Settings>,
     /// The columns of the result, all nullable.
     schema: SchemaRef,
@@ -80,6 +82,7 @@ impl Session {
         self.commit_pending(&Class::Read).await?;
         if query.as_of.is_none()
             && let Some(known) = self.known_lookup(statement, parameters)
+            && self.shared.is_hydrated(known.plan.index)
         {
             return self.look_up(&known, parameters).await;
         }
@@ -100,9 +103,13 @@ impl Session {
         let (tree, known_types) = (query.query.clone(), types.clone());
         let bound = parameters.to_vec();
         let may_look_up = as_of.is_none();
+        let cluster = self.session_cluster(&catalog);
+        let shared = Arc::clone(&self.shared);
         let planning = planner.run(move |ctx| {
             let planned = plan_query(ctx, &tree, &known_types)?;
-            match recognise_lookup(ctx.catalog, &planned).filter(|_| may_look_up) {
+            let is_hydrated = |id| shared.is_hydrated(id);
+            let lookup = recognise_lookup(ctx.catalog, &planned, cluster, &is_hydrated);
+            match lookup.filter(|_| may_look_up) {
                 Some(lookup) => Ok((planned, Some(lookup))),
                 None => Ok((planned.bind(&bound)?, None)),
             }
@@ -123,6 +130,12 @@ impl Session {
             .read_at(&catalog, &planned, as_of, exact.then_some(epoch))
             .await?;
         self.peek(planned, at, hold).await
+    }
+
+    /// The cluster that the session prefers; `None` if there is none of that name.
+    pub(super) fn session_cluster(&self, catalog: &Catalog) -> Option<ClusterId> {
+        let name = &self.variables.settings().cluster;
+        catalog.reading_cluster(name).ok()
     }
 
     /// The lookup that a statement was recognised to be, if it still means the same.
@@ -219,16 +232,17 @@ impl Session {
         let (at, hold) = self
             .read_at(&known.catalog, &known.planned, None, None)
             .await?;
-        self.limits
-            .run(self.wait_visible(&known.planned.reads))
-            .await?;
+        let reads = &known.planned.reads;
+        self.run_reading(reads, self.wait_visible(reads)).await?;
         known.visible.store(true, Ordering::Relaxed);
         let parameters = known.planned.check_parameters(parameters)?;
         let Some(key) = known.plan.key(parameters)? else {
             return Ok((schema, RowStream::of(Vec::new())));
         };
         let request = self.shared.next_request();
-        let stream = Request::open(&self.shared, request, hold);
+        let mut reads = reads.clone();
+        reads.push(known.plan.index);
+        let stream = Request::open(&self.shared, request, hold).reading(reads);
         self.limits
             .run(self.shared.send(Command::Lookup(Lookup {
                 request,
@@ -261,12 +275,13 @@ impl Session {
         at: ReadAt,
         hold: Option<Hold>,
     ) -> Result<Request, Error> {
-        self.limits.run(self.wait_visible(&planned.reads)).await?;
+        let reads = planned.reads.clone();
+        self.run_reading(&reads, self.wait_visible(&reads)).await?;
         let system = self.system_relations(&planned.system)?;
         let encoding = crate::planning::blocking(move || planned.encode().map_err(Error::from));
         let query = self.limits.run(encoding).await?;
         let request = self.shared.next_request();
-        let stream = Request::open(&self.shared, request, hold);
+        let stream = Request::open(&self.shared, request, hold).reading(reads);
         self.limits
             .run(self.shared.send(Command::Peek(Peek {
                 request,
@@ -350,6 +365,16 @@ impl Session {
             .ok_or_else(invalid)
     }
 
+    /// Runs what waits until `reads` can be read, and tells the client what of that is not so.
+    pub(super) async fn run_reading<T>(
+        &self,
+        reads: &[ObjectId],
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let what = || waits::for_reads(&self.shared, reads);
+        self.limits.run_telling(what, work).await
+    }
+
     /// Waits until the tables of sources that are read have their first content: before it there is nothing to be consistent with.
     pub(super) async fn wait_visible(&self, reads: &[ObjectId]) -> Result<(), Error> {
         let wanted = transitive_source_tables(&self.shared.catalog(), reads);
@@ -374,6 +399,44 @@ impl Session {
             }
             published.changed().await.map_err(|_| self.shared.gone())?;
         }
+    }
+
+    /// Waits until the views that are read have been hydrated, and everything that is read lacks nothing.
+    ///
+    /// # Errors
+    /// One of them is paused: it would be waited for until somebody lets it go on.
+    pub(super) async fn wait_computed(&self, reads: &[ObjectId]) -> Result<(), Error> {
+        let mut published = self.shared.published.clone();
+        loop {
+            published.mark_unchanged();
+            if self.are_computed(reads)? {
+                return Ok(());
+            }
+            // A view that is paused or dropped meanwhile is noticed with the next epoch.
+            published.changed().await.map_err(|_| self.shared.gone())?;
+        }
+    }
+
+    /// Whether the views among `reads` have been hydrated, or have failed, so that reading them says so; and nothing lacks what has yet to come in.
+    ///
+    /// # Errors
+    /// One of them is paused, or something is gone.
+    pub(super) fn are_computed(&self, reads: &[ObjectId]) -> Result<bool, Error> {
+        let catalog = self.shared.catalog();
+        let direct = self.shared.direct.get();
+        let mut computed = true;
+        for id in reads {
+            let item = catalog.items.get(id).ok_or(RequestError::Dropped)?;
+            // A part of it is still to come in.
+            computed &= direct.is_none_or(|direct| direct.lack(*id) != Some(Lack::Input));
+            if !matches!(item.kind, ItemKind::MaterializedView { .. }) {
+                continue;
+            }
+            catalog.refuse_paused(*id)?;
+            computed &= self.shared.is_hydrated(*id)
+                || self.shared.runtime.lock().dataflow_errors.contains_key(id);
+        }
+        Ok(computed)
     }
 
     /// The epoch of the running read transaction.
@@ -434,8 +497,9 @@ impl Session {
                     Err(_) => Err(self.shared.gone()),
                 }
             };
-            self.limits.run(reached).await?;
-            self.limits.run(self.wait_visible(&planned.reads)).await?;
+            let reads = &planned.reads;
+            self.run_reading(reads, reached).await?;
+            self.run_reading(reads, self.wait_visible(reads)).await?;
             let epoch = self.shared.published.borrow().observable;
             let hold = self.hold(epoch)?;
             self.transaction = Transaction::Explicit(Mode::Read(ReadTransaction {

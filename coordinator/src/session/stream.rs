@@ -12,14 +12,16 @@ use arrow_array::{
 };
 use arrow_schema::{Schema, SchemaRef};
 use flowstone_proto::message::{Command, RequestError, RequestId, ResultMessage};
-use flowstone_types::{DeltaBatch, Epoch, SqlType};
+use flowstone_types::{DeltaBatch, Epoch, ObjectId, SqlType};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::notices::Notices;
+use super::waits;
 use crate::error::Error;
 use crate::holds::Hold;
-use crate::outcome::RowStream;
+use crate::outcome::{Notice, RowStream};
 use crate::shared::Shared;
 
 /// When a statement must end early.
@@ -29,6 +31,8 @@ pub(crate) struct Limits {
     pub(crate) cancelled: watch::Receiver<u64>,
     /// `statement_timeout` of the statement that runs: a stream that outlives its statement, as a cursor's does, ends with the one that reads it.
     pub(crate) deadline: Arc<Mutex<Option<Instant>>>,
+    /// Where it says what it waits for.
+    pub(crate) notices: Notices,
 }
 
 impl Limits {
@@ -48,6 +52,15 @@ impl Limits {
             result = work => result,
         }
     }
+
+    /// The same for `work` that may wait for something, which `what` can tell: see [`Notices::while_waiting`].
+    pub(crate) async fn run_telling<T>(
+        &self,
+        what: impl Fn() -> Vec<Notice>,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.run(self.notices.while_waiting(what, work)).await
+    }
 }
 
 /// The consumer's end of one request in the worker.
@@ -57,6 +70,10 @@ pub(crate) struct Request {
     messages: mpsc::Receiver<ResultMessage>,
     /// Keeps the epoch that is read, until the first rows are there.
     hold: Option<Hold>,
+    /// What it reads, as far as it may have to wait for that.
+    reads: Arc<[ObjectId]>,
+    /// Whether something has come.
+    begun: bool,
     finished: bool,
 }
 
@@ -85,8 +102,26 @@ impl Request {
             id,
             messages: shared.results.open(id),
             hold,
+            reads: Arc::default(),
+            begun: false,
             finished: false,
         }
+    }
+
+    /// Says what it reads: until something comes, the client is told what of it is waited for.
+    pub(crate) fn reading(mut self, reads: Vec<ObjectId>) -> Self {
+        self.reads = reads.into();
+        self
+    }
+
+    /// The next message within `limits`; `None` at the end.
+    async fn next_within(&mut self, limits: &Limits) -> Result<Option<ResultMessage>, Error> {
+        if self.begun {
+            return limits.run(self.next()).await;
+        }
+        let (shared, reads) = (Arc::clone(&self.shared), Arc::clone(&self.reads));
+        let what = || waits::for_reads(&shared, &reads);
+        limits.run_telling(what, self.next()).await
     }
 
     /// The next message; `None` at the end.
@@ -94,7 +129,9 @@ impl Request {
         if self.finished {
             return Ok(None);
         }
-        match self.messages.recv().await {
+        let message = self.messages.recv().await;
+        self.begun = true;
+        match message {
             Some(ResultMessage::Done) => {
                 self.finished = true;
                 Ok(None)
@@ -155,7 +192,7 @@ impl Request {
                     return None;
                 }
                 loop {
-                    let message = limits.run(request.next()).await;
+                    let message = request.next_within(&limits).await;
                     let item = match message {
                         Ok(None) => return None,
                         Ok(Some(ResultMessage::Rows(batch))) => relabel(&schema, &batch),
@@ -203,7 +240,7 @@ impl Updates {
             if self.ended {
                 return None;
             }
-            let made = match self.limits.run(self.request.next()).await {
+            let made = match self.request.next_within(&self.limits).await {
                 Ok(None) => return None,
                 Ok(Some(ResultMessage::Updates(delta))) => self.shape.rows(&delta).map(Some),
                 Ok(Some(ResultMessage::Progress(epoch))) => self.shape.progress(epoch),

@@ -77,9 +77,12 @@ impl Session {
             }
             return Ok((schema, RowStream::of(Vec::new())));
         }
-        self.limits.run(self.wait_visible(&planned.reads)).await?;
+        let trial = self.shared.prepare(lowered.plan.clone(), None);
+        self.limits.run(trial).await?;
+        let reads = &planned.reads;
+        self.run_reading(reads, self.wait_visible(reads)).await?;
         let request = self.shared.next_request();
-        let stream = Request::open(&self.shared, request, hold);
+        let stream = Request::open(&self.shared, request, hold).reading(reads.clone());
         // The stream takes it out again when it ends.
         let subscription = Subscription {
             process_id: self.process_id,

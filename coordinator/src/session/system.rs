@@ -108,6 +108,11 @@ impl Shared {
         let published = self.published.borrow().clone();
         let frontier = (self.holds.since(), published.observable.next());
         let runtime = self.runtime.lock();
+        // What is being computed again was hydrated once.
+        let direct = self.direct.get();
+        let is_hydrated = |id: ObjectId| {
+            runtime.hydrated.contains(&id) && direct.is_none_or(|direct| direct.is_readable(id))
+        };
         let maintained = catalog
             .items
             .values()
@@ -117,7 +122,7 @@ impl Shared {
                     ItemKind::MaterializedView { .. } | ItemKind::Index { .. }
                 )
             })
-            .map(|item| (item.id, runtime.hydrated.contains(&item.id)));
+            .map(|item| (item.id, is_hydrated(item.id)));
         let collections = catalog
             .items
             .values()

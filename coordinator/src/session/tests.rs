@@ -1,6 +1,7 @@
 //! Sessions against a worker double: one task that keeps tables in memory, evaluates plans with DataFusion, and remembers its local log over restarts.
 
 mod clusters;
+mod waiting;
 
 use std::future::Future;
 use std::sync::atomic::AtomicBool;
@@ -50,8 +51,10 @@ struct Disk {
     discarded: Vec<RequestId>,
     /// What the worker was told of clusters and of what is in them, in order.
     told: Arc<Mutex<Vec<String>>>,
-    /// Whether what is in a cluster never catches up.
+    /// Whether nothing that is made or moved is ever hydrated.
     never_ready: Arc<AtomicBool>,
+    /// Whether no plan can be rendered.
+    refuses: Arc<AtomicBool>,
 }
 
 struct Double {
@@ -201,17 +204,40 @@ impl Double {
                     self.answer(Response::CleanedUp { id }).await;
                 }
             }
-            Command::SetCluster { cluster, threads } => {
+            Command::SetCluster {
+                cluster,
+                threads,
+                change,
+            } => {
                 self.note(format!("set {cluster} to {threads}"));
+                // What is said of earlier changes makes nobody ready.
+                self.answer(Response::ClusterReady {
+                    cluster,
+                    change: change - 1,
+                })
+                .await;
                 let never_ready = Arc::clone(&self.disk.lock().never_ready);
                 if !never_ready.load(Ordering::SeqCst) {
-                    self.answer(Response::ClusterReady { cluster, threads })
+                    self.answer(Response::ClusterReady { cluster, change })
                         .await;
                 }
             }
             Command::DropCluster { cluster } => self.note(format!("drop {cluster}")),
+            Command::Prepare { request, .. } => {
+                let refuses = Arc::clone(&self.disk.lock().refuses);
+                let result = if refuses.load(Ordering::SeqCst) {
+                    Err(RequestError::Internal("it cannot be rendered".to_owned()))
+                } else {
+                    Ok(())
+                };
+                self.answer(Response::Prepared { request, result }).await;
+            }
             Command::CreateDataflow(dataflow) => {
                 self.note(format!("create in {}", dataflow.cluster));
+                let never_ready = Arc::clone(&self.disk.lock().never_ready);
+                if !never_ready.load(Ordering::SeqCst) {
+                    self.answer(Response::Hydrated { id: dataflow.id }).await;
+                }
             }
             Command::FailDataflow { .. } | Command::AllowCompaction { .. } => {}
             Command::Lookup(_) => unreachable!("no test here has an index"),
@@ -401,6 +427,7 @@ impl Node {
             data_dir: directory.path().to_owned(),
             secret_key_file: None,
             auth: AuthPolicy::TrustLoopback,
+            commit_interval_ms: 1_000,
             session_memory_bytes: 64 << 20,
             machine: Machine {
                 shards: 1,

@@ -13,6 +13,7 @@ use flowstone_types::datetime::TimeZone;
 use hashbrown::HashMap;
 
 use crate::error::SessionError;
+use crate::outcome::Severity;
 
 /// What clients are told is the version of PostgreSQL that we behave like.
 pub const SERVER_VERSION: &str = "15.0";
@@ -390,17 +391,20 @@ pub struct Settings {
     pub time_zone: TimeZone,
     /// What the client calls itself.
     pub application_name: String,
+    /// The least severity of the notices that are sent; `None` if none are.
+    pub least_severity: Option<Severity>,
     /// The variables that clients are told of.
     pub reported: Vec<(String, String)>,
 }
 
 impl Settings {
-    /// Whether names and literals mean the same under both.
+    /// Whether names and literals mean the same under both, and the same indexes are preferred.
     #[must_use]
     pub fn names_as(self: &Arc<Self>, other: &Arc<Self>) -> bool {
         Arc::ptr_eq(self, other)
             || (self.database == other.database
                 && self.search_path == other.search_path
+                && self.cluster == other.cluster
                 && self.time_zone == other.time_zone)
     }
 }
@@ -475,6 +479,11 @@ impl Variables {
                 cluster: self.known("cluster"),
                 time_zone: self.known("TimeZone").parse().unwrap_or(TimeZone::UTC),
                 application_name: self.known("application_name"),
+                least_severity: match self.known("client_min_messages").as_str() {
+                    "error" => None,
+                    "warning" => Some(Severity::Warning),
+                    _ => Some(Severity::Notice),
+                },
                 reported: DEFINITIONS
                     .iter()
                     .filter(|definition| definition.reported)

@@ -2,7 +2,8 @@
 //!
 //! A write is evaluated by the worker first ([`Command::StageWrite`]) and happens in an epoch later. An INSERT of constants may be one of several in a
 //! transaction. What reads before it writes stands alone: it locks the tables it reads and writes, and if it reads what a source feeds, sources stand still
-//! from the evaluation to the epoch. So nothing it read has changed when its rows appear.
+//! from the evaluation to the epoch. So nothing it read has changed when its rows appear. Nobody holds a lock while views that it reads are hydrated, and what
+//! reads a paused one is refused.
 //!
 //! A transaction writes to all of its tables or to none: once it has their locks it looks whether each is still there, and what drops a table waits for its
 //! lock before it begins.
@@ -26,10 +27,11 @@ use tokio::sync::oneshot;
 use super::Session;
 use super::read::{transitive_source_tables, transitive_tables};
 use super::transaction::{Class, Mode, StagedWrite};
+use super::waits;
 use crate::coordinator::Event;
 use crate::epochs::FreezeId;
 use crate::error::{Error, SessionError, TransactionError};
-use crate::locks::WriteGuard;
+use crate::locks::{Awaited, WriteGuard};
 use crate::outcome::{CopyIn, CopyOptions, Outcome};
 use crate::shared::Shared;
 
@@ -77,7 +79,7 @@ impl Session {
             self.enter(&Class::Write).await?;
             let table = planned.table;
             let operation = self.operation(planned).await?;
-            let staged = self.stage(table, operation).await?;
+            let staged = self.stage(table, operation, &[]).await?;
             self.finish_write(vec![staged]).await?
         } else {
             self.read_then_write(planned).await?
@@ -101,35 +103,47 @@ impl Session {
         let mut tables: BTreeSet<ObjectId> = transitive_tables(&catalog, &planned.query.reads);
         tables.insert(planned.table);
         let reads_sources = !transitive_source_tables(&catalog, &planned.query.reads).is_empty();
-        self.limits
-            .run(self.wait_visible(&planned.query.reads))
-            .await?;
         let limits = self.limits.clone();
-        // One such statement at a time, so that sources get their turn between two.
-        let _turn = if reads_sources {
-            Some(
-                limits
-                    .run(async { Ok(self.shared.source_reads.lock().await) })
-                    .await?,
-            )
-        } else {
-            None
+        let reads = planned.query.reads.clone();
+        let (_turn, lock, freeze) = loop {
+            // Before others are kept waiting.
+            self.run_reading(&reads, self.wait_visible(&reads)).await?;
+            self.run_reading(&reads, self.wait_computed(&reads)).await?;
+            // One such statement at a time, so that sources get their turn between two.
+            let turn = if reads_sources {
+                Some(
+                    limits
+                        .run_telling(waits::for_source_reads, async {
+                            Ok(self.shared.source_reads.lock().await)
+                        })
+                        .await?,
+                )
+            } else {
+                None
+            };
+            let awaited = Awaited::default();
+            let locking = self.shared.write_locks.exclusive(&tables, &awaited);
+            let lock = self.locked(&awaited, locking).await?;
+            // The wait for the locks may have been long.
+            if !self.are_computed(&reads)? {
+                continue;
+            }
+            if !reads_sources {
+                break (turn, lock, None);
+            }
+            let freeze = limits.run(self.freeze_sources()).await?;
+            // And so may this have been.
+            if self.are_computed(&reads)? {
+                break (turn, lock, Some(freeze));
+            }
         };
-        let lock = limits
-            .run(async { Ok(self.shared.write_locks.exclusive(&tables).await) })
-            .await?;
         let catalog = self.shared.catalog();
         if tables.iter().any(|id| !catalog.items.contains_key(id)) {
             return Err(RequestError::Dropped.into());
         }
-        let freeze = if reads_sources {
-            Some(limits.run(self.freeze_sources()).await?)
-        } else {
-            None
-        };
         let table = planned.table;
         let operation = self.operation(planned).await?;
-        let staged = self.stage(table, operation).await?;
+        let staged = self.stage(table, operation, &reads).await?;
         let rows = staged.rows();
         if rows > 0 {
             self.submit(vec![staged], lock, freeze).await?;
@@ -173,11 +187,24 @@ impl Session {
         })
     }
 
-    /// Has the worker evaluate a write.
+    /// Waits for locks, and tells the client for which.
+    pub(super) async fn locked(
+        &self,
+        awaited: &Awaited,
+        locking: impl Future<Output = WriteGuard>,
+    ) -> Result<WriteGuard, Error> {
+        let what = || waits::for_lock(&self.shared, awaited.table());
+        self.limits
+            .run_telling(what, async { Ok(locking.await) })
+            .await
+    }
+
+    /// Has the worker evaluate a write, which reads `reads`.
     async fn stage(
         &self,
         table: ObjectId,
         operation: WriteOperation,
+        reads: &[ObjectId],
     ) -> Result<StagedWrite, Error> {
         self.shared.check_room()?;
         let name = match self.shared.catalog().items.get(&table) {
@@ -199,7 +226,7 @@ impl Session {
                 .await?;
             Ok(answered.await.map_err(|_| self.shared.gone())??)
         };
-        staged.evaluated(self.limits.run(work).await?)?;
+        staged.evaluated(self.run_reading(reads, work).await?)?;
         Ok(staged)
     }
 
@@ -217,10 +244,9 @@ impl Session {
     /// Makes staged INSERTs happen in one epoch; returns when everybody can see them.
     pub(super) async fn commit_writes(&self, staged: Vec<StagedWrite>) -> Result<(), Error> {
         let tables = staged.iter().map(|write| write.table).collect();
-        let lock = self
-            .limits
-            .run(async { Ok(self.shared.write_locks.shared(&tables).await) })
-            .await?;
+        let awaited = Awaited::default();
+        let locking = self.shared.write_locks.shared(&tables, &awaited);
+        let lock = self.locked(&awaited, locking).await?;
         let catalog = self.shared.catalog();
         if let Some(gone) = staged
             .iter()
@@ -253,7 +279,9 @@ impl Session {
             lock,
             done,
         });
-        finished.await.map_err(|_| self.shared.gone())??;
+        let what = || waits::for_durability(&self.shared);
+        let finished = self.limits.notices.while_waiting(what, finished).await;
+        finished.map_err(|_| self.shared.gone())??;
         Ok(())
     }
 
@@ -386,7 +414,7 @@ impl Session {
             table: planned.table,
             rows: crate::planning::blocking(encode).await?,
         };
-        let staged = self.stage(planned.table, operation).await?;
+        let staged = self.stage(planned.table, operation, &[]).await?;
         copy.staged.push(staged);
         Ok(())
     }

@@ -4,7 +4,8 @@
 //!
 //! Invariants. `received` only grows and is always between transactions. `confirm` never passes a position that a restart could ask for: the last
 //! committed binding, and the position of every snapshot that is not in a commit point. A take has ended once the failures that it knows of and the rows
-//! that are in error after it are on disk. No file is read or written with the lock held.
+//! that are in error after it are on disk. No file is read, written or removed with the lock held. What is read from disk because a take ends in it is in
+//! memory when the take cuts, as it is by then: a segment that changed while it was read is read again, and none goes back to disk in between.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use flowstone_types::{Clock, ObjectId, SourcePosition, TypeError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::manifest::{Manifest, ManifestFile};
 use super::pgoutput::{DecodeError, Message, Relation, decode};
@@ -451,6 +453,13 @@ impl State {
         }
     }
 
+    /// No take waits with what was read from disk for it.
+    fn unpin(&mut self) {
+        self.tables
+            .iter_mut()
+            .for_each(|log| log.transactions.unpin());
+    }
+
     /// The position up to which transactions are offered to be taken at once.
     pub(crate) fn offered(&self) -> u64 {
         match self.offers.within(self.limits.memory_bytes) {
@@ -589,18 +598,33 @@ pub(crate) struct Shared {
     pub(crate) cancel: CancellationToken,
     state: Mutex<State>,
     pub(crate) spill: Arc<SpillDirectory>,
+    /// Segments that are being written to disk.
+    pub(crate) writing: TaskTracker,
     pub(crate) manifest: ManifestFile,
     errors_path: PathBuf,
     row_errors_path: PathBuf,
     /// Counts what a waiting take cares about: positions, snapshots, the end.
     changed: watch::Sender<u64>,
-    /// Something was taken or acknowledged.
+    /// Something was taken or acknowledged, or a take was given up.
     pub(crate) moved: Notify,
     /// Tables were added.
     pub(crate) added: Notify,
 }
 
+/// What was read from disk for a take, which keeps it in memory for as long as the take goes on. There is one take at a time.
+#[derive(Debug)]
+struct Pins<'a>(&'a Shared);
+
+impl Drop for Pins<'_> {
+    fn drop(&mut self) {
+        self.0.lock().unpin();
+        // It may be what there was no room for.
+        self.0.moved.notify_one();
+    }
+}
+
 impl Shared {
+    /// Reads what the source has on disk. Blocks.
     #[expect(
         clippy::too_many_arguments,
         reason = "the fields of one struct, filled once"
@@ -663,6 +687,7 @@ impl Shared {
             cancel: CancellationToken::new(),
             state: Mutex::new(state),
             spill: Arc::new(SpillDirectory::new(state_dir, id)),
+            writing: TaskTracker::new(),
             manifest,
             errors_path,
             row_errors_path,
@@ -768,16 +793,18 @@ impl Shared {
     /// Takes what a binding names, as [`crate::SourceHandle::take_pieces`] says.
     pub(crate) async fn take(&self, binding: &Binding<'_>) -> Result<Taken, Error> {
         let mut changed = self.subscribe();
+        let _pins = Pins(self);
         loop {
-            let attempt = self.lock().try_take(binding)?;
+            let attempt = self.lock().try_take(binding);
             self.moved.notify_one();
-            match attempt {
+            match attempt? {
                 Attempt::Taken(taken) => {
                     // More may be offered now.
                     self.bump();
                     return Ok(taken);
                 }
                 Attempt::Straddling(segments) => {
+                    // Whatever has changed while it was read is found to be straddling again.
                     for (table, segment) in segments {
                         let loaded = self.load(&segment.spilled).await?;
                         if let Some(log) = self.lock().table_mut(table) {
@@ -850,10 +877,16 @@ fn unfit(file: Option<&RowErrorsFile>, noted: u64) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use arrow_schema::Schema;
     use flowstone_proto::message::SslMode;
     use flowstone_types::clock::SystemClock;
+    use flowstone_types::{SourceOp, SqlType};
 
     use super::*;
+    use crate::rows::Value;
+    use crate::transactions::{Event, Spiller};
 
     const ID: ObjectId = ObjectId::User(1);
 
@@ -901,6 +934,90 @@ mod tests {
             saves,
             tables: Vec::new(),
         }
+    }
+
+    /// Adds a table with the transactions 1 and 2 and one that is open, each of a row.
+    fn add_straddled(state: &mut State, id: ObjectId, upstream_oid: u32) {
+        let table = SourceTable {
+            id,
+            upstream_schema: "public".to_owned(),
+            upstream_name: "t".to_owned(),
+            upstream_oid,
+            columns: Vec::new(),
+            key: vec![0],
+        };
+        let schema = Arc::new(Schema::new(vec![SqlType::Int4.to_field("id", false)]));
+        let mut log = TableLog::new(table, schema, Snapshot::Committed, 0);
+        for number in 1..=3_u64 {
+            let id = number.to_string();
+            let values = std::iter::once(Value::Text(id.as_bytes()));
+            let transactions = &mut log.transactions;
+            transactions.append(SourceOp::Insert, values, 10).unwrap();
+            if number < 3 {
+                transactions.commit(&SourcePosition::PostgresLsn(number));
+            }
+        }
+        state.add_table(log);
+    }
+
+    /// Writes to disk what may go there.
+    async fn spill(source: &Shared) {
+        let chosen = source.lock().candidates().unwrap();
+        if chosen.is_empty() {
+            return;
+        }
+        let directory = Arc::clone(&source.spill);
+        let mut spiller = Spiller::new(directory, &source.writing, &source.cancel);
+        spiller.start(chosen);
+        let Event::Written(mut written) = spiller.event().await else {
+            panic!("nothing was written");
+        };
+        assert!(written.failure.is_none(), "{written:?}");
+        source.lock().set_spilled(&mut written);
+    }
+
+    #[tokio::test]
+    async fn a_take_ends_whatever_is_written_to_disk_while_it_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Arc::new(shared(dir.path()).await.unwrap());
+        {
+            let mut state = source.lock();
+            state.limits.memory_bytes = 0;
+            state.received = 2;
+            for (id, oid) in [(2, 2), (3, 3), (4, 4)] {
+                add_straddled(&mut state, ObjectId::User(id), oid);
+            }
+        }
+        spill(&source).await;
+        let binding = Binding {
+            position: 1,
+            snapshots: &[],
+        };
+        assert_eq!(source.lock().straddling(&binding).len(), 3);
+        let beside = Arc::clone(&source);
+        let spilling = tokio::spawn(async move {
+            loop {
+                spill(&beside).await;
+                tokio::task::yield_now().await;
+            }
+        });
+        let taken = tokio::time::timeout(Duration::from_secs(30), source.take(&binding)).await;
+        spilling.abort();
+        let taken = taken.expect("the take ends").unwrap();
+        assert_eq!(taken.tables.len(), 3);
+        for mut table in taken.tables {
+            let Some(Part::Buffered(closed)) = table.parts.pop_front() else {
+                panic!("it was read before");
+            };
+            let (changes, _) = closed.into_changes();
+            assert_eq!(changes.ops, [SourceOp::Insert]);
+            assert!(table.parts.is_empty());
+        }
+        // Nothing has to stay in memory for the take any more.
+        spill(&source).await;
+        let state = source.lock();
+        let in_memory = |log: &&TableLog| log.transactions.usage().memory > 0;
+        assert_eq!(state.tables().iter().filter(in_memory).count(), 0);
     }
 
     #[tokio::test]

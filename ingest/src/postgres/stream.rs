@@ -20,6 +20,7 @@ use super::table_log::Failure;
 use super::wire::{
     Connection, WireError, format_lsn, quote_identifier, quote_literal, server_error,
 };
+use crate::Error;
 use crate::transactions::{Event, Pressure, Spiller};
 
 /// How often the server hears from us at least.
@@ -125,7 +126,7 @@ async fn stream_until_error(
                     last_read = Instant::now();
                 }
             }
-            event = spilling.spiller.event(), if !spilling.spiller.is_idle() => spilling.handle(shared, event).await,
+            event = spilling.spiller.event(), if !spilling.spiller.is_idle() => spilling.handle(shared, event).await?,
             read = connection.read(), if !full => {
                 read?;
                 last_read = Instant::now();
@@ -144,8 +145,9 @@ struct Spilling {
 
 impl Spilling {
     fn new(shared: &Shared) -> Self {
+        let directory = Arc::clone(&shared.spill);
         Self {
-            spiller: Spiller::new(Arc::clone(&shared.spill)),
+            spiller: Spiller::new(directory, &shared.writing, &shared.cancel),
             stalled: false,
         }
     }
@@ -159,37 +161,46 @@ impl Spilling {
             Pressure::Memory if self.spiller.is_idle() => {
                 let candidates = shared.lock().candidates();
                 let candidates = candidates.map_err(|error| AttemptError::internal(&error))?;
-                self.spiller.start(candidates);
+                // What a take waits with stays until the end of the take, which wakes us.
+                if !candidates.is_empty() {
+                    self.spiller.start(candidates);
+                }
             }
             Pressure::Memory | Pressure::Full => {}
         }
         Ok(pressure != Pressure::None)
     }
 
+    /// # Errors
+    /// What is not the disk's fault: the attempt ends with it.
+    ///
     /// # Cancel safety
     /// None: the event is gone.
-    async fn handle(&mut self, shared: &Shared, event: Event) {
+    async fn handle(&mut self, shared: &Shared, event: Event) -> Result<(), AttemptError> {
         let Event::Written(mut written) = event else {
-            return;
+            return Ok(());
         };
         shared.lock().set_spilled(&mut written);
         match written.failure {
             None => self.run_again(shared).await,
-            Some(error) => {
-                let AttemptError::Transient { message, .. } = AttemptError::from(error) else {
-                    return;
-                };
-                tracing::warn!(source = %shared.id, error = message, "changes that wait could not be written to disk; trying again");
-                self.stalled = true;
-                let hint =
-                    "The source goes on once there is room on the disk of the data directory.";
-                let status = SourceStatus::Stalled {
-                    error: message,
-                    hint: Some(hint.to_owned()),
-                };
-                shared.status(shared.id, status).await;
-            }
+            Some(error @ Error::State { .. }) => match AttemptError::from(error) {
+                AttemptError::Transient { message, .. } => self.stall(shared, message).await,
+                ended => return Err(ended),
+            },
+            Some(error) => return Err(error.into()),
         }
+        Ok(())
+    }
+
+    async fn stall(&mut self, shared: &Shared, message: String) {
+        tracing::warn!(source = %shared.id, error = message, "changes that wait could not be written to disk; trying again");
+        self.stalled = true;
+        let hint = "The source goes on once there is room on the disk of the data directory.";
+        let status = SourceStatus::Stalled {
+            error: message,
+            hint: Some(hint.to_owned()),
+        };
+        shared.status(shared.id, status).await;
     }
 
     async fn run_again(&mut self, shared: &Shared) {

@@ -308,9 +308,15 @@ impl Spilled {
         }
     }
 
-    /// Whether both are the same file.
+    /// Whether both are the same file, and what it holds has come to the same: nothing was committed, rolled back or dropped since one was the other.
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.file, &other.file)
+            && self.unfinished == other.unfinished
+            && self.first == other.first
+            && self.last == other.last
+            && self.late == other.late
+            && self.rolled_back == other.rolled_back
+            && self.dropped == other.dropped
     }
 
     fn commit(&mut self, position: SourcePosition) {

@@ -1,6 +1,10 @@
-//! Getting segments to disk beside a task that reads an upstream and has to go on answering it.
+//! Getting segments to disk, and what is not needed any more off it, beside tasks that must not wait for a disk.
 //!
-//! Owns the writing that is going on, and the pause after one that failed. Must not know when it is time to write. Called by the task of a source.
+//! Owns the writing that is going on, the pause after one that failed, and the removing. Must not know when it is time to write. Called by the tasks of a
+//! source.
+//!
+//! Invariants. Everything that is being written is in the tracker that the [`Spiller`] was given: whoever stops the source waits for it. It ends after the
+//! file that is being written once the spiller is gone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +12,8 @@ use std::time::Duration;
 use flowstone_types::ObjectId;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::segment::Closed;
 use super::spill::{SpillDirectory, SpillFile};
@@ -53,14 +59,31 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) struct Spiller {
     directory: Arc<SpillDirectory>,
+    /// Has what is being written, also once this is gone.
+    tasks: TaskTracker,
+    /// Nobody is there for what is being written.
+    ended: CancellationToken,
     running: Option<JoinHandle<Written>>,
     retry_at: Option<Instant>,
 }
 
+impl Drop for Spiller {
+    fn drop(&mut self) {
+        self.ended.cancel();
+    }
+}
+
 impl Spiller {
-    pub(crate) fn new(directory: Arc<SpillDirectory>) -> Self {
+    /// `tasks` are those of the source, which `cancel` ends.
+    pub(crate) fn new(
+        directory: Arc<SpillDirectory>,
+        tasks: &TaskTracker,
+        cancel: &CancellationToken,
+    ) -> Self {
         Self {
             directory,
+            tasks: tasks.clone(),
+            ended: cancel.child_token(),
             running: None,
             retry_at: None,
         }
@@ -74,8 +97,9 @@ impl Spiller {
     /// Begins to write. It is idle. What is written when it is dropped is removed.
     pub(crate) fn start(&mut self, candidates: Vec<Candidate>) {
         let directory = Arc::clone(&self.directory);
-        let write = move || write(&directory, candidates);
-        self.running = Some(tokio::task::spawn_blocking(write));
+        let ended = self.ended.clone();
+        let write = move || write(&directory, candidates, &ended);
+        self.running = Some(self.tasks.spawn_blocking(write));
     }
 
     /// Waits for what happens next; for ever while it is idle.
@@ -103,13 +127,38 @@ impl Spiller {
     }
 }
 
-/// Writes until something fails.
-fn write(directory: &SpillDirectory, candidates: Vec<Candidate>) -> Written {
+/// Removes files as nothing refers to them any more, until the source is stopped, and then once more.
+pub(crate) async fn remove_unneeded(directory: Arc<SpillDirectory>, cancel: CancellationToken) {
+    loop {
+        let last = tokio::select! {
+            () = cancel.cancelled() => true,
+            () = directory.has_unneeded() => false,
+        };
+        let directory = Arc::clone(&directory);
+        let removing = tokio::task::spawn_blocking(move || directory.remove_unneeded());
+        if let Err(error) = removing.await {
+            tracing::error!(%error, "files that are not needed any more could not be removed");
+        }
+        if last {
+            return;
+        }
+    }
+}
+
+/// Writes until something fails, or nobody is there for it.
+fn write(
+    directory: &SpillDirectory,
+    candidates: Vec<Candidate>,
+    ended: &CancellationToken,
+) -> Written {
     let mut written = Written {
         files: Vec::with_capacity(candidates.len()),
         failure: None,
     };
     for candidate in candidates {
+        if ended.is_cancelled() {
+            break;
+        }
         match directory.write(&candidate.closed) {
             Ok(file) => written.files.push((candidate, file)),
             Err(error) => {
@@ -117,6 +166,9 @@ fn write(directory: &SpillDirectory, candidates: Vec<Candidate>) -> Written {
                 break;
             }
         }
+    }
+    if ended.is_cancelled() {
+        written.files.clear();
     }
     written
 }

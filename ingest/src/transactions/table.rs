@@ -3,7 +3,7 @@
 //! Owns the segments in their order. Must not know where positions come from, or other tables. Called under the lock of the source.
 //!
 //! Invariants. Only the last segment is open. What is unfinished is at the end: after a segment in which a transaction has ended nothing before it is.
-//! `usage` is the sum over the segments.
+//! `usage` is the sum over the segments. A segment that was read from disk for a take does not go back before the take has cut or was given up.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -56,6 +56,8 @@ pub(crate) struct TableTransactions {
     /// The number of the first segment.
     first: u64,
     usage: Usage,
+    /// The number of the segment that was read from disk for a take that goes on.
+    pinned: Option<u64>,
 }
 
 impl TableTransactions {
@@ -71,6 +73,7 @@ impl TableTransactions {
             segments: VecDeque::new(),
             first: 0,
             usage: Usage::default(),
+            pinned: None,
         }
     }
 
@@ -195,6 +198,7 @@ impl TableTransactions {
                 self.usage.remove(empty.usage());
             }
         }
+        self.forget_pin_of_none();
     }
 
     /// Forgets the transactions up to `position`.
@@ -226,7 +230,22 @@ impl TableTransactions {
         let first = self.segments.pop_front()?;
         self.usage.remove(first.usage());
         self.first += 1;
+        self.forget_pin_of_none();
         Some(first)
+    }
+
+    /// The numbers of segments that are gone from the end are given again.
+    fn forget_pin_of_none(&mut self) {
+        if let Some(pinned) = self.pinned
+            && self.numbered(pinned).is_none()
+        {
+            self.pinned = None;
+        }
+    }
+
+    /// The take that waited has cut, or was given up: what was read for it may go to disk again.
+    pub(crate) fn unpin(&mut self) {
+        self.pinned = None;
     }
 
     /// An open segment can only be the first if it is the last as well.
@@ -259,17 +278,19 @@ impl TableTransactions {
         self.segments.get_mut(index)
     }
 
-    /// A segment was read from disk.
+    /// A segment was read from disk, and stays in memory until [`TableTransactions::cut`] or [`TableTransactions::unpin`]. Does nothing if it is not what was
+    /// read any more: it still straddles then, and is to be read again.
     pub(crate) fn set_loaded(&mut self, loaded: &Straddling, closed: Closed) {
-        let mut usage = self.usage;
+        let (mut usage, mut pinned) = (self.usage, self.pinned);
         if let Some(segment) = self.numbered(loaded.number)
             && matches!(segment, Segment::Spilled(spilled) if spilled.is(&loaded.spilled))
         {
             updating(&mut usage, segment, |segment| {
                 *segment = Segment::Closed(Arc::new(closed));
             });
+            pinned = Some(loaded.number);
         }
-        self.usage = usage;
+        (self.usage, self.pinned) = (usage, pinned);
     }
 
     /// Takes everything up to `position`, in order. Nothing straddles it.
@@ -278,6 +299,7 @@ impl TableTransactions {
     /// [`Error::Invariant`] if rows that were received cannot be made a batch, or something straddles the position.
     pub(crate) fn cut(&mut self, position: &SourcePosition) -> Result<VecDeque<Part>, Error> {
         let broken = |error: TypeError| Error::Invariant(error.to_string());
+        self.unpin();
         let mut parts = VecDeque::new();
         while let Some(first) = self.segments.front() {
             match first.reach(position) {
@@ -303,12 +325,13 @@ impl TableTransactions {
         Ok(parts)
     }
 
-    /// The segments in memory: their numbers and bytes.
+    /// The segments in memory that may go to disk: their numbers and bytes.
     pub(super) fn buffered(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let pinned = self.pinned;
         (self.first..)
             .zip(&self.segments)
             .map(|(number, segment)| (number, segment.usage().memory))
-            .filter(|(_, bytes)| *bytes > 0)
+            .filter(move |(number, bytes)| *bytes > 0 && Some(*number) != pinned)
     }
 
     /// A segment as it can be written to disk, if it is in memory.

@@ -7,6 +7,8 @@ use flowstone_proto::message::SourceTable;
 use flowstone_types::value::ColumnFormatter;
 use flowstone_types::{SourceChanges, SourceOp, SourcePosition, SqlType};
 use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::Error;
@@ -86,11 +88,27 @@ impl Log {
 
     /// Everything up to a position, as text: what is emptied, each row, and how errors change.
     async fn cut(&mut self, position: u64) -> Vec<String> {
-        let position = at(position);
-        while let Some(straddling) = self.transactions.straddling(&position) {
+        self.load(position).await;
+        self.cut_loaded(position).await
+    }
+
+    /// Reads what has to be in memory before that.
+    async fn load(&mut self, position: u64) {
+        while let Some(straddling) = self.transactions.straddling(&at(position)) {
             let closed = straddling.spilled.load().await.unwrap();
             self.transactions.set_loaded(&straddling, closed);
         }
+    }
+
+    /// How many segments may go to disk.
+    fn candidates(&mut self) -> usize {
+        let table = std::iter::once((TABLE, &mut self.transactions));
+        candidates(table, NOTHING).unwrap().len()
+    }
+
+    /// As [`Log::cut`], once everything is in memory that has to be.
+    async fn cut_loaded(&mut self, position: u64) -> Vec<String> {
+        let position = at(position);
         let mut lines = Vec::new();
         // All of an epoch's are one change: pieces end where they do.
         let mut sum: BTreeMap<String, i64> = BTreeMap::new();
@@ -181,6 +199,18 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
+/// A log of the transactions 1 and 2 and of one that is open, each of the row of its number, in one segment on disk.
+fn straddled(directory: &SpillDirectory) -> Log {
+    let mut log = Log::new();
+    for id in [1, 2] {
+        log.append(SourceOp::Insert, id, Value::Null, Value::Null);
+        log.commit();
+    }
+    log.append(SourceOp::Insert, 3, Value::Null, Value::Null);
+    log.spill(directory);
+    log
+}
+
 /// Takes a step; returns what it gave.
 async fn take_step(log: &mut Log, step: Step, directory: Option<&SpillDirectory>) -> Vec<String> {
     let text = Value::Text(b"a longer text");
@@ -215,8 +245,201 @@ async fn take_step(log: &mut Log, step: Step, directory: Option<&SpillDirectory>
     Vec::new()
 }
 
+/// What happens around a take that does not happen at once.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    Append(u16),
+    Commit,
+    RollBack,
+    /// Forgets all but some of the transactions that have ended.
+    Drop(u64),
+    /// A take of all but some of them begins, unless one goes on.
+    Take(u64),
+    /// It reads what it straddles,
+    Read,
+    /// puts it in its place,
+    Load,
+    /// and cuts if nothing straddles any more.
+    Cut,
+    GiveUp,
+    /// What is beyond so many bytes is chosen to go to disk, unless something is,
+    Choose(u64),
+    /// and is there.
+    Spill,
+}
+
+fn turns() -> impl Strategy<Value = Vec<Turn>> {
+    let rows = prop_oneof![9 => 1..60_u16, 1 => Just(9000)];
+    let turn = prop_oneof![
+        6 => rows.prop_map(Turn::Append),
+        6 => Just(Turn::Commit),
+        1 => Just(Turn::RollBack),
+        1 => (0..4_u64).prop_map(Turn::Drop),
+        4 => (0..4_u64).prop_map(Turn::Take),
+        4 => Just(Turn::Read),
+        4 => Just(Turn::Load),
+        4 => Just(Turn::Cut),
+        1 => Just(Turn::GiveUp),
+        4 => prop_oneof![Just(0), Just(4096)].prop_map(Turn::Choose),
+        4 => Just(Turn::Spill),
+    ];
+    prop::collection::vec(turn, 1..120)
+}
+
+/// The transactions of a log as upstream has them, which is all that what was taken is compared with.
+#[derive(Debug, Default)]
+struct Upstream {
+    open: Vec<i32>,
+    /// Where each ends, and its rows.
+    ended: Vec<(u64, Vec<i32>)>,
+    /// How many rows there were ever: the number of each is its own.
+    rows: i32,
+}
+
+impl Upstream {
+    /// The rows of the transactions that end at or before `position`. They are not there any more.
+    fn through(&mut self, position: u64) -> Vec<String> {
+        let through = self.ended.extract_if(.., |(end, _)| *end <= position);
+        through
+            .flat_map(|(_, rows)| rows)
+            .map(|id| format!("Insert {id} - -"))
+            .collect()
+    }
+}
+
+/// A log, and what goes on beside it.
+#[derive(Debug)]
+struct Trial {
+    log: Log,
+    upstream: Upstream,
+    /// Where a take goes on, and whether something was read and put in its place for it.
+    take: Option<(u64, bool)>,
+    read: Option<(Straddling, Closed)>,
+    chosen: Vec<Candidate>,
+}
+
+impl Trial {
+    fn new() -> Self {
+        Self {
+            log: Log::new(),
+            upstream: Upstream::default(),
+            take: None,
+            read: None,
+            chosen: Vec::new(),
+        }
+    }
+
+    async fn turn(&mut self, turn: Turn, directory: &SpillDirectory) {
+        let (log, upstream) = (&mut self.log, &mut self.upstream);
+        match turn {
+            Turn::Append(rows) => {
+                for _ in 0..rows {
+                    upstream.rows += 1;
+                    upstream.open.push(upstream.rows);
+                    log.append(SourceOp::Insert, upstream.rows, Value::Null, Value::Null);
+                }
+            }
+            Turn::Commit => {
+                log.commit();
+                if !upstream.open.is_empty() {
+                    let rows = std::mem::take(&mut upstream.open);
+                    upstream.ended.push((log.ended, rows));
+                }
+            }
+            Turn::RollBack => {
+                log.transactions.roll_back();
+                upstream.open.clear();
+            }
+            Turn::Drop(lag) => {
+                let position = log.ended.saturating_sub(lag);
+                log.transactions.drop_through(&at(position)).unwrap();
+                drop(upstream.through(position));
+            }
+            Turn::Take(lag) => {
+                let position = log.ended.saturating_sub(lag);
+                self.take.get_or_insert((position, false));
+            }
+            Turn::Read => {
+                if let Some((position, _)) = self.take
+                    && let Some(straddling) = log.transactions.straddling(&at(position))
+                {
+                    let closed = straddling.spilled.load().await.unwrap();
+                    self.read = Some((straddling, closed));
+                }
+            }
+            Turn::Load => {
+                if let Some((position, loaded)) = &mut self.take
+                    && let Some((straddling, closed)) = self.read.take()
+                {
+                    let position = at(*position);
+                    let before = log.transactions.straddling(&position).is_some();
+                    log.transactions.set_loaded(&straddling, closed);
+                    *loaded |= before && log.transactions.straddling(&position).is_none();
+                }
+            }
+            Turn::Cut => {
+                if let Some((position, _)) = self.take
+                    && log.transactions.straddling(&at(position)).is_none()
+                {
+                    let expected = upstream.through(position);
+                    assert_eq!(log.cut_loaded(position).await, expected);
+                    (self.take, self.read) = (None, None);
+                }
+            }
+            Turn::GiveUp => {
+                log.transactions.unpin();
+                (self.take, self.read) = (None, None);
+            }
+            Turn::Choose(memory_bytes) => {
+                if self.chosen.is_empty() {
+                    let limits = BufferLimits {
+                        memory_bytes,
+                        ..NOTHING
+                    };
+                    let table = std::iter::once((TABLE, &mut log.transactions));
+                    self.chosen = candidates(table, limits).unwrap();
+                }
+            }
+            Turn::Spill => {
+                for candidate in std::mem::take(&mut self.chosen) {
+                    let file = directory.write(&candidate.closed).unwrap();
+                    log.transactions.set_spilled(&candidate, file);
+                }
+            }
+        }
+        directory.remove_unneeded();
+        // What was read once is not read again before the take has ended.
+        if let Some((position, true)) = self.take {
+            let straddling = self.log.transactions.straddling(&at(position));
+            assert!(straddling.is_none(), "{turn:?}: {straddling:?}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn each_transaction_is_taken_once_and_whole_whatever_happens_meanwhile(turns in turns()) {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = SpillDirectory::new(dir.path(), SOURCE);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut trial = Trial::new();
+            for turn in turns {
+                trial.turn(turn, &directory).await;
+            }
+            trial.turn(Turn::Commit, &directory).await;
+            let Trial { mut log, mut upstream, .. } = trial;
+            let expected = upstream.through(log.ended);
+            assert_eq!(log.cut(log.ended).await, expected);
+            assert!(upstream.ended.is_empty());
+            assert_eq!(log.transactions.usage(), Usage::default());
+        });
+        directory.remove_unneeded();
+        let left = std::fs::read_dir(dir.path().join("spill").join(SOURCE.to_string()));
+        prop_assert_eq!(left.map_or(0, Iterator::count), 0);
+    }
 
     #[test]
     fn what_went_through_the_disk_is_cut_as_if_it_had_not(steps in steps()) {
@@ -240,6 +463,7 @@ proptest! {
             assert_eq!(plain.transactions.usage(), Usage::default());
             assert_eq!(spilled.transactions.usage(), Usage::default());
         });
+        directory.remove_unneeded();
         let left = std::fs::read_dir(dir.path().join("spill").join(SOURCE.to_string()));
         prop_assert_eq!(left.map_or(0, Iterator::count), 0);
     }
@@ -271,13 +495,7 @@ async fn a_deletion_by_key_and_its_upsert_are_in_one_piece() {
 async fn what_is_left_of_a_dropped_segment_keeps_nothing_from_being_cut() {
     let dir = tempfile::tempdir().unwrap();
     let directory = SpillDirectory::new(dir.path(), SOURCE);
-    let mut log = Log::new();
-    for id in [1, 2] {
-        log.append(SourceOp::Insert, id, Value::Null, Value::Null);
-        log.commit();
-    }
-    log.append(SourceOp::Insert, 3, Value::Null, Value::Null);
-    log.spill(&directory);
+    let mut log = straddled(&directory);
     log.transactions.drop_through(&at(2)).unwrap();
     log.transactions.roll_back();
     log.append(SourceOp::Insert, 4, Value::Null, Value::Null);
@@ -305,12 +523,124 @@ async fn a_segment_that_changes_while_it_is_written_stays_in_memory() {
 }
 
 #[tokio::test]
+async fn a_segment_that_changes_while_it_is_read_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = SpillDirectory::new(dir.path(), SOURCE);
+    let (one, two, three) = ("Insert 1 - -", "Insert 2 - -", "Insert 3 - -");
+    for (change, first, rest) in [
+        (Step::Commit, vec![one], vec![two, three]),
+        (Step::RollBack, vec![one], vec![two]),
+        // The first of the two that have ended.
+        (Step::Drop(1), vec![], vec![two]),
+    ] {
+        let mut log = straddled(&directory);
+        let straddling = log.transactions.straddling(&at(1)).unwrap();
+        let before = straddling.spilled.load().await.unwrap();
+        take_step(&mut log, change, None).await;
+        log.transactions.set_loaded(&straddling, before);
+        assert!(log.transactions.straddling(&at(1)).is_some(), "{change:?}");
+        assert_eq!(log.cut(1).await, first, "{change:?}");
+        log.transactions.roll_back();
+        assert_eq!(log.cut(log.ended).await, rest, "{change:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_for_a_take_stays_in_memory_until_the_take_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = SpillDirectory::new(dir.path(), SOURCE);
+    let mut log = straddled(&directory);
+    log.load(1).await;
+    assert_eq!(log.candidates(), 0);
+    // The take is given up, and there is another.
+    log.transactions.unpin();
+    assert_eq!(log.candidates(), 1);
+    log.spill(&directory);
+    log.load(1).await;
+    assert_eq!(log.candidates(), 0);
+    assert!(log.transactions.straddling(&at(1)).is_none());
+    assert_eq!(log.cut_loaded(1).await, ["Insert 1 - -"]);
+    assert_eq!(log.candidates(), 1);
+}
+
+#[tokio::test]
+async fn a_segment_in_the_place_of_one_that_was_read_for_a_take_may_go_to_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = SpillDirectory::new(dir.path(), SOURCE);
+    let mut log = straddled(&directory);
+    log.load(1).await;
+    log.transactions.drop_through(&at(2)).unwrap();
+    assert_eq!(log.candidates(), 0);
+    log.transactions.roll_back();
+    log.append(SourceOp::Insert, 4, Value::Null, Value::Null);
+    assert_eq!(log.candidates(), 1);
+}
+
+#[tokio::test]
+async fn a_source_that_is_stopped_writes_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = Arc::new(SpillDirectory::new(dir.path(), SOURCE));
+    let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+    let mut spiller = Spiller::new(directory, &tasks, &cancel);
+    let mut log = Log::new();
+    log.append(SourceOp::Insert, 1, Value::Null, Value::Null);
+    let table = std::iter::once((TABLE, &mut log.transactions));
+    let chosen = candidates(table, NOTHING).unwrap();
+    assert_eq!(chosen.len(), 1);
+    cancel.cancel();
+    spiller.start(chosen);
+    let Event::Written(written) = spiller.event().await else {
+        panic!("the writing did not end");
+    };
+    assert!(
+        written.files.is_empty() && written.failure.is_none(),
+        "{written:?}"
+    );
+    tasks.close();
+    tasks.wait().await;
+    assert!(!dir.path().join("spill").exists());
+}
+
+#[tokio::test]
+async fn files_are_removed_by_a_task_and_not_by_whoever_lets_go_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = Arc::new(SpillDirectory::new(dir.path(), SOURCE));
+    let below = dir.path().join("spill").join(SOURCE.to_string());
+    let files = || std::fs::read_dir(&below).map_or(0, Iterator::count);
+    let mut log = Log::new();
+    log.append(SourceOp::Insert, 1, Value::Null, Value::Null);
+    log.commit();
+    log.spill(&directory);
+    log.transactions.drop_through(&at(1)).unwrap();
+    assert_eq!(log.transactions.usage(), Usage::default());
+    assert_eq!(files(), 1);
+    let cancel = CancellationToken::new();
+    let removing = tokio::spawn(remove_unneeded(directory, cancel.clone()));
+    cancel.cancel();
+    removing.await.unwrap();
+    assert_eq!(files(), 0);
+}
+
+#[test]
+fn files_go_with_the_last_of_their_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = SpillDirectory::new(dir.path(), SOURCE);
+    let below = dir.path().join("spill").join(SOURCE.to_string());
+    let files = || std::fs::read_dir(&below).map_or(0, Iterator::count);
+    let log = straddled(&directory);
+    drop(directory);
+    assert_eq!(files(), 1);
+    drop(log);
+    assert_eq!(files(), 0);
+}
+
+#[tokio::test]
 async fn a_disk_that_refuses_is_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     let in_the_way = dir.path().join("spill");
     std::fs::write(&in_the_way, "").unwrap();
     let directory = Arc::new(SpillDirectory::new(dir.path(), SOURCE));
-    let mut spiller = Spiller::new(directory);
+    let mut spiller = Spiller::new(directory, &TaskTracker::new(), &CancellationToken::new());
     let mut log = Log::new();
     log.append(SourceOp::Insert, 1, Value::Null, Value::Null);
     log.commit();
@@ -361,13 +691,26 @@ async fn files_are_their_owners_alone_and_are_refused_if_they_are_damaged() {
     let Some(Part::Spilled(spilled)) = parts.pop_front() else {
         panic!("it is in memory");
     };
-    for length in [0, content.len() / 2] {
-        std::fs::write(file, &content[..length]).unwrap();
+    let mut damaged: Vec<_> = [0, content.len() / 2, content.len() - 1]
+        .map(|length| content[..length].to_vec())
+        .into();
+    damaged.push([&content[..], b"!"].concat());
+    damaged.extend((0..content.len()).map(|index| {
+        let mut flipped = content.clone();
+        flipped[index] ^= 1_u8 << (index % 8);
+        flipped
+    }));
+    for bytes in damaged {
+        std::fs::write(file, bytes).unwrap();
         let refused = spilled.load().await.unwrap_err();
         assert!(matches!(refused, Error::Damaged { .. }), "{refused:?}");
         assert!(!refused.retryable());
     }
+    std::fs::write(file, &content).unwrap();
+    let (changes, _) = spilled.load().await.unwrap().into_changes();
+    assert_eq!(render(&changes), ["Insert 1 - text"]);
     drop(spilled);
+    directory.remove_unneeded();
     assert!(!file.exists());
     // What is left by a process that was killed goes at the next start.
     std::fs::create_dir_all(&below).unwrap();

@@ -47,7 +47,7 @@ async fn setup(generator: LoadGenerator) -> Setup {
 
 /// Takes at each of `cuts`, the snapshots with the first.
 async fn take_at(setup: &Setup, cuts: &[u64], first: &[ObjectId]) -> Vec<TableChanges> {
-    let mut running = setup.run();
+    let mut running = setup.run().await;
     let mut taken = Vec::new();
     let mut snapshots = first.to_vec();
     for cut in cuts {
@@ -98,17 +98,17 @@ async fn positions_of_another_kind_are_refused() {
     })
     .await;
     let foreign = SourcePosition::PostgresLsn(17);
-    let mut running = setup.run();
+    let mut running = setup.run().await;
     let binding = SourceBinding {
         source: SOURCE,
         position: foreign.clone(),
         snapshots: setup.tables(),
     };
-    let refused = running.handle.take(&binding).await.unwrap_err();
+    let refused = running.handle.take_pieces(&binding).await.unwrap_err();
     assert!(matches!(refused, Error::Invariant(_)), "{refused:?}");
     running.handle.stop().await;
     setup.description.resume_from = Some(foreign);
-    let refused = setup.try_run().map(drop).unwrap_err();
+    let refused = setup.try_run().await.map(drop).unwrap_err();
     assert!(matches!(refused, Error::Invariant(_)), "{refused:?}");
 }
 
@@ -157,7 +157,7 @@ async fn tpch_orders_and_lines_stay_consistent_while_they_are_replaced() {
 #[tokio::test]
 async fn ticks_advance_and_the_snapshot_is_announced_first() {
     let setup = setup(LoadGenerator::Auction).await;
-    let mut running = setup.run();
+    let mut running = setup.run().await;
     running.progress(3).await;
     let snapshot = running.seen.iter().position(|event| {
         matches!(

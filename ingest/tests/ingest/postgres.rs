@@ -1,12 +1,20 @@
 //! PostgreSQL capture against a real server.
 
 use flowstone_ingest::{BufferLimits, SourceEvent, TableData, ask};
-use flowstone_proto::message::{RequestError, SourceStatus, UpstreamQuestion};
+use flowstone_proto::message::{
+    PostgresConnection, RequestError, SourceKind, SourceStatus, UpstreamConnection,
+    UpstreamQuestion,
+};
 use flowstone_types::ObjectId;
 use tokio_postgres::Client;
 
 use super::server::{Server, execute, lsn, rows, value};
 use super::source::{DEADLINE, Model, Row, Running, SOURCE, Setup, describe, render, source_table};
+
+/// Whether a server can be reached and is set up for capture.
+fn validate(connection: PostgresConnection) -> UpstreamQuestion {
+    UpstreamQuestion::Validate(UpstreamConnection::Postgres(connection))
+}
 
 /// What the table holds upstream, as the model holds it.
 async fn upstream(client: &Client, table: &str) -> Vec<Row> {
@@ -32,7 +40,7 @@ async fn catch_up(
 
 /// Starts the source and takes its first snapshot.
 async fn started(setup: &Setup, client: &Client) -> (Running, Model) {
-    let mut running = setup.run();
+    let mut running = setup.run().await;
     let mut model = Model::default();
     if let Some(table) = setup.tables().first() {
         running.snapshot(*table).await;
@@ -65,7 +73,7 @@ async fn a_snapshot_with_concurrent_writes_and_the_stream_equal_upstream() {
             execute(&writer, &sql).await;
         }
     });
-    let mut running = setup.run();
+    let mut running = setup.run().await;
     let mut model = Model::default();
     let position = running.snapshot(setup.id("a")).await;
     model
@@ -253,7 +261,7 @@ async fn what_there_is_no_memory_for_waits_on_disk_and_upstream_waits_for_takes(
         memory_bytes: 1024 * 1024,
         disk_bytes: 1024 * 1024,
     };
-    let mut running = setup.try_run_within(limits).unwrap();
+    let mut running = setup.try_run_within(limits).await.unwrap();
     let mut model = Model::default();
     running.snapshot(setup.id("t")).await;
     let mut position = catch_up(&setup, &mut running, &client, &mut model, setup.tables()).await;
@@ -353,7 +361,7 @@ async fn an_incompatible_change_fails_one_table_and_leaves_the_others() {
     // The errors are still there after a restart from a commit point that came later.
     setup.resume_from(first);
     setup.description.snapshotted = setup.tables();
-    let mut running = setup.run();
+    let mut running = setup.run().await;
     let mut again = Model::default();
     catch_up(&setup, &mut running, &client, &mut again, Vec::new()).await;
     assert_eq!(again.errors.len(), 3);
@@ -371,7 +379,7 @@ async fn the_same_cuts_give_the_same_content_after_a_restart_from_any_of_them() 
     )
     .await;
     let mut setup = Setup::new(&server).await;
-    let mut running = setup.run();
+    let mut running = setup.run().await;
     let snapshot = running.snapshot(setup.id("a")).await;
     let mut cuts = vec![snapshot];
     for number in 0..12 {
@@ -399,7 +407,7 @@ async fn the_same_cuts_give_the_same_content_after_a_restart_from_any_of_them() 
     }
     running.handle.stop().await;
     // Nothing was committed: the manifest gives the same snapshot, the slot the same changes.
-    let mut running = setup.run();
+    let mut running = setup.run().await;
     for (number, cut) in cuts.iter().enumerate() {
         let snapshots = if number == 0 {
             setup.tables()
@@ -417,7 +425,7 @@ async fn the_same_cuts_give_the_same_content_after_a_restart_from_any_of_them() 
     setup.description.snapshotted = setup.tables();
     for (number, from) in cuts.iter().enumerate() {
         setup.resume_from(*from);
-        let mut running = setup.run();
+        let mut running = setup.run().await;
         // Fewer cuts than before: what lies between two of them is the same.
         let last = *cuts.last().unwrap();
         let taken = render(&running.take(last, Vec::new()).await);
@@ -498,7 +506,7 @@ async fn dropping_the_source_drops_its_slot_and_a_lost_slot_fails_it() {
         value(&client, "SELECT count(*) FROM pg_replication_slots").await,
         "1"
     );
-    let running = setup.run();
+    let running = setup.run().await;
     running.drop_with(&setup).await;
     assert_eq!(
         value(&client, "SELECT count(*) FROM pg_replication_slots").await,
@@ -523,7 +531,7 @@ async fn dropping_the_source_drops_its_slot_and_a_lost_slot_fails_it() {
     let mut resumed = setup;
     resumed.resume_from(lsn(&client).await);
     resumed.description.snapshotted = resumed.tables();
-    let mut running = resumed.run();
+    let mut running = resumed.run().await;
     let status = running
         .status(SOURCE, |status| {
             matches!(status, SourceStatus::Failed { .. })
@@ -585,7 +593,7 @@ async fn tables_are_added_while_others_stream_and_removed_again() {
     // A crash before the commit: what was acknowledged still left everything that the new table needs.
     setup.resume_from(before);
     setup.description.snapshotted = vec![setup.id("a")];
-    let mut running = setup.run();
+    let mut running = setup.run().await;
     let mut again = Model::default();
     again
         .apply(&setup, running.take(bound, vec![table.id]).await)
@@ -616,7 +624,7 @@ async fn a_table_that_is_dropped_during_its_snapshot_is_left_out_of_it() {
     execute(&client, "SELECT pg_advisory_lock(7)").await;
     let setup = Setup::new(&server).await;
     let (a, b) = (setup.id("a"), setup.id("b"));
-    let mut running = setup.run();
+    let mut running = setup.run().await;
     wait_for(
         &client,
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted",
@@ -706,10 +714,11 @@ async fn questions_are_answered_or_refused_with_a_reason() {
         ["integer", "integer", "numeric(10,2)"]
     );
     let refused = |connection, publication: &str| {
-        let question = UpstreamQuestion::DescribePublication {
+        let question = UpstreamQuestion::Describe(SourceKind::Postgres {
             connection,
             publication: publication.to_owned(),
-        };
+            slot: String::new(),
+        });
         async move {
             match ask(&question).await.unwrap_err() {
                 RequestError::Upstream { message, hint, .. } => (message, hint.is_some()),
@@ -740,18 +749,12 @@ async fn questions_are_answered_or_refused_with_a_reason() {
         refused(nobody, "p").await.0,
         "role \"nobody\" does not exist"
     );
-    assert!(
-        ask(&UpstreamQuestion::ValidatePostgres(server.connection()))
-            .await
-            .is_ok()
-    );
+    assert!(ask(&validate(server.connection())).await.is_ok());
     execute(&client, "ALTER SYSTEM SET wal_level = replica").await;
     drop(client);
     server.down();
     server.up();
-    let error = ask(&UpstreamQuestion::ValidatePostgres(server.connection()))
-        .await
-        .unwrap_err();
+    let error = ask(&validate(server.connection())).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "server must have wal_level >= logical, but has wal_level = replica"
@@ -779,24 +782,18 @@ async fn passwords_are_checked_by_scram() {
     let started = std::time::Instant::now();
     // The server reads its file a moment after it was told to.
     let message = loop {
-        if let Err(error) = ask(&UpstreamQuestion::ValidatePostgres(connection.clone())).await {
+        if let Err(error) = ask(&validate(connection.clone())).await {
             break error.to_string();
         }
         assert!(started.elapsed() < DEADLINE);
     };
     assert_eq!(message, "no password supplied");
     connection.password = Some("wrong".to_owned());
-    let error = ask(&UpstreamQuestion::ValidatePostgres(connection.clone()))
-        .await
-        .unwrap_err();
+    let error = ask(&validate(connection.clone())).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "password authentication failed for user \"safe\""
     );
     connection.password = Some("päss".to_owned());
-    assert!(
-        ask(&UpstreamQuestion::ValidatePostgres(connection))
-            .await
-            .is_ok()
-    );
+    assert!(ask(&validate(connection)).await.is_ok());
 }

@@ -183,14 +183,14 @@ async fn a_value_that_does_not_fit_is_an_error_of_its_row_and_goes_with_it_also_
     let client = server.client().await;
     execute(&client, PREPARE).await;
     let mut setup = Setup::new(&server).await;
-    let mut running = setup.run();
+    let mut running = setup.run().await;
     let snapshot = running.snapshot(setup.id("k")).await;
     let mut model = Model::default();
     let taken = running.take(snapshot, setup.tables()).await;
     model.apply(&setup, taken).await;
     running.handle.stop().await;
     // Nothing was committed: the snapshot brings its errors again.
-    let mut running = setup.run();
+    let mut running = setup.run().await;
     assert_eq!(running.handle.row_errors(), []);
     let mut again = Model::default();
     let taken = running.take(snapshot, setup.tables()).await;
@@ -222,7 +222,7 @@ async fn a_value_that_does_not_fit_is_an_error_of_its_row_and_goes_with_it_also_
     setup.description.snapshotted = setup.tables();
     for (number, ((from, before), step)) in itertools::zip_eq(&cuts, STEPS).enumerate() {
         setup.resume_from(*from);
-        let mut running = setup.run();
+        let mut running = setup.run().await;
         let mut again = before.clone();
         again.row_errors.clear();
         for (table, errors) in running.handle.row_errors() {
@@ -240,15 +240,15 @@ async fn a_value_that_does_not_fit_is_an_error_of_its_row_and_goes_with_it_also_
         running.handle.stop().await;
     }
     // Without the newest file of rows in error what stands in their place would be taken for values.
-    let refused = || match setup.try_run().map(drop) {
+    let refused = async || match setup.try_run().await.map(drop) {
         Err(Error::Damaged { path, .. }) => assert_eq!(path, file),
         other => panic!("{other:?}"),
     };
     let newest = std::fs::read(&file).unwrap();
     std::fs::write(&file, older).unwrap();
-    refused();
+    refused().await;
     std::fs::remove_file(&file).unwrap();
-    refused();
+    refused().await;
     std::fs::write(&file, newest).unwrap();
-    setup.run().handle.stop().await;
+    setup.run().await.handle.stop().await;
 }

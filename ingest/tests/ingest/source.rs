@@ -42,12 +42,13 @@ pub(crate) struct Setup {
 
 /// The tables of a publication.
 pub(crate) async fn describe(server: &Server, publication: &str) -> Vec<UpstreamTable> {
-    let question = UpstreamQuestion::DescribePublication {
+    let question = UpstreamQuestion::Describe(SourceKind::Postgres {
         connection: server.connection(),
         publication: publication.to_owned(),
-    };
+        slot: String::new(),
+    });
     match ask(&question).await.unwrap() {
-        UpstreamAnswer::Publication(tables) => tables,
+        UpstreamAnswer::Tables(tables) => tables,
         other => panic!("{other:?}"),
     }
 }
@@ -181,17 +182,17 @@ impl Setup {
     }
 
     /// Starts the source as described now.
-    pub(crate) fn run(&self) -> Running {
-        self.try_run().unwrap()
+    pub(crate) async fn run(&self) -> Running {
+        self.try_run().await.unwrap()
     }
 
     /// The same, which may be refused.
-    pub(crate) fn try_run(&self) -> Result<Running, Error> {
-        self.try_run_within(BufferLimits::default())
+    pub(crate) async fn try_run(&self) -> Result<Running, Error> {
+        self.try_run_within(BufferLimits::default()).await
     }
 
     /// The same with other limits of what may wait to be taken.
-    pub(crate) fn try_run_within(&self, limits: BufferLimits) -> Result<Running, Error> {
+    pub(crate) async fn try_run_within(&self, limits: BufferLimits) -> Result<Running, Error> {
         let (tx, events) = mpsc::channel(64);
         let context = SourceContext {
             tables: self.delta.clone(),
@@ -201,7 +202,7 @@ impl Setup {
             events: tx,
         };
         Ok(Running {
-            handle: start_within(limits, self.description.clone(), context)?,
+            handle: start_within(limits, self.description.clone(), context).await?,
             position: self.position(),
             events,
             seen: Vec::new(),
@@ -322,7 +323,15 @@ impl Running {
             snapshots,
         };
         let taking = async {
-            let take = self.handle.take(&binding);
+            let (handle, binding) = (&mut self.handle, &binding);
+            let take = async move {
+                let mut pieces = handle.take_pieces(binding).await?;
+                let mut taken = Vec::new();
+                while let Some(piece) = pieces.next().await? {
+                    taken.push(piece);
+                }
+                Ok::<_, Error>(taken)
+            };
             tokio::pin!(take);
             loop {
                 tokio::select! {

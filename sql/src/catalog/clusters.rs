@@ -2,16 +2,17 @@
 //!
 //! Owns the model of a cluster and its replicas, the sizes and what they stand for, and which cluster an item is in. Must not know how threads are started.
 //!
-//! Invariants. Ids of clusters and of replicas are never reused. [`ClusterId::DEFAULT`] is always there. A managed cluster has replicas of its size.
+//! Invariants. Ids of clusters and of replicas are never reused. [`ClusterId::DEFAULT`] is always there, and runs. A managed cluster has replicas of its size.
+//! What is made of a view stands still with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use flowstone_types::{ClusterId, ObjectId};
 use serde::{Deserialize, Serialize};
 
-use super::{Catalog, DEFAULT_CLUSTER};
-use crate::ast::Ident;
+use super::{Catalog, DEFAULT_CLUSTER, ItemKind};
+use crate::ast::{Ident, quote_ident};
 use crate::error::{Error, ErrorKind};
 
 /// Identity of a replica.
@@ -220,6 +221,29 @@ impl Cluster {
         !matches!(self.kind, ClusterKind::Unmanaged)
     }
 
+    /// Whether it has a replica, and so threads. One without is paused.
+    #[must_use]
+    pub const fn is_running(&self) -> bool {
+        !self.replicas.is_empty()
+    }
+
+    /// Its replica of a name.
+    #[must_use]
+    pub fn replica(&self, name: &str) -> Option<&Replica> {
+        self.replicas.iter().find(|replica| replica.name == name)
+    }
+
+    /// What the user can do to let it go on while it is paused.
+    #[must_use]
+    pub fn resume_hint(&self) -> String {
+        let name = quote_ident(&self.name);
+        if self.is_managed() {
+            format!("ALTER CLUSTER {name} SET (REPLICATION FACTOR 1) lets it go on.")
+        } else {
+            format!("CREATE CLUSTER REPLICA {name}.r1 (SIZE '25cc') lets it go on.")
+        }
+    }
+
     /// Its size, if it has one as a whole.
     #[must_use]
     pub const fn size(&self) -> Option<ClusterSize> {
@@ -334,11 +358,59 @@ impl Catalog {
             .unwrap_or(ClusterId::DEFAULT)
     }
 
-    /// Whether nothing computes an item because its cluster is paused.
+    /// The paused cluster for which a view or an index stands still: its own, or that of a view which it is made of. `None` of what goes on, and of sources and
+    /// tables, which always do.
+    ///
+    /// Cost: O(clusters) while none is paused, else O(what it is made of).
+    #[must_use]
+    pub fn paused_by(&self, id: ObjectId) -> Option<&Cluster> {
+        if self.clusters.by_id.values().all(Cluster::is_running) {
+            return None;
+        }
+        let mut seen = BTreeSet::new();
+        let mut waiting = vec![id];
+        while let Some(id) = waiting.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            let Some(item) = self.items.get(&id) else {
+                continue;
+            };
+            let is_computed = match item.kind {
+                ItemKind::MaterializedView { .. } | ItemKind::Index { .. } => true,
+                ItemKind::View { .. } => false,
+                _ => continue,
+            };
+            let cluster = self.clusters.by_id.get(&self.cluster_of(id));
+            if let Some(cluster) = cluster.filter(|cluster| is_computed && !cluster.is_running()) {
+                return Some(cluster);
+            }
+            waiting.extend(&item.depends_on);
+        }
+        None
+    }
+
+    /// Whether a view or an index stands still: see [`Catalog::paused_by`].
     #[must_use]
     pub fn is_paused(&self, id: ObjectId) -> bool {
-        let cluster = self.clusters.by_id.get(&self.cluster_of(id));
-        cluster.is_some_and(|cluster| cluster.replicas.is_empty())
+        self.paused_by(id).is_some()
+    }
+
+    /// Refuses what would have to wait for something that stands still.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotInPrerequisiteState`].
+    pub fn refuse_paused(&self, id: ObjectId) -> Result<(), Error> {
+        let (Some(cluster), Some(item)) = (self.paused_by(id), self.items.get(&id)) else {
+            return Ok(());
+        };
+        let message = format!(
+            "{} \"{}\" cannot be read: cluster \"{}\" is paused",
+            item.noun(),
+            item.name,
+            cluster.name
+        );
+        Err(Error::new(ErrorKind::NotInPrerequisiteState, message).with_hint(cluster.resume_hint()))
     }
 
     /// What a cluster is called.

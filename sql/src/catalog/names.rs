@@ -9,6 +9,7 @@ use flowstone_types::ObjectId;
 use super::{Catalog, Database, DatabaseId, Item, ItemKind, Schema, SchemaId};
 use crate::ast::{Name, ObjectType, quote_ident};
 use crate::error::{Error, ErrorKind};
+use crate::ident::at;
 use crate::system;
 
 /// Schemas that are searched before the search path, unless it names them itself.
@@ -59,15 +60,6 @@ pub enum Resolved<'a> {
     Item(&'a Item),
     /// A relation of the system catalog.
     System(&'static system::Relation),
-}
-
-/// `error`, at the place where `name` is written, if it is written anywhere.
-fn at(error: Error, name: &Name) -> Error {
-    if name.position() > 0 {
-        error.at(name.position())
-    } else {
-        error
-    }
 }
 
 impl Item {

@@ -103,11 +103,8 @@ pub(super) fn create(catalog: &Catalog, create: &CreateCluster) -> Result<DdlPla
         }
         note_idle_replicas(&mut plan, cluster.replicas.len());
     } else {
-        let size = options
-            .size
-            .as_ref()
-            .ok_or_else(|| required("SIZE", name.position))?;
-        cluster.kind = ClusterKind::Managed(ClusterSize::named(size)?);
+        let size = required_size(options.size.as_ref(), name.position)?;
+        cluster.kind = ClusterKind::Managed(size);
         let factor = options.replication_factor.map_or(Ok(1), factor)?;
         scale(&mut cluster, factor, &mut ids);
         note_idle_replicas(&mut plan, factor);
@@ -148,26 +145,27 @@ pub(super) fn drop_replicas(
             }
             other => other?,
         };
-        refuse_managed(found, cluster_name)?;
         let known = changed.iter().position(|cluster| cluster.id == found.id);
+        let current = known.and_then(|at| changed.get(at)).unwrap_or(found);
+        let is_there = current.replica(&replica_name.value).is_some();
+        let message = format!(
+            "cluster replica \"{}.{}\" does not exist",
+            found.name, replica_name.value
+        );
+        // What is not there need not be of a kind that could be dropped.
+        if !is_there && drop.if_exists {
+            plan.notices
+                .push(Notice::note(format!("{message}, skipping")));
+            continue;
+        }
+        refuse_managed(found, cluster_name)?;
+        if !is_there {
+            return Err(Error::new(ErrorKind::UndefinedObject, message).at(replica_name.position));
+        }
         let mut cluster = known.map_or_else(|| found.clone(), |at| changed.swap_remove(at));
-        let before = cluster.replicas.len();
         cluster
             .replicas
             .retain(|replica| replica.name != replica_name.value);
-        if cluster.replicas.len() == before {
-            let message = format!(
-                "cluster replica \"{}.{}\" does not exist",
-                cluster.name, replica_name.value
-            );
-            if !drop.if_exists {
-                return Err(
-                    Error::new(ErrorKind::UndefinedObject, message).at(replica_name.position)
-                );
-            }
-            plan.notices
-                .push(Notice::note(format!("{message}, skipping")));
-        }
         changed.push(cluster);
     }
     plan.changes
@@ -196,6 +194,9 @@ pub fn plan_alter_cluster(
     let mut ids = ReplicaIds::new(catalog);
     let position = alter.name.position();
     match &alter.action {
+        AlterClusterAction::Set { options, .. } if options.replicas.is_some() => {
+            return Err(unsupported_replicas(position));
+        }
         AlterClusterAction::Set { options, .. } if cluster.kind == ClusterKind::Process => {
             set_process(&mut after, options, position, machine, &mut ids)?;
         }
@@ -273,9 +274,6 @@ fn set(
     position: usize,
     ids: &mut ReplicaIds,
 ) -> Result<(), Error> {
-    if options.replicas.is_some() {
-        return Err(unsupported_replicas(position));
-    }
     let managed = options.managed.unwrap_or_else(|| cluster.is_managed());
     if !managed {
         refuse_managed_options(options, position)?;
@@ -304,9 +302,6 @@ fn set_process(
     machine: Machine,
     ids: &mut ReplicaIds,
 ) -> Result<(), Error> {
-    if options.replicas.is_some() {
-        return Err(unsupported_replicas(position));
-    }
     let refused = |what: &str, position: usize| {
         let message = format!(
             "cluster \"{}\" cannot {what}: its threads are those of the process",
@@ -420,17 +415,9 @@ fn add_replica(
     ids: &mut ReplicaIds,
 ) -> Result<(), Error> {
     let name = &definition.name;
-    let size = definition
-        .size
-        .as_ref()
-        .ok_or_else(|| required("SIZE", name.position))?;
-    let size = ClusterSize::named(size)?;
+    let size = required_size(definition.size.as_ref(), name.position)?;
     refuse_reserved_for("cluster replica", name)?;
-    if cluster
-        .replicas
-        .iter()
-        .any(|replica| replica.name == name.value)
-    {
+    if cluster.replica(&name.value).is_some() {
         let message = format!(
             "cluster replica \"{}.{}\" already exists",
             cluster.name, name.value
@@ -515,6 +502,10 @@ fn required(option: &str, position: usize) -> Error {
         format!("option {option} is required"),
     )
     .at(position)
+}
+
+fn required_size(size: Option<&Ident>, position: usize) -> Result<ClusterSize, Error> {
+    ClusterSize::named(size.ok_or_else(|| required("SIZE", position))?)
 }
 
 fn taken(name: &Ident) -> Error {

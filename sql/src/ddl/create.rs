@@ -2,20 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flowstone_proto::message::SslMode;
 use flowstone_types::ObjectId;
 
 use super::cluster::{in_cluster, target_cluster};
 use super::create_sql::create_sql_in;
 use super::{DdlPlan, Ids, at, create_sql};
 use crate::ast::{
-    AlterConnection, AlterConnectionAction, ConnectionOption, ConnectionOptionName,
-    CreateConnection, CreateDatabase, CreateIndex, CreateMaterializedView, CreateSchema,
-    CreateSecret, CreateTable, CreateView, Name, ObjectType, OptionValue,
+    AlterConnection, AlterConnectionAction, CreateConnection, CreateDatabase, CreateIndex,
+    CreateMaterializedView, CreateSchema, CreateSecret, CreateTable, CreateView, Name, ObjectType,
 };
 use crate::catalog::{
     Catalog, CatalogChange, Cluster, Column, Connection, DEFAULT_SCHEMA, Database, DatabaseId,
-    IndexKey, Item, ItemKind, ResolveContext, Resolved, Schema, SchemaId, StringOrSecret,
+    IndexKey, Item, ItemKind, ResolveContext, Resolved, Schema, SchemaId,
 };
 use crate::error::{Error, ErrorKind};
 
@@ -289,16 +287,17 @@ pub(super) fn connection(
         Place::Free(schema) => schema,
         Place::Taken(plan) => return Ok(plan),
     };
-    let mut fields = Fields::default();
+    let secret = secret_named(catalog, ctx);
+    let mut options = create.kind.options();
     for option in &create.options {
-        fields.set(catalog, ctx, option)?;
+        options.set(option, &secret)?;
     }
-    let (connection, depends_on) = fields.finish(&create.name)?;
+    let connection = options.finish(&create.name)?;
     let item = new_item(
         &mut Ids::new(catalog),
         schema.id,
         create.name.item(),
-        depends_on,
+        secrets_of(&connection),
         ItemKind::Connection(connection),
     );
     Ok(one(catalog, tag, item))
@@ -325,205 +324,41 @@ pub(super) fn alter_connection(
     let ItemKind::Connection(connection) = &item.kind else {
         return Err(Error::internal("a connection is something else"));
     };
-    let mut fields = Fields::of(connection);
+    let secret = secret_named(catalog, ctx);
+    let mut options = connection.connector().options();
     for action in &alter.actions {
         match action {
-            AlterConnectionAction::Set(option) => fields.set(catalog, ctx, option)?,
+            AlterConnectionAction::Set(option) => options.set(option, &secret)?,
             AlterConnectionAction::Unset { name, position } => {
-                fields.unset(*name).map_err(|error| error.at(*position))?
+                options.unset(*name).map_err(|error| error.at(*position))?
             }
         }
     }
-    let (connection, depends_on) = fields.finish(&alter.name)?;
+    let connection = options.finish(&alter.name)?;
     let mut item = item.clone();
+    item.depends_on = secrets_of(&connection);
     item.kind = ItemKind::Connection(connection);
-    item.depends_on = depends_on;
     item.create_sql = create_sql(catalog, &item);
     let mut plan = DdlPlan::new(tag);
     plan.changes.push(CatalogChange::PutItem(Box::new(item)));
     Ok(plan)
 }
 
-/// The options of a connection to PostgreSQL, as far as they are known.
-#[derive(Debug, Default)]
-struct Fields {
-    host: Option<String>,
-    port: Option<u16>,
-    user: Option<StringOrSecret>,
-    password: Option<ObjectId>,
-    database: Option<String>,
-    ssl_mode: Option<SslMode>,
-    ssl_root: Option<StringOrSecret>,
-}
-
-/// PostgreSQL's port.
-const POSTGRES_PORT: u16 = 5432;
-
-impl Fields {
-    fn of(connection: &Connection) -> Self {
-        let Connection::Postgres {
-            host,
-            port,
-            user,
-            password,
-            database,
-            ssl_mode,
-            ssl_root,
-        } = connection.clone();
-        Self {
-            host: Some(host),
-            port: Some(port),
-            user: Some(user),
-            password,
-            database: Some(database),
-            ssl_mode: Some(ssl_mode),
-            ssl_root,
-        }
-    }
-
-    fn set(
-        &mut self,
-        catalog: &Catalog,
-        ctx: &ResolveContext,
-        option: &ConnectionOption,
-    ) -> Result<(), Error> {
-        let name = option.name;
-        let invalid = |what: &str| {
-            Error::new(
-                ErrorKind::InvalidParameterValue,
-                format!("invalid {}: {what}", name.keyword()),
-            )
-            .at(option.position)
-        };
-        let text = || {
-            option
-                .value
-                .text()
-                .map(str::to_owned)
-                .ok_or_else(|| invalid("must be a string"))
-        };
-        let secret = |name: &Name| {
-            catalog
-                .resolve_item(ctx, name, ObjectType::Secret)
-                .map(|item| item.id)
-        };
-        let text_or_secret = || match &option.value {
-            OptionValue::Secret(name) => secret(name).map(StringOrSecret::Secret),
-            _ => text().map(StringOrSecret::String),
-        };
-        match name {
-            ConnectionOptionName::Host => self.host = Some(text()?).filter(|host| !host.is_empty()),
-            ConnectionOptionName::Port => {
-                let port = text()?.parse::<u16>().ok().filter(|port| *port > 0);
-                self.port =
-                    Some(port.ok_or_else(|| invalid("must be a number between 1 and 65535"))?);
-            }
-            ConnectionOptionName::User => self.user = Some(text_or_secret()?),
-            ConnectionOptionName::Password => match &option.value {
-                OptionValue::Secret(name) => self.password = Some(secret(name)?),
-                _ => {
-                    return Err(invalid("must be a secret").with_hint(
-                        "Create it with CREATE SECRET and give PASSWORD SECRET and its name.",
-                    ));
-                }
-            },
-            ConnectionOptionName::Database => self.database = Some(text()?),
-            ConnectionOptionName::SslMode => {
-                let mode = text()?.to_ascii_lowercase().replace('-', "_");
-                self.ssl_mode = Some(match mode.as_str() {
-                    "disable" | "disabled" => SslMode::Disable,
-                    "prefer" | "preferred" => SslMode::Prefer,
-                    "require" | "required" => SslMode::Require,
-                    "verify_ca" => SslMode::VerifyCa,
-                    "verify_full" => SslMode::VerifyFull,
-                    _ => {
-                        return Err(invalid(
-                            "must be disable, prefer, require, verify_ca or verify_full",
-                        ));
-                    }
-                });
-            }
-            ConnectionOptionName::SslCertificateAuthority => {
-                self.ssl_root = Some(text_or_secret()?)
-            }
-            ConnectionOptionName::SslCertificate
-            | ConnectionOptionName::SslKey
-            | ConnectionOptionName::SshTunnel
-            | ConnectionOptionName::AwsPrivatelink => {
-                return Err(Error::unsupported(format!(
-                    "option {} is not supported",
-                    name.keyword()
-                ))
-                .at(option.position));
-            }
-        }
-        Ok(())
-    }
-
-    fn unset(&mut self, name: ConnectionOptionName) -> Result<(), Error> {
-        match name {
-            ConnectionOptionName::Port => self.port = None,
-            ConnectionOptionName::Password => self.password = None,
-            ConnectionOptionName::SslMode => self.ssl_mode = None,
-            ConnectionOptionName::SslCertificateAuthority => self.ssl_root = None,
-            ConnectionOptionName::Host
-            | ConnectionOptionName::User
-            | ConnectionOptionName::Database => {
-                return Err(Error::new(
-                    ErrorKind::InvalidParameterValue,
-                    format!("option {} is required", name.keyword()),
-                ));
-            }
-            ConnectionOptionName::SslCertificate
-            | ConnectionOptionName::SslKey
-            | ConnectionOptionName::SshTunnel
-            | ConnectionOptionName::AwsPrivatelink => {}
-        }
-        Ok(())
-    }
-
-    fn finish(self, name: &Name) -> Result<(Connection, Vec<ObjectId>), Error> {
-        let required = |what: &str| {
-            at(
-                Error::new(
-                    ErrorKind::InvalidParameterValue,
-                    format!("option {what} is required"),
-                ),
-                name,
-            )
-        };
-        let ssl_mode = self.ssl_mode.unwrap_or_default();
-        if self.ssl_root.is_none() && matches!(ssl_mode, SslMode::VerifyCa | SslMode::VerifyFull) {
-            return Err(required("SSL CERTIFICATE AUTHORITY"));
-        }
-        let connection = Connection::Postgres {
-            host: self.host.ok_or_else(|| required("HOST"))?,
-            port: self.port.unwrap_or(POSTGRES_PORT),
-            user: self.user.ok_or_else(|| required("USER"))?,
-            password: self.password,
-            database: self.database.ok_or_else(|| required("DATABASE"))?,
-            ssl_mode,
-            ssl_root: self.ssl_root,
-        };
-        let depends_on = secrets_of(&connection);
-        Ok((connection, depends_on))
+/// What resolves the name of a secret in an option.
+fn secret_named<'a>(
+    catalog: &'a Catalog,
+    ctx: &'a ResolveContext,
+) -> impl Fn(&Name) -> Result<ObjectId, Error> + 'a {
+    move |name: &Name| {
+        catalog
+            .resolve_item(ctx, name, ObjectType::Secret)
+            .map(|item| item.id)
     }
 }
 
+/// The secrets that a connection names, each of them once.
 fn secrets_of(connection: &Connection) -> Vec<ObjectId> {
-    let Connection::Postgres {
-        user,
-        password,
-        ssl_root,
-        ..
-    } = connection;
-    let mut found = BTreeSet::new();
-    found.extend(*password);
-    for value in [Some(user), ssl_root.as_ref()].into_iter().flatten() {
-        if let StringOrSecret::Secret(id) = value {
-            found.insert(*id);
-        }
-    }
+    let found: BTreeSet<ObjectId> = connection.secrets().into_iter().collect();
     found.into_iter().collect()
 }
 

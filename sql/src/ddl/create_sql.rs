@@ -1,13 +1,7 @@
 //! The CREATE statement of an item, made from the catalog: always with the names of now, never with a secret's value.
 
-use flowstone_proto::message::{LoadGenerator, SslMode};
-use flowstone_types::ObjectId;
-
-use crate::ast::{quote_ident, quote_literal};
-use crate::catalog::{
-    Catalog, Column, Connection, Item, ItemKind, Source, SourceItemKind, StringOrSecret,
-    TableSource,
-};
+use crate::ast::quote_ident;
+use crate::catalog::{Catalog, Column, Connection, Item, ItemKind, Source, TableSource};
 
 /// The CREATE statement of an item, with full names and without a semicolon.
 #[must_use]
@@ -148,38 +142,10 @@ fn fed_table(catalog: &Catalog, name: &str, columns: &[Column], source: &TableSo
 }
 
 fn source(catalog: &Catalog, name: &str, cluster: &str, source: &Source) -> String {
-    let from = match &source.kind {
-        SourceItemKind::Postgres {
-            connection,
-            publication,
-            ..
-        } => {
-            format!(
-                "POSTGRES CONNECTION {} (PUBLICATION = {})",
-                catalog.full_name(*connection),
-                quote_literal(publication)
-            )
-        }
-        SourceItemKind::LoadGenerator {
-            generator,
-            tick_interval_ms,
-        } => {
-            let (kind, option) = match generator {
-                LoadGenerator::Auction => ("AUCTION", None),
-                LoadGenerator::Counter { max_cardinality } => (
-                    "COUNTER",
-                    max_cardinality.map(|rows| format!(", MAX CARDINALITY = {rows}")),
-                ),
-                LoadGenerator::Tpch { scale_factor } => {
-                    ("TPCH", Some(format!(", SCALE FACTOR = {scale_factor}")))
-                }
-            };
-            format!(
-                "LOAD GENERATOR {kind} (TICK INTERVAL = '{tick_interval_ms}ms'{})",
-                option.unwrap_or_default()
-            )
-        }
-    };
+    let from = source
+        .kind
+        .connector()
+        .definition(&|id| catalog.full_name(id));
     let progress = source
         .progress
         .map(|id| catalog.full_name(id))
@@ -191,42 +157,8 @@ fn source(catalog: &Catalog, name: &str, cluster: &str, source: &Source) -> Stri
 }
 
 fn connection(catalog: &Catalog, name: &str, connection: &Connection) -> String {
-    let Connection::Postgres {
-        host,
-        port,
-        user,
-        password,
-        database,
-        ssl_mode,
-        ssl_root,
-    } = connection;
-    let secret = |id: ObjectId| format!("SECRET {}", catalog.full_name(id));
-    let value = |value: &StringOrSecret| match value {
-        StringOrSecret::String(text) => quote_literal(text),
-        StringOrSecret::Secret(id) => secret(*id),
-    };
-    let mode = match ssl_mode {
-        SslMode::Disable => "disable",
-        SslMode::Prefer => "prefer",
-        SslMode::Require => "require",
-        SslMode::VerifyCa => "verify_ca",
-        SslMode::VerifyFull => "verify_full",
-    };
-    let mut options = vec![
-        format!("HOST = {}", quote_literal(host)),
-        format!("PORT = {port}"),
-        format!("USER = {}", value(user)),
-        format!("DATABASE = {}", quote_literal(database)),
-        format!("SSL MODE = {mode}"),
-    ];
-    options.extend(password.map(|id| format!("PASSWORD = {}", secret(id))));
-    options.extend(
-        ssl_root
-            .as_ref()
-            .map(|root| format!("SSL CERTIFICATE AUTHORITY = {}", value(root))),
-    );
-    format!(
-        "CREATE CONNECTION {name} TO POSTGRES ({})",
-        options.join(", ")
-    )
+    let to = connection
+        .connector()
+        .definition(&|id| catalog.full_name(id));
+    format!("CREATE CONNECTION {name} TO {to}")
 }

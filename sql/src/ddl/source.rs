@@ -1,18 +1,14 @@
 //! CREATE SOURCE and what adds tables to a source: from what the upstream says it has to a source item and tables with pinned columns.
 
-use std::collections::BTreeMap;
-
-use flowstone_proto::message::{
-    LoadGenerator, SourceColumn, SourceTable, UpstreamColumn, UpstreamTable,
-};
+use flowstone_proto::message::{SourceColumn, SourceTable, UpstreamColumn, UpstreamTable};
 use flowstone_types::{ObjectId, SqlType};
 
 use super::cluster::{in_cluster, target_cluster};
 use super::create::{Place, new_item, place, put};
 use super::{DdlPlan, Ids, at, does_not_exist};
 use crate::ast::{
-    AlterSourceAddSubsource, CreateSource, CreateSourceKind, CreateTableFromSource, GeneratorKind,
-    Name, ObjectType, SourceTables, SubsourceReference,
+    AlterSourceAddSubsource, CreateSource, CreateTableFromSource, Name, ObjectType, SourceTables,
+    SubsourceReference,
 };
 use crate::catalog::names::missing;
 use crate::catalog::{
@@ -21,60 +17,46 @@ use crate::catalog::{
 };
 use crate::error::{Error, ErrorKind};
 
-/// Milliseconds between the ticks of a generator, unless the statement says otherwise.
-const TICK_INTERVAL_MS: u64 = 1_000;
-/// The scale factor of TPCH, unless the statement says otherwise.
-const SCALE_FACTOR: f64 = 0.01;
-
 /// The type of an upstream column by its type's OID and modifier; `None` if we have none for it.
 type TypeOf<'f> = &'f dyn Fn(u32, i32) -> Option<SqlType>;
 
-/// The connection item that a new source reads through; `None` for a generator. The coordinator asks it what it has before the source is planned.
+/// What a new source reads, for the coordinator to ask it what it has before the source is planned.
 ///
 /// # Errors
-/// As [`Catalog::resolve_item`].
-pub fn source_connection<'a>(
-    catalog: &'a Catalog,
+/// As [`Catalog::resolve_item`] about the connection; [`ErrorKind::WrongObjectType`] if that is one to something else.
+pub fn source_to_describe(
+    catalog: &Catalog,
     ctx: &ResolveContext,
     create: &CreateSource,
-) -> Result<Option<&'a Item>, Error> {
-    match &create.kind {
-        CreateSourceKind::Postgres { connection, .. } => catalog
-            .resolve_item(ctx, connection, ObjectType::Connection)
-            .map(Some),
-        CreateSourceKind::LoadGenerator { .. } => Ok(None),
-    }
+) -> Result<SourceItemKind, Error> {
+    source_kind(catalog, ctx, create, "")
 }
 
-/// The generator that a statement describes.
-fn load_generator(
-    kind: GeneratorKind,
-    scale_factor: Option<f64>,
-    max_cardinality: Option<u64>,
-) -> LoadGenerator {
-    match kind {
-        GeneratorKind::Auction => LoadGenerator::Auction,
-        GeneratorKind::Counter => LoadGenerator::Counter { max_cardinality },
-        GeneratorKind::Tpch => LoadGenerator::Tpch {
-            scale_factor: scale_factor.unwrap_or(SCALE_FACTOR),
-        },
-    }
+fn source_kind(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    create: &CreateSource,
+    slot: &str,
+) -> Result<SourceItemKind, Error> {
+    let new = create.kind.connector();
+    let item = new
+        .connection()
+        .map(|name| catalog.resolve_item(ctx, name, ObjectType::Connection))
+        .transpose()?;
+    let connection = item.and_then(|item| match &item.kind {
+        ItemKind::Connection(connection) => Some((item.id, connection)),
+        _ => None,
+    });
+    new.in_catalog(connection, slot)
 }
 
-impl CreateSource {
-    /// The generator to ask for its tables, if the source is one.
-    #[must_use]
-    pub fn load_generator(&self) -> Option<LoadGenerator> {
-        match &self.kind {
-            CreateSourceKind::LoadGenerator {
-                generator,
-                scale_factor,
-                max_cardinality,
-                ..
-            } => Some(load_generator(*generator, *scale_factor, *max_cardinality)),
-            CreateSourceKind::Postgres { .. } => None,
-        }
-    }
+/// The source that new tables are of.
+#[derive(Clone, Copy)]
+struct Feeder<'a> {
+    id: ObjectId,
+    kind: &'a SourceItemKind,
+    /// Whether the tables go with it.
+    owned: bool,
 }
 
 /// A table that is to be made from an upstream table.
@@ -86,7 +68,7 @@ struct Wanted<'u> {
 
 /// Plans `CREATE SOURCE`: the source, its progress relation and one table for each upstream table that is asked for.
 ///
-/// `upstream`: the tables of the publication or of the generator. `slot`: the name of the replication slot to use. `type_of`: see [`super::pg_types::sql_type`].
+/// `upstream`: the tables that there are. `slot`: a name that nothing upstream has, for what the source keeps there. `type_of`: see [`super::pg_types::sql_type`].
 ///
 /// # Errors
 /// [`ErrorKind::InvalidParameterValue`] and [`ErrorKind::InvalidObjectDefinition`] for what does not fit the upstream: tables or columns that are not there,
@@ -112,25 +94,17 @@ pub fn plan_create_source(
         Place::Taken(plan) => return Ok(plan),
     };
     let mut ids = Ids::new(catalog);
-    let single = matches!(
-        &create.kind,
-        CreateSourceKind::LoadGenerator {
-            generator: GeneratorKind::Counter,
-            ..
+    let new = create.kind.connector();
+    let single = match new.single_table() {
+        Some(message) if create.tables != SourceTables::None => {
+            return Err(at(Error::unsupported(message), &create.name));
         }
-    );
-    if single && create.tables != SourceTables::None {
-        return Err(at(
-            Error::unsupported(
-                "a COUNTER has just one table: FOR ALL TABLES and FOR TABLES are not supported for it",
-            ),
-            &create.name,
-        ));
-    }
+        found => found.is_some(),
+    };
     let wanted = if single {
         let table = upstream
             .first()
-            .ok_or_else(|| Error::internal("the generator has no table"))?;
+            .ok_or_else(|| Error::internal("the source has no table"))?;
         vec![Wanted {
             upstream: table,
             schema,
@@ -144,62 +118,17 @@ pub fn plan_create_source(
         &wanted,
         Some((schema, create.name.item())).filter(|_| !single),
     )?;
-    let (text_columns, exclude_columns) = match &create.kind {
-        CreateSourceKind::Postgres {
-            text_columns,
-            exclude_columns,
-            ..
-        } => (text_columns.as_slice(), exclude_columns.as_slice()),
-        CreateSourceKind::LoadGenerator { .. } => (&[][..], &[][..]),
-    };
+    let (text_columns, exclude_columns) = new.column_options();
     // The table of a single-relation generator comes first, so that its name finds it before the source of the same name.
     let reserved = single.then(|| (ids.id(), ids.oid()));
-    let (kind, depends_on, progress_column) = match &create.kind {
-        CreateSourceKind::Postgres {
-            connection,
-            publication,
-            ..
-        } => {
-            let connection = catalog
-                .resolve_item(ctx, connection, ObjectType::Connection)?
-                .id;
-            (
-                SourceItemKind::Postgres {
-                    connection,
-                    publication: publication.clone(),
-                    slot: slot.to_owned(),
-                },
-                vec![connection],
-                "lsn",
-            )
-        }
-        CreateSourceKind::LoadGenerator {
-            generator,
-            tick_interval,
-            scale_factor,
-            max_cardinality,
-        } => {
-            let tick_interval_ms = tick_interval.map_or(TICK_INTERVAL_MS, |interval| {
-                u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)
-            });
-            let generator = load_generator(*generator, *scale_factor, *max_cardinality);
-            (
-                SourceItemKind::LoadGenerator {
-                    generator,
-                    tick_interval_ms,
-                },
-                Vec::new(),
-                "offset",
-            )
-        }
-    };
+    let kind = source_kind(catalog, ctx, create, slot)?;
     let mut source = new_item(
         &mut ids,
         schema,
         create.name.item(),
-        depends_on,
+        kind.connection().into_iter().collect(),
         ItemKind::Source(Source {
-            kind,
+            kind: kind.clone(),
             progress: None,
         }),
     );
@@ -213,14 +142,15 @@ pub fn plan_create_source(
             catalog.unused_name(schema, &format!("{}_progress", create.name.item())),
         ),
     };
-    let columns = vec![Column {
-        name: progress_column.to_owned(),
-        sql_type: SqlType::UInt8,
+    let columns = kind.connector().progress_columns().into_iter();
+    let columns = columns.map(|(name, sql_type)| Column {
+        name: name.to_owned(),
+        sql_type,
         nullable: true,
         default: None,
-    }];
+    });
     let progress_kind = ItemKind::Progress {
-        columns,
+        columns: columns.collect(),
         source: source.id,
     };
     let progress = new_item(
@@ -233,14 +163,17 @@ pub fn plan_create_source(
     if let ItemKind::Source(kind) = &mut source.kind {
         kind.progress = Some(progress.id);
     }
-    let owned = true;
+    let feeder = Feeder {
+        id: source.id,
+        kind: &kind,
+        owned: true,
+    };
     let mut tables = capture_all(
         &wanted,
         text_columns,
         exclude_columns,
         type_of,
-        source.id,
-        owned,
+        feeder,
         &mut ids,
     )?;
     if let (Some((id, oid)), Some(table)) = (reserved, tables.first_mut()) {
@@ -289,15 +222,8 @@ fn select<'u>(
         SourceTables::None => Ok(Vec::new()),
         SourceTables::All => {
             if upstream.is_empty() {
-                let publication = match &create.kind {
-                    CreateSourceKind::Postgres { publication, .. } => publication.as_str(),
-                    CreateSourceKind::LoadGenerator { .. } => "",
-                };
-                let error = Error::new(
-                    ErrorKind::InvalidParameterValue,
-                    format!("publication \"{publication}\" is empty"),
-                );
-                return Err(at(error.with_hint("Add tables to the publication upstream with ALTER PUBLICATION ... ADD TABLE."), &create.name));
+                let error = create.kind.connector().nothing_to_capture();
+                return Err(at(error, &create.name));
             }
             Ok(upstream.iter().map(whole).collect())
         }
@@ -432,11 +358,10 @@ fn capture_all(
     text: &[Name],
     exclude: &[Name],
     type_of: TypeOf<'_>,
-    source: ObjectId,
-    owned: bool,
+    feeder: Feeder<'_>,
     ids: &mut Ids,
 ) -> Result<Vec<Item>, Error> {
-    let bare = !owned;
+    let bare = !feeder.owned;
     for (option, columns) in [("TEXT COLUMNS", text), ("EXCLUDE COLUMNS", exclude)] {
         for column in columns {
             let known = wanted.iter().any(|table| {
@@ -455,7 +380,8 @@ fn capture_all(
             }
         }
     }
-    check_replica_identity(wanted)?;
+    let upstream: Vec<&UpstreamTable> = wanted.iter().map(|table| table.upstream).collect();
+    feeder.kind.connector().check_tables(&upstream)?;
     let mut unsupported: Vec<(String, &UpstreamColumn)> = Vec::new();
     let mut items = Vec::new();
     for table in wanted {
@@ -505,10 +431,10 @@ fn capture_all(
             .map(|name| captured.iter().position(|column| column.name == *name))
             .collect();
         let key = key.filter(|key| !key.is_empty());
-        // With replica identity FULL whole rows are sent; otherwise the key must be there to find the old row by.
+        // Unless whole rows are sent, the key must be there to find the old row by.
         if key.is_none()
             && !upstream.key.is_empty()
-            && upstream.replica_identity != 'f'
+            && !upstream.sends_whole_rows()
             && unsupported.is_empty()
         {
             let message = format!(
@@ -518,7 +444,7 @@ fn capture_all(
             return Err(Error::new(ErrorKind::InvalidParameterValue, message)
                 .with_detail(format!("Its key is ({}).", upstream.key.join(", "))));
         }
-        let upstream_key = if upstream.replica_identity == 'f' {
+        let upstream_key = if upstream.sends_whole_rows() {
             Vec::new()
         } else {
             key.clone().unwrap_or_default()
@@ -528,7 +454,7 @@ fn capture_all(
             key,
             source: None,
         };
-        let mut item = new_item(ids, table.schema, &table.name, vec![source], kind);
+        let mut item = new_item(ids, table.schema, &table.name, vec![feeder.id], kind);
         let described = SourceTable {
             id: item.id,
             upstream_schema: upstream.schema.clone(),
@@ -539,9 +465,9 @@ fn capture_all(
         };
         if let ItemKind::Table { source: fed, .. } = &mut item.kind {
             *fed = Some(TableSource {
-                source,
+                source: feeder.id,
                 table: described,
-                owned,
+                owned: feeder.owned,
             });
         }
         items.push(item);
@@ -564,54 +490,18 @@ fn capture_all(
         .with_hint(format!("Use TEXT COLUMNS ({names}) to capture them as text, or EXCLUDE COLUMNS to leave them out.")))
 }
 
-/// Updates and deletes of a table can be followed if it has a key or sends whole rows.
-fn check_replica_identity(wanted: &[Wanted<'_>]) -> Result<(), Error> {
-    // Tables of generators have no OID: their changes are whole rows.
-    let bad: BTreeMap<(&str, &str), ()> = wanted
-        .iter()
-        .map(|table| table.upstream)
-        .filter(|table| {
-            table.oid != 0
-                && table.replica_identity != 'f'
-                && (table.key.is_empty() || table.replica_identity == 'n')
-        })
-        .map(|table| ((table.schema.as_str(), table.name.as_str()), ()))
-        .collect();
-    if bad.is_empty() {
-        return Ok(());
-    }
-    let full = |(schema, name): &(&str, &str)| {
-        format!(
-            "{}.{}",
-            crate::ast::quote_ident(schema),
-            crate::ast::quote_ident(name)
-        )
-    };
-    let names = bad.keys().map(full).collect::<Vec<_>>().join(", ");
-    let fixes = bad
-        .keys()
-        .map(|table| format!("ALTER TABLE {} REPLICA IDENTITY FULL;", full(table)))
-        .collect::<Vec<_>>()
-        .join(" ");
-    Err(Error::new(
-        ErrorKind::InvalidObjectDefinition,
-        "referenced items not tables with REPLICA IDENTITY FULL",
-    )
-    .with_detail(format!(
-        "Neither a primary key nor REPLICA IDENTITY FULL: {names}."
-    ))
-    .with_hint(format!("Run upstream: {fixes}")))
-}
-
 /// The source item of a statement about a source.
 fn source_item<'a>(
     catalog: &'a Catalog,
     ctx: &ResolveContext,
     name: &Name,
-) -> Result<Option<&'a Item>, Error> {
-    let found = catalog.find_item(ctx, name, ObjectType::Source)?;
-    match found {
-        Some(item) if !matches!(item.kind, ItemKind::Source(_)) => Err(at(
+) -> Result<Option<(&'a Item, &'a SourceItemKind)>, Error> {
+    let Some(item) = catalog.find_item(ctx, name, ObjectType::Source)? else {
+        return Ok(None);
+    };
+    match &item.kind {
+        ItemKind::Source(source) => Ok(Some((item, &source.kind))),
+        _ => Err(at(
             Error::new(
                 ErrorKind::WrongObjectType,
                 format!(
@@ -621,7 +511,6 @@ fn source_item<'a>(
             ),
             name,
         )),
-        other => Ok(other),
     }
 }
 
@@ -648,7 +537,7 @@ pub fn plan_table_from_source(
         Place::Free(schema) => schema.id,
         Place::Taken(plan) => return Ok(plan),
     };
-    let source = source_item(catalog, ctx, &create.source)?
+    let (source, kind) = source_item(catalog, ctx, &create.source)?
         .ok_or_else(|| missing(ObjectType::Source, &create.source))?;
     let table = match (&create.reference, upstream) {
         (Some(reference), _) => find(upstream, reference)?,
@@ -666,14 +555,17 @@ pub fn plan_table_from_source(
         name: create.name.item().to_owned(),
     }];
     let mut ids = Ids::new(catalog);
-    let owned = false;
+    let feeder = Feeder {
+        id: source.id,
+        kind,
+        owned: false,
+    };
     let items = capture_all(
         &wanted,
         &create.text_columns,
         &create.exclude_columns,
         type_of,
-        source.id,
-        owned,
+        feeder,
         &mut ids,
     )?;
     let mut plan = DdlPlan::new(tag);
@@ -693,7 +585,7 @@ pub fn plan_add_subsources(
     type_of: TypeOf<'_>,
 ) -> Result<DdlPlan, Error> {
     let tag = "ALTER SOURCE";
-    let Some(source) = source_item(catalog, ctx, &alter.source)? else {
+    let Some((source, kind)) = source_item(catalog, ctx, &alter.source)? else {
         if alter.if_exists {
             return Ok(DdlPlan::skip(
                 tag,
@@ -709,14 +601,17 @@ pub fn plan_add_subsources(
         .collect::<Result<Vec<_>, _>>()?;
     check_names(catalog, &wanted, None)?;
     let mut ids = Ids::new(catalog);
-    let owned = true;
+    let feeder = Feeder {
+        id: source.id,
+        kind,
+        owned: true,
+    };
     let items = capture_all(
         &wanted,
         &alter.text_columns,
         &alter.exclude_columns,
         type_of,
-        source.id,
-        owned,
+        feeder,
         &mut ids,
     )?;
     let mut plan = DdlPlan::new(tag);

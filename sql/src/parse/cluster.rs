@@ -142,8 +142,7 @@ impl Options {
         let position = c.position();
         let name = option_name(c)?;
         if self.seen.contains(&name) {
-            let message = format!("option {} specified more than once", name.keyword());
-            return Err(Error::syntax(message).at(position));
+            return Err(repeated(name.keyword(), position));
         }
         self.seen.push(name);
         match name {
@@ -182,6 +181,10 @@ impl Options {
         }
         Ok(())
     }
+}
+
+fn repeated(name: &str, position: usize) -> Error {
+    Error::syntax(format!("option {name} specified more than once")).at(position)
 }
 
 fn invalid(name: &str, what: &str, position: usize) -> Error {
@@ -240,7 +243,7 @@ fn replica_option(c: &mut Cursor<'_>, found: &mut Option<Ident>) -> Result<(), E
     let position = c.position();
     if c.take(&["SIZE"]) {
         if found.is_some() {
-            return Err(Error::syntax("option SIZE specified more than once").at(position));
+            return Err(repeated("SIZE", position));
         }
         *found = Some(size(c)?);
         return Ok(());
@@ -280,22 +283,19 @@ fn wait(c: &mut Cursor<'_>) -> Result<ClusterWait, Error> {
 fn until_ready(c: &mut Cursor<'_>) -> Result<ClusterWait, Error> {
     let mut timeout: Option<Duration> = None;
     let mut on_timeout: Option<OnTimeout> = None;
-    let once = |seen: bool, name: &str, position: usize| {
-        if seen {
-            let message = format!("option {name} specified more than once");
-            return Err(Error::syntax(message).at(position));
-        }
-        Ok(())
-    };
     let start = c.position();
     c.parenthesized(|c| {
         let position = c.position();
         if c.take(&["TIMEOUT"]) {
-            once(timeout.is_some(), "TIMEOUT", position)?;
+            if timeout.is_some() {
+                return Err(repeated("TIMEOUT", position));
+            }
             c.take_token(&Token::Eq);
             timeout = Some(c.duration("TIMEOUT")?);
         } else if c.take(&["ON", "TIMEOUT"]) {
-            once(on_timeout.is_some(), "ON TIMEOUT", position)?;
+            if on_timeout.is_some() {
+                return Err(repeated("ON TIMEOUT", position));
+            }
             c.take_token(&Token::Eq);
             let position = c.position();
             let text = c.option_value()?.text().map(str::to_ascii_uppercase);

@@ -15,7 +15,7 @@ use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use flowstone_functions::ScanTarget;
 use flowstone_functions::codec::scan_target;
-use flowstone_types::{ObjectId, SqlType};
+use flowstone_types::{ClusterId, ObjectId, SqlType};
 
 use super::PlannedQuery;
 use crate::catalog::{Catalog, ItemKind};
@@ -93,8 +93,16 @@ impl LookupPlan {
 }
 
 /// Recognises a lookup in a query whose parameters are not bound.
+///
+/// Of several indexes that would do one in `cluster`, that of the session, is taken, then one in the default cluster, then the oldest. One that is paused, or that
+/// `is_hydrated` does not know, is none: what it is of can be read without waiting for it.
 #[must_use]
-pub fn recognise_lookup(catalog: &Catalog, planned: &PlannedQuery) -> Option<LookupPlan> {
+pub fn recognise_lookup(
+    catalog: &Catalog,
+    planned: &PlannedQuery,
+    cluster: Option<ClusterId>,
+    is_hydrated: &dyn Fn(ObjectId) -> bool,
+) -> Option<LookupPlan> {
     let shape = Shape::of(&planned.plan)?;
     let mut compared: Vec<usize> = shape.equal.iter().map(|(column, _)| *column).collect();
     compared.sort_unstable();
@@ -112,14 +120,21 @@ pub fn recognise_lookup(catalog: &Catalog, planned: &PlannedQuery) -> Option<Loo
         .filter(|key| covers(key))
         .map(|key| (shape.collection, key.clone()));
     let (index, columns) = own.or_else(|| {
-        catalog.items.values().find_map(|item| {
+        let indexes = catalog.items.values().filter_map(|item| {
             let ItemKind::Index { on, key } = &item.kind else {
                 return None;
             };
             let columns: Vec<usize> = key.iter().map(|part| part.column).collect::<Option<_>>()?;
             // One that stands still has the rows of an earlier epoch.
-            let useful = *on == shape.collection && covers(&columns) && !catalog.is_paused(item.id);
+            let useful = *on == shape.collection
+                && covers(&columns)
+                && !catalog.is_paused(item.id)
+                && is_hydrated(item.id);
             useful.then_some((item.id, columns))
+        });
+        indexes.min_by_key(|(id, _)| {
+            let of = catalog.cluster_of(*id);
+            (Some(of) != cluster, of != ClusterId::DEFAULT, *id)
         })
     })?;
     let types = catalog.items.get(&shape.collection)?.columns()?;
@@ -264,3 +279,6 @@ fn position(expr: &Expr, schema: &DFSchema) -> Option<usize> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

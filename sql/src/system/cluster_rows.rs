@@ -17,8 +17,11 @@ pub(super) fn cluster_of(ctx: &SystemContext<'_>, item: &Item) -> Option<String>
     }
 }
 
-/// The id of the replica that computes an item, or that feeds it; `None` while its cluster is paused.
+/// The id of the replica that computes an item, or that feeds it; `None` while it is paused.
 pub(super) fn replica_of(ctx: &SystemContext<'_>, item: &Item) -> Option<String> {
+    if ctx.catalog.is_paused(item.id) {
+        return None;
+    }
     let place = match &item.kind {
         ItemKind::Table {
             source: Some(fed), ..

@@ -116,8 +116,8 @@ pub(super) mod internal {
             "object_id": Text, "replica_id": Text null, "hydrated": Bool null, "error": Text null,
         }
         16_803 "mz_webhook_sources" mz_rows::empty { "id": Text, "name": Text, "url": Text }
-        16_804 "mz_postgres_sources" mz_rows::postgres_sources { "id": Text, "replication_slot": Text, "timeline_id": UInt8 null }
-        16_805 "mz_postgres_source_tables" mz_rows::postgres_source_tables { "id": Text, "schema_name": Text, "table_name": Text }
+        16_804 "mz_postgres_sources" mz_rows::connector_sources { "id": Text, "replication_slot": Text, "timeline_id": UInt8 null }
+        16_805 "mz_postgres_source_tables" mz_rows::connector_tables { "id": Text, "schema_name": Text, "table_name": Text }
         16_806 "mz_object_dependencies" mz_rows::dependencies { "object_id": Text, "referenced_object_id": Text }
         16_807 "mz_object_transitive_dependencies" mz_rows::transitive_dependencies { "object_id": Text, "referenced_object_id": Text }
         16_808 "mz_object_fully_qualified_names" mz_rows::qualified_names {

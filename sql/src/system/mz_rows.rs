@@ -10,7 +10,8 @@ use super::information_rows::internal_name;
 use super::pg_rows::TYPES;
 use super::rows::{Rows, Value};
 use super::{DEFAULT_ROLE_ID, SystemContext};
-use crate::catalog::{Catalog, Connection, Item, ItemKind, Schema, SourceItemKind};
+use crate::catalog::{Catalog, Item, ItemKind, Schema};
+use crate::connector::SystemColumns;
 
 pub(super) fn empty(_: &SystemContext<'_>, _: &mut Rows) {}
 
@@ -269,15 +270,12 @@ pub(super) fn connections(ctx: &SystemContext<'_>, rows: &mut Rows) {
         let ItemKind::Connection(connection) = &item.kind else {
             continue;
         };
-        let kind = match connection {
-            Connection::Postgres { .. } => "postgres",
-        };
         rows.push([
             ("id", item.id.into()),
             ("oid", item.oid.into()),
             ("schema_id", schema_of(ctx, item)),
             ("name", (&item.name).into()),
-            ("type", kind.into()),
+            ("type", connection.connector().type_name().into()),
             ("owner_id", DEFAULT_ROLE_ID.into()),
             ("create_sql", (&item.create_sql).into()),
             ("redacted_create_sql", (&item.create_sql).into()),
@@ -285,13 +283,17 @@ pub(super) fn connections(ctx: &SystemContext<'_>, rows: &mut Rows) {
     }
 }
 
+/// What a connector says of one row.
+fn texts(columns: SystemColumns) -> impl Iterator<Item = (&'static str, Value)> {
+    columns
+        .into_iter()
+        .map(|(column, text)| (column, Value::from(text)))
+}
+
 /// What `mz_sources.type` calls an item; `None` if the relation does not list it.
 pub(super) fn source_type(item: &Item) -> Option<&'static str> {
     match &item.kind {
-        ItemKind::Source(source) => Some(match source.kind {
-            SourceItemKind::Postgres { .. } => "postgres",
-            SourceItemKind::LoadGenerator { .. } => "load-generator",
-        }),
+        ItemKind::Source(source) => Some(source.kind.connector().type_name()),
         ItemKind::Progress { .. } => Some("progress"),
         ItemKind::Table {
             source: Some(_), ..
@@ -305,14 +307,13 @@ pub(super) fn sources(ctx: &SystemContext<'_>, rows: &mut Rows) {
         let Some(kind) = source_type(item) else {
             continue;
         };
-        let connection = match &item.kind {
-            ItemKind::Source(source) => match source.kind {
-                SourceItemKind::Postgres { connection, .. } => Some(connection),
-                SourceItemKind::LoadGenerator { .. } => None,
-            },
+        let connector = match &item.kind {
+            ItemKind::Source(source) => Some(source.kind.connector()),
             _ => None,
         };
-        rows.push([
+        let connection = connector.as_ref().and_then(|found| found.connection());
+        let own = connector.and_then(|found| found.source_columns(rows.relation()));
+        let common: [(&'static str, Value); 10] = [
             ("id", item.id.into()),
             ("oid", item.oid.into()),
             ("schema_id", schema_of(ctx, item)),
@@ -323,7 +324,8 @@ pub(super) fn sources(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ("owner_id", DEFAULT_ROLE_ID.into()),
             ("create_sql", (&item.create_sql).into()),
             ("redacted_create_sql", (&item.create_sql).into()),
-        ]);
+        ];
+        rows.push_all(common.into_iter().chain(texts(own.unwrap_or_default())));
     }
 }
 
@@ -631,7 +633,11 @@ fn hydrates(item: &Item) -> bool {
     )
 }
 
+/// Whether it can be used; `None` of what never has to be hydrated, and of what is paused.
 pub(super) fn is_hydrated(ctx: &SystemContext<'_>, item: &Item) -> Option<bool> {
+    if ctx.catalog.is_paused(item.id) {
+        return None;
+    }
     if let Some(known) = ctx.runtime.hydrated.get(&item.id) {
         return Some(*known);
     }
@@ -644,20 +650,23 @@ pub(super) fn is_hydrated(ctx: &SystemContext<'_>, item: &Item) -> Option<bool> 
     }
 }
 
+/// Says for which cluster an object is paused, if it is.
+pub(super) fn paused(ctx: &SystemContext<'_>, id: ObjectId) -> Option<String> {
+    let cluster = ctx.catalog.paused_by(id)?;
+    Some(format!("cluster \"{}\" is paused", cluster.name))
+}
+
 pub(super) fn hydration_statuses(ctx: &SystemContext<'_>, rows: &mut Rows) {
     for item in items(ctx).filter(|item| hydrates(item)) {
+        let failed = ctx.runtime.dataflow_errors.get(&item.id);
+        let error = failed
+            .map(|(error, _)| error.clone())
+            .or_else(|| paused(ctx, item.id));
         rows.push([
             ("object_id", item.id.into()),
             ("replica_id", replica_of(ctx, item).into()),
             ("hydrated", is_hydrated(ctx, item).into()),
-            (
-                "error",
-                ctx.runtime
-                    .dataflow_errors
-                    .get(&item.id)
-                    .map(|(error, _)| error.clone())
-                    .into(),
-            ),
+            ("error", error.into()),
         ]);
     }
 }
@@ -684,17 +693,22 @@ pub(super) fn compute_hydration_statuses(ctx: &SystemContext<'_>, rows: &mut Row
     }
 }
 
-pub(super) fn postgres_sources(ctx: &SystemContext<'_>, rows: &mut Rows) {
+/// The sources of the kinds that list them in this relation.
+pub(super) fn connector_sources(ctx: &SystemContext<'_>, rows: &mut Rows) {
     for item in items(ctx) {
-        if let ItemKind::Source(source) = &item.kind
-            && let SourceItemKind::Postgres { slot, .. } = &source.kind
-        {
-            rows.push([("id", item.id.into()), ("replication_slot", slot.into())]);
+        let ItemKind::Source(source) = &item.kind else {
+            continue;
+        };
+        let listed = source.kind.connector().source_columns(rows.relation());
+        if let Some(columns) = listed {
+            let id = std::iter::once(("id", Value::from(item.id)));
+            rows.push_all(id.chain(texts(columns)));
         }
     }
 }
 
-pub(super) fn postgres_source_tables(ctx: &SystemContext<'_>, rows: &mut Rows) {
+/// The tables of sources of the kinds that list them in this relation.
+pub(super) fn connector_tables(ctx: &SystemContext<'_>, rows: &mut Rows) {
     for item in items(ctx) {
         let ItemKind::Table {
             source: Some(table),
@@ -711,12 +725,10 @@ pub(super) fn postgres_source_tables(ctx: &SystemContext<'_>, rows: &mut Rows) {
         else {
             continue;
         };
-        if matches!(source.kind, SourceItemKind::Postgres { .. }) {
-            rows.push([
-                ("id", item.id.into()),
-                ("schema_name", (&table.table.upstream_schema).into()),
-                ("table_name", (&table.table.upstream_name).into()),
-            ]);
+        let connector = source.kind.connector();
+        if let Some(columns) = connector.table_columns(rows.relation(), &table.table) {
+            let id = std::iter::once(("id", Value::from(item.id)));
+            rows.push_all(id.chain(texts(columns)));
         }
     }
 }
@@ -837,21 +849,26 @@ pub(super) fn subscriptions(ctx: &SystemContext<'_>, rows: &mut Rows) {
     }
 }
 
+/// What is paused has no frontier that moves, and cannot be read: it shows none.
 pub(super) fn frontiers(ctx: &SystemContext<'_>, rows: &mut Rows) {
     for (id, (since, upper)) in &ctx.runtime.frontiers {
+        let goes_on = !ctx.catalog.is_paused(*id);
         rows.push([
             ("object_id", (*id).into()),
-            ("read_frontier", (*since).into()),
-            ("write_frontier", (*upper).into()),
+            ("read_frontier", goes_on.then_some(*since).into()),
+            ("write_frontier", goes_on.then_some(*upper).into()),
         ]);
     }
 }
 
+/// What is paused does not lag behind: it is not to follow.
 pub(super) fn lag(ctx: &SystemContext<'_>, rows: &mut Rows) {
     for (id, (_, upper)) in &ctx.runtime.frontiers {
+        let lag_ms = ctx.runtime.now_ms.saturating_sub(upper.0);
+        let goes_on = !ctx.catalog.is_paused(*id);
         rows.push([
             ("object_id", (*id).into()),
-            ("lag", ctx.runtime.now_ms.saturating_sub(upper.0).into()),
+            ("lag", goes_on.then_some(lag_ms).into()),
         ]);
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use flowstone_types::ObjectId;
 
 use super::SystemContext;
-use super::mz_rows::{Counted, counted, is_hydrated, offset, source_type, standing};
+use super::mz_rows::{Counted, counted, is_hydrated, offset, paused, source_type, standing};
 use crate::catalog::{Catalog, Item, ItemKind};
 
 /// What can be done about a view or an index that has failed.
@@ -35,7 +35,7 @@ pub struct ObjectState {
     pub status: Status,
     /// Since when: milliseconds since the Unix epoch.
     pub status_since_ms: Option<u64>,
-    /// Why it is stalled or failed.
+    /// Why it is paused, stalled or failed.
     pub error: Option<String>,
     /// What the user can do about it.
     pub hint: Option<String>,
@@ -79,6 +79,8 @@ pub enum Status {
     Snapshotting,
     /// The first state is being computed; queries wait for it.
     Hydrating,
+    /// Its cluster, or that of something it is made from, is paused; queries wait for it.
+    Paused,
     /// It, or what it is made from, cannot go on for now.
     Stalled,
     /// It cannot be read, or cannot ever go on.
@@ -162,7 +164,7 @@ fn object(ctx: &SystemContext<'_>, item: &Item, troubles: &mut Troubles) -> Opti
         lag_ms: None,
         ingestion: counted
             .as_ref()
-            .map(|counted| ingestion(kind, parent, ctx.catalog, counted)),
+            .map(|counted| ingestion(parent.unwrap_or(item.id), ctx.catalog, counted)),
     };
     if let (ObjectKind::Source(_), Some(counted)) = (kind, &counted) {
         (state.rows, state.bytes) = (Some(counted.rows), Some(counted.bytes));
@@ -198,18 +200,8 @@ fn qualified_name(catalog: &Catalog, id: ObjectId) -> Option<(String, String)> {
     Some((schema.name.clone(), item.name.clone()))
 }
 
-fn ingestion(
-    kind: ObjectKind,
-    parent: Option<ObjectId>,
-    catalog: &Catalog,
-    counted: &Counted,
-) -> Ingestion {
-    let source = match kind {
-        ObjectKind::Source(source) => Some(source),
-        _ => parent
-            .and_then(|id| catalog.items.get(&id))
-            .and_then(source_type),
-    };
+fn ingestion(source: ObjectId, catalog: &Catalog, counted: &Counted) -> Ingestion {
+    let source = catalog.items.get(&source).map(|item| &item.kind);
     let statistics = &counted.statistics;
     Ingestion {
         snapshot_known: statistics.snapshot_records_known,
@@ -220,7 +212,7 @@ fn ingestion(
         offset_known: offset(statistics.offset_known.as_ref()),
         offset_committed: offset(statistics.offset_committed.as_ref()),
         offset_unit: match source {
-            Some("load-generator") => "ticks",
+            Some(ItemKind::Source(source)) => source.kind.connector().offset_unit(),
             _ => "bytes",
         },
     }
@@ -261,6 +253,12 @@ fn maintained(
         state.status_since_ms = Some(*since_ms);
         state.error = Some(error.clone());
         state.hint = Some(FAILED_HINT.to_owned());
+        return;
+    }
+    if let Some(cluster) = ctx.catalog.paused_by(item.id) {
+        state.status = Status::Paused;
+        state.error = paused(ctx, item.id);
+        state.hint = Some(cluster.resume_hint());
         return;
     }
     let hydrated = is_hydrated(ctx, item).unwrap_or(false);

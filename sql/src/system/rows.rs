@@ -111,8 +111,18 @@ impl Rows {
         }
     }
 
+    /// The name of the relation.
+    pub(super) const fn relation(&self) -> &'static str {
+        self.relation.name
+    }
+
     /// Adds a row.
     pub(super) fn push<const N: usize>(&mut self, values: [(&'static str, Value); N]) {
+        self.push_all(values);
+    }
+
+    /// Adds a row of as many values as there are.
+    pub(super) fn push_all(&mut self, values: impl IntoIterator<Item = (&'static str, Value)>) {
         for column in &mut self.columns {
             column.push(Value::Null);
         }

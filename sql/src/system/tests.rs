@@ -279,6 +279,18 @@ fn clusters_show_with_what_is_in_them() {
     // What is paused is computed by nobody.
     let hydrated = read(&ctx, "mz_internal", "mz_compute_hydration_statuses");
     assert_eq!(texts(&hydrated, "object_id").len(), 1);
+    let statuses = read(&ctx, "mz_internal", "mz_hydration_statuses");
+    assert_eq!(texts(&statuses, "object_id"), ["u2002", "u2003"]);
+    assert_eq!(texts(&statuses, "replica_id"), ["-", "u1"]);
+    assert_eq!(texts(&statuses, "error"), ["cluster \"c\" is paused", "-"]);
+    let of_m = |name: &str, column: &str| {
+        let batch = read(&ctx, "mz_internal", name);
+        batch.column_by_name(column).expect(column).null_count()
+    };
+    assert_eq!(of_m("mz_hydration_statuses", "hydrated"), 2);
+    // It neither moves nor lags.
+    assert_eq!(of_m("mz_frontiers", "write_frontier"), 1);
+    assert_eq!(of_m("mz_wallclock_global_lag", "lag"), 1);
 }
 
 #[test]

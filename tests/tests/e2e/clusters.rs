@@ -8,6 +8,8 @@ use flowstone_tests::{Node, text};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use crate::wire::{RawClient, fields, tags};
+
 /// How long something may take that has to happen.
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -149,7 +151,28 @@ async fn a_paused_cluster_keeps_nobody_waiting_but_who_reads_it_and_goes_on_wher
     let client = node.connect().await.unwrap();
     run(&client, "INSERT INTO t VALUES (2001, 101)").await;
     assert_eq!(rows(&client, "SELECT total FROM alone").await, ["1002"]);
+    // Who reads it is told for what it waits, while it does.
+    let mut raw = RawClient::connect(&node).await;
+    raw.query("SELECT total FROM in_there").await;
+    let telling = async {
+        loop {
+            let message = raw.receive().await;
+            if message.0 == b'N' {
+                return fields(&[message], b'N');
+            }
+        }
+    };
+    let notice = tokio::time::timeout(DEADLINE, telling).await.unwrap();
+    assert_eq!(
+        notice[&'M'],
+        "waiting for materialized view \"in_there\": cluster \"there\" is paused"
+    );
+    assert_eq!(
+        notice[&'H'],
+        "ALTER CLUSTER there SET (REPLICATION FACTOR 1) lets it go on."
+    );
     run(&client, "ALTER CLUSTER there SET (REPLICATION FACTOR = 1)").await;
+    assert_eq!(tags(&raw.until_ready().await), "DCZ");
     agree(&client).await;
     assert_eq!(rows(&client, "SELECT total FROM in_there").await, ["1002"]);
 }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use flowstone_tests::{Node, text};
+use flowstone_tests::{Node, Postgres, text, wait};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+
+use crate::wire::resident_bytes;
 
 /// How long something may take that has to happen.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -118,10 +120,21 @@ async fn a_query_sees_one_moment_of_tables_and_of_what_is_computed_anew() {
     }
     assert!(in_transactions > 0, "{refused} transactions were refused");
     assert_eq!(row(&client, ONE_MOMENT).await, "t|t|t|t|t|t");
-    node.kill().unwrap();
-    node.restart().await.unwrap();
+    for round in 0..3 {
+        node.kill().unwrap();
+        node.restart().await.unwrap();
+        let client = node.connect().await.unwrap();
+        if round > 0 {
+            assert_eq!(row(&client, ONE_MOMENT).await, "t|t|t|t|t|t");
+        }
+        // It is killed again while some of it is being made.
+        run(&client, "INSERT INTO t VALUES (1, 0)").await;
+    }
     let client = node.connect().await.unwrap();
     assert_eq!(row(&client, ONE_MOMENT).await, "t|t|t|t|t|t");
+    // What was committed of a view belongs to what was committed of its tables.
+    let log = std::fs::read_to_string(node.log_path()).unwrap();
+    assert!(!log.contains("a view computes other rows"), "{log}");
     node.stop().await.unwrap();
 }
 
@@ -240,4 +253,86 @@ async fn what_is_away_can_be_dropped_and_a_crash_makes_it_anew() {
     assert_eq!(row(&client, "SELECT n FROM over").await, "1001");
     assert_eq!(row(&client, "SELECT n FROM wrong").await, "5");
     node.stop().await.unwrap();
+}
+
+/// One upstream transaction of `count` rows with texts of `width` enters while others write, and is the same after a kill. Returns by how much the node has
+/// grown when it is there.
+async fn upstream_transaction(count: u64, width: u64, deadline: Duration) -> u64 {
+    let dir = tempfile::tempdir().unwrap();
+    let postgres = Postgres::start(dir.path()).unwrap();
+    let upstream = postgres.connect().await.unwrap();
+    run(&upstream, "CREATE TABLE up (id int PRIMARY KEY, v text)").await;
+    run(&upstream, "CREATE PUBLICATION p FOR TABLE up").await;
+    let mut node = Node::start(dir.path(), 2).await.unwrap();
+    let client = node.connect().await.unwrap();
+    let connection = format!(
+        "CREATE CONNECTION pg TO POSTGRES (HOST '127.0.0.1', PORT {}, USER 'postgres', PASSWORD SECRET pgpass, DATABASE 'postgres')",
+        postgres.port()
+    );
+    for sql in [
+        "CREATE SECRET pgpass AS 'x'",
+        connection.as_str(),
+        "CREATE SOURCE s FROM POSTGRES CONNECTION pg (PUBLICATION 'p') FOR ALL TABLES",
+        "CREATE MATERIALIZED VIEW sums AS SELECT count(*) AS n, sum(id) AS s, sum(length(v)) AS l FROM up",
+    ] {
+        run(&client, sql).await;
+    }
+    let read = "SELECT n, s, l FROM sums";
+    assert_eq!(row(&client, "SELECT n FROM sums").await, "0");
+    let expected = format!("{count}|{}|{}", count * (count + 1) / 2, count * width);
+    let before = resident_bytes(&node);
+    let happens = async {
+        let insert = format!(
+            "INSERT INTO up SELECT g, rpad(g::text, {width}, 'x') FROM generate_series(1, {count}) AS g"
+        );
+        run(&upstream, &insert).await;
+        wait::until("the transaction to be there", deadline, async || {
+            let seen = row(&client, read).await;
+            if seen == expected {
+                return Ok(());
+            }
+            assert!(seen.starts_with("0|"), "a part of it: {seen}");
+            Err(seen)
+        })
+        .await
+        .unwrap();
+    };
+    let (longest, taken) = tokio::time::timeout(deadline, longest_insert(&node, happens))
+        .await
+        .unwrap();
+    let grown = resident_bytes(&node).saturating_sub(before);
+    // Both share two cores and a debug build with everything else; but one never waits for all of the other.
+    assert!(
+        longest < taken / 2 || longest < Duration::from_millis(250),
+        "an insert took {longest:?} of {taken:?}"
+    );
+    node.kill().unwrap();
+    node.restart().await.unwrap();
+    let client = node.connect().await.unwrap();
+    let again = tokio::time::timeout(deadline, row(&client, read)).await;
+    assert_eq!(again.unwrap(), expected);
+    let rows = tokio::time::timeout(deadline, row(&client, "SELECT count(*) FROM up")).await;
+    assert_eq!(rows.unwrap(), count.to_string());
+    node.stop().await.unwrap();
+    grown
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_transaction_of_many_rows_keeps_nobody_waiting() {
+    upstream_transaction(150_000, 40, DEADLINE).await;
+}
+
+/// More than may wait in memory. Takes minutes without optimisation: `make large`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes 4 GB"]
+async fn a_large_upstream_transaction_of_a_million_rows_is_in_memory_once() {
+    const ROWS: u64 = 1_000_000;
+    const WIDTH: u64 = 1000;
+    let grown = upstream_transaction(ROWS, WIDTH, Duration::from_secs(1800)).await;
+    assert!(
+        grown < 2 * ROWS * WIDTH,
+        "the node grew by {} MiB, for {} MiB of texts",
+        grown >> 20,
+        (ROWS * WIDTH) >> 20
+    );
 }

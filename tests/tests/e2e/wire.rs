@@ -469,7 +469,7 @@ impl RawClient {
         (tag, body)
     }
 
-    /// Everything up to and including ReadyForQuery.
+    /// Everything up to and including ReadyForQuery, but for what a statement says of what it waits for: whether it waits is the machine's business.
     pub(crate) async fn until_ready(&mut self) -> Vec<(u8, Vec<u8>)> {
         let mut messages = Vec::new();
         loop {
@@ -477,6 +477,10 @@ impl RawClient {
                 .await
                 .expect("an answer");
             let tag = message.0;
+            let waits = || message.1.windows(9).any(|text| text == b"\0Mwaiting");
+            if tag == b'N' && waits() {
+                continue;
+            }
             messages.push(message);
             if tag == b'Z' {
                 return messages;

@@ -14,6 +14,7 @@ use flowstone_types::{ClusterId, Epoch, EvalError, EvalErrorKind, ObjectId};
 use super::direct::ReadableLane;
 use super::lanes::{Base, LaneEvent, LaneId, Moved, Place, Said};
 use super::sides::SideEvent;
+use super::subscription::Subscription;
 use super::{Compute, EpochOutput};
 use crate::Error;
 
@@ -30,14 +31,17 @@ impl Compute {
         &mut self,
         cluster: ClusterId,
         threads: usize,
+        change: u64,
     ) -> Result<(), Error> {
         if cluster == ClusterId::DEFAULT {
             return Err(Error::Protocol(
                 "the default cluster has the threads of the process".to_owned(),
             ));
         }
-        self.lanes.set_cluster(cluster, threads);
-        self.go_on().await
+        self.lanes.set_cluster(cluster, threads, change);
+        self.go_on().await?;
+        // Writes that wait for what stands still now hear of it.
+        self.start_what_waited().await
     }
 
     /// A cluster is gone, and what was in it before.
@@ -51,15 +55,31 @@ impl Compute {
         self.go_on().await
     }
 
-    /// The newest epoch through which everything is complete that is to be stored.
+    /// The newest epoch through which everything is complete that is to be stored: none after the beginning while what was stored before is being made.
     pub(crate) fn stored_through(&self) -> Epoch {
+        if self.unmade.iter().any(|id| !self.lanes.is_parked(*id)) {
+            return self.begun;
+        }
         let base = self.bulk.complete_through(self.last_run);
         self.lanes.stored_through(base)
     }
 
-    /// The first epoch of which everything that belongs to it, and nothing else, is in what was put out up to it, of those that were not stored yet.
-    pub(crate) const fn stored_from(&self) -> Epoch {
-        self.bulk.last()
+    /// The first epoch from `epoch` on of which all that belongs to it, and nothing else, is in what was put out up to it.
+    pub(crate) fn stored_from(&self, epoch: Epoch) -> Epoch {
+        let from = epoch.max(self.bulk.last()).max(self.made_at);
+        self.lanes.stored_from(from)
+    }
+
+    /// An epoch is to be committed.
+    pub(crate) fn stop_for_commit(&self, epoch: Epoch) {
+        self.lanes.stop_for_commit(epoch);
+    }
+
+    /// Everything through it was shown to all subscribers.
+    pub(super) fn shown(&self) -> Epoch {
+        let shown = self.subscriptions.values().map(Subscription::shown);
+        let asked = self.starting.values().map(|starting| starting.asked);
+        shown.chain(asked).min().unwrap_or(Epoch::MAX)
     }
 
     /// What happens next beside the base. Can be given up.
@@ -91,15 +111,7 @@ impl Compute {
             } => {
                 self.absorb(Place::Lane(lane), outputs, None, &mut output)
                     .await?;
-                let (jump, jumping) = self.lanes.ticked(lane, (joined, bytes), (first, epoch));
-                if let Some(jump) = jump {
-                    let mut readable = self.readable.write();
-                    for lane in jumping {
-                        if let Some(lane) = readable.lanes.get_mut(&lane) {
-                            lane.jumps.push(jump);
-                        }
-                    }
-                }
+                self.lanes.ticked(lane, (joined, bytes), (first, epoch));
             }
             Said::Hydrated { id, epoch, outputs } => {
                 if self.lanes.hydrated(lane, id) {
@@ -135,6 +147,7 @@ impl Compute {
         output: &mut EpochOutput,
     ) -> Result<(), Error> {
         let counts = self.lanes.counts(lane, id);
+        self.compare_with_stored(id, &outputs);
         if let ObjectId::Transient(request) = id
             && counts
             && let Some(starting) = self.starting.remove(&RequestId(request))
@@ -148,19 +161,27 @@ impl Compute {
         self.absorb(Place::Lane(lane), outputs, None, output)
             .await?;
         // One that comes into another's place can be read when it has.
-        if counts && !self.lanes.is_moving(lane) {
+        if counts && !self.lanes.is_moving(lane, id) {
             self.readable_from(id, epoch).await;
         }
         Ok(())
     }
 
     /// What was being made can be read, unless it has failed.
-    pub(super) async fn readable_from(&self, id: ObjectId, epoch: Epoch) {
+    pub(super) async fn readable_from(&mut self, id: ObjectId, epoch: Epoch) {
+        if self.unmade.remove(&id) {
+            // What is stored of it is as of the beginning, and the next there is of it is this.
+            self.made_at = self.made_at.max(epoch);
+        }
         let came = {
             let mut readable = self.readable.write();
             let came = readable.coming.remove(&id);
             if came {
-                readable.from.insert(id, epoch);
+                // What it reads may have lacked something at the epoch at which it was made.
+                let inputs = self.inputs.get(&id).into_iter().flatten();
+                let from = inputs.filter_map(|id| readable.from.get(id)).copied();
+                let from = from.fold(epoch, Epoch::max);
+                readable.from.insert(id, from);
             }
             came
         };
@@ -183,24 +204,16 @@ impl Compute {
             pool: &self.shards,
             epoch: self.last_run,
             durable: readable.read().durable,
+            shown: self.shown(),
         };
         let readable_from = |id: ObjectId| {
             let readable = readable.read();
             let from = readable.from.get(&id).copied().unwrap_or(Epoch::MIN);
             (!readable.coming.contains(&id)).then_some(from)
         };
-        let progress = self.lanes.go_on(base, &readable_from).await?;
-        for (cluster, threads) in progress.ready {
-            self.respond(Response::ClusterReady { cluster, threads })
-                .await;
-        }
+        let progress = self.lanes.go_on(base, &readable_from);
         if let Some(since) = progress.since {
             self.compact(since).await?;
-        }
-        for (lane, jump) in progress.jumps {
-            if let Some(lane) = self.readable.write().lanes.get_mut(&lane) {
-                lane.jumps.push(jump);
-            }
         }
         self.publish(&progress.moved);
         let moved = !progress.moved.is_empty();
@@ -212,10 +225,14 @@ impl Compute {
         for id in progress.paused {
             if let ObjectId::Transient(request) = id {
                 let request = RequestId(request);
-                let message = "a cluster that it depends on was paused".to_owned();
-                let error = EvalError::new(EvalErrorKind::Source, message);
-                self.fail_subscription(request, &error).await?;
+                self.end_subscription_with(request, RequestError::Paused)
+                    .await?;
             }
+        }
+        // Who waits for it finds what is in it readable.
+        for (cluster, change) in progress.ready {
+            self.respond(Response::ClusterReady { cluster, change })
+                .await;
         }
         Ok(moved)
     }
@@ -246,10 +263,15 @@ impl Compute {
         for (number, lane) in self.lanes.iter() {
             let frontier = lane.frontier();
             match readable.lanes.get_mut(&number) {
-                Some(known) => known.frontier = frontier,
+                Some(known) => {
+                    known.frontier = frontier;
+                    if known.jumps != lane.jumps() {
+                        known.jumps = lane.jumps().to_vec();
+                    }
+                }
                 None => {
                     let shards = lane.pool().shards();
-                    let jumps = Vec::new();
+                    let jumps = lane.jumps().to_vec();
                     let known = ReadableLane {
                         shards,
                         frontier,

@@ -3,31 +3,31 @@
 //! Owns what was set aside when its epoch was run, and enters it in pieces between the epochs that follow, which do not wait for it. Must not know where it comes
 //! from. Called by the compute and, when nothing else waits, by the router.
 //!
+//! What of a transaction fits nowhere is not here as a whole: the feed gives a piece when the one before has entered ([`EpochInput::begun`]), and all collections
+//! of its source lack something until it says that there are no more ([`EpochInput::ended`]).
+//!
 //! Invariants. Until all of it is there its collection, and what is computed from it, cannot be read ([`super::held`]); what changes the collection meanwhile
 //! comes behind it. The pieces are changes of the epochs in whose time they enter, so that the epochs from the first set aside to the last piece are passed over
 //! ([`super::lanes::Jump`]): nobody reads these collections at them. While something is set aside no epoch from the first on is committed,
-//! and afterwards none before the last piece: a commit of one in between would have a part.
+//! and afterwards none before the last piece: a commit of one in between would have a part. The collections of a source are complete together.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 use arrow_array::RecordBatch;
 use flowstone_dataflow::CollectionInput;
+use flowstone_proto::message::Response;
 use flowstone_storage::StagedSnapshot;
 use flowstone_types::{DeltaBatch, Epoch, ObjectId, SourceChanges};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
 
-use super::held::Release;
-use super::ticks::{bytes_of, pieces};
+use super::ticks::pieces;
 use super::{Compute, EpochOutput};
 use crate::Error;
 use crate::feed::EpochInput;
-
-/// A collection with more to enter in one epoch has it set aside.
-const ROWS_AT_ONCE: usize = 65_536;
-const BYTES_AT_ONCE: usize = 16 << 20;
+use crate::size::{BYTES_AT_ONCE, ROWS_AT_ONCE, bytes_of};
 
 /// What enters in one piece, unless a single row has more bytes: a few milliseconds of work.
 const PIECE_ROWS: usize = 8192;
@@ -41,6 +41,8 @@ enum Load {
     /// Not completed: what its updates leave out may be in what comes before.
     Upstream(Vec<SourceChanges>),
     Snapshot(StagedSnapshot, Option<Rows>),
+    /// Nothing more comes of a source, in the place of a collection.
+    End,
 }
 
 impl fmt::Debug for Load {
@@ -49,26 +51,35 @@ impl fmt::Debug for Load {
             Self::Piece(_) => "Piece",
             Self::Upstream(_) => "Upstream",
             Self::Snapshot(..) => "Snapshot",
+            Self::End => "End",
         })
     }
+}
+
+/// What a collection lacks.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    /// How much, counting a source that has more as one.
+    count: usize,
+    /// The first epoch that lacks it.
+    first: Epoch,
 }
 
 /// What was set aside, in order.
 #[derive(Debug, Default)]
 pub(super) struct Bulk {
     queue: VecDeque<(ObjectId, Load)>,
-    /// How much of each collection.
-    left: BTreeMap<ObjectId, usize>,
-    /// The first epoch of which something was set aside since there was nothing.
-    first: Epoch,
+    left: BTreeMap<ObjectId, Left>,
+    /// Sources that have more, and their collections.
+    open: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
     /// When the last of it was there, the last time.
     last: Epoch,
 }
 
 impl Bulk {
-    /// The collections that lack something.
-    pub(super) fn collections(&self) -> impl Iterator<Item = ObjectId> {
-        self.left.keys().copied()
+    /// The collections that lack something, and the first epoch of each that does.
+    pub(super) fn lacking(&self) -> impl Iterator<Item = (ObjectId, Epoch)> {
+        self.left.iter().map(|(id, left)| (*id, left.first))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -77,11 +88,12 @@ impl Bulk {
 
     /// The newest epoch through which everything is complete.
     pub(super) fn complete_through(&self, base: Epoch) -> Epoch {
-        if self.left.is_empty() {
-            base
-        } else {
-            base.min(self.first.previous())
-        }
+        let lacking = self.left.values().map(|left| left.first.previous());
+        lacking.fold(base, Epoch::min)
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.left.is_empty()
     }
 
     /// Before it no epoch has everything that belongs to it and nothing else, as far as stored tables go.
@@ -89,17 +101,60 @@ impl Bulk {
         self.last
     }
 
+    /// A collection or a source is gone.
     pub(super) fn forget(&mut self, id: ObjectId) {
-        if self.left.remove(&id).is_some() {
-            self.queue.retain(|(other, _)| *other != id);
+        let of_source = self.close(id);
+        self.take_off(&of_source);
+        for collections in self.open.values_mut() {
+            collections.remove(&id);
+        }
+        self.left.remove(&id);
+        self.queue.retain(|(other, _)| *other != id);
+    }
+
+    /// A source has more than enters at once.
+    fn begin(&mut self, epoch: Epoch, source: ObjectId, collections: Vec<ObjectId>) {
+        // What was the end is not.
+        self.queue
+            .retain(|(id, load)| *id != source || !matches!(load, Load::End));
+        let open = self.open.entry(source).or_default();
+        for id in collections {
+            if open.insert(id) {
+                add(&mut self.left, id, epoch);
+            }
         }
     }
 
-    fn set_aside(&mut self, epoch: Epoch, id: ObjectId, load: Load) {
-        if self.left.is_empty() {
-            self.first = epoch;
+    /// A source has no more: that is so when everything before it has entered.
+    fn end(&mut self, source: ObjectId) {
+        if self.open.contains_key(&source) {
+            self.queue.push_back((source, Load::End));
         }
-        *self.left.entry(id).or_default() += 1;
+    }
+
+    /// The collections of a source that has no more.
+    fn close(&mut self, source: ObjectId) -> Vec<ObjectId> {
+        let collections = self.open.remove(&source).unwrap_or_default();
+        collections.into_iter().collect()
+    }
+
+    /// One less is left of each. Returns whether one of them is complete.
+    fn take_off(&mut self, ids: &[ObjectId]) -> bool {
+        let mut complete = false;
+        for id in ids {
+            if let Some(left) = self.left.get_mut(id) {
+                left.count = left.count.saturating_sub(1);
+                if left.count == 0 {
+                    self.left.remove(id);
+                    complete = true;
+                }
+            }
+        }
+        complete
+    }
+
+    fn set_aside(&mut self, epoch: Epoch, id: ObjectId, load: Load) {
+        add(&mut self.left, id, epoch);
         self.queue.push_back((id, load));
     }
 
@@ -108,6 +163,12 @@ impl Bulk {
             self.set_aside(epoch, id, Load::Piece(piece));
         }
     }
+}
+
+/// A collection lacks something more from an epoch on.
+fn add(left: &mut BTreeMap<ObjectId, Left>, id: ObjectId, epoch: Epoch) {
+    let (count, first) = (0, epoch);
+    left.entry(id).or_insert(Left { count, first }).count += 1;
 }
 
 impl Compute {
@@ -139,6 +200,9 @@ impl Compute {
                 .is_some_and(|(rows, bytes)| *rows > ROWS_AT_ONCE || *bytes > BYTES_AT_ONCE)
         };
         let before = self.bulk.left.len();
+        for (source, collections) in std::mem::take(&mut input.begun) {
+            self.bulk.begin(epoch, source, collections);
+        }
         for (table, staged) in std::mem::take(&mut input.snapshots) {
             self.bulk
                 .set_aside(epoch, table, Load::Snapshot(staged, None));
@@ -157,8 +221,11 @@ impl Compute {
                 input.upstream.push((id, changes));
             }
         }
+        for source in std::mem::take(&mut input.ended) {
+            self.bulk.end(source);
+        }
         if self.bulk.left.len() > before {
-            self.spread_hold(Release::Late);
+            self.spread_hold();
         }
     }
 
@@ -178,39 +245,41 @@ impl Compute {
             return Ok(output);
         };
         let epoch = self.last_run;
-        let done = match load {
+        let entered = match load {
             Load::Piece(piece) => {
                 self.tick(epoch, vec![(id, piece)], None, &mut output)
                     .await?;
-                true
+                vec![id]
             }
             Load::Upstream(changes) => {
                 let changes = self.complete_key_changes(id, changes).await?;
                 let pieces = pieces(CollectionInput::Changes(changes), PIECE_BYTES, PIECE_ROWS);
                 if let Some(left) = self.bulk.left.get_mut(&id) {
-                    *left += pieces.len();
+                    left.count += pieces.len();
                 }
                 for (piece, _) in pieces.into_iter().rev() {
                     self.bulk.queue.push_front((id, Load::Piece(piece)));
                 }
-                true
+                vec![id]
             }
             Load::Snapshot(staged, rows) => {
-                self.enter_snapshot(id, staged, rows, &mut output).await?
+                let is_last = self.enter_snapshot(id, staged, rows, &mut output).await?;
+                if is_last { vec![id] } else { Vec::new() }
+            }
+            Load::End => {
+                let (source, behind) = (id, false);
+                self.respond(Response::SourceBehind { source, behind })
+                    .await;
+                self.bulk.close(id)
             }
         };
         // Who reads it finds out how far the lanes are.
         self.go_on().await?;
-        if done && let Some(left) = self.bulk.left.get_mut(&id) {
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                self.bulk.left.remove(&id);
-                self.bulk.last = epoch;
-                let first = self.bulk.first;
-                self.spread_hold(Release::PassedOver(first));
-                self.show().await?;
-                self.start_what_waited().await?;
-            }
+        if self.bulk.take_off(&entered) {
+            self.bulk.last = epoch;
+            self.spread_hold();
+            self.show().await?;
+            self.start_what_waited().await?;
         }
         Ok(output)
     }
@@ -251,3 +320,6 @@ impl Compute {
         Ok(last)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,12 +12,12 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch};
 use flowstone_dataflow::{Shard, expand, owner_of};
-use flowstone_proto::local::DirectReads;
+use flowstone_proto::local::{DirectReads, Lack};
 use flowstone_proto::message::{ReadAt, RequestError};
 use flowstone_types::{Epoch, EvalError, EvalErrorKind, ObjectId, TypeError};
 use parking_lot::RwLock;
 
-use super::lanes::{Jump, LaneId};
+use super::lanes::{Jump, LaneId, after, before};
 use super::shards::Shards;
 use crate::query::{evaluation_failed, internal};
 
@@ -63,16 +63,6 @@ pub(crate) struct ReadableLane {
     pub(crate) jumps: Vec<Jump>,
 }
 
-/// The newest epoch up to `epoch` that was not passed over.
-fn beside(jumps: &[Jump], epoch: Epoch) -> Epoch {
-    let mut at = epoch;
-    // A jump may begin within an earlier one.
-    while let Some(jump) = jumps.iter().find(|jump| jump.first <= at && at < jump.last) {
-        at = jump.first.previous();
-    }
-    at
-}
-
 impl Readable {
     /// An object cannot be read any more.
     pub(crate) fn fail(&mut self, id: ObjectId, error: EvalError) {
@@ -92,31 +82,26 @@ impl Readable {
 
     /// The newest epoch up to `epoch` at which all of `ids` can be read.
     pub(crate) fn at(&self, epoch: Epoch, ids: &[ObjectId]) -> Epoch {
-        if self.places.is_empty() && self.jumps.is_empty() {
+        let is_apart = |id: &ObjectId| self.places.contains_key(id) || self.jumps.contains_key(id);
+        if (self.places.is_empty() && self.jumps.is_empty()) || !ids.iter().any(is_apart) {
             return epoch;
         }
-        let lanes: BTreeSet<LaneId> = ids
-            .iter()
-            .filter_map(|id| self.places.get(id))
-            .copied()
-            .collect();
-        let lanes: Vec<&ReadableLane> = lanes
-            .iter()
-            .filter_map(|lane| self.lanes.get(lane))
-            .collect();
-        let mut at = epoch;
-        loop {
-            let before = at;
-            for lane in &lanes {
-                at = beside(&lane.jumps, at.min(lane.frontier));
-            }
-            for jumps in ids.iter().filter_map(|id| self.jumps.get(id)) {
-                at = beside(jumps, at);
-            }
-            if at == before {
-                return at;
-            }
-        }
+        let frontiers = self.lanes_of(ids).map(|lane| lane.frontier);
+        before(self.jumps_of(ids), frontiers.fold(epoch, Epoch::min))
+    }
+
+    fn lanes_of<'a>(
+        &'a self,
+        ids: &'a [ObjectId],
+    ) -> impl Iterator<Item = &'a ReadableLane> + Clone {
+        let places = ids.iter().filter_map(|id| self.places.get(id));
+        places.filter_map(|lane| self.lanes.get(lane))
+    }
+
+    /// The epochs that were passed over in one of `ids`, or where it is.
+    fn jumps_of<'a>(&'a self, ids: &'a [ObjectId]) -> impl Iterator<Item = &'a Jump> + Clone {
+        let of_lanes = self.lanes_of(ids).flat_map(|lane| &lane.jumps);
+        of_lanes.chain(ids.iter().filter_map(|id| self.jumps.get(id)).flatten())
     }
 
     /// Why one of `ids` cannot be read, if it has failed.
@@ -130,18 +115,6 @@ impl Readable {
             // Also what was given up: not this read was.
             _ => RequestError::Eval(error),
         })
-    }
-
-    /// The end of a jump over an epoch of one of `ids`, or of its lane.
-    fn jump_over(&self, epoch: Epoch, ids: &[ObjectId]) -> Option<Epoch> {
-        let lanes = ids.iter().filter_map(|id| self.places.get(id));
-        let of_lanes = lanes
-            .filter_map(|lane| self.lanes.get(lane))
-            .flat_map(|lane| &lane.jumps);
-        let own = ids.iter().filter_map(|id| self.jumps.get(id)).flatten();
-        let mut jumps = of_lanes.chain(own);
-        let over = jumps.find(|jump| jump.first <= epoch && epoch < jump.last);
-        over.map(|jump| jump.last)
     }
 
     /// Whether `ids` can be read together.
@@ -175,10 +148,12 @@ impl Readable {
             }
             ReadAt::Exactly(epoch) if self.durable < epoch => Readiness::Wait,
             ReadAt::Exactly(epoch) if self.at(epoch, ids) == epoch => Readiness::At(epoch),
-            ReadAt::Exactly(epoch) => match self.jump_over(epoch, ids) {
+            ReadAt::Exactly(epoch) => match after(self.jumps_of(ids), epoch) {
                 // It will never be what it would have been.
-                Some(next) => Readiness::Never(RequestError::PassedOver { asked: epoch, next }),
-                None => Readiness::Wait,
+                next if next > epoch => {
+                    Readiness::Never(RequestError::PassedOver { asked: epoch, next })
+                }
+                _ => Readiness::Wait,
             },
         }
     }
@@ -229,6 +204,25 @@ impl DirectReads for WorkerReads {
         }
         rows.map(|rows| rows.map(|rows| (epoch, rows)))
     }
+
+    fn is_readable(&self, id: ObjectId) -> bool {
+        self.readable.read().from.contains_key(&id)
+    }
+
+    fn lack(&self, id: ObjectId) -> Option<Lack> {
+        let readable = self.readable.read();
+        if readable.failed.contains_key(&id) {
+            return None;
+        }
+        if !readable.from.contains_key(&id) || readable.coming.contains(&id) {
+            return Some(Lack::Content);
+        }
+        if readable.held.contains(&id) {
+            return Some(Lack::Input);
+        }
+        let newest = readable.durable;
+        (readable.at(newest, &[id]) < newest).then_some(Lack::Epochs)
+    }
 }
 
 /// The rows of a key as of an epoch; `None` if more rows than allowed had to be looked at.
@@ -261,7 +255,7 @@ pub(crate) fn no_error(shard: &Shard, index: ObjectId, epoch: Epoch) -> Result<(
     error.map_or(Ok(()), |error| Err(RequestError::Eval(error)))
 }
 
-fn lookup_error(error: flowstone_dataflow::Error) -> RequestError {
+pub(super) fn lookup_error(error: flowstone_dataflow::Error) -> RequestError {
     match error {
         flowstone_dataflow::Error::SinceAdvanced { epoch, since } => RequestError::SinceAdvanced {
             asked: epoch,

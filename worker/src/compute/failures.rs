@@ -39,6 +39,7 @@ impl Compute {
             tracing::error!(%id, %error, "a dataflow failed; it is not maintained any more");
             self.lanes.fail(id, &error);
             self.sides.remove(id);
+            self.unmade.remove(&id);
             self.waiting_dataflows.retain(|waiting| waiting.id != id);
             if let ObjectId::Transient(request) = id {
                 self.fail_subscription(RequestId(request), &error).await?;

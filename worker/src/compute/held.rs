@@ -2,10 +2,10 @@
 //!
 //! Owns which these are, and what cannot begin before they are complete. Must not know why something is missing. Called by the router.
 //!
-//! Invariants. Nothing of what is held up is shown: reads wait ([`super::direct::Readable`]), and so do subscriptions and writes that read it. What is released can
-//! be read from the epoch on at which the last of it came in.
+//! Invariants. Nothing of what is held up is shown: reads wait ([`super::direct::Readable`]), and so do subscriptions and writes that read it. What is released was
+//! passed over ([`Jump`]) at the epochs at which it lacked something.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use flowstone_proto::message::{RequestId, StageWrite, Subscribe};
 use flowstone_types::{Epoch, ObjectId};
@@ -31,20 +31,13 @@ impl Waiting {
     }
 }
 
-/// What it means for reads that collections are complete again.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Release {
-    /// What was missing belongs to earlier epochs than the one at which it came in: none of them can be read any more.
-    Late,
-    /// What was missing belongs to this epoch, or to later ones: from it to the one at which the last of it came in none can be read.
-    PassedOver(Epoch),
-}
-
 impl Compute {
-    /// Collections lack something from now on.
-    pub(crate) fn hold(&mut self, collections: Vec<ObjectId>) {
-        self.held.extend(collections);
-        self.spread_hold(Release::Late);
+    /// Collections lack something from an epoch on.
+    pub(crate) fn hold(&mut self, collections: Vec<ObjectId>, epoch: Epoch) {
+        for id in collections {
+            self.held.entry(id).or_insert(epoch);
+        }
+        self.spread_hold();
     }
 
     /// Collections are complete.
@@ -52,48 +45,35 @@ impl Compute {
         for id in collections {
             self.held.remove(id);
         }
-        self.spread_hold(Release::Late);
+        self.spread_hold();
         self.start_ready_reads().await?;
         self.start_what_waited().await
     }
 
-    /// Finds out what is computed from collections that are held up.
-    pub(super) fn spread_hold(&mut self, release: Release) {
-        let mut readable = self.readable.write();
-        let mut held: BTreeSet<ObjectId> = self.held.clone();
-        held.extend(self.bulk.collections());
-        if held.is_empty() && readable.held.is_empty() {
+    /// Finds out what is computed from collections that are held up. Of those that are complete again no epoch can be read at which they were not: what was
+    /// missing came in at later ones than it belongs to.
+    pub(super) fn spread_hold(&mut self) {
+        if self.held.is_empty() && self.bulk.is_complete() && self.lacking.is_empty() {
             return;
         }
-        loop {
-            let before = held.len();
-            for (id, inputs) in &self.inputs {
-                if inputs.iter().any(|input| held.contains(input)) {
-                    held.insert(*id);
-                }
-            }
-            if held.len() == before {
-                break;
+        let mut lacking = self.held.clone();
+        for (id, first) in self.bulk.lacking() {
+            let since = lacking.entry(id).or_insert(first);
+            *since = first.min(*since);
+        }
+        with_readers(&mut lacking, &self.inputs);
+        let mut readable = self.readable.write();
+        for (id, first) in std::mem::take(&mut self.lacking) {
+            if let Some(since) = lacking.get_mut(&id) {
+                *since = first.min(*since);
+            } else {
+                let last = self.last_run;
+                let jumps = readable.jumps.entry(id).or_default();
+                jumps.push(Jump { first, last });
             }
         }
-        let released = std::mem::replace(&mut readable.held, held);
-        for id in released {
-            if readable.held.contains(&id) {
-                continue;
-            }
-            match release {
-                Release::Late => {
-                    if let Some(from) = readable.from.get_mut(&id) {
-                        *from = self.last_run;
-                    }
-                }
-                Release::PassedOver(first) => {
-                    let last = self.last_run;
-                    let jumps = readable.jumps.entry(id).or_default();
-                    jumps.push(Jump { first, last });
-                }
-            }
-        }
+        readable.held = lacking.keys().copied().collect();
+        self.lacking = lacking;
     }
 
     /// Whether one of `ids` is held up, or being made.
@@ -120,5 +100,24 @@ impl Compute {
         self.waiting_for_held
             .retain(|waiting| waiting.request() != request);
         self.waiting_for_held.len() < before
+    }
+}
+
+/// Adds all that is computed from what lacks something: it does from the same epoch on.
+fn with_readers(
+    lacking: &mut BTreeMap<ObjectId, Epoch>,
+    inputs: &BTreeMap<ObjectId, Vec<ObjectId>>,
+) {
+    let mut changed = true;
+    while std::mem::take(&mut changed) {
+        for (id, read) in inputs {
+            let first = read.iter().filter_map(|input| lacking.get(input)).min();
+            if let Some(first) = first.copied()
+                && lacking.get(id).is_none_or(|since| first < *since)
+            {
+                lacking.insert(*id, first);
+                changed = true;
+            }
+        }
     }
 }

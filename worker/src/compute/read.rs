@@ -8,7 +8,7 @@ use flowstone_dataflow::{Shard, Snapshot, owner_of};
 use flowstone_functions::codec;
 use flowstone_functions::tables::{CollectionTable, ScanTarget};
 use flowstone_proto::message::{
-    Lookup, Peek, ReadAt, RequestError, RequestId, ResultMessage, StageWrite, Subscribe,
+    Lookup, Peek, ReadAt, RequestError, RequestId, Response, ResultMessage, StageWrite, Subscribe,
     WriteOperation,
 };
 use flowstone_proto::plan::QueryPlan;
@@ -16,11 +16,11 @@ use flowstone_types::{Budget, Epoch, ObjectId};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::direct::{Readiness, found, no_error};
+use super::direct::{Readiness, found, lookup_error, no_error};
 use super::held::Waiting;
 use super::lanes::{Object, Place};
 use super::shards::ShardPool;
-use super::subscription::{Liveness, Starting};
+use super::subscription::Starting;
 use super::{Compute, EpochOutput, Event};
 use crate::Error;
 use crate::query::{Tables, evaluation_failed, guarded, internal};
@@ -64,6 +64,14 @@ impl Read {
     }
 }
 
+/// A read, the collections that it reads, and who asked.
+#[derive(Debug)]
+pub(super) struct WaitingRead {
+    read: Read,
+    reads: Vec<ObjectId>,
+    results: mpsc::Sender<ResultMessage>,
+}
+
 /// A task that works for a statement.
 #[derive(Debug)]
 pub(super) struct Running {
@@ -98,10 +106,19 @@ impl Compute {
         if let ReadAt::Exactly(epoch) = read.at() {
             self.lanes.stop_at(epoch);
         }
-        if let Some(results) = self.results.take(read.request())
-            && let Some(waiting) = self.start_if_ready(read, results).await?
-        {
-            self.waiting_reads.push(waiting);
+        let Some(results) = self.results.take(read.request()) else {
+            return Ok(());
+        };
+        match read.reads() {
+            Ok(reads) => {
+                let waiting = self.start_if_ready(WaitingRead {
+                    read,
+                    reads,
+                    results,
+                })?;
+                self.waiting_reads.extend(waiting);
+            }
+            Err(error) => fail(results, error),
         }
         Ok(())
     }
@@ -109,35 +126,43 @@ impl Compute {
     /// Starts every waiting read whose epoch has come.
     pub(super) async fn start_ready_reads(&mut self) -> Result<(), Error> {
         self.running_peeks.retain(|_, task| !task.is_finished());
-        let mut waiting = Vec::new();
-        for (read, results) in std::mem::take(&mut self.waiting_reads) {
-            if !results.is_closed() {
-                waiting.extend(self.start_if_ready(read, results).await?);
+        let mut left = Vec::new();
+        for waiting in std::mem::take(&mut self.waiting_reads) {
+            if !waiting.results.is_closed() {
+                left.extend(self.start_if_ready(waiting)?);
             }
         }
-        self.waiting_reads = waiting;
+        self.waiting_reads = left;
         Ok(())
     }
 
     /// Starts a read, or gives it back if it has to wait.
-    async fn start_if_ready(
-        &mut self,
-        read: Read,
-        results: mpsc::Sender<ResultMessage>,
-    ) -> Result<Option<(Read, mpsc::Sender<ResultMessage>)>, Error> {
-        let reads = match read.reads() {
-            Ok(reads) => reads,
-            Err(error) => {
-                fail(results, error);
-                return Ok(None);
-            }
+    fn start_if_ready(&mut self, waiting: WaitingRead) -> Result<Option<WaitingRead>, Error> {
+        let (readiness, durable) = {
+            let readable = self.readable.read();
+            let readiness = readable.readiness(waiting.read.at(), &waiting.reads);
+            (readiness, readable.durable)
         };
-        let readiness = self.readable.read().readiness(read.at(), &reads);
+        let WaitingRead {
+            read,
+            reads,
+            results,
+        } = waiting;
         match (readiness, read) {
-            (Readiness::Wait, read) => return Ok(Some((read, results))),
+            (Readiness::Wait, read) => {
+                // Lanes that pass over different epochs would never meet.
+                if self.lanes.are_several(&reads) {
+                    self.lanes.stop_at(durable);
+                }
+                return Ok(Some(WaitingRead {
+                    read,
+                    reads,
+                    results,
+                }));
+            }
             (Readiness::Never(error), _) => fail(results, error),
             (Readiness::At(epoch), Read::Peek(peek)) => {
-                self.start_peek(peek, &reads, epoch, results).await?;
+                self.start_peek(peek, &reads, epoch, results);
             }
             (Readiness::At(epoch), Read::Lookup(lookup)) => {
                 self.start_lookup(lookup, epoch, results)?;
@@ -191,25 +216,20 @@ impl Compute {
         Ok(())
     }
 
-    async fn start_peek(
+    fn start_peek(
         &mut self,
         peek: Peek,
         reads: &[ObjectId],
         epoch: Epoch,
         results: mpsc::Sender<ResultMessage>,
-    ) -> Result<(), Error> {
-        let tables = match self.freeze(reads, epoch).await? {
-            Ok(tables) => tables,
-            Err(error) => {
-                fail(results, error);
-                return Ok(());
-            }
-        };
+    ) {
+        let freezing = self.freeze(reads, epoch);
         let runner = self.runner.clone();
         let budget = runner.budget();
         let running = Arc::clone(&budget);
         let task = self.runner.compute().spawn(async move {
-            match tables.with_system(&peek.system) {
+            let tables = freezing.await;
+            match tables.and_then(|tables| tables.with_system(&peek.system)) {
                 Ok(tables) => {
                     if results.send(ResultMessage::ReadEpoch(epoch)).await.is_ok() {
                         tokio::select! {
@@ -223,93 +243,67 @@ impl Compute {
         });
         self.running_peeks
             .insert(peek.request, Running::new(&task, Some(running)));
-        Ok(())
     }
 
-    /// Snapshots of the collections among `ids` (others are relations of the system catalog) at `epoch`.
-    async fn freeze(
+    /// Snapshots of the collections among `ids` (others are relations of the system catalog) at `epoch`. The shards are asked now, in the order of what happens
+    /// to them; those of a lane may have something else to do before they answer.
+    fn freeze(
         &self,
         ids: &[ObjectId],
         epoch: Epoch,
-    ) -> Result<Result<Tables, RequestError>, Error> {
-        let ids: Vec<ObjectId> = {
-            let readable = self.readable.read();
-            if let Some(error) = readable.failure_among(ids) {
-                return Ok(Err(error));
-            }
-            ids.iter()
-                .copied()
-                .filter(|id| readable.from.contains_key(id))
-                .collect()
-        };
-        let mut tables = Tables::default();
-        if ids.is_empty() {
-            return Ok(Ok(tables));
-        }
+    ) -> impl Future<Output = Result<Tables, RequestError>> + Send + 'static {
         let mut by_place: BTreeMap<Place, Vec<ObjectId>> = BTreeMap::new();
-        for id in ids {
-            by_place
-                .entry(self.lanes.place_of(id))
-                .or_default()
-                .push(id);
-        }
-        for (place, ids) in by_place {
-            if let Err(error) = self.freeze_at(place, ids, epoch, &mut tables).await? {
-                return Ok(Err(error));
+        let failure = {
+            let readable = self.readable.read();
+            for id in ids.iter().filter(|id| readable.from.contains_key(id)) {
+                by_place
+                    .entry(self.lanes.place_of(*id))
+                    .or_default()
+                    .push(*id);
             }
-        }
-        Ok(Ok(tables))
-    }
-
-    /// Adds snapshots of collections that are in one place.
-    async fn freeze_at(
-        &self,
-        place: Place,
-        ids: Vec<ObjectId>,
-        epoch: Epoch,
-        tables: &mut Tables,
-    ) -> Result<Result<(), RequestError>, Error> {
-        let asked = ids.clone();
-        let pool = self.pool_of(place)?;
-        let mut shards = Vec::with_capacity(pool.count());
-        for shard in pool
-            .on_each(move |_, shard| {
-                asked
-                    .iter()
-                    .map(|id| shard.snapshot(*id, epoch))
-                    .collect::<Result<Vec<Snapshot>, _>>()
+            readable.failure_among(ids)
+        };
+        let asked: Vec<_> = by_place
+            .into_iter()
+            .map(|(place, ids)| {
+                let asked = ids.clone();
+                let answers = self.pool_of(place).and_then(|pool| {
+                    pool.ask_each(move |_, shard| {
+                        asked
+                            .iter()
+                            .map(|id| shard.snapshot(*id, epoch))
+                            .collect::<Result<Vec<Snapshot>, _>>()
+                    })
+                });
+                (ids, answers)
             })
-            .await?
-        {
-            match shard {
-                Ok(snapshots) => {
-                    shards.push(snapshots.into_iter().map(Arc::new).collect::<Vec<_>>())
-                }
-                Err(flowstone_dataflow::Error::SinceAdvanced { epoch, since }) => {
-                    return Ok(Err(RequestError::SinceAdvanced {
-                        asked: epoch,
-                        since,
-                    }));
-                }
-                Err(flowstone_dataflow::Error::UnknownCollection(_)) => {
-                    return Ok(Err(RequestError::Dropped));
-                }
-                Err(error) => return Err(error.into()),
+            .collect();
+        async move {
+            if let Some(error) = failure {
+                return Err(error);
             }
-        }
-        for (index, id) in ids.into_iter().enumerate() {
-            let parts: Vec<_> = shards
-                .iter()
-                .filter_map(|shard| shard.get(index).cloned())
-                .collect();
-            let Some(schema) = parts.first().map(|part| Arc::clone(&part.schema)) else {
-                continue;
-            };
-            if let Err(error) = tables.insert(id, schema, parts) {
-                return Ok(Err(error));
+            let mut tables = Tables::default();
+            for (ids, answers) in asked {
+                let answers = answers.map_err(internal)?.await.map_err(internal)?;
+                let shards = answers
+                    .into_iter()
+                    .map(|shard| {
+                        let snapshots = shard.map_err(lookup_error)?;
+                        Ok(snapshots.into_iter().map(Arc::new).collect())
+                    })
+                    .collect::<Result<Vec<Vec<Arc<Snapshot>>>, RequestError>>()?;
+                for (index, id) in ids.into_iter().enumerate() {
+                    let parts: Vec<_> = shards
+                        .iter()
+                        .filter_map(|shard| shard.get(index).cloned())
+                        .collect();
+                    if let Some(schema) = parts.first().map(|part| Arc::clone(&part.schema)) {
+                        tables.insert(id, schema, parts)?;
+                    }
+                }
             }
+            Ok(tables)
         }
-        Ok(Ok(()))
     }
 
     /// The shard threads that have what is in a place.
@@ -349,15 +343,17 @@ impl Compute {
         }
         ids.sort_unstable();
         ids.dedup();
+        if ids.iter().any(|id| self.lanes.is_parked(*id)) {
+            let (write, result) = (write.write, Err(RequestError::Paused));
+            self.respond(Response::WriteStaged { write, result }).await;
+            return Ok(());
+        }
         let at = self.readable.read().at(self.last_run, &ids);
         if self.lacks_something(&ids) || at < earliest {
             self.waiting_for_held.push(Waiting::Write(write, earliest));
             return Ok(());
         }
-        let tables = match unreadable {
-            Some(error) => Err(error),
-            None => self.freeze(&ids, at).await?,
-        };
+        let freezing = self.freeze(&ids, at);
         let (infos, runner, events) = (
             Arc::clone(&self.infos),
             self.runner.clone(),
@@ -367,6 +363,10 @@ impl Compute {
         let budget = runner.budget();
         let running = Arc::clone(&budget);
         let task = self.runner.compute().spawn(async move {
+            let tables = match unreadable {
+                Some(error) => Err(error),
+                None => freezing.await,
+            };
             let result: Result<StagedWrite, RequestError> = match tables {
                 Ok(tables) => guarded(stage(&write, &tables, &infos, &runner, &budget)).await,
                 Err(error) => Err(error),
@@ -432,14 +432,20 @@ impl Compute {
             fail(results, error);
             return Ok(());
         }
-        let place = self
-            .lanes
-            .choose(subscribe.cluster, &subscribe.plan, &reads, self.last_run)?;
+        let (cluster, plan) = (subscribe.cluster, &subscribe.plan);
+        let place = match self.lanes.choose(cluster, plan, &reads, self.last_run) {
+            Ok(place) => place,
+            Err(error) => {
+                fail(results, internal(error));
+                return Ok(());
+            }
+        };
         let starting = Starting {
             results,
             reads,
             up_to: subscribe.up_to,
             snapshot: subscribe.snapshot,
+            asked: self.last_run,
         };
         let plan = subscribe.plan;
         if let Place::Lane(lane) = place {
@@ -472,14 +478,7 @@ impl Compute {
         // Nothing of it is stored.
         self.absorb(Place::Base, outputs, None, &mut EpochOutput::default())
             .await?;
-        let durable = self.readable.read().durable;
-        if durable >= self.last_run
-            && let Some(subscription) = self.subscriptions.get_mut(&subscribe.request)
-            && subscription.release(durable) == Liveness::Ended
-        {
-            self.end_subscription(subscribe.request).await?;
-        }
-        Ok(())
+        self.show().await
     }
 
     pub(super) async fn end_subscription(&mut self, request: RequestId) -> Result<(), Error> {
@@ -557,10 +556,10 @@ impl Compute {
         if let Some(position) = self
             .waiting_reads
             .iter()
-            .position(|(read, _)| read.request() == request)
+            .position(|waiting| waiting.read.request() == request)
         {
-            let (_, results) = self.waiting_reads.swap_remove(position);
-            fail(results, RequestError::Cancelled);
+            let waiting = self.waiting_reads.swap_remove(position);
+            fail(waiting.results, RequestError::Cancelled);
         }
         self.end_subscription(request).await
     }

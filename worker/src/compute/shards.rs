@@ -22,8 +22,8 @@ use crate::Error;
 
 type Job = Box<dyn FnOnce(&mut Shard) + Send>;
 
-/// Jobs waiting for one shard. The compute awaits most of them, so few are ever queued.
-const JOBS_IN_FLIGHT: usize = 64;
+/// Jobs waiting for one shard: what is read of a lane waits here while it computes something anew, at most one read per session. A full queue makes who asks wait.
+const JOBS_IN_FLIGHT: usize = 4096;
 
 /// Stack of a shard thread in bytes: expressions nest deeply.
 const STACK_BYTES: usize = 64 << 20;
@@ -38,7 +38,8 @@ pub(crate) struct ShardMaker {
 }
 
 impl ShardMaker {
-    fn config(&self, index: usize, count: usize) -> ShardConfig {
+    /// What shard `index` of `count` is made of.
+    pub(crate) fn config(&self, index: usize, count: usize) -> ShardConfig {
         ShardConfig {
             index,
             count,

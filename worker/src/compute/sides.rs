@@ -13,13 +13,15 @@ use flowstone_dataflow::{CollectionInput, Shard, TickOutput};
 use flowstone_proto::message::RequestId;
 use flowstone_types::{Epoch, EvalError, EvalErrorKind, ObjectId};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use super::failures::failures_of;
 use super::lanes::{BACKLOG_BYTES, Place};
 use super::shards::{PartitionedInputs, ShardPool, Shards};
-use super::ticks::bytes_of;
 use super::{Compute, EpochOutput, MAINTENANCE_FUEL};
 use crate::Error;
+use crate::size::bytes_of;
 
 /// Dataflows with fewer rows to read are hydrated at once: it takes about a millisecond.
 const ROWS_AT_ONCE: u64 = 8192;
@@ -27,8 +29,13 @@ const ROWS_AT_ONCE: u64 = 8192;
 /// Dataflows that are hydrated at the same time; others wait, so that one after the other comes to its end.
 const HYDRATING_MAX: usize = 2;
 
-/// With so few ticks to go the base waits for a fork.
+/// With so few ticks to go, and so many bytes, the base waits for a fork.
 const TICKS_TO_WAIT_FOR: u64 = 64;
+const BYTES_TO_WAIT_FOR: usize = 4 << 20;
+
+/// A fork says how far it is when it has so few ticks to go, though not after each: one that is never idle comes back as well.
+const FEW_TICKS: usize = 32;
+const TICKS_BETWEEN: u64 = 16;
 
 /// What a fork has come to.
 #[derive(Debug)]
@@ -58,7 +65,7 @@ pub(crate) struct SideEvent {
 
 #[derive(Debug)]
 pub(super) enum SideSaid {
-    /// It has run so many ticks, and knows of no other.
+    /// It has run so many ticks, and knows of few others.
     CaughtUp(u64),
     Failed(EvalError),
 }
@@ -70,8 +77,10 @@ struct Side {
     sent: u64,
     /// Of the changes that were sent and not run.
     backlog_bytes: Arc<AtomicUsize>,
-    /// How many ticks it had run when it last knew of no other; `None` before it was hydrated.
+    /// How many ticks it had run when it last knew of few others; `None` before it was hydrated.
     caught_up: Option<u64>,
+    /// Ends the hydration of one that nobody wants any more.
+    _cancel: DropGuard,
 }
 
 /// All dataflows that are away.
@@ -81,6 +90,7 @@ pub(super) struct Sides {
     said: mpsc::UnboundedReceiver<SideEvent>,
     sides: BTreeMap<ObjectId, Side>,
     hydrating: Arc<Semaphore>,
+    tasks: TaskTracker,
 }
 
 impl Sides {
@@ -95,6 +105,7 @@ impl Sides {
             said,
             sides: BTreeMap::new(),
             hydrating: Arc::new(Semaphore::new(HYDRATING_MAX)),
+            tasks: TaskTracker::new(),
         }
     }
 
@@ -105,6 +116,13 @@ impl Sides {
             // There is a sender in here.
             None => std::future::pending().await,
         }
+    }
+
+    /// Ends all forks and waits for their tasks.
+    pub(super) async fn stop(mut self) {
+        self.sides.clear();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     pub(super) fn contains(&self, id: ObjectId) -> bool {
@@ -120,6 +138,7 @@ impl Sides {
         epoch: Epoch,
     ) {
         let backlog_bytes = Arc::new(AtomicUsize::new(0));
+        let cancel = CancellationToken::new();
         #[expect(
             clippy::disallowed_methods,
             reason = "what waits is bounded in bytes: the next epoch waits for the fork"
@@ -131,15 +150,18 @@ impl Sides {
             sent: 0,
             backlog_bytes: Arc::clone(&backlog_bytes),
             caught_up: None,
+            _cancel: cancel.clone().drop_guard(),
         };
         self.sides.insert(id, side);
         let task = Task {
             id,
             epoch,
             backlog_bytes,
+            cancel,
             events: self.events.clone(),
         };
-        tokio::spawn(task.run(shards, queue, Arc::clone(&self.hydrating)));
+        self.tasks
+            .spawn(task.run(shards, queue, Arc::clone(&self.hydrating)));
     }
 
     /// Forgets a fork.
@@ -192,6 +214,7 @@ impl Sides {
         let near = |side: &Side| {
             side.caught_up
                 .is_some_and(|ticks| side.sent.saturating_sub(ticks) <= TICKS_TO_WAIT_FOR)
+                && side.backlog_bytes.load(Ordering::Relaxed) <= BYTES_TO_WAIT_FOR
         };
         self.sides
             .iter()
@@ -220,14 +243,21 @@ impl Compute {
         outputs: Vec<TickOutput>,
         output: &mut EpochOutput,
     ) -> Result<(), Error> {
-        let collection = self.collections.get(&id);
-        let was_stored = collection.is_some_and(|collection| collection.delta_version.is_some());
-        if was_stored && outputs.iter().any(|output| !output.outputs.is_empty()) {
-            tracing::warn!(%id, "a view computes other rows than it did before the restart; the stored ones are brought up to date");
-        }
+        self.compare_with_stored(id, &outputs);
         self.absorb(Place::Base, outputs, None, output).await?;
         self.readable_from(id, epoch).await;
         Ok(())
+    }
+
+    /// Says so if a view that was stored before is not what it is computed to be of what was stored with it. Made at a later epoch it differs by what has changed.
+    pub(super) fn compare_with_stored(&self, id: ObjectId, outputs: &[TickOutput]) {
+        let collection = self.collections.get(&id);
+        let was_stored = collection.is_some_and(|collection| collection.delta_version.is_some());
+        let differs =
+            |output: &TickOutput| output.epoch == self.begun && !output.outputs.is_empty();
+        if was_stored && outputs.iter().any(differs) {
+            tracing::warn!(%id, "a view computes other rows than it did before the restart; the stored ones are brought up to date");
+        }
     }
 
     /// Whether something among `ids` is being made.
@@ -292,7 +322,7 @@ impl Compute {
                 // It says why.
                 continue;
             };
-            let (forked, epoch) = (finished.shards, finished.epoch);
+            let (forked, epoch) = (finished.shards.clone(), finished.epoch);
             let joined = self
                 .shards
                 .on_each(move |index, shard| match forked.write(index) {
@@ -300,8 +330,13 @@ impl Compute {
                     None => Err(Error::ShardGone),
                 })
                 .await?;
-            for outcome in joined {
-                outcome?;
+            // What is left of it takes time to drop.
+            let left = finished.shards;
+            self.tasks.spawn_blocking(move || drop(left));
+            if let Some(error) = joined.into_iter().find_map(Result::err) {
+                let error = EvalError::new(EvalErrorKind::Internal, error.to_string());
+                self.fail(id, error).await?;
+                continue;
             }
             let mut first = finished.first;
             if let ObjectId::Transient(request) = id
@@ -350,6 +385,7 @@ struct Task {
     id: ObjectId,
     epoch: Epoch,
     backlog_bytes: Arc<AtomicUsize>,
+    cancel: CancellationToken,
     events: mpsc::UnboundedSender<SideEvent>,
 }
 
@@ -360,23 +396,26 @@ impl Task {
         mut queue: mpsc::UnboundedReceiver<Work>,
         hydrating: Arc<Semaphore>,
     ) {
-        let turn = hydrating.acquire_owned().await;
-        // Nobody wants it any more.
-        if queue.is_closed() {
-            return;
-        }
+        let turn = tokio::select! {
+            turn = hydrating.acquire_owned() => turn,
+            () = self.cancel.cancelled() => return,
+        };
         let pool = match ShardPool::of("side", shards) {
             Ok(pool) => pool,
             Err(error) => return self.say(SideSaid::Failed(internal(&error))),
         };
-        let hydrated = self.hydrate(&pool).await;
+        // Its threads end with the stage that they run.
+        let hydrated = tokio::select! {
+            hydrated = self.hydrate(&pool) => hydrated,
+            () = self.cancel.cancelled() => return,
+        };
         drop(turn);
         let Some(first) = self.unless_failed(hydrated) else {
             return;
         };
         let (mut later, mut ticks) = (Vec::new(), 0);
         loop {
-            if queue.is_empty() {
+            if queue.is_empty() || (queue.len() <= FEW_TICKS && ticks % TICKS_BETWEEN == 0) {
                 self.say(SideSaid::CaughtUp(ticks));
             }
             match queue.recv().await {

@@ -18,6 +18,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
+use super::lanes::{Jump, after};
+
 /// Bytes of changes that may wait for one client before it is cut off. The snapshot it starts with does not count: it is there in one piece, however fast
 /// the client reads.
 pub(crate) const BUFFERED_BYTES_MAX: usize = 256 << 20;
@@ -57,6 +59,8 @@ pub(crate) struct Starting {
     pub(crate) up_to: Option<Epoch>,
     /// Whether the client wants the snapshot.
     pub(crate) snapshot: bool,
+    /// The newest epoch when it was asked for: its snapshot is of that one or a later one.
+    pub(crate) asked: Epoch,
 }
 
 impl Starting {
@@ -155,6 +159,18 @@ impl Subscription {
         }))
     }
 
+    /// The collections its dataflow reads.
+    #[must_use]
+    pub(crate) fn reads(&self) -> &[ObjectId] {
+        &self.reads
+    }
+
+    /// Everything before it was shown.
+    #[must_use]
+    pub(crate) const fn shown(&self) -> Epoch {
+        self.released.previous()
+    }
+
     /// Whether its dataflow reads one of `objects`.
     #[must_use]
     pub(crate) fn reads_any(&self, objects: &BTreeSet<ObjectId>) -> bool {
@@ -177,13 +193,22 @@ impl Subscription {
         held.errors.extend(errors);
     }
 
-    /// Everything up to and including `durable` may be shown.
-    pub(crate) fn release(&mut self, durable: Epoch) -> Liveness {
+    /// Everything up to and including `durable` may be shown, which is not within one of `jumps`: what changed in the course of one is of its last epoch.
+    pub(crate) fn release(&mut self, durable: Epoch, jumps: &[Jump]) -> Liveness {
         if self.writer.is_finished() {
             return Liveness::Ended;
         }
         let later = self.held.split_off(&durable.next());
-        let ready = std::mem::replace(&mut self.held, later);
+        let mut ready: BTreeMap<Epoch, Held> = BTreeMap::new();
+        for (epoch, held) in std::mem::replace(&mut self.held, later) {
+            let epoch = after(jumps.iter(), epoch);
+            if self.up_to.is_some_and(|up_to| epoch >= up_to) {
+                continue;
+            }
+            let all = ready.entry(epoch).or_default();
+            all.deltas.extend(held.deltas);
+            all.errors.extend(held.errors);
+        }
         for (epoch, held) in ready {
             for (error, weight) in held.errors {
                 *self.errors.entry(error).or_default() += weight;
@@ -367,7 +392,7 @@ mod tests {
         let (mut subscription, _client) = unread();
         let rows = 40 * ROWS_PER_MESSAGE;
         subscription.add(START.next(), vec![delta(START.next(), rows)], Vec::new());
-        assert_eq!(subscription.release(START.next()), Liveness::Alive);
+        assert_eq!(subscription.release(START.next(), &[]), Liveness::Alive);
         let waiting = subscription.queue.state.lock().bytes;
         assert!(waiting <= rows * 9, "{waiting} bytes for {rows} rows");
         assert!(waiting > 0);
@@ -381,7 +406,7 @@ mod tests {
         for _ in 0..4 {
             epoch = epoch.next();
             subscription.add(epoch, vec![delta(epoch, 1000)], Vec::new());
-            assert_eq!(subscription.release(epoch), Liveness::Alive);
+            assert_eq!(subscription.release(epoch, &[]), Liveness::Alive);
             while !subscription.queue.state.lock().messages.is_empty() {
                 tokio::task::yield_now().await;
             }
@@ -410,7 +435,7 @@ mod tests {
         let schema = Schema::new(vec![Field::new("c0", DataType::Utf8, true)]);
         let rows = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(values)]).unwrap();
         subscription.add(next, vec![DeltaBatch::insert(rows, next)], Vec::new());
-        assert_eq!(subscription.release(next), Liveness::Alive);
+        assert_eq!(subscription.release(next, &[]), Liveness::Alive);
         let mut rows = 0;
         while rows < 1000 {
             let Some(ResultMessage::Updates(delta)) = client.recv().await else {
@@ -434,9 +459,9 @@ mod tests {
         let rows = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(values)]).unwrap();
         let large = |epoch| vec![DeltaBatch::insert(rows.clone(), epoch)];
         subscription.add(START, large(START), Vec::new());
-        assert_eq!(subscription.release(START), Liveness::Alive);
+        assert_eq!(subscription.release(START, &[]), Liveness::Alive);
         let next = START.next();
         subscription.add(next, large(next), Vec::new());
-        assert_eq!(subscription.release(next), Liveness::Ended);
+        assert_eq!(subscription.release(next, &[]), Liveness::Ended);
     }
 }

@@ -4,9 +4,11 @@
 //!
 //! Invariants. The changes of a collection stay in order, so that each tick ends with rows that the collection may have. There is at least one tick.
 
-use arrow_array::{Array, RecordBatch};
+use arrow_array::RecordBatch;
 use flowstone_dataflow::CollectionInput;
 use flowstone_types::{DeltaBatch, ObjectId, SourceChanges, Weights};
+
+use crate::size::bytes_of;
 
 /// Bytes of changes that enter the shards in one tick, unless a single row has more: a batch ends at 2 GiB of text, and what is computed of it may be larger.
 pub(super) const TICK_BYTES: usize = 256 << 20;
@@ -101,15 +103,6 @@ fn cut(rows: &RecordBatch, bytes_max: usize, rows_max: usize) -> Vec<(usize, Rec
             (from, part, bytes)
         })
         .collect()
-}
-
-/// Bytes of rows. A slice counts for its own part of the buffers it shares with others.
-pub(super) fn bytes_of(rows: &RecordBatch) -> usize {
-    let sizes = rows.columns().iter().map(|column| {
-        let size = column.to_data().get_slice_memory_size();
-        size.unwrap_or_else(|_| column.get_array_memory_size())
-    });
-    sizes.fold(0, usize::saturating_add)
 }
 
 fn part_of(weights: &Weights, from: usize, rows: usize) -> Weights {

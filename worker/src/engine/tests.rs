@@ -8,7 +8,7 @@ use flowstone_proto::message::{
     CollectionKind, DataflowDescription, Export, Failure, PostgresConnection, SourceKind,
     SourceTable, SslMode,
 };
-use flowstone_proto::plan::{Node, Operator, Plan};
+use flowstone_proto::plan::{Expr, Node, NodeId, Operator, Plan};
 use flowstone_types::clock::SystemClock;
 use flowstone_types::{ClusterId, EvalError, EvalErrorKind, SqlType};
 
@@ -108,6 +108,67 @@ async fn a_worker_that_cannot_start_says_why_to_whoever_greets_it() {
         "{message}"
     );
     assert!(worker.task.await.unwrap().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_cannot_be_rendered_is_told_from_one_that_can_before_anything_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut worker = Worker::greeted(dir.path()).await;
+    let schema = Arc::new(Schema::new(vec![SqlType::Int4.to_field("c0", true)]));
+    let get = Node {
+        operator: Operator::Get { collection: TABLE },
+        schema: Arc::clone(&schema),
+    };
+    let nonsense = Expr {
+        bytes: vec![255],
+        text: "nonsense".to_owned(),
+    };
+    let project = Node {
+        operator: Operator::FilterProject {
+            input: NodeId(0),
+            predicates: Vec::new(),
+            projections: vec![nonsense],
+        },
+        schema,
+    };
+    let key = |column| Some(Export::Index { key: vec![column] });
+    let (known, unknown) = (vec![get.clone()], vec![get, project]);
+    let tries = [
+        (known.clone(), Some(Export::Collection), None),
+        (known.clone(), key(0), None),
+        (known.clone(), key(1), Some("out of range")),
+        (known, None, None),
+        (unknown.clone(), Some(Export::Collection), Some("nonsense")),
+        (unknown.clone(), key(0), Some("nonsense")),
+        (unknown, None, Some("nonsense")),
+    ];
+    for (number, (nodes, export, expected)) in (0..).zip(tries) {
+        let request = RequestId(number);
+        worker
+            .send(Command::Prepare {
+                request,
+                plan: Plan { nodes },
+                export,
+            })
+            .await;
+        let result = worker
+            .wait("what comes of a plan", |response| match response {
+                Response::Prepared {
+                    request: answered,
+                    result,
+                } if answered == request => Some(result),
+                _ => None,
+            })
+            .await;
+        match (result, expected) {
+            (Ok(()), None) => {}
+            (Err(error), Some(expected)) => {
+                assert!(error.to_string().contains(expected), "{number}: {error}");
+            }
+            (result, _) => panic!("{number}: {result:?}"),
+        }
+    }
+    worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,186 @@
-//! What the feed makes of a local log that refuses.
+//! What the feed makes of a local log that refuses, and of a take that does not end well.
+
+use arrow_schema::Schema;
+use flowstone_proto::message::{LoadGenerator, SourceKind};
+use flowstone_types::SqlType;
+use flowstone_types::clock::SystemClock;
 
 use super::*;
+
+const SOURCE: ObjectId = ObjectId::User(10);
+const TABLE: ObjectId = ObjectId::User(11);
+const GONE: ObjectId = ObjectId::User(12);
+
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![SqlType::Int8.to_field("c0", true)]))
+}
+
+/// A feed with a source that gives the rest of what was bound in pieces, and where these come from.
+async fn streaming(
+    dir: &std::path::Path,
+) -> (Feed, mpsc::Sender<Next>, mpsc::Receiver<SourceEvent>) {
+    let (log_dir, delta_dir) = (dir.join("log"), dir.join("delta"));
+    for dir in [&log_dir, &delta_dir] {
+        std::fs::create_dir(dir).unwrap();
+    }
+    let (log, records) = LogStore::open(&log_dir).unwrap();
+    let (responses, _) = mpsc::channel(16);
+    let (events, said) = mpsc::channel(64);
+    let mut feed = Feed::new(Parts {
+        responses,
+        events,
+        clock: Arc::new(SystemClock),
+        state_dir: dir.to_owned(),
+        delta: DeltaTables::open(&delta_dir).await.unwrap(),
+        log: SharedLog::new(log),
+        records,
+    });
+    feed.add_collection(TABLE, schema(), false);
+    let table = |id| SourceTable {
+        id,
+        upstream_schema: "counter".to_owned(),
+        upstream_name: "counter".to_owned(),
+        upstream_oid: 1,
+        columns: Vec::new(),
+        key: Vec::new(),
+    };
+    let described = feed.create_source(SourceDescription {
+        id: SOURCE,
+        name: "s".to_owned(),
+        kind: SourceKind::LoadGenerator {
+            generator: LoadGenerator::Counter {
+                max_cardinality: None,
+            },
+            tick_interval: Duration::from_secs(3600),
+            seed: 0,
+        },
+        tables: vec![table(TABLE)],
+        progress: None,
+        resume_from: None,
+        snapshotted: Vec::new(),
+        bound: false,
+        failure: None,
+    });
+    described.await.unwrap();
+    let (sender, pieces) = mpsc::channel(16);
+    let stream = Stream {
+        binding: binding(7),
+        pieces,
+        next: None,
+        stopped: false,
+    };
+    feed.sources.get_mut(&SOURCE).unwrap().stream = Some(stream);
+    (feed, sender, said)
+}
+
+fn binding(tick: u64) -> SourceBinding {
+    SourceBinding {
+        source: SOURCE,
+        position: SourcePosition::GeneratorTick(tick),
+        snapshots: Vec::new(),
+    }
+}
+
+fn piece(table: ObjectId) -> Next {
+    Ok(Some(TableChanges {
+        table,
+        data: TableData::Changes(SourceChanges::inserts(RecordBatch::new_empty(schema()))),
+    }))
+}
+
+/// What the source gives next.
+async fn given(feed: &mut Feed) -> EpochInput {
+    assert_eq!(feed.more().await, SOURCE);
+    feed.late_input(SOURCE, Epoch(3)).await.unwrap().0
+}
+
+#[tokio::test]
+async fn pieces_are_given_in_order_and_what_is_bound_later_comes_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut feed, sender, _said) = streaming(dir.path()).await;
+    assert_eq!(feed.more().now_or_never(), None, "nothing was read");
+    let run = RunEpoch {
+        epoch: Epoch(3),
+        bindings: vec![binding(9)],
+        writes: Vec::new(),
+        replay: false,
+    };
+    let input = feed.input(&run).await.unwrap();
+    assert!(input.upstream.is_empty() && input.held.is_empty());
+    assert_eq!(input.begun, [(SOURCE, vec![TABLE])]);
+    // One of a table that was dropped meanwhile is passed over.
+    for next in [piece(TABLE), piece(GONE), piece(TABLE), Ok(None)] {
+        sender.send(next).await.unwrap();
+    }
+    let mut pieces = Vec::new();
+    for _ in 0..4 {
+        let input = given(&mut feed).await;
+        assert!(input.ended.is_empty());
+        pieces.push(input.upstream.len());
+    }
+    assert_eq!(pieces, [1, 0, 1, 0]);
+    // Then the take of the binding that waited.
+    assert_eq!(given(&mut feed).await.ended, [SOURCE]);
+    assert_eq!(feed.more().now_or_never(), None);
+    feed.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_in_the_middle_is_said_by_the_tables_and_ends_the_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut feed, sender, _said) = streaming(dir.path()).await;
+    let message = "the slot is gone".to_owned();
+    let failed = flowstone_ingest::Error::Failed {
+        message: message.clone(),
+        hint: None,
+    };
+    sender.send(piece(TABLE)).await.unwrap();
+    sender.send(Err(failed)).await.unwrap();
+    assert!(given(&mut feed).await.failures.is_empty());
+    let input = given(&mut feed).await;
+    let failure = Failure {
+        message,
+        hint: None,
+    };
+    assert_eq!(input.failures[0], (SOURCE, failure));
+    assert_eq!(input.ended, [SOURCE]);
+    assert!(
+        matches!(&input.direct[..], [(id, CollectionInput::Errors(errors))] if *id == TABLE && errors.len() == 1),
+        "{:?}",
+        input.direct
+    );
+    feed.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_damaged_ends_the_worker_and_what_is_stopped_never_looks_complete() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut feed, sender, _said) = streaming(dir.path()).await;
+    let damaged = flowstone_ingest::Error::Damaged {
+        path: dir.path().to_owned(),
+        reason: "x".to_owned(),
+    };
+    sender.send(Err(damaged)).await.unwrap();
+    assert_eq!(feed.more().await, SOURCE);
+    let error = feed.late_input(SOURCE, Epoch(3)).await.unwrap_err();
+    assert!(matches!(error, Error::Source(_)), "{error:?}");
+    feed.stop().await;
+
+    let dir = tempfile::tempdir().unwrap();
+    let (mut feed, sender, _said) = streaming(dir.path()).await;
+    let stopped = flowstone_ingest::Error::Stopped;
+    sender.send(Err(stopped)).await.unwrap();
+    assert!(given(&mut feed).await.ended.is_empty());
+    assert_eq!(feed.more().now_or_never(), None);
+    // A source that is dropped has nothing more to give, whatever was to come.
+    for handle in feed.drop_objects(&[SOURCE, TABLE]).await {
+        handle.stop().await;
+    }
+    let (input, released) = feed.late_input(SOURCE, Epoch(3)).await.unwrap();
+    assert!(input.ended.is_empty() && released.is_none());
+    assert!(sender.is_closed());
+    feed.stop().await;
+}
 
 #[test]
 fn writes_that_are_too_large_together_are_refused_and_a_bug_is_not() {

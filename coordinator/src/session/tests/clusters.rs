@@ -254,3 +254,69 @@ fn a_change_that_nobody_waits_for_any_more_is_undone() {
         node.client.shutdown().await;
     });
 }
+
+#[test]
+fn a_write_that_reads_a_paused_view_is_refused_before_it_keeps_others_waiting() {
+    run(async |directory, disk| {
+        let node = Node::start(&directory, &disk).await;
+        let mut session = node.session().await;
+        for sql in [
+            "CREATE TABLE t (k int)",
+            "INSERT INTO t VALUES (1)",
+            "CREATE CLUSTER c (SIZE = '25cc')",
+            "CREATE MATERIALIZED VIEW m IN CLUSTER c AS SELECT k FROM t",
+            "CREATE MATERIALIZED VIEW above AS SELECT k + 1 AS k FROM m",
+            "ALTER CLUSTER c SET (REPLICATION FACTOR = 0)",
+        ] {
+            tag(&mut session, sql).await;
+        }
+        for sql in [
+            "INSERT INTO t SELECT k FROM m",
+            "INSERT INTO t SELECT k FROM above",
+            "DELETE FROM t WHERE k IN (SELECT k FROM m)",
+            "UPDATE t SET k = k + 1 WHERE EXISTS (SELECT 1 FROM above)",
+        ] {
+            let refused = error(&mut session, sql).await;
+            assert_eq!(kind(&refused), ErrorKind::NotInPrerequisiteState, "{sql}");
+        }
+        // What does not read it goes on.
+        assert_eq!(
+            tag(&mut session, "INSERT INTO t SELECT k + 1 FROM t").await,
+            "INSERT 0 1"
+        );
+        tag(&mut session, "ALTER CLUSTER c SET (REPLICATION FACTOR = 1)").await;
+        assert_eq!(
+            tag(&mut session, "INSERT INTO t SELECT k FROM m").await,
+            "INSERT 0 0"
+        );
+        node.client.shutdown().await;
+    });
+}
+
+#[test]
+fn a_write_waits_for_a_view_without_the_locks_of_its_tables() {
+    run(async |directory, disk| {
+        let node = Node::start(&directory, &disk).await;
+        let mut other = node.session().await;
+        tag(&mut other, "CREATE TABLE t (k int)").await;
+        tag(&mut other, "INSERT INTO t VALUES (1)").await;
+        never_ready(&disk);
+        tag(&mut other, "CREATE MATERIALIZED VIEW m AS SELECT k FROM t").await;
+        let mut waiting = node.session().await;
+        let (process_id, secret) = (waiting.process_id(), waiting.secret());
+        let statement =
+            tokio::spawn(async move { error(&mut waiting, "INSERT INTO t SELECT k FROM m").await });
+        for _ in 0..3 {
+            let change = "UPDATE t SET k = k + 1";
+            assert_eq!(tag(&mut other, change).await, "UPDATE 1");
+        }
+        assert!(!statement.is_finished());
+        // Who has not begun cannot be cancelled.
+        while !statement.is_finished() {
+            node.client.cancel(process_id, &secret.to_be_bytes());
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(statement.await.unwrap(), Error::Cancelled);
+        node.client.shutdown().await;
+    });
+}

@@ -4,7 +4,7 @@ use flowstone_types::ClusterId;
 
 use super::{MACHINE, ctx, fails, plan, run, setup};
 use crate::ast::StatementKind;
-use crate::catalog::{Catalog, Cluster, Item};
+use crate::catalog::{Catalog, CatalogChange, Cluster, Item};
 use crate::ddl::{DdlPlan, create_cluster_sql, plan_create_materialized_view};
 use crate::error::ErrorKind;
 
@@ -322,6 +322,97 @@ fn replicas_of_an_unmanaged_cluster_are_made_one_by_one() {
             "cluster \"d\" does not exist, skipping"
         ]
     );
+    assert!(plan.changes.is_empty(), "nothing was there");
+    // Of a managed cluster what is not there need not be dropped either.
+    let plan = run(
+        &mut catalog,
+        "DROP CLUSTER REPLICA IF EXISTS quickstart.r9, quickstart.r9",
+    );
+    let skipped = "cluster replica \"quickstart.r9\" does not exist, skipping";
+    assert_eq!(notices(&plan), [skipped, skipped]);
+    assert!(plan.changes.is_empty());
+    fails(
+        &catalog,
+        "DROP CLUSTER REPLICA IF EXISTS quickstart.r1",
+        ErrorKind::WrongObjectType,
+        "cluster \"quickstart\" is managed",
+    );
+    // What goes twice is gone the second time.
+    run(
+        &mut catalog,
+        "CREATE CLUSTER e REPLICAS (a (SIZE '25cc'), b (SIZE '25cc'))",
+    );
+    fails(
+        &catalog,
+        "DROP CLUSTER REPLICA e.a, e.a",
+        ErrorKind::UndefinedObject,
+        "cluster replica \"e.a\" does not exist",
+    );
+    run(&mut catalog, "DROP CLUSTER REPLICA IF EXISTS e.a, e.a");
+    assert_eq!(replicas(&catalog, "e").len(), 1);
+}
+
+#[test]
+fn the_catalog_keeps_the_default_cluster_whoever_asks() {
+    let mut catalog = Catalog::initial();
+    let change = CatalogChange::DropCluster(ClusterId::DEFAULT);
+    let error = catalog.apply(&[change]).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Internal);
+    assert!(catalog.find_cluster("quickstart").is_some());
+}
+
+#[test]
+fn what_is_made_of_a_paused_view_stands_still_with_it() {
+    let mut catalog = setup();
+    run(&mut catalog, "CREATE CLUSTER c (SIZE '25cc')");
+    run(
+        &mut catalog,
+        "CREATE MATERIALIZED VIEW in_c IN CLUSTER c AS SELECT a FROM materialize.public.t",
+    );
+    run(
+        &mut catalog,
+        "CREATE VIEW middle AS SELECT a FROM materialize.public.in_c",
+    );
+    run(
+        &mut catalog,
+        "CREATE MATERIALIZED VIEW above AS SELECT a FROM materialize.public.middle",
+    );
+    let paused = |catalog: &Catalog| {
+        let mut names = Vec::new();
+        for found in catalog.items.values() {
+            if catalog.is_paused(found.id) {
+                names.push(found.name.clone());
+            }
+        }
+        names
+    };
+    assert!(paused(&catalog).is_empty());
+    run(&mut catalog, "ALTER CLUSTER c SET (REPLICATION FACTOR 0)");
+    assert!(!cluster(&catalog, "c").is_running());
+    assert_eq!(paused(&catalog), ["in_c", "middle", "above"]);
+    let error = catalog
+        .refuse_paused(item(&catalog, "above").id)
+        .unwrap_err();
+    assert_eq!(
+        (error.kind, error.message.as_str()),
+        (
+            ErrorKind::NotInPrerequisiteState,
+            "materialized view \"above\" cannot be read: cluster \"c\" is paused"
+        )
+    );
+    assert_eq!(
+        error.hint.as_deref(),
+        Some("ALTER CLUSTER c SET (REPLICATION FACTOR 1) lets it go on.")
+    );
+    assert_eq!(catalog.refuse_paused(item(&catalog, "t").id), Ok(()));
+    run(&mut catalog, "ALTER CLUSTER c SET (MANAGED = false)");
+    let hint = cluster(&catalog, "c").resume_hint();
+    assert_eq!(
+        hint,
+        "CREATE CLUSTER REPLICA c.r1 (SIZE '25cc') lets it go on."
+    );
+    run(&mut catalog, "CREATE CLUSTER REPLICA c.r1 (SIZE '25cc')");
+    assert!(paused(&catalog).is_empty());
 }
 
 #[test]

@@ -1,10 +1,12 @@
 use flowstone_proto::message::{
     CollectionStatistics, LoadGenerator, SourceStatistics, SourceStatus, SourceTable,
 };
-use flowstone_types::{Epoch, SourcePosition};
+use flowstone_types::{ClusterId, Epoch, SourcePosition};
 
 use super::*;
-use crate::catalog::{CatalogChange, SchemaId, Source, SourceItemKind, TableSource};
+use crate::catalog::{
+    CatalogChange, Cluster, ClusterKind, ClusterSize, SchemaId, Source, SourceItemKind, TableSource,
+};
 use crate::system::{RuntimeState, SessionInfo, StatusState};
 
 const SOURCE: ObjectId = ObjectId::User(2000);
@@ -14,6 +16,8 @@ const VIEW: ObjectId = ObjectId::User(2003);
 const MATERIALIZED: ObjectId = ObjectId::User(2004);
 const INDEX: ObjectId = ObjectId::User(2005);
 const OF_TABLE: ObjectId = ObjectId::User(2006);
+/// Made of the materialized view, where a test says so.
+const ABOVE: ObjectId = ObjectId::User(2008);
 
 /// A source that feeds a table, a table, a view over the fed table, a materialized view and an index over the view, and a materialized view of the table.
 fn catalog() -> Catalog {
@@ -129,9 +133,12 @@ fn runtime() -> RuntimeState {
 }
 
 fn states(runtime: &RuntimeState) -> BTreeMap<ObjectId, ObjectState> {
-    let catalog = catalog();
+    states_in(&catalog(), runtime)
+}
+
+fn states_in(catalog: &Catalog, runtime: &RuntimeState) -> BTreeMap<ObjectId, ObjectState> {
     let context = SystemContext {
-        catalog: &catalog,
+        catalog,
         session: &SessionInfo::default(),
         runtime,
     };
@@ -230,6 +237,44 @@ fn what_is_made_from_a_stalled_source_is_stalled_and_says_why() {
         assert_eq!(states[&id].lag_ms, Some(1_000), "it can be read");
     }
     assert_eq!(states[&OF_TABLE].status, Status::Running);
+}
+
+#[test]
+fn what_is_in_a_paused_cluster_or_made_of_it_is_paused_and_says_why() {
+    let mut catalog = catalog();
+    let cluster = Cluster {
+        id: ClusterId(2),
+        name: "c".to_owned(),
+        comment: None,
+        kind: ClusterKind::Managed(ClusterSize::Cc25),
+        replicas: Vec::new(),
+    };
+    let mut above = catalog.items[&OF_TABLE].clone();
+    (above.id, above.name) = (ABOVE, "above".to_owned());
+    above.depends_on = vec![MATERIALIZED];
+    let changes = [
+        CatalogChange::PutCluster(cluster),
+        CatalogChange::PutItem(Box::new(above)),
+        CatalogChange::PutItemCluster(MATERIALIZED, ClusterId(2)),
+        // What a source reads does not stand still with its cluster.
+        CatalogChange::PutItemCluster(SOURCE, ClusterId(2)),
+    ];
+    catalog.apply(&changes).unwrap();
+    let mut runtime = runtime();
+    runtime.hydrated.insert(ABOVE, true);
+    runtime.frontiers.insert(ABOVE, (Epoch(1), Epoch(4_000)));
+    let states = states_in(&catalog, &runtime);
+    for id in [MATERIALIZED, ABOVE] {
+        let state = &states[&id];
+        assert_eq!(state.status, Status::Paused, "{}", state.name);
+        assert_eq!(state.error.as_deref(), Some("cluster \"c\" is paused"));
+        let hint = "ALTER CLUSTER c SET (REPLICATION FACTOR 1) lets it go on.";
+        assert_eq!(state.hint.as_deref(), Some(hint));
+        assert_eq!(state.lag_ms, None);
+    }
+    for id in [SOURCE, FED, INDEX, OF_TABLE] {
+        assert_eq!(states[&id].status, Status::Running, "{}", states[&id].name);
+    }
 }
 
 #[test]

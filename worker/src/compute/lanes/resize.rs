@@ -10,7 +10,6 @@ use std::collections::BTreeSet;
 use flowstone_types::{ClusterId, Epoch, ObjectId};
 
 use super::{Base, Cluster, Jump, Lane, LaneId, Lanes, Moved, Object, Place, Progress, Source};
-use crate::Error;
 
 /// A lane that is about to take another's place.
 #[derive(Debug)]
@@ -26,9 +25,20 @@ pub(super) struct Move {
 
 impl Lanes {
     /// A cluster exists, or is to have other threads. [`Lanes::go_on`] follows.
-    pub(in crate::compute) fn set_cluster(&mut self, cluster: ClusterId, threads: usize) {
-        let changed = true;
-        self.clusters.insert(cluster, Cluster { threads, changed });
+    pub(in crate::compute) fn set_cluster(
+        &mut self,
+        cluster: ClusterId,
+        threads: usize,
+        change: u64,
+    ) {
+        let change = Some(change);
+        let refused = false;
+        let cluster_now = Cluster {
+            threads,
+            change,
+            refused,
+        };
+        self.clusters.insert(cluster, cluster_now);
     }
 
     /// A cluster is gone. Returns what is in it still: subscriptions.
@@ -53,12 +63,14 @@ impl Lanes {
     }
 
     /// Begins to make lanes anew whose clusters have changed, once nothing is being made in them.
-    pub(super) fn begin_moves(&mut self, base: Base<'_>) -> Result<bool, Error> {
+    pub(super) fn begin_moves(&mut self, base: Base<'_>) -> bool {
         let mut stale = Vec::new();
         for (id, lane) in &self.lanes {
             let moving =
                 self.moves.contains_key(id) || self.moves.values().any(|going| going.old == *id);
-            if moving || self.fits(lane) {
+            let refused = |cluster: &Cluster| cluster.refused;
+            let refused = self.clusters.get(&lane.cluster).is_some_and(refused);
+            if moving || refused || self.fits(lane) {
                 continue;
             }
             let paused = self.is_paused(lane.cluster, &lane.reads);
@@ -75,12 +87,12 @@ impl Lanes {
                 stale.push((*id, paused));
             }
         }
-        let moved = !stale.is_empty();
+        let mut moved = false;
         for (old, parked) in stale {
             let Some(lane) = self.lanes.get(&old) else {
                 continue;
             };
-            let (keeps, last) = (lane.parked, lane.through);
+            let (keeps, last) = (lane.parked, lane.newest);
             let hydrated = lane.hydrated.clone();
             let kind = (lane.cluster, lane.pace, lane.reads.clone());
             let mut objects = lane.objects.clone();
@@ -88,7 +100,18 @@ impl Lanes {
                 objects.retain(|_, object| matches!(object, Object::Dataflow(..)));
             }
             let epoch = if parked { last } else { base.epoch };
-            let new = self.start(kind, parked, epoch)?;
+            let cluster = kind.0;
+            let new = match self.start(kind, parked, epoch) {
+                Ok(new) => new,
+                Err(error) => {
+                    tracing::error!(%cluster, %error, "a cluster keeps the threads that it has");
+                    if let Some(cluster) = self.clusters.get_mut(&cluster) {
+                        cluster.refused = true;
+                    }
+                    continue;
+                }
+            };
+            moved = true;
             let going = Move {
                 old,
                 objects: objects.keys().copied().collect(),
@@ -105,7 +128,7 @@ impl Lanes {
                 self.make(new, id, object, content, epoch);
             }
         }
-        Ok(moved)
+        moved
     }
 
     /// Lets lanes take the places of others that have come as far, and says which clusters have what was asked for.
@@ -118,15 +141,15 @@ impl Lanes {
         let mut ready = Vec::new();
         for (id, cluster) in &self.clusters {
             let mut lanes = self.lanes.iter().filter(|(_, lane)| lane.cluster == *id);
-            if cluster.changed
+            if let Some(change) = cluster.change
                 && lanes.all(|(number, lane)| self.fits(lane) && !self.moves.contains_key(number))
             {
-                ready.push((*id, cluster.threads));
+                ready.push((*id, change));
             }
         }
         for (id, _) in &ready {
             if let Some(cluster) = self.clusters.get_mut(id) {
-                cluster.changed = false;
+                cluster.change = None;
             }
         }
         progress.ready.extend(ready);
@@ -149,13 +172,18 @@ impl Lanes {
             self.moves.remove(&new);
             return true;
         };
-        let made = lane.acts.is_empty()
-            && (lane.parked || lane.objects.keys().all(|id| lane.hydrated.contains(id)));
+        // What was made here since is no part of it.
+        let made = going.objects.iter().all(|id| {
+            let is_waiting = || lane.acts.iter().any(|act| act.id == *id);
+            !lane.objects.contains_key(id)
+                || lane.hydrated.contains(id)
+                || (lane.parked && !is_waiting())
+        });
         if !made {
             return false;
         }
         if going.at.is_none() && !going.keeps {
-            going.at = Some(old.through.max(lane.through));
+            going.at = Some(old.newest.max(lane.newest));
             return true;
         }
         let last = going.at.unwrap_or(lane.frontier);
@@ -201,9 +229,7 @@ impl Lanes {
         }
         if let Some(jump) = slept {
             // What reads it gets all that it missed at once.
-            let readers = self.lanes.keys().copied();
-            let readers = readers.filter(|lane| self.depends(*lane, new));
-            progress.jumps.extend(readers.map(|lane| (lane, jump)));
+            self.pass_over(new, jump);
         }
         true
     }

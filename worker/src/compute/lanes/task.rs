@@ -5,19 +5,19 @@
 //! Invariants. What was sent is done in order. Changes of several epochs that wait become one tick only where that is allowed ([`Advance::may_join`]).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
 use flowstone_dataflow::{
     CollectionInput, Snapshot, TickOutput, partition_columns, partition_delta,
 };
-use flowstone_proto::message::{
-    CollectionDescription, CollectionStatistics, DataflowDescription, Export,
-};
+use flowstone_proto::message::{CollectionDescription, CollectionStatistics, DataflowDescription};
 use flowstone_proto::plan::Plan;
 use flowstone_storage::DeltaTables;
 use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId};
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 
 use super::{LaneId, Stops};
@@ -44,13 +44,31 @@ pub(super) struct Copied {
     pub(super) rows: Vec<Snapshot>,
 }
 
+/// A collection that is being copied. Its shards may have something else to do first: who needs it waits, nobody else.
+pub(super) struct Copying(BoxFuture<'static, Result<Option<Copied>, Error>>);
+
+impl Copying {
+    /// `None` if it is gone.
+    pub(super) fn new(
+        copying: impl Future<Output = Result<Option<Copied>, Error>> + Send + 'static,
+    ) -> Self {
+        Self(copying.boxed())
+    }
+}
+
+impl fmt::Debug for Copying {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Copying")
+    }
+}
+
 /// What a view has put out before.
 #[derive(Debug)]
 pub(super) enum Content {
     /// What is in its stored table.
     Stored,
     /// What another lane has of it.
-    Copied(Vec<Snapshot>),
+    Copied(Copying),
 }
 
 /// Changes of imported collections.
@@ -70,7 +88,7 @@ pub(super) struct Advance {
 #[derive(Debug)]
 pub(super) enum Work {
     /// A collection that is maintained elsewhere, as of an epoch.
-    Import(Copied, Epoch),
+    Import(Copying, Epoch),
     /// The collection of a view that is not to be maintained for now.
     Keep(Box<CollectionDescription>, Content, Epoch),
     /// A dataflow, hydrated at an epoch; a view's collection with it.
@@ -162,7 +180,10 @@ impl Task {
 
     async fn act(&mut self, work: Work, queue: &mut VecDeque<Work>) -> Result<Option<Said>, Error> {
         match work {
-            Work::Import(copied, epoch) => {
+            Work::Import(copying, epoch) => {
+                let Some(copied) = copying.0.await? else {
+                    return Ok(None);
+                };
                 self.create_collection(copied.id, &copied.schema, copied.key.as_ref())
                     .await?;
                 self.load(copied.id, copied.key.as_deref(), &copied.rows, epoch)
@@ -245,7 +266,9 @@ impl Task {
             .await?;
         match content {
             Content::Stored => load_stored(&self.pool, &self.delta, description, epoch).await,
-            Content::Copied(rows) => {
+            Content::Copied(copying) => {
+                let copied = copying.0.await?;
+                let rows = copied.map_or_else(Vec::new, |copied| copied.rows);
                 self.load(id, description.key.as_deref(), &rows, epoch)
                     .await
             }
@@ -278,26 +301,15 @@ impl Task {
         epoch: Epoch,
     ) -> Result<Said, Error> {
         let id = description.id;
-        let mut stored = false;
         if let Some((collection, content)) = collection {
-            stored = matches!(content, Content::Stored) && collection.delta_version.is_some();
             self.create_view_collection(&collection, content, epoch)
                 .await?;
         }
-        let exports = description.export == Export::Collection;
         let created = self
             .pool
             .on_each(move |_, shard| shard.create_dataflow(&description))
             .await?;
-        let said = self.hydrate(id, created, epoch).await?;
-        if let Said::Hydrated { outputs, .. } = &said
-            && exports
-            && stored
-            && outputs.iter().any(|output| !output.outputs.is_empty())
-        {
-            tracing::warn!(%id, "a view computes other rows than it did before the restart; the stored ones are brought up to date");
-        }
-        Ok(said)
+        self.hydrate(id, created, epoch).await
     }
 
     async fn hydrate(

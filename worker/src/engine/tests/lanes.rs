@@ -7,9 +7,10 @@ use arrow_array::types::Int64Type;
 use arrow_array::{Int64Array, RecordBatch};
 use flowstone_proto::ipc::{WireBatch, encode_batches};
 use flowstone_proto::message::{
-    Lookup, ReadAt, RequestError, RequestId, ResultMessage, StageWrite, Subscribe, WriteOperation,
+    LoadGenerator, Lookup, ReadAt, RequestError, RequestId, ResultMessage, SourceBinding,
+    SourceColumn, StageWrite, Subscribe, WriteOperation,
 };
-use flowstone_types::Weights;
+use flowstone_types::{SourcePosition, Weights};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -58,7 +59,9 @@ struct Driven {
     written: BTreeMap<i64, Epoch>,
     hydrated: Vec<ObjectId>,
     /// What clusters were said to have, the newest last.
-    ready: Vec<(ClusterId, usize)>,
+    ready: Vec<(ClusterId, u64)>,
+    /// The newest change of each cluster.
+    changes: BTreeMap<ClusterId, u64>,
     /// What became of commits: from where on there can be one, if not of the epoch that was asked for.
     commits: Vec<(Epoch, Option<Epoch>)>,
     subscriptions: Vec<(mpsc::Receiver<ResultMessage>, BTreeMap<i64, i64>, Epoch)>,
@@ -75,6 +78,7 @@ impl Driven {
             written: BTreeMap::new(),
             hydrated: Vec::new(),
             ready: Vec::new(),
+            changes: BTreeMap::new(),
             commits: Vec::new(),
             subscriptions: Vec::new(),
         }
@@ -86,8 +90,13 @@ impl Driven {
     }
 
     async fn set_cluster(&mut self, cluster: ClusterId, threads: usize) {
-        self.ready.retain(|(ready, _)| *ready != cluster);
-        let set = Command::SetCluster { cluster, threads };
+        let RequestId(change) = self.request();
+        self.changes.insert(cluster, change);
+        let set = Command::SetCluster {
+            cluster,
+            threads,
+            change,
+        };
         self.worker.send(set).await;
     }
 
@@ -100,8 +109,8 @@ impl Driven {
             .wait(what, |response| {
                 match &response {
                     Response::Hydrated { id } => hydrated.lock().push(*id),
-                    Response::ClusterReady { cluster, threads } => {
-                        ready.lock().push((*cluster, *threads));
+                    Response::ClusterReady { cluster, change } => {
+                        ready.lock().push((*cluster, *change));
                     }
                     Response::Committed { epoch, .. } => commits.lock().push((*epoch, None)),
                     Response::CommitPutOff { epoch, from } => {
@@ -139,8 +148,8 @@ impl Driven {
         }
     }
 
-    async fn ready(&mut self, cluster: ClusterId, threads: usize) {
-        let goal = (cluster, threads);
+    async fn ready(&mut self, cluster: ClusterId) {
+        let goal = (cluster, self.changes[&cluster]);
         while !self.ready.contains(&goal) {
             self.wait("that a cluster is ready", |response| {
                 matches!(response, Response::ClusterReady { .. }).then_some(())
@@ -213,6 +222,30 @@ impl Driven {
         }
     }
 
+    /// An epoch with what a counter has up to a tick.
+    async fn bind(&mut self, tick: i64, snapshots: Vec<ObjectId>) {
+        self.epoch = self.epoch.next();
+        let epoch = self.epoch;
+        let binding = SourceBinding {
+            source: SOURCE,
+            position: SourcePosition::GeneratorTick(u64::try_from(tick).unwrap()),
+            snapshots,
+        };
+        self.worker
+            .send(Command::RunEpoch(RunEpoch {
+                epoch,
+                bindings: vec![binding],
+                writes: Vec::new(),
+                replay: false,
+            }))
+            .await;
+        self.wait("that the epoch is complete", |response| {
+            (*response == Response::EpochComplete { epoch }).then_some(())
+        })
+        .await;
+        self.worker.send(Command::BindingDurable { epoch }).await;
+    }
+
     async fn subscribe(&mut self, cluster: ClusterId, to: ObjectId) {
         let request = self.request();
         let messages = self.worker.end.results.open(request);
@@ -266,8 +299,9 @@ impl Driven {
         Ok(found == 1)
     }
 
-    /// Everything that was written is in `id`, and at earlier epochs what was written until then.
-    async fn check(&mut self, id: ObjectId) {
+    /// Everything that was written is in `id`, and at earlier epochs what was written until then. Returns how many of the earlier ones could be read.
+    async fn check(&mut self, id: ObjectId) -> usize {
+        let mut earlier = 0;
         let written: Vec<(i64, Epoch)> = self.written.iter().map(|(v, e)| (*v, *e)).collect();
         for (value, from) in written.iter().rev().take(5) {
             let newest = ReadAt::AtLeast(self.epoch);
@@ -277,11 +311,14 @@ impl Driven {
                 .await
             {
                 assert!(!found, "{id}: {value} before it was written");
+                earlier += 1;
             }
             if let Ok(found) = self.look_up(id, *value, ReadAt::Exactly(*from)).await {
                 assert!(found, "{id}: {value} at the epoch at which it was written");
+                earlier += 1;
             }
         }
+        earlier
     }
 
     /// What subscribers were told is what was written, through the newest epoch.
@@ -322,8 +359,8 @@ async fn views_in_two_clusters(dir: &Path) -> Driven {
     driven.write(&[1, 2, 2, 3]).await;
     driven.set_cluster(FIRST, 1).await;
     driven.set_cluster(SECOND, 3).await;
-    driven.ready(FIRST, 1).await;
-    driven.ready(SECOND, 3).await;
+    driven.ready(FIRST).await;
+    driven.ready(SECOND).await;
     let mut from = TABLE;
     for (view, cluster) in VIEWS
         .into_iter()
@@ -349,15 +386,17 @@ async fn views_of_views_in_other_clusters_have_what_was_written() {
     for view in VIEWS {
         driven.subscribe(SECOND, view).await;
     }
+    let mut earlier = 0;
     for round in 0..20 {
         driven.write(&[1, round, 1000 + round]).await;
         if round % 7 == 3 {
             driven.check_subscriptions().await;
             for id in VIEWS.into_iter().chain([INDEX]) {
-                driven.check(id).await;
+                earlier += driven.check(id).await;
             }
         }
     }
+    assert!(earlier > 0, "no earlier epoch could be read");
     driven.check_subscriptions().await;
     driven.worker.stop().await;
 }
@@ -374,7 +413,7 @@ async fn a_cluster_is_resized_while_it_is_written_and_read() {
         let threads = usize::try_from(round % 3).unwrap() + 1;
         driven.set_cluster(cluster, threads).await;
         driven.write(&[round, 2000 + round]).await;
-        driven.ready(cluster, threads).await;
+        driven.ready(cluster).await;
         driven.write(&[3000 + round]).await;
         for id in VIEWS.into_iter().chain([INDEX]) {
             driven.check(id).await;
@@ -383,6 +422,41 @@ async fn a_cluster_is_resized_while_it_is_written_and_read() {
         driven.worker.send(Command::AllowCompaction { since }).await;
     }
     driven.check_subscriptions().await;
+    driven.worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_while_a_cluster_is_resized_is_there_before_and_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut driven = views_in_two_clusters(dir.path()).await;
+    driven.are_hydrated(&VIEWS).await;
+    let rows: Vec<i64> = (100_000..120_000).collect();
+    driven.write(&rows).await;
+    let mut from = VIEWS[0];
+    for round in 0..8_u64 {
+        let threads = usize::try_from(round % 3).unwrap() + 1;
+        driven.set_cluster(FIRST, threads).await;
+        let (view, index) = (ObjectId::User(50 + round), ObjectId::User(60 + round));
+        driven.create(view, FIRST, from, Export::Collection).await;
+        let key = Export::Index { key: vec![0] };
+        driven.create(index, FIRST, view, key).await;
+        driven
+            .write(&[i64::try_from(round).unwrap() * 1_000_000])
+            .await;
+        if round % 2 == 0 {
+            driven.are_hydrated(&[view, index]).await;
+            driven.check(view).await;
+            driven.check(index).await;
+        }
+        driven.ready(FIRST).await;
+        driven.are_hydrated(&[view, index]).await;
+        driven.check(view).await;
+        driven.check(index).await;
+        from = view;
+    }
+    for id in VIEWS.into_iter().chain([INDEX]) {
+        driven.check(id).await;
+    }
     driven.worker.stop().await;
 }
 
@@ -399,7 +473,7 @@ async fn a_cluster_that_was_paused_goes_on_where_it_was() {
         .await;
     driven.are_hydrated(&[alone]).await;
     driven.set_cluster(FIRST, 0).await;
-    driven.ready(FIRST, 0).await;
+    driven.ready(FIRST).await;
     for round in 0..5 {
         driven.write(&[4000 + round]).await;
     }
@@ -421,7 +495,7 @@ async fn a_cluster_that_was_paused_goes_on_where_it_was() {
     assert!(answer.is_err(), "a paused cluster answers");
     assert_eq!(driven.look_up(TABLE, 5000, newest).await, Ok(true));
     driven.set_cluster(FIRST, 2).await;
-    driven.ready(FIRST, 2).await;
+    driven.ready(FIRST).await;
     driven.write(&[6000]).await;
     driven.are_hydrated(&[late]).await;
     for id in VIEWS.into_iter().chain([INDEX, late]) {
@@ -512,9 +586,18 @@ async fn what_is_too_much_for_one_epoch_enters_beside_later_ones() {
     if let Some(from) = driven.committed(large).await {
         assert!(from > large);
     }
-    let commit = driven.epoch;
-    driven.commit(commit).await;
-    assert_eq!(driven.committed(commit).await, None);
+    // One that is put off says from where on there can be one.
+    loop {
+        let commit = driven.epoch;
+        driven.commit(commit).await;
+        let Some(from) = driven.committed(commit).await else {
+            break;
+        };
+        assert!(from > commit);
+        while driven.epoch < from {
+            driven.write(&[1]).await;
+        }
+    }
     for id in VIEWS.into_iter().chain([INDEX, TABLE]) {
         driven.check(id).await;
         for value in [10_000, 10_000 + MANY / 2, 10_000 + MANY - 1] {
@@ -527,5 +610,105 @@ async fn what_is_too_much_for_one_epoch_enters_beside_later_ones() {
         }
     }
     driven.check_subscriptions().await;
+    driven.worker.stop().await;
+}
+
+/// A source that counts, with its table; a transaction of it can be as large as is wanted.
+fn counter(table: ObjectId) -> Command {
+    let column = SourceColumn {
+        name: "counter".to_owned(),
+        attribute: 1,
+        type_oid: 20,
+        type_modifier: -1,
+        not_null: true,
+        as_text: false,
+    };
+    Command::CreateSource(Box::new(SourceDescription {
+        id: SOURCE,
+        name: "s".to_owned(),
+        kind: SourceKind::LoadGenerator {
+            generator: LoadGenerator::Counter {
+                max_cardinality: None,
+            },
+            tick_interval: Duration::from_secs(3600),
+            seed: 0,
+        },
+        tables: vec![SourceTable {
+            id: table,
+            upstream_schema: "counter".to_owned(),
+            upstream_name: "counter".to_owned(),
+            upstream_oid: 0,
+            columns: vec![column],
+            key: Vec::new(),
+        }],
+        progress: None,
+        resume_from: None,
+        snapshotted: Vec::new(),
+        bound: false,
+        failure: None,
+    }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_transaction_enters_in_pieces_beside_later_epochs_and_is_never_read_in_part() {
+    const MANY: i64 = 400_000;
+    let counted = ObjectId::User(50);
+    let dir = tempfile::tempdir().unwrap();
+    let mut driven = Driven::new(dir.path()).await;
+    let kind = CollectionKind::SourceTable { source: SOURCE };
+    driven.worker.send(collection(counted, kind)).await;
+    driven.worker.send(counter(counted)).await;
+    driven.bind(10, vec![counted]).await;
+    let newest = ReadAt::AtLeast(driven.epoch);
+    assert_eq!(driven.look_up(counted, 10, newest).await, Ok(true));
+    driven
+        .create(VIEW, ClusterId::DEFAULT, counted, Export::Collection)
+        .await;
+    driven.are_hydrated(&[VIEW]).await;
+    driven.bind(MANY, Vec::new()).await;
+    let large = driven.epoch;
+    driven.commit(large).await;
+    // What is bound meanwhile comes behind.
+    driven.bind(MANY + 5, Vec::new()).await;
+    for round in 0..10 {
+        driven.write(&[round]).await;
+        let newest = ReadAt::AtLeast(driven.epoch);
+        assert_eq!(driven.look_up(TABLE, round, newest).await, Ok(true));
+        for value in [11, MANY / 2, MANY] {
+            for id in [counted, VIEW] {
+                match driven.look_up(id, value, ReadAt::Exactly(large)).await {
+                    Ok(found) => assert!(found, "{id} has a part"),
+                    Err(next) => assert!(next > large),
+                }
+            }
+        }
+    }
+    if let Some(from) = driven.committed(large).await {
+        assert!(from > large);
+    }
+    let commit = driven.epoch;
+    driven.commit(commit).await;
+    assert_eq!(driven.committed(commit).await, None);
+    for id in [counted, VIEW] {
+        let newest = ReadAt::AtLeast(driven.epoch);
+        for value in [10, 11, MANY / 2, MANY, MANY + 5] {
+            assert_eq!(driven.look_up(id, value, newest).await, Ok(true), "{id}");
+        }
+        let missing = driven.look_up(id, MANY + 6, newest).await;
+        assert_eq!(missing, Ok(false));
+        let before = ReadAt::Exactly(large.previous());
+        if let Ok(found) = driven.look_up(id, 11, before).await {
+            assert!(!found, "{id} has rows of a later epoch");
+        }
+    }
+    // What is dropped in the middle keeps nothing waiting, commits neither.
+    driven.bind(3 * MANY, Vec::new()).await;
+    let objects = vec![VIEW, counted, SOURCE];
+    driven.worker.send(Command::Drop { objects }).await;
+    driven.write(&[1000]).await;
+    driven.check(TABLE).await;
+    let commit = driven.epoch;
+    driven.commit(commit).await;
+    assert_eq!(driven.committed(commit).await, None);
     driven.worker.stop().await;
 }

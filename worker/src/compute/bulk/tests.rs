@@ -1,0 +1,114 @@
+//! What is set aside, without shards.
+
+use super::*;
+
+const SOURCE: ObjectId = ObjectId::User(1);
+const FIRST: ObjectId = ObjectId::User(2);
+const SECOND: ObjectId = ObjectId::User(3);
+const PROGRESS: ObjectId = ObjectId::User(4);
+const OTHER: ObjectId = ObjectId::User(9);
+
+/// A source has more of its two tables, and a piece of the first waits to enter.
+fn streaming() -> Bulk {
+    let mut bulk = Bulk::default();
+    bulk.begin(Epoch(5), SOURCE, vec![FIRST, SECOND, PROGRESS]);
+    bulk.set_aside(Epoch(5), FIRST, piece());
+    bulk
+}
+
+fn piece() -> Load {
+    Load::Piece(CollectionInput::Errors(Vec::new()))
+}
+
+/// Enters what is first in the queue. Returns whether something is complete then.
+fn enter(bulk: &mut Bulk) -> bool {
+    let (id, load) = bulk.queue.pop_front().unwrap();
+    let entered = match load {
+        Load::End => bulk.close(id),
+        _ => vec![id],
+    };
+    bulk.take_off(&entered)
+}
+
+fn lacking(bulk: &Bulk) -> Vec<ObjectId> {
+    bulk.lacking().map(|(id, _)| id).collect()
+}
+
+#[test]
+fn the_collections_of_a_source_are_complete_together_when_everything_has_entered() {
+    let mut bulk = streaming();
+    assert!(!enter(&mut bulk));
+    assert!(bulk.is_empty());
+    assert_eq!(lacking(&bulk), [FIRST, SECOND, PROGRESS]);
+    assert_eq!(bulk.complete_through(Epoch(8)), Epoch(4));
+    for id in [SECOND, PROGRESS] {
+        bulk.set_aside(Epoch(7), id, piece());
+    }
+    bulk.end(SOURCE);
+    assert!(!enter(&mut bulk));
+    assert!(!enter(&mut bulk));
+    assert_eq!(lacking(&bulk), [FIRST, SECOND, PROGRESS]);
+    assert!(enter(&mut bulk));
+    assert!(bulk.is_complete());
+    assert_eq!(bulk.complete_through(Epoch(8)), Epoch(8));
+}
+
+#[test]
+fn a_source_that_has_more_before_its_end_was_reached_goes_on() {
+    let mut bulk = streaming();
+    bulk.end(SOURCE);
+    // With a table that was added meanwhile.
+    bulk.begin(Epoch(6), SOURCE, vec![FIRST, SECOND, PROGRESS, OTHER]);
+    assert!(!enter(&mut bulk));
+    assert!(bulk.is_empty());
+    assert_eq!(lacking(&bulk), [FIRST, SECOND, PROGRESS, OTHER]);
+    bulk.end(SOURCE);
+    assert!(enter(&mut bulk));
+    assert!(bulk.is_complete());
+}
+
+#[test]
+fn what_was_set_aside_later_holds_back_no_earlier_epoch() {
+    let mut bulk = streaming();
+    bulk.set_aside(Epoch(7), OTHER, piece());
+    bulk.end(SOURCE);
+    assert_eq!(bulk.complete_through(Epoch(8)), Epoch(4));
+    bulk.forget(FIRST);
+    bulk.queue.rotate_left(1);
+    assert!(enter(&mut bulk));
+    assert_eq!(bulk.complete_through(Epoch(8)), Epoch(6));
+    let lacking: Vec<_> = bulk.lacking().collect();
+    assert_eq!(lacking, [(OTHER, Epoch(7))]);
+}
+
+#[test]
+fn a_table_that_is_dropped_in_the_middle_is_not_waited_for() {
+    let mut bulk = streaming();
+    bulk.forget(FIRST);
+    assert!(bulk.is_empty(), "its pieces are skipped");
+    assert_eq!(lacking(&bulk), [SECOND, PROGRESS]);
+    bulk.end(SOURCE);
+    assert!(enter(&mut bulk));
+    assert!(bulk.is_complete());
+}
+
+#[test]
+fn a_source_that_is_dropped_in_the_middle_has_no_more() {
+    for order in [
+        [SOURCE, FIRST, SECOND, PROGRESS],
+        [PROGRESS, SECOND, FIRST, SOURCE],
+    ] {
+        let mut bulk = streaming();
+        bulk.set_aside(Epoch(6), OTHER, piece());
+        bulk.end(SOURCE);
+        for id in order {
+            bulk.forget(id);
+        }
+        assert_eq!(lacking(&bulk), [OTHER]);
+        assert!(enter(&mut bulk));
+        assert!(bulk.is_empty() && bulk.is_complete());
+        // What nobody knows any more has no end either.
+        bulk.end(SOURCE);
+        assert!(bulk.is_empty());
+    }
+}

@@ -1,0 +1,133 @@
+//! Putting changes of a collection together while they wait.
+//!
+//! Owns what is left of changes of which some take back others. Must not know which may be put together. Called by the keep.
+
+use flowstone_types::consolidate::consolidate;
+use flowstone_types::{DeltaBatch, ObjectId, TypeError, Weights};
+
+use crate::size::bytes_of;
+
+/// What is consolidated at once: the rows are copied, and no column may have more than 2 GiB of text.
+const BYTES_AT_ONCE: usize = 256 << 20;
+
+/// How much changes are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Size {
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Size {
+    pub(crate) fn of(deltas: &[DeltaBatch]) -> Self {
+        let mut size = Self::default();
+        deltas.iter().for_each(|delta| size.add(delta));
+        size
+    }
+
+    pub(crate) fn add(&mut self, delta: &DeltaBatch) {
+        self.rows = self.rows.saturating_add(delta.len());
+        self.bytes = self.bytes.saturating_add(bytes_of(&delta.rows));
+    }
+}
+
+/// Changes of a collection to be consolidated.
+#[derive(Debug)]
+pub(crate) struct Consolidation {
+    pub(crate) id: ObjectId,
+    pub(crate) number: u64,
+    /// Each is in a commit as a whole, or not.
+    pub(crate) groups: [Vec<DeltaBatch>; 2],
+}
+
+/// What is left of changes.
+#[derive(Debug)]
+pub(crate) struct Consolidated {
+    pub(crate) id: ObjectId,
+    pub(crate) number: u64,
+    /// `None` if it is what it was.
+    pub(crate) deltas: Option<Vec<DeltaBatch>>,
+}
+
+impl Consolidated {
+    /// The changes stay as they are.
+    pub(crate) const fn nothing(id: ObjectId, number: u64) -> Self {
+        Self {
+            id,
+            number,
+            deltas: None,
+        }
+    }
+}
+
+impl Consolidation {
+    /// Whose changes these are, and the number of this consolidation.
+    pub(crate) const fn name(&self) -> (ObjectId, u64) {
+        (self.id, self.number)
+    }
+
+    /// Sums up the weights of equal rows. Cost: O(rows) expected; for a thread that may block.
+    pub(crate) fn run(self) -> Consolidated {
+        let Self { id, number, groups } = self;
+        let mut left = Vec::new();
+        for group in groups {
+            let mut part = Vec::new();
+            let mut bytes = 0_usize;
+            for delta in group {
+                let size = bytes_of(&delta.rows);
+                if bytes.saturating_add(size) > BYTES_AT_ONCE {
+                    left.append(&mut less_of(std::mem::take(&mut part)));
+                    bytes = 0;
+                }
+                bytes = bytes.saturating_add(size);
+                part.push(delta);
+            }
+            left.append(&mut less_of(part));
+        }
+        Consolidated {
+            id,
+            number,
+            deltas: Some(left),
+        }
+    }
+}
+
+/// One delta of the newest epoch of `deltas`, if it has at most half as many rows: otherwise what they share with others is worth more.
+fn less_of(deltas: Vec<DeltaBatch>) -> Vec<DeltaBatch> {
+    if !deltas.iter().any(retracts) {
+        return deltas;
+    }
+    match sum_of(&deltas) {
+        Ok(sum) if sum.len() <= Size::of(&deltas).rows / 2 => {
+            if sum.is_empty() {
+                Vec::new()
+            } else {
+                vec![sum]
+            }
+        }
+        Ok(_) => deltas,
+        Err(error) => {
+            tracing::debug!(%error, "what waits for a commit stays as it is");
+            deltas
+        }
+    }
+}
+
+/// Whether it takes back rows: nothing cancels where nobody does.
+fn retracts(delta: &DeltaBatch) -> bool {
+    match &delta.weights {
+        Weights::AllOne => false,
+        Weights::Const(weight) => *weight < 0,
+        Weights::Array(weights) => weights.values().iter().any(|weight| *weight < 0),
+    }
+}
+
+fn sum_of(deltas: &[DeltaBatch]) -> Result<DeltaBatch, TypeError> {
+    let newest = deltas.iter().map(|delta| delta.epoch).max();
+    let (Some(epoch), Some(first)) = (newest, deltas.first()) else {
+        return Err(TypeError::Kernel("no changes to sum up".to_owned()));
+    };
+    let together = DeltaBatch::concat(&first.schema(), deltas, epoch)?;
+    let mut sum = consolidate(&together)?;
+    sum.epoch = epoch;
+    Ok(sum)
+}
