@@ -121,6 +121,8 @@ pub(crate) struct Compute {
     made_at: Epoch,
     /// The commit point at the beginning.
     begun: Epoch,
+    /// Tables that get their first content, and since when.
+    filling: BTreeMap<ObjectId, Epoch>,
     /// What lacks something, and the first epoch at which it did.
     lacking: BTreeMap<ObjectId, Epoch>,
     /// Changes that were too many to enter at once.
@@ -180,6 +182,7 @@ impl Compute {
             unmade: BTreeSet::new(),
             made_at: Epoch::MIN,
             begun: Epoch::MIN,
+            filling: BTreeMap::new(),
             lacking: BTreeMap::new(),
             bulk: Bulk::default(),
             waiting_for_held: Vec::new(),
@@ -378,6 +381,7 @@ impl Compute {
             self.bulk.forget(*id);
             self.unmade.remove(id);
             self.lacking.remove(id);
+            self.filling.remove(id);
             infos.remove(id);
             self.readable.write().forget(*id);
             self.sent_statistics.remove(id);

@@ -336,3 +336,44 @@ async fn a_large_upstream_transaction_of_a_million_rows_is_in_memory_once() {
         (ROWS * WIDTH) >> 20
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_read_of_a_captured_table_has_its_snapshot_however_busy_the_node_is() {
+    const ROWS: u32 = 40_000;
+    let dir = tempfile::tempdir().unwrap();
+    let postgres = Postgres::start(dir.path()).unwrap();
+    let upstream = postgres.connect().await.unwrap();
+    let fill = format!(
+        "CREATE TABLE many (id int PRIMARY KEY); INSERT INTO many SELECT generate_series(1, {ROWS}); CREATE PUBLICATION p FOR ALL TABLES"
+    );
+    upstream.batch_execute(&fill).await.unwrap();
+    let mut node = Node::start(dir.path(), 2).await.unwrap();
+    let client = node.connect().await.unwrap();
+    let connection = format!(
+        "CREATE CONNECTION c TO POSTGRES (HOST '127.0.0.1', PORT {}, USER 'postgres', PASSWORD SECRET s, DATABASE 'postgres')",
+        postgres.port()
+    );
+    for sql in [
+        "CREATE SECRET s AS 'hush'",
+        &connection,
+        "CREATE TABLE t (k int, v int)",
+    ] {
+        run(&client, sql).await;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = keep_writing(node.connect().await.unwrap(), Arc::clone(&stop));
+    for level in ["strict serializable", "serializable"].repeat(4) {
+        run(&client, &format!("SET transaction_isolation = '{level}'")).await;
+        run(
+            &client,
+            "CREATE SOURCE g FROM POSTGRES CONNECTION c (PUBLICATION 'p') FOR TABLES (many)",
+        )
+        .await;
+        let counted = row(&client, "SELECT count(*) FROM many").await;
+        assert_eq!(counted, ROWS.to_string(), "{level}");
+        run(&client, "DROP SOURCE g CASCADE").await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    writer.await.unwrap();
+    node.stop().await.unwrap();
+}

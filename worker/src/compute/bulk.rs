@@ -204,6 +204,7 @@ impl Compute {
             self.bulk.begin(epoch, source, collections);
         }
         for (table, staged) in std::mem::take(&mut input.snapshots) {
+            self.filling.insert(table, epoch);
             self.bulk
                 .set_aside(epoch, table, Load::Snapshot(staged, None));
         }

@@ -62,6 +62,8 @@ impl Compute {
             *since = first.min(*since);
         }
         with_readers(&mut lacking, &self.inputs);
+        let mut begun = self.filling.clone();
+        with_readers(&mut begun, &self.inputs);
         let mut readable = self.readable.write();
         for (id, first) in std::mem::take(&mut self.lacking) {
             if let Some(since) = lacking.get_mut(&id) {
@@ -70,6 +72,13 @@ impl Compute {
                 let last = self.last_run;
                 let jumps = readable.jumps.entry(id).or_default();
                 jumps.push(Jump { first, last });
+                // Before its first content it is nothing that anybody may see, however early he may read.
+                if begun.contains_key(&id)
+                    && let Some(from) = readable.from.get_mut(&id)
+                {
+                    *from = last.max(*from);
+                }
+                self.filling.remove(&id);
             }
         }
         readable.held = lacking.keys().copied().collect();
