@@ -682,6 +682,7 @@ impl Loop {
                     self.epochs.source_behind(source, behind);
                 }
             }
+            Response::CameIn => self.note_settled(),
             Response::CleanedUp { id } => {
                 self.propose(Proposed::CleanedUp, Replicated::CleanedUp(id))
             }

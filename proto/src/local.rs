@@ -83,8 +83,8 @@ pub trait DirectReads: std::fmt::Debug + Send + Sync {
     /// Whether an object has been hydrated, has not failed since, and is not paused: who reads it waits for no more than an epoch.
     fn is_readable(&self, id: ObjectId) -> bool;
 
-    /// What a read of an object at the newest epoch waits for, if it waits.
-    fn lack(&self, id: ObjectId) -> Option<Lack>;
+    /// What a read of an object at an epoch waits for, if it waits, or would be refused for.
+    fn lack(&self, id: ObjectId, epoch: Epoch) -> Option<Lack>;
 }
 
 /// Why an object cannot be read yet.
@@ -94,7 +94,7 @@ pub enum Lack {
     Content,
     /// Something that it is made of has not come in altogether.
     Input,
-    /// Where it runs has yet to come to the newest epoch.
+    /// Where it runs has yet to come to the epoch.
     Epochs,
 }
 

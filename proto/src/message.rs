@@ -765,6 +765,8 @@ pub enum Response {
         /// Whether it is behind.
         behind: bool,
     },
+    /// Something that lacked what belongs to epochs which were run has all of it: whoever waits for that looks again ([`crate::local::DirectReads::lack`]).
+    CameIn,
     /// What a dropped object left behind is gone.
     CleanedUp {
         /// The object.

@@ -401,6 +401,28 @@ impl Session {
         }
     }
 
+    /// Waits until nothing that is read lacks what has yet to come in at the newest epoch, which is returned.
+    async fn wait_whole(&self, reads: &[ObjectId]) -> Result<Epoch, Error> {
+        let mut published = self.shared.published.clone();
+        loop {
+            let newest = published.borrow_and_update().observable;
+            if self.are_whole(reads, newest) {
+                return Ok(newest);
+            }
+            published.changed().await.map_err(|_| self.shared.gone())?;
+        }
+    }
+
+    /// Whether nothing that is read lacks what has yet to come in at an epoch.
+    fn are_whole(&self, reads: &[ObjectId], epoch: Epoch) -> bool {
+        let Some(direct) = self.shared.direct.get() else {
+            return true;
+        };
+        reads
+            .iter()
+            .all(|id| direct.lack(*id, epoch) != Some(Lack::Input))
+    }
+
     /// Waits until the views that are read have been hydrated, and everything that is read lacks nothing.
     ///
     /// # Errors
@@ -423,12 +445,10 @@ impl Session {
     /// One of them is paused, or something is gone.
     pub(super) fn are_computed(&self, reads: &[ObjectId]) -> Result<bool, Error> {
         let catalog = self.shared.catalog();
-        let direct = self.shared.direct.get();
-        let mut computed = true;
+        let newest = self.shared.published.borrow().observable;
+        let mut computed = self.are_whole(reads, newest);
         for id in reads {
             let item = catalog.items.get(id).ok_or(RequestError::Dropped)?;
-            // A part of it is still to come in.
-            computed &= direct.is_none_or(|direct| direct.lack(*id) != Some(Lack::Input));
             if !matches!(item.kind, ItemKind::MaterializedView { .. }) {
                 continue;
             }
@@ -500,7 +520,8 @@ impl Session {
             let reads = &planned.reads;
             self.run_reading(reads, reached).await?;
             self.run_reading(reads, self.wait_visible(reads)).await?;
-            let epoch = self.shared.published.borrow().observable;
+            // It is read at this very epoch, which must be none that it never was whole at.
+            let epoch = self.run_reading(reads, self.wait_whole(reads)).await?;
             let hold = self.hold(epoch)?;
             self.transaction = Transaction::Explicit(Mode::Read(ReadTransaction {
                 hold,

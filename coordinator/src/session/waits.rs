@@ -75,7 +75,10 @@ fn for_read(shared: &Shared, catalog: &Catalog, item: &Item) -> Vec<Notice> {
 
 fn lack_of(shared: &Shared, item: &Item) -> Option<Lack> {
     match shared.direct.get() {
-        Some(direct) => direct.lack(item.id),
+        Some(direct) => {
+            let newest = shared.published.borrow().observable;
+            direct.lack(item.id, newest)
+        }
         None => {
             let is_computed = matches!(
                 item.kind,

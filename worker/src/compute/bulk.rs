@@ -279,6 +279,7 @@ impl Compute {
         if self.bulk.take_off(&entered) {
             self.bulk.last = epoch;
             self.spread_hold();
+            self.respond(Response::CameIn).await;
             self.show().await?;
             self.start_what_waited().await?;
         }

@@ -209,7 +209,7 @@ impl DirectReads for WorkerReads {
         self.readable.read().from.contains_key(&id)
     }
 
-    fn lack(&self, id: ObjectId) -> Option<Lack> {
+    fn lack(&self, id: ObjectId, epoch: Epoch) -> Option<Lack> {
         let readable = self.readable.read();
         if readable.failed.contains_key(&id) {
             return None;
@@ -220,8 +220,16 @@ impl DirectReads for WorkerReads {
         if readable.held.contains(&id) {
             return Some(Lack::Input);
         }
-        let newest = readable.durable;
-        (readable.at(newest, &[id]) < newest).then_some(Lack::Epochs)
+        let from = readable.from.get(&id).copied().unwrap_or(Epoch::MIN);
+        if from <= epoch && readable.at(epoch, &[id]) == epoch {
+            return None;
+        }
+        // What is not in a lane is as new as everything, once what came in late can be seen.
+        Some(if readable.places.contains_key(&id) {
+            Lack::Epochs
+        } else {
+            Lack::Input
+        })
     }
 }
 

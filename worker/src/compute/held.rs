@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use flowstone_proto::message::{RequestId, StageWrite, Subscribe};
+use flowstone_proto::message::{RequestId, Response, StageWrite, Subscribe};
 use flowstone_types::{Epoch, ObjectId};
 
 use super::Compute;
@@ -46,6 +46,7 @@ impl Compute {
             self.held.remove(id);
         }
         self.spread_hold();
+        self.respond(Response::CameIn).await;
         self.start_ready_reads().await?;
         self.start_what_waited().await
     }
