@@ -419,7 +419,10 @@ impl Engine {
     /// However busy the base is, what was set aside, what comes late and what is being made get on.
     async fn get_on(&mut self) -> Result<(), Error> {
         if self.compute.has_set_aside() {
-            self.enter_a_piece().await?;
+            self.compute.allow_a_piece();
+            while self.compute.owes_a_piece() {
+                self.enter_a_piece().await?;
+            }
         } else {
             let source = self.feed.more().now_or_never();
             if let Some(source) = source {

@@ -33,6 +33,12 @@ use crate::size::{BYTES_AT_ONCE, ROWS_AT_ONCE, bytes_of};
 const PIECE_ROWS: usize = 8192;
 const PIECE_BYTES: usize = 2 << 20;
 
+/// Changes that are put together while they wait: more of them enter separately.
+const JOINED_MAX: usize = 64;
+
+/// A step with fewer rows is as much work as one with these.
+const STEP_ROWS: usize = 128;
+
 /// The rows of a snapshot that are still to be read. Nobody shares them.
 type Rows = Mutex<BoxStream<'static, Result<RecordBatch, flowstone_storage::Error>>>;
 
@@ -56,6 +62,61 @@ impl fmt::Debug for Load {
     }
 }
 
+impl Load {
+    /// Puts what comes behind it to it if both together are little, or gives it back.
+    fn join(&mut self, load: Self) -> Option<Self> {
+        let ([count, rows, bytes], [more, more_rows, more_bytes]) = (self.size(), load.size());
+        let count = count.saturating_add(more);
+        let rows = rows.saturating_add(more_rows);
+        let bytes = bytes.saturating_add(more_bytes);
+        if count > JOINED_MAX || rows > PIECE_ROWS || bytes > PIECE_BYTES {
+            return Some(load);
+        }
+        match (self, load) {
+            (Self::Upstream(before), Self::Upstream(after))
+            | (
+                Self::Piece(CollectionInput::Changes(before)),
+                Self::Piece(CollectionInput::Changes(after)),
+            ) => before.extend(after),
+            (
+                Self::Piece(CollectionInput::Deltas(before)),
+                Self::Piece(CollectionInput::Deltas(after)),
+            ) => before.extend(after),
+            (_, load) => return Some(load),
+        }
+        None
+    }
+
+    /// How many batches, rows and bytes it has, where that is known.
+    fn size(&self) -> [usize; 3] {
+        let of = |batches: &mut dyn Iterator<Item = &RecordBatch>| {
+            batches.fold([0; 3], |[count, rows, bytes], batch| {
+                let bytes = bytes_of(batch).saturating_add(bytes);
+                [count + 1, rows + batch.num_rows(), bytes]
+            })
+        };
+        match self {
+            Self::Upstream(changes) | Self::Piece(CollectionInput::Changes(changes)) => {
+                of(&mut changes.iter().map(|changes| &changes.rows))
+            }
+            Self::Piece(CollectionInput::Deltas(deltas)) => {
+                of(&mut deltas.iter().map(|delta| &delta.rows))
+            }
+            Self::Piece(CollectionInput::Errors(_)) | Self::Snapshot(..) | Self::End => [0; 3],
+        }
+    }
+
+    /// What the step that comes next is as work, in rows of a piece.
+    fn cost(&self) -> usize {
+        if matches!(self, Self::Snapshot(..)) {
+            return PIECE_ROWS;
+        }
+        let [_, rows, bytes] = self.size();
+        let as_rows = bytes / (PIECE_BYTES / PIECE_ROWS);
+        rows.max(as_rows).max(STEP_ROWS)
+    }
+}
+
 /// What a collection lacks.
 #[derive(Clone, Copy, Debug)]
 struct Left {
@@ -74,6 +135,8 @@ pub(super) struct Bulk {
     open: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
     /// When the last of it was there, the last time.
     last: Epoch,
+    /// The work to be done before the next epoch, in rows of a piece.
+    due: usize,
 }
 
 impl Bulk {
@@ -158,10 +221,42 @@ impl Bulk {
         self.queue.push_back((id, load));
     }
 
-    fn set_aside_input(&mut self, epoch: Epoch, id: ObjectId, input: CollectionInput) {
-        for (piece, _) in pieces(input, PIECE_BYTES, PIECE_ROWS) {
-            self.set_aside(epoch, id, Load::Piece(piece));
+    /// Sets aside what is little and comes behind something. Of each collection it is put together, and twice the work that it is becomes due: with every epoch
+    /// more would wait than has entered, for as long as the collections that lack it are changed.
+    fn set_behind(&mut self, epoch: Epoch, id: ObjectId, load: Load) {
+        // It is completed, and what it is then enters.
+        let steps = if matches!(load, Load::Upstream(_)) {
+            2
+        } else {
+            1
+        };
+        self.due = self.due.saturating_add(2 * steps * load.cost());
+        let last = self.queue.iter_mut().rev().find(|(other, _)| *other == id);
+        let load = match last {
+            Some((_, last)) => last.join(load),
+            None => Some(load),
+        };
+        if let Some(load) = load {
+            self.set_aside(epoch, id, load);
         }
+    }
+
+    /// What enters next.
+    fn next(&mut self) -> Option<(ObjectId, Load)> {
+        let next = self.queue.pop_front();
+        let cost = next.as_ref().map_or(self.due, |(_, load)| load.cost());
+        self.due = self.due.saturating_sub(cost);
+        next
+    }
+
+    /// At least a piece is due.
+    fn allow_a_piece(&mut self) {
+        self.due = self.due.max(PIECE_ROWS);
+    }
+
+    /// Whether more has to enter before the next epoch.
+    fn is_due(&self) -> bool {
+        self.due > 0 && !self.queue.is_empty()
     }
 }
 
@@ -209,15 +304,23 @@ impl Compute {
                 .set_aside(epoch, table, Load::Snapshot(staged, None));
         }
         for (id, changes) in std::mem::take(&mut input.direct) {
-            if large(&id) || self.bulk.left.contains_key(&id) {
-                self.bulk.set_aside_input(epoch, id, changes);
+            if large(&id) {
+                for (piece, _) in pieces(changes, PIECE_BYTES, PIECE_ROWS) {
+                    self.bulk.set_aside(epoch, id, Load::Piece(piece));
+                }
+            } else if self.bulk.left.contains_key(&id) {
+                for (piece, _) in pieces(changes, PIECE_BYTES, PIECE_ROWS) {
+                    self.bulk.set_behind(epoch, id, Load::Piece(piece));
+                }
             } else {
                 input.direct.push((id, changes));
             }
         }
         for (id, changes) in std::mem::take(&mut input.upstream) {
-            if large(&id) || self.bulk.left.contains_key(&id) {
+            if large(&id) {
                 self.bulk.set_aside(epoch, id, Load::Upstream(changes));
+            } else if self.bulk.left.contains_key(&id) {
+                self.bulk.set_behind(epoch, id, Load::Upstream(changes));
             } else {
                 input.upstream.push((id, changes));
             }
@@ -235,6 +338,16 @@ impl Compute {
         !self.bulk.is_empty()
     }
 
+    /// Lets a piece of what was set aside enter however busy the base is, and what has to, or its collections would never be complete while they are changed.
+    pub(crate) fn allow_a_piece(&mut self) {
+        self.bulk.allow_a_piece();
+    }
+
+    /// Whether more has to enter before the next epoch.
+    pub(crate) fn owes_a_piece(&self) -> bool {
+        self.bulk.is_due()
+    }
+
     /// Enters a piece of what was set aside.
     pub(crate) async fn enter_a_piece(&mut self) -> Result<EpochOutput, Error> {
         let mut output = EpochOutput::default();
@@ -242,7 +355,7 @@ impl Compute {
             let heard = self.hear().await;
             output.append(self.heard(heard).await?);
         }
-        let Some((id, load)) = self.bulk.queue.pop_front() else {
+        let Some((id, load)) = self.bulk.next() else {
             return Ok(output);
         };
         let epoch = self.last_run;

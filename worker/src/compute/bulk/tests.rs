@@ -1,5 +1,9 @@
 //! What is set aside, without shards.
 
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, Int64Array};
+
 use super::*;
 
 const SOURCE: ObjectId = ObjectId::User(1);
@@ -22,9 +26,14 @@ fn piece() -> Load {
 
 /// Enters what is first in the queue. Returns whether something is complete then.
 fn enter(bulk: &mut Bulk) -> bool {
-    let (id, load) = bulk.queue.pop_front().unwrap();
+    let (id, load) = bulk.next().unwrap();
     let entered = match load {
         Load::End => bulk.close(id),
+        // Completed, and in a piece.
+        Load::Upstream(_) => {
+            bulk.queue.push_front((id, piece()));
+            return false;
+        }
         _ => vec![id],
     };
     bulk.take_off(&entered)
@@ -111,4 +120,71 @@ fn a_source_that_is_dropped_in_the_middle_has_no_more() {
         bulk.end(SOURCE);
         assert!(bulk.is_empty());
     }
+}
+
+/// As much as enters in one piece.
+fn full_piece() -> Load {
+    let column: ArrayRef = Arc::new(Int64Array::from(vec![1; PIECE_ROWS]));
+    let rows = RecordBatch::try_from_iter([("id", column)]).unwrap();
+    Load::Piece(CollectionInput::Deltas(vec![DeltaBatch::insert(
+        rows,
+        Epoch(1),
+    )]))
+}
+
+/// A change of a row.
+fn changes() -> Vec<SourceChanges> {
+    let column: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    let rows = RecordBatch::try_from_iter([("id", column)]).unwrap();
+    vec![SourceChanges::inserts(rows)]
+}
+
+#[test]
+fn what_changes_with_every_epoch_comes_in_behind_a_snapshot_while_it_does() {
+    let tables: Vec<_> = (2..10).map(ObjectId::User).collect();
+    let mut bulk = Bulk::default();
+    for id in &tables {
+        for _ in 0..20 {
+            bulk.set_aside(Epoch(1), *id, full_piece());
+        }
+    }
+    // Nothing of it enters in between: the base is busy.
+    let (mut complete_after, mut most) = (None, 0);
+    for epoch in 2..1000 {
+        for id in &tables {
+            if bulk.left.contains_key(id) {
+                bulk.set_behind(Epoch(epoch), *id, Load::Upstream(changes()));
+            }
+        }
+        if bulk.is_complete() {
+            complete_after = Some(epoch);
+            break;
+        }
+        bulk.allow_a_piece();
+        let mut steps = 0;
+        while bulk.is_due() {
+            enter(&mut bulk);
+            steps += 1;
+        }
+        most = steps.max(most);
+    }
+    let epochs = complete_after.expect("it is never there");
+    assert!(epochs < 200, "160 pieces took {epochs} epochs");
+    assert!(most <= 64, "an epoch waits for {most} steps");
+}
+
+#[test]
+fn what_waits_behind_is_put_together_in_order_and_not_without_bound() {
+    let mut bulk = streaming();
+    for epoch in (6..).take(JOINED_MAX + 1) {
+        bulk.set_behind(Epoch(epoch), SECOND, Load::Upstream(changes()));
+    }
+    let sizes: Vec<_> = bulk
+        .queue
+        .iter()
+        .filter(|(id, _)| *id == SECOND)
+        .map(|(_, load)| load.size()[0])
+        .collect();
+    assert_eq!(sizes, [JOINED_MAX, 1]);
+    assert_eq!(bulk.left[&SECOND].count, 3, "two, and the source's own");
 }
