@@ -217,6 +217,10 @@ impl Bulk {
     }
 
     fn set_aside(&mut self, epoch: Epoch, id: ObjectId, load: Load) {
+        // What was left of the time for something that has entered is not for this.
+        if self.queue.is_empty() {
+            self.due = 0;
+        }
         add(&mut self.left, id, epoch);
         self.queue.push_back((id, load));
     }
@@ -230,7 +234,7 @@ impl Bulk {
         } else {
             1
         };
-        self.due = self.due.saturating_add(2 * steps * load.cost());
+        let due = 2 * steps * load.cost();
         let last = self.queue.iter_mut().rev().find(|(other, _)| *other == id);
         let load = match last {
             Some((_, last)) => last.join(load),
@@ -239,6 +243,7 @@ impl Bulk {
         if let Some(load) = load {
             self.set_aside(epoch, id, load);
         }
+        self.due = self.due.saturating_add(due);
     }
 
     /// What enters next.

@@ -188,3 +188,25 @@ fn what_waits_behind_is_put_together_in_order_and_not_without_bound() {
     assert_eq!(sizes, [JOINED_MAX, 1]);
     assert_eq!(bulk.left[&SECOND].count, 3, "two, and the source's own");
 }
+
+#[test]
+fn what_is_large_does_not_enter_in_the_time_that_was_left_of_something_before() {
+    let mut bulk = Bulk::default();
+    for epoch in 2..200 {
+        bulk.set_aside(Epoch(epoch), FIRST, piece());
+        bulk.set_behind(Epoch(epoch), FIRST, Load::Upstream(changes()));
+        while !bulk.is_empty() {
+            enter(&mut bulk);
+        }
+    }
+    for _ in 0..5 {
+        bulk.set_aside(Epoch(200), SECOND, full_piece());
+    }
+    bulk.allow_a_piece();
+    let mut steps = 0;
+    while bulk.is_due() {
+        enter(&mut bulk);
+        steps += 1;
+    }
+    assert_eq!(steps, 1);
+}
