@@ -9,8 +9,11 @@ DATA_DIR ?= ./flowstone-data
 CARGO ?= cargo
 # The peers of benchmarks are a workspace of their own.
 PEERS_TARGET_DIR ?= $(HOME)/.cache/flowstone/target-peers
+# Of `make kafka`.
+FLOWSTONE_KAFKA_KILLS ?= 30
+FLOWSTONE_KAFKA_UPSERTS ?= 10000000
 
-.PHONY: help setup demo build test unit check fmt-check clippy docs tidy fix slt large bench
+.PHONY: help setup demo build test unit check fmt-check clippy docs tidy fix slt large kafka bench
 
 help:
 	@echo "make demo   build, start a node with a generator and three views, print how to connect"
@@ -19,6 +22,7 @@ help:
 	@echo "make fix    format and apply lint suggestions"
 	@echo "make slt    only the SQL golden files; SLT_UPDATE=1 rewrites them"
 	@echo "make large  the tests that need 16 GB of memory"
+	@echo "make kafka  the long tests of Kafka on a release build: 30 kills, ten million messages; FLOWSTONE_SEED=n repeats the kills"
 	@echo "make bench  benchmarks with their peers; BENCH=nexmark only that one, SMOKE=1 only whether they work"
 
 setup:
@@ -41,6 +45,11 @@ slt: setup
 large: setup
 	$(CARGO) build -p flowstone-node
 	$(CARGO) test -p flowstone-tests --test e2e -- large --ignored
+
+kafka: setup
+	$(CARGO) build --release -p flowstone-node
+	FLOWSTONE_BIN=$(CARGO_TARGET_DIR)/release/flowstone FLOWSTONE_KAFKA_KILLS=$(FLOWSTONE_KAFKA_KILLS) FLOWSTONE_KAFKA_UPSERTS=$(FLOWSTONE_KAFKA_UPSERTS) \
+		$(CARGO) test -p flowstone-tests --test e2e -- kafka::crash --nocapture --test-threads=1
 
 check: setup fmt-check clippy docs tidy
 

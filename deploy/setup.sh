@@ -9,6 +9,7 @@ need() { # command package
 need clang clang
 need mold mold
 need cmake cmake
+need make make
 need protoc protobuf-compiler
 need pkg-config pkg-config
 need psql postgresql-client
@@ -21,7 +22,10 @@ need java default-jdk-headless
 need mvn maven
 need node nodejs
 need npm npm
+need mariadbd mariadb-server-core
+need mariadb mariadb-client-core
 [ -e /usr/include/openssl/ssl.h ] || packages+=(libssl-dev)
+[ -e /usr/include/zlib.h ] || packages+=(zlib1g-dev)
 [ -x /usr/lib/postgresql/15/bin/postgres ] || packages+=(postgresql postgresql-contrib)
 # Without a font a browser shows boxes.
 [ -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf ] || packages+=(fonts-dejavu-core)
@@ -80,3 +84,6 @@ install "${VENV:-$cache/venv}" python_packages -- "psycopg[binary]==3.3.*" "psyc
 install "$cache/venv-dbt" python_packages -- "dbt-materialize==1.9.*" "dbt-core==1.10.*"
 install "$cache/node" node_packages -- pg@8.23.1 pg-cursor@2.22.1 pg-query-stream@4.17.0
 install "$cache/jdbc" maven_packages -- org.postgresql:postgresql:42.7.8
+
+# Servers for the tests: Kafka, a schema registry, Kafka Connect, MySQL, MariaDB.
+"$(dirname "${BASH_SOURCE[0]}")/../tests/servers/install.sh"

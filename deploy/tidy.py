@@ -14,10 +14,11 @@ ALLOWED = {
     "proto": {"types"},
     "functions": {"types", "proto"},
     "dataflow": {"types", "proto"},
-    "sql": {"types", "proto", "functions"},
+    "sql": {"types", "proto", "functions", "formats"},
     "disk": set(),
+    "formats": {"types"},
     "storage": {"types", "disk"},
-    "ingest": {"types", "proto", "disk", "storage"},
+    "ingest": {"types", "proto", "disk", "formats", "storage"},
     "coordinator": {"types", "proto", "disk", "functions", "sql", "storage"},
     "worker": {"types", "proto", "disk", "functions", "dataflow", "storage", "ingest"},
     "tls": set(),
@@ -46,9 +47,9 @@ CIRCLES = {
 
 
 # The kinds of sources by their names in code, and the only places in the crates that a source passes through where they are told apart.
-KINDS = re.compile(r"\bPostgres(?:Connection|Source)?\b|\bLoadGenerator\b")
+KINDS = re.compile(r"\b(?:Postgres|Kafka)(?:Connection|Source)?\b|\bLoadGenerator\b")
 KINDS_PASS = ("sql", "proto", "coordinator", "worker")
-KINDS_IN = ("sql/src/connector.rs", "sql/src/connector/", "proto/src/message.rs")
+KINDS_IN = ("sql/src/connector.rs", "sql/src/connector/", "proto/src/message.rs", "proto/src/kafka.rs")
 
 
 def tracked(pattern):

@@ -1,4 +1,6 @@
 //! Freshness: how long after a COMMIT in PostgreSQL a strict-serializable SELECT of an aggregate view shows it.
+//!
+//! How the view is looked at, and what becomes of that, is `kafka`'s as well.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -18,11 +20,11 @@ const REGIONS: i64 = 10;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a SELECT showed.
-struct Seen {
-    at: Instant,
-    took: Duration,
+pub(crate) struct Seen {
+    pub(crate) at: Instant,
+    pub(crate) took: Duration,
     /// All writes up to this one.
-    last: i64,
+    pub(crate) last: i64,
 }
 
 pub(crate) async fn run(scale: Scale) -> Result<Section> {
@@ -87,13 +89,7 @@ pub(crate) async fn run(scale: Scale) -> Result<Section> {
     }
     let commits = writer.await??;
 
-    let mut delays = Vec::with_capacity(commits.len());
-    let mut looks = seen.iter().peekable();
-    for (number, commit) in (before + 1..).zip(&commits) {
-        while looks.next_if(|look| look.last < number).is_some() {}
-        let shown = looks.peek().context("every write was shown")?;
-        delays.push(milliseconds(shown.at.duration_since(*commit)));
-    }
+    let delays = delays(before, &commits, &seen)?;
     let took: Vec<f64> = seen.iter().map(|look| milliseconds(look.took)).collect();
     let (first, end) = (commits.first(), commits.last());
     let span = first
@@ -126,7 +122,7 @@ pub(crate) async fn run(scale: Scale) -> Result<Section> {
 }
 
 /// Reads the view and checks that it is what the first so many writes give.
-async fn look(client: &Client, select: &tokio_postgres::Statement) -> Result<Seen> {
+pub(crate) async fn look(client: &Client, select: &tokio_postgres::Statement) -> Result<Seen> {
     let begin = Instant::now();
     let rows = client.query(select, &[]).await?;
     let at = Instant::now();
@@ -143,6 +139,18 @@ async fn look(client: &Client, select: &tokio_postgres::Statement) -> Result<See
         took: at - begin,
         last,
     })
+}
+
+/// Milliseconds from each write after `before` until it was seen. `seen`: in the order of time, the last with all of the writes.
+pub(crate) fn delays(before: i64, writes: &[Instant], seen: &[Seen]) -> Result<Vec<f64>> {
+    let mut delays = Vec::with_capacity(writes.len());
+    let mut looks = seen.iter().peekable();
+    for (number, written) in (before + 1..).zip(writes) {
+        while looks.next_if(|look| look.last < number).is_some() {}
+        let shown = looks.peek().context("every write was shown")?;
+        delays.push(milliseconds(shown.at.duration_since(*written)));
+    }
+    Ok(delays)
 }
 
 /// Commits one row after the other at an even rate; says when each COMMIT was sent.

@@ -6,8 +6,10 @@
 //! Invariants. Answers are compared before anything is timed. A figure with a peer is a ratio of measurements of one run, interleaved with the peer's.
 
 mod arrangement;
+mod catalog;
 mod freshness;
 mod interference;
+mod kafka;
 mod lookup;
 mod nexmark;
 mod report;
@@ -45,6 +47,8 @@ enum Benchmark {
     Lookup,
     Freshness,
     Interference,
+    Kafka,
+    Catalog,
 }
 
 #[derive(Debug, Subcommand)]
@@ -64,6 +68,8 @@ impl Benchmark {
             Self::Lookup => servers::block_on(lookup::run(scale)),
             Self::Freshness => servers::block_on(freshness::run(scale)),
             Self::Interference => servers::block_on(interference::run(scale)),
+            Self::Kafka => servers::block_on(kafka::run(scale)),
+            Self::Catalog => servers::block_on(catalog::run(scale)),
         }
     }
 

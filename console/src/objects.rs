@@ -1,4 +1,4 @@
-//! `GET /api/objects`: every source, table, materialized view and index, with its state.
+//! `GET /api/objects`: every source, table, materialized view, index and sink, with its state.
 //!
 //! Positions are text, as wide numbers are in `/api/sql`; counts of rows and bytes are numbers. What is not known is `null`.
 
@@ -7,7 +7,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use flowstone_coordinator::Overview;
-use flowstone_sql::system::{Ingestion, ObjectKind, ObjectState, Status};
+use flowstone_sql::system::{
+    Ingestion, ObjectKind, ObjectState, PartitionState, SinkStatistics, Status,
+};
 use serde::Serialize;
 
 use crate::App;
@@ -44,6 +46,7 @@ struct ObjectJson {
     #[serde(rename = "type")]
     kind: &'static str,
     source_type: Option<&'static str>,
+    sink_type: Option<&'static str>,
     parent: Option<String>,
     /// With its schema.
     parent_name: Option<String>,
@@ -56,6 +59,7 @@ struct ObjectJson {
     bytes: Option<u64>,
     lag_ms: Option<u64>,
     ingestion: Option<IngestionJson>,
+    delivery: Option<DeliveryJson>,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,6 +73,25 @@ struct IngestionJson {
     offset_committed: Option<String>,
     offset_lag: Option<u64>,
     offset_unit: &'static str,
+    partitions: Vec<PartitionJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct PartitionJson {
+    partition: i32,
+    offset_known: Option<String>,
+    offset_committed: Option<String>,
+    lag: Option<u64>,
+}
+
+/// What is staged is committed, as in `mz_sink_statistics`.
+#[derive(Debug, Serialize)]
+struct DeliveryJson {
+    messages_staged: u64,
+    messages_committed: u64,
+    bytes_staged: u64,
+    bytes_committed: u64,
+    frontier: Option<String>,
 }
 
 impl From<Overview> for OverviewJson {
@@ -90,12 +113,13 @@ impl From<Overview> for OverviewJson {
 
 impl From<ObjectState> for ObjectJson {
     fn from(object: ObjectState) -> Self {
-        let (kind, source_type) = match object.kind {
-            ObjectKind::Source(reads) => ("source", Some(reads)),
-            ObjectKind::SourceTable => ("source-table", None),
-            ObjectKind::Table => ("table", None),
-            ObjectKind::MaterializedView => ("materialized-view", None),
-            ObjectKind::Index => ("index", None),
+        let (kind, source_type, sink_type) = match object.kind {
+            ObjectKind::Source(reads) => ("source", Some(reads), None),
+            ObjectKind::SourceTable => ("source-table", None, None),
+            ObjectKind::Table => ("table", None, None),
+            ObjectKind::MaterializedView => ("materialized-view", None, None),
+            ObjectKind::Index => ("index", None, None),
+            ObjectKind::Sink(writes) => ("sink", None, Some(writes)),
         };
         Self {
             id: object.id.to_string(),
@@ -104,6 +128,7 @@ impl From<ObjectState> for ObjectJson {
             name: object.name,
             kind,
             source_type,
+            sink_type,
             parent: object.parent.map(|id| id.to_string()),
             parent_name: object
                 .parent_name
@@ -117,6 +142,7 @@ impl From<ObjectState> for ObjectJson {
             bytes: object.bytes,
             lag_ms: object.lag_ms,
             ingestion: object.ingestion.map(Into::into),
+            delivery: object.delivery.map(Into::into),
         }
     }
 }
@@ -131,8 +157,32 @@ impl From<Ingestion> for IngestionJson {
             bytes_received: ingestion.bytes_received,
             offset_known: ingestion.offset_known.map(|offset| offset.to_string()),
             offset_committed: ingestion.offset_committed.map(|offset| offset.to_string()),
-            offset_lag: ingestion.offset_lag(),
+            offset_lag: ingestion.offset_lag,
             offset_unit: ingestion.offset_unit,
+            partitions: ingestion.partitions.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<PartitionState> for PartitionJson {
+    fn from(state: PartitionState) -> Self {
+        Self {
+            partition: state.partition,
+            offset_known: state.offset_known.map(|offset| offset.to_string()),
+            offset_committed: state.offset_committed.map(|offset| offset.to_string()),
+            lag: state.lag(),
+        }
+    }
+}
+
+impl From<SinkStatistics> for DeliveryJson {
+    fn from(written: SinkStatistics) -> Self {
+        Self {
+            messages_staged: written.messages,
+            messages_committed: written.messages,
+            bytes_staged: written.bytes,
+            bytes_committed: written.bytes,
+            frontier: written.frontier().map(|epoch| epoch.0.to_string()),
         }
     }
 }

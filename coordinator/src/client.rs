@@ -88,7 +88,7 @@ pub struct Overview {
     pub epoch: u64,
     /// Whether reads are served.
     pub readiness: Readiness,
-    /// Sources, tables, materialized views and indexes, by identity.
+    /// Sources, tables, materialized views, indexes and sinks, by identity.
     pub objects: Vec<ObjectState>,
 }
 

@@ -18,6 +18,7 @@ use flowstone_proto::message::{
     Command, Failure, LogId, RequestError, RequestId, Response, SourceStatus,
 };
 use flowstone_sql::catalog::ItemKind;
+use flowstone_sql::system::SinkStatistics;
 use flowstone_types::{Epoch, ObjectId};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -151,7 +152,9 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
         *uuid::Uuid::new_v4().as_bytes(),
     )
     .await?;
-    let state = raft.state();
+    let mut state = raft.state();
+    state.name_catalog();
+    let state = state;
     for (id, sealed) in &state.secrets {
         if key.open(*id, sealed).is_err() {
             return Err(Error::Unavailable(format!(
@@ -428,6 +431,9 @@ impl Loop {
             }
             Effect::CommitPointDurable { epoch } => {
                 self.queue(Command::CommitPointDurable { epoch });
+                // A sink that has written all so far is behind by what is in this commit, however long ago the one before was. Cost: O(sinks) for a commit.
+                let published = self.published.borrow().clone();
+                published.pass_sinks(&mut self.shared.runtime.lock().sink_statistics);
                 self.published
                     .send_modify(|published| published.commit_point = epoch);
             }
@@ -512,7 +518,9 @@ impl Loop {
         if became_visible {
             self.shared.runtime.lock().visible.extend(visible);
         }
+        let stored_through = self.epochs.stored_through();
         self.published.send_modify(|published| {
+            published.stored_through = published.stored_through.max(stored_through);
             published.epochs_total += 1;
             published.visible_version += u64::from(became_visible);
         });
@@ -641,6 +649,30 @@ impl Loop {
                         .lock()
                         .statistics
                         .insert(object, statistics);
+                }
+            }
+            Response::SinkStatus { sink, status } => {
+                if !self.dropped.contains(&sink) {
+                    let now = self.shared.clock.now_ms();
+                    let mut runtime = self.shared.runtime.lock();
+                    runtime.sink_statuses.insert(sink, (status, now));
+                }
+            }
+            Response::SinkStatistics {
+                sink,
+                messages,
+                bytes,
+                committed_epoch,
+            } => {
+                if !self.dropped.contains(&sink) {
+                    let mut runtime = self.shared.runtime.lock();
+                    let known = runtime.sink_statistics.entry(sink).or_default();
+                    *known = SinkStatistics {
+                        messages,
+                        bytes,
+                        // The worker knows of commits only: see `Published::pass_sinks`.
+                        committed_epoch: known.committed_epoch.max(committed_epoch),
+                    };
                 }
             }
             Response::WriteStaged { write, result } => {

@@ -165,8 +165,10 @@ pub struct EpochLoop {
     freezing: Vec<FreezeId>,
     /// Sources that cannot give what is bound.
     held: BTreeSet<ObjectId>,
-    /// Sources that give what is bound piece by piece: more would keep commits waiting for longer.
-    behind: BTreeSet<ObjectId>,
+    /// Sources that give what is bound piece by piece, and the newest epoch that lacks nothing of it: more would put off commits for longer.
+    behind: BTreeMap<ObjectId, Epoch>,
+    /// The newest epoch that the worker has run.
+    complete: Epoch,
     /// The first epoch that may be committed.
     commit_from: Epoch,
     observable: Epoch,
@@ -230,7 +232,8 @@ impl EpochLoop {
             frozen: BTreeSet::new(),
             freezing: Vec::new(),
             held: BTreeSet::new(),
-            behind: BTreeSet::new(),
+            behind: BTreeMap::new(),
+            complete: recovered.commit_point,
             commit_from: Epoch::MIN,
             observable: recovered.commit_point,
             commit_point: recovered.commit_point,
@@ -260,6 +263,16 @@ impl EpochLoop {
     #[must_use]
     pub const fn commit_point(&self) -> Epoch {
         self.commit_point
+    }
+
+    /// The newest epoch that is known to have nothing that is not in the commit point: where nothing changes, no commit comes.
+    #[must_use]
+    pub fn stored_through(&self) -> Epoch {
+        if self.dirty || self.commit != CommitState::Idle {
+            self.commit_point
+        } else {
+            self.observable.max(self.commit_point)
+        }
     }
 
     /// Whether every epoch from before the crash has been handed to the worker.
@@ -358,12 +371,19 @@ impl EpochLoop {
         }
     }
 
-    /// A source gives what is bound piece by piece, or has given it: nothing more is bound to it meanwhile.
+    /// A source gives what is bound piece by piece, or has given it: nothing more is bound to it meanwhile, and nothing is committed that would have a part of it.
     pub fn source_behind(&mut self, source: ObjectId, behind: bool) {
         if behind {
-            self.behind.insert(source);
-        } else {
-            self.behind.remove(&source);
+            // It lacks something from the epoch on that is being run; one that was held up from an earlier one on.
+            let before = if self.held.contains(&source) {
+                Epoch::MIN
+            } else {
+                self.complete
+            };
+            self.behind.entry(source).or_insert(before);
+        } else if self.behind.remove(&source).is_some() {
+            // The last of it is in the newest epoch: the worker would put off a commit of an earlier one, and by then there may be no time for another.
+            self.commit_from = self.commit_from.max(self.complete);
         }
     }
 
@@ -414,6 +434,7 @@ impl EpochLoop {
     pub fn epoch_complete(&mut self, epoch: Epoch) {
         if let Some(open) = self.open.iter_mut().find(|open| open.epoch == epoch) {
             open.complete = true;
+            self.complete = self.complete.max(epoch);
         }
     }
 
@@ -523,6 +544,10 @@ impl EpochLoop {
     fn commit_is_wanted(&self) -> bool {
         self.dirty
             && self.held.is_empty()
+            && self
+                .behind
+                .values()
+                .all(|before| self.observable <= *before)
             && self.observable >= self.commit_from
             && self.commit == CommitState::Idle
             && self.observable > self.commit_point
@@ -588,7 +613,7 @@ impl EpochLoop {
         !self.writes.is_empty()
             || (self.frozen.is_empty()
                 && self.sources.iter().any(|(id, source)| {
-                    !self.behind.contains(id) && source.next_binding().is_some()
+                    !self.behind.contains_key(id) && source.next_binding().is_some()
                 }))
     }
 
@@ -644,7 +669,7 @@ impl EpochLoop {
     fn take_bindings(&mut self) -> Vec<SourceBinding> {
         let mut bindings = Vec::new();
         for (id, source) in &mut self.sources {
-            if self.behind.contains(id) {
+            if self.behind.contains_key(id) {
                 continue;
             }
             if let Some((position, snapshots)) = source.next_binding() {
@@ -688,8 +713,9 @@ impl EpochLoop {
     }
 
     fn finish_draining(&mut self, effects: &mut Vec<Effect>) {
-        // What waits for an upstream is bound, and run again after the start.
-        let clean = !self.dirty || self.observable <= self.commit_point || !self.held.is_empty();
+        // What waits for an upstream, or for a disk, is bound, and run again after the start.
+        let late = !self.held.is_empty() || !self.behind.is_empty();
+        let clean = !self.dirty || self.observable <= self.commit_point || late;
         if self.phase == Phase::Draining
             && self.open.is_empty()
             && self.writes.is_empty()

@@ -1,25 +1,31 @@
 //! From catalog items to commands for the worker: what to create for new items, and for all of them after a restart.
 //!
-//! Owns the order (clusters, collections, then sources, then dataflows, inputs first) and the resolution of connections and their secrets. Must not know sessions.
+//! Owns the order (clusters, collections, then sources, then dataflows, inputs first, then sinks), the resolution of connections and their secrets, and who is told that
+//! one was altered. Must not know sessions.
 //! Called by `coordinator::start` and by DDL.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use flowstone_proto::kafka::SinkPartition;
 use flowstone_proto::message::{
     CleanUp, CollectionDescription, CollectionKind, Command, DataflowDescription, Export, Failure,
-    Remains, SourceDescription, SourceKind, SourceTable, UpstreamConnection,
+    Remains, SinkBegin, SinkDescription, SourceDescription, SourceKind, SourceTable,
+    UpstreamConnection,
 };
 use flowstone_sql::Catalog;
-use flowstone_sql::catalog::{Connection, Item, ItemKind, Machine, SourceItemKind, arrow_schema};
-use flowstone_sql::lower::{Lowered, lower};
+use flowstone_sql::catalog::{
+    Connection, Item, ItemKind, Machine, Sink, SourceItemKind, TableSource, arrow_schema,
+};
+use flowstone_sql::lower::{Lowered, lower, lower_partition};
 use flowstone_sql::plan::{plan_index, plan_query};
-use flowstone_types::{ClusterId, EvalError, EvalErrorKind, ObjectId};
+use flowstone_types::{ClusterId, Epoch, EvalError, EvalErrorKind, ObjectId};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::planning::{Planner, replanning};
+use crate::raft::command::SealedSecret;
 use crate::raft::{Cleanup, CommitPoint, DurableFailure, State};
 use crate::secrets::SecretError;
 use crate::shared::Shared;
@@ -43,6 +49,38 @@ impl PlannedDataflow {
     }
 }
 
+/// The values of secrets: those that a change is about to set, and else those that are set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Secrets<'a> {
+    shared: &'a Shared,
+    changed: &'a [SealedSecret],
+}
+
+impl<'a> Secrets<'a> {
+    /// Those that are set.
+    pub(crate) const fn of(shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            changed: &[],
+        }
+    }
+
+    /// Those that will be set after a change.
+    pub(crate) const fn after(shared: &'a Shared, changed: &'a [SealedSecret]) -> Self {
+        Self { shared, changed }
+    }
+
+    fn value(self, id: ObjectId) -> Result<Zeroizing<Vec<u8>>, Error> {
+        match self.changed.iter().find(|secret| secret.id == id) {
+            Some(secret) => Ok(self.shared.key.open(id, &secret.sealed)?),
+            None => self.shared.secret_value(id),
+        }
+    }
+}
+
+/// What the expressions of sinks mean that decide on partitions.
+pub(crate) type Partitions = BTreeMap<ObjectId, SinkPartition>;
+
 /// What is known of items that existed before this process.
 #[derive(Debug, Default)]
 pub(crate) struct Past {
@@ -50,6 +88,7 @@ pub(crate) struct Past {
     /// Sources of which an epoch has something.
     bound: BTreeSet<ObjectId>,
     failures: BTreeMap<ObjectId, DurableFailure>,
+    sink_begins: BTreeMap<ObjectId, SinkBegin>,
 }
 
 impl Past {
@@ -87,9 +126,25 @@ pub(crate) async fn restore_commands(shared: &Shared, state: State) -> Result<Ve
         commit_point: state.commit_point,
         bound,
         failures: state.failures,
+        sink_begins: state.sink_begins,
     };
+    let mut partitions = Partitions::new();
+    for (id, planned) in partition_each(&catalog, &all).await? {
+        let planned = planned.unwrap_or_else(|error| {
+            tracing::error!(%id, %error, "what decides on the partitions of a sink cannot be planned any more");
+            SinkPartition::Unplanned(error.to_string())
+        });
+        partitions.insert(id, planned);
+    }
     let mut commands = cluster_commands(shared.machine, None, &catalog, shared.next_change());
-    commands.extend(install_commands(shared, &catalog, &all, &dataflows, &past)?);
+    commands.extend(install_commands(
+        Secrets::of(shared),
+        &catalog,
+        &all,
+        &dataflows,
+        &partitions,
+        &past,
+    )?);
     commands.extend(unplanned);
     commands.extend(clean_up(shared, &state.cleanup));
     Ok(commands)
@@ -195,15 +250,78 @@ async fn plan_each(
     .await
 }
 
+/// What the expressions mean that decide on the partitions of sinks that are new in `after`, or are another there than in `before`.
+///
+/// # Errors
+/// If one cannot be planned.
+pub(crate) async fn plan_partitions(
+    before: &Catalog,
+    after: &Arc<Catalog>,
+) -> Result<Partitions, Error> {
+    let differs = |item: &&Item| {
+        matches!(item.kind, ItemKind::Sink(_))
+            && before.items.get(&item.id).map(|item| &item.kind) != Some(&item.kind)
+    };
+    let sinks: Vec<ObjectId> = after
+        .items
+        .values()
+        .filter(differs)
+        .map(|item| item.id)
+        .collect();
+    let planned = partition_each(after, &sinks).await?;
+    planned
+        .into_iter()
+        .map(|(id, planned)| planned.map(|planned| (id, planned)))
+        .collect()
+}
+
+/// Plans what decides on the partitions of the sinks among some items, of those of which it is an expression, whatever becomes of the others.
+async fn partition_each(
+    catalog: &Arc<Catalog>,
+    items: &[ObjectId],
+) -> Result<Vec<(ObjectId, Result<SinkPartition, Error>)>, Error> {
+    let sinks = items.iter().filter_map(|id| {
+        let ItemKind::Sink(sink) = &catalog.items.get(id)?.kind else {
+            return None;
+        };
+        let text = sink.kind.partition_expression()?;
+        Some((*id, sink.from, text.to_owned()))
+    });
+    let sinks: Vec<(ObjectId, ObjectId, String)> = sinks.collect();
+    if sinks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let catalog = Arc::clone(catalog);
+    replanning(move || {
+        let planner = Planner::for_catalog(Arc::clone(&catalog));
+        let planned = sinks.into_iter().map(|(id, from, text)| {
+            let zone = catalog.time_zone(id);
+            let plan = || -> Result<SinkPartition, Error> {
+                let tree = flowstone_sql::parse::parse_expr(&text)?;
+                let planned = planner.with(|ctx| lower_partition(&ctx.in_zone(&zone), from, &tree));
+                planned.map_err(Error::Sql)
+            };
+            let planned = catch_unwind(AssertUnwindSafe(plan)).unwrap_or_else(|panic| {
+                let message = EvalError::of_panic(panic.as_ref()).message;
+                Err(Error::Internal(message))
+            });
+            (id, planned)
+        });
+        Ok(planned.collect())
+    })
+    .await
+}
+
 /// The commands that create `items`, in an order in which each finds what it needs.
 ///
 /// # Errors
 /// If a secret cannot be read.
 pub(crate) fn install_commands(
-    shared: &Shared,
+    secrets: Secrets<'_>,
     catalog: &Catalog,
     items: &[ObjectId],
     dataflows: &[PlannedDataflow],
+    partitions: &Partitions,
     past: &Past,
 ) -> Result<Vec<Command>, Error> {
     let commit_point = &past.commit_point;
@@ -212,19 +330,21 @@ pub(crate) fn install_commands(
         .iter()
         .filter_map(|id| catalog.items.get(id))
         .collect();
+    let keys: BTreeMap<ObjectId, &Vec<usize>> = dataflows
+        .iter()
+        .filter_map(|dataflow| Some((dataflow.description.id, dataflow.key.as_ref()?)))
+        .collect();
     let mut commands = Vec::new();
     for item in &found {
-        let key = dataflows
-            .iter()
-            .find(|dataflow| dataflow.description.id == item.id)
-            .and_then(|dataflow| dataflow.key.clone());
+        let key = keys.get(&item.id).copied().cloned();
         commands.extend(collection(catalog, item, key, past).map(Command::CreateCollection));
     }
     for item in &found {
         if let ItemKind::Source(source) = &item.kind {
-            let kind = source_kind(shared, catalog, item.id, &source.kind)?;
+            let kind = source_kind(secrets, catalog, item.id, &source.kind)?;
             // A table that has failed for good is not read any more.
-            let tables = source_tables(catalog, item.id, |id| !past.failures.contains_key(&id));
+            let keep = |id: ObjectId| !past.failures.contains_key(&id);
+            let tables = source_tables(secrets, catalog, item.id, keep)?;
             let snapshotted = tables
                 .iter()
                 .map(|table| table.id)
@@ -243,7 +363,7 @@ pub(crate) fn install_commands(
             })));
         }
     }
-    for (source, tables) in added_tables(catalog, &found, &new) {
+    for (source, tables) in added_tables(secrets, catalog, &found, &new)? {
         commands.push(Command::AddSourceTables { source, tables });
     }
     commands.extend(
@@ -251,15 +371,218 @@ pub(crate) fn install_commands(
             .iter()
             .map(|dataflow| Command::CreateDataflow(dataflow.description.clone())),
     );
+    for item in &found {
+        if let ItemKind::Sink(sink) = &item.kind {
+            let partition = partitions.get(&item.id).cloned();
+            let told = SinkPlanned {
+                id: item.id,
+                sink,
+                partition,
+            };
+            let description = sink_description(secrets, catalog, told, past)?;
+            commands.push(Command::CreateSink(Box::new(description)));
+        }
+    }
     Ok(commands)
+}
+
+/// The connections of `before` that are other ones in `after`, or name a secret that is changed.
+pub(crate) fn altered_connections(
+    before: &Catalog,
+    after: &Catalog,
+    changed: &[SealedSecret],
+) -> BTreeSet<ObjectId> {
+    let is_altered = |item: &&Item| {
+        let ItemKind::Connection(connection) = &item.kind else {
+            return false;
+        };
+        let Some(was) = before.items.get(&item.id) else {
+            return false;
+        };
+        let mut secrets = connection.secrets().into_iter();
+        was.kind != item.kind || secrets.any(|id| changed.iter().any(|secret| secret.id == id))
+    };
+    let altered = after.items.values().filter(is_altered);
+    altered.map(|item| item.id).collect()
+}
+
+/// The commands that tell the worker of sources that were there before and are reached, or have schemas that are reached, through connections that were altered.
+///
+/// # Errors
+/// If a secret cannot be read.
+pub(crate) fn altered_sources(
+    secrets: Secrets<'_>,
+    before: &Catalog,
+    after: &Catalog,
+    altered: &BTreeSet<ObjectId>,
+) -> Result<Vec<Command>, Error> {
+    let mut commands = Vec::new();
+    if altered.is_empty() {
+        return Ok(commands);
+    }
+    for item in after.items.values() {
+        if let ItemKind::Source(source) = &item.kind
+            && before.items.contains_key(&item.id)
+            && source_connections(after, item.id, &source.kind).any(|id| altered.contains(&id))
+        {
+            commands.push(Command::AlterSource {
+                source: item.id,
+                kind: Box::new(source_kind(secrets, after, item.id, &source.kind)?),
+                tables: source_tables(secrets, after, item.id, |_| true)?,
+            });
+        }
+    }
+    Ok(commands)
+}
+
+/// The connections through which a source reads, and those of the schemas of its tables.
+fn source_connections(
+    catalog: &Catalog,
+    id: ObjectId,
+    kind: &SourceItemKind,
+) -> impl Iterator<Item = ObjectId> {
+    let fed = catalog.items.values().filter(move |item| {
+        matches!(&item.kind, ItemKind::Table { source: Some(source), .. } if source.source == id)
+    });
+    let messages = fed.filter_map(move |item| catalog.message_tables.get(&item.id));
+    let registries = messages.flat_map(|messages| messages.registries());
+    kind.connection().into_iter().chain(registries)
+}
+
+/// The connections through which a sink writes, and those of its schemas.
+fn sink_connections(sink: &Sink) -> impl Iterator<Item = ObjectId> {
+    std::iter::once(sink.kind.connection()).chain(sink.kind.registries())
+}
+
+/// What the expressions mean that decide on the partitions of sinks of which nothing but a connection was altered. It could be planned once.
+///
+/// # Errors
+/// If planning is not possible at all.
+pub(crate) async fn plan_again(
+    after: &Arc<Catalog>,
+    altered: &BTreeSet<ObjectId>,
+    partitions: &mut Partitions,
+) -> Result<(), Error> {
+    let uses = |item: &&Item| match &item.kind {
+        ItemKind::Sink(sink) => sink_connections(sink).any(|id| altered.contains(&id)),
+        _ => false,
+    };
+    let sinks = after.items.values().filter(uses).map(|item| item.id);
+    let sinks: Vec<ObjectId> = sinks.filter(|id| !partitions.contains_key(id)).collect();
+    let planned = partition_each(after, &sinks).await?;
+    partitions.extend(planned.into_iter().map(|(id, planned)| {
+        let unplanned = |error: Error| SinkPartition::Unplanned(error.to_string());
+        (id, planned.unwrap_or_else(unplanned))
+    }));
+    Ok(())
+}
+
+/// The commands that tell the worker of sinks that write something else than before, or through connections that were altered.
+///
+/// # Errors
+/// If a secret cannot be read.
+pub(crate) fn altered_sinks(
+    secrets: Secrets<'_>,
+    before: &Catalog,
+    after: &Catalog,
+    altered: &BTreeSet<ObjectId>,
+    partitions: &Partitions,
+) -> Result<Vec<Command>, Error> {
+    let mut commands = Vec::new();
+    for item in after.items.values() {
+        if let ItemKind::Sink(sink) = &item.kind
+            && let Some(ItemKind::Sink(was)) = before.items.get(&item.id).map(|item| &item.kind)
+            && (was != sink || sink_connections(sink).any(|id| altered.contains(&id)))
+        {
+            let partition = partitions.get(&item.id).cloned();
+            let told = SinkPlanned {
+                id: item.id,
+                sink,
+                partition,
+            };
+            let description = sink_description(secrets, after, told, &Past::default())?;
+            commands.push(Command::AlterSink(Box::new(description)));
+        }
+    }
+    Ok(commands)
+}
+
+/// A sink, and what the expression means that decides on its partitions.
+struct SinkPlanned<'a> {
+    id: ObjectId,
+    sink: &'a Sink,
+    partition: Option<SinkPartition>,
+}
+
+/// What the worker is told of a sink.
+fn sink_description(
+    secrets: Secrets<'_>,
+    catalog: &Catalog,
+    SinkPlanned {
+        id,
+        sink,
+        partition,
+    }: SinkPlanned<'_>,
+    past: &Past,
+) -> Result<SinkDescription, Error> {
+    let connections = connections(secrets, catalog, sink_connections(sink))?;
+    let kafka = sink
+        .kind
+        .upstream(&connections, partition, catalog.installation);
+    let kafka =
+        kafka.ok_or_else(|| Error::Internal(format!("the connections of {id} do not fit it")))?;
+    let from = catalog.items.get(&sink.from);
+    Ok(SinkDescription {
+        id,
+        cluster: catalog.cluster_of(id),
+        from: sink.from,
+        schema: arrow_schema(from.and_then(Item::columns).unwrap_or_default()),
+        kafka,
+        as_of: Some(past.commit_point.epoch).filter(|epoch| *epoch != Epoch::MIN),
+        begin: past.sink_begins.get(&id).copied(),
+    })
+}
+
+/// How to reach what these connection items name.
+fn connections(
+    secrets: Secrets<'_>,
+    catalog: &Catalog,
+    ids: impl Iterator<Item = ObjectId>,
+) -> Result<BTreeMap<ObjectId, UpstreamConnection>, Error> {
+    let mut found = BTreeMap::new();
+    for id in ids {
+        found.insert(id, resolve_connection(secrets, catalog, id)?);
+    }
+    Ok(found)
+}
+
+/// A table of a source as its worker is told of it: with what its connector makes of messages, if it is of a source of these.
+///
+/// # Errors
+/// If a secret cannot be read.
+fn source_table(
+    secrets: Secrets<'_>,
+    catalog: &Catalog,
+    fed: &TableSource,
+) -> Result<SourceTable, Error> {
+    let mut table = fed.table.clone();
+    if let Some(messages) = catalog.message_tables.get(&table.id) {
+        let registries = connections(secrets, catalog, messages.registries())?;
+        let upstream = messages.upstream(&registries);
+        table.upstream = upstream.ok_or_else(|| {
+            Error::Internal(format!("the registries of {} do not fit it", table.id))
+        })?;
+    }
+    Ok(table)
 }
 
 /// New tables of sources that run already.
 fn added_tables(
+    secrets: Secrets<'_>,
     catalog: &Catalog,
     found: &[&Item],
     new: &BTreeSet<ObjectId>,
-) -> BTreeMap<ObjectId, Vec<SourceTable>> {
+) -> Result<BTreeMap<ObjectId, Vec<SourceTable>>, Error> {
     let mut added: BTreeMap<ObjectId, Vec<SourceTable>> = BTreeMap::new();
     for item in found {
         if let ItemKind::Table {
@@ -272,25 +595,28 @@ fn added_tables(
             added
                 .entry(source.source)
                 .or_default()
-                .push(source.table.clone());
+                .push(source_table(secrets, catalog, source)?);
         }
     }
-    added
+    Ok(added)
 }
 
 fn source_tables(
+    secrets: Secrets<'_>,
     catalog: &Catalog,
     id: ObjectId,
     keep: impl Fn(ObjectId) -> bool,
-) -> Vec<SourceTable> {
+) -> Result<Vec<SourceTable>, Error> {
     let tables = catalog.items.values().filter_map(|item| match &item.kind {
         ItemKind::Table {
             source: Some(source),
             ..
-        } if source.source == id && keep(item.id) => Some(source.table.clone()),
+        } if source.source == id && keep(item.id) => Some(source),
         _ => None,
     });
-    tables.collect()
+    tables
+        .map(|source| source_table(secrets, catalog, source))
+        .collect()
 }
 
 fn collection(
@@ -333,7 +659,8 @@ fn collection(
         | ItemKind::View { .. }
         | ItemKind::Index { .. }
         | ItemKind::Secret
-        | ItemKind::Connection(_) => {
+        | ItemKind::Connection(_)
+        | ItemKind::Sink(_) => {
             return None;
         }
     };
@@ -442,7 +769,10 @@ pub(crate) fn dropped_in_worker(catalog: &Catalog, dropped: &[ObjectId]) -> Vec<
     ordered.retain(|id| {
         catalog.items.get(id).is_some_and(|item| {
             item.is_collection()
-                || matches!(item.kind, ItemKind::Source(_) | ItemKind::Index { .. })
+                || matches!(
+                    item.kind,
+                    ItemKind::Source(_) | ItemKind::Index { .. } | ItemKind::Sink(_)
+                )
         })
     });
     ordered
@@ -453,14 +783,14 @@ pub(crate) fn dropped_in_worker(catalog: &Catalog, dropped: &[ObjectId]) -> Vec<
 /// # Errors
 /// If a secret cannot be read.
 pub(crate) fn source_kind(
-    shared: &Shared,
+    secrets: Secrets<'_>,
     catalog: &Catalog,
     id: ObjectId,
     kind: &SourceItemKind,
 ) -> Result<SourceKind, Error> {
     let connection = kind
         .connection()
-        .map(|connection| resolve_connection(shared, catalog, connection))
+        .map(|connection| resolve_connection(secrets, catalog, connection))
         .transpose()?;
     kind.upstream(id, connection)
         .ok_or_else(|| Error::Internal(format!("the connection of {id} does not fit it")))
@@ -471,12 +801,12 @@ pub(crate) fn source_kind(
 /// # Errors
 /// If a secret cannot be read.
 pub(crate) fn resolve_connection(
-    shared: &Shared,
+    secrets: Secrets<'_>,
     catalog: &Catalog,
     id: ObjectId,
 ) -> Result<UpstreamConnection, Error> {
     match catalog.items.get(&id).map(|item| &item.kind) {
-        Some(ItemKind::Connection(connection)) => resolve(shared, connection),
+        Some(ItemKind::Connection(connection)) => resolve(secrets, connection),
         _ => Err(Error::Internal(format!("{id} is not a connection"))),
     }
 }
@@ -486,10 +816,10 @@ pub(crate) fn resolve_connection(
 /// # Errors
 /// If a secret cannot be read.
 pub(crate) fn resolve(
-    shared: &Shared,
+    secrets: Secrets<'_>,
     connection: &Connection,
 ) -> Result<UpstreamConnection, Error> {
-    let secrets = secrets_with(connection, &|id| shared.secret_value(id))?;
+    let secrets = secrets_with(connection, &|id| secrets.value(id))?;
     connection
         .upstream(&secrets)
         .ok_or_else(|| Error::Internal("a secret of a connection is missing".to_owned()))

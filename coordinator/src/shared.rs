@@ -17,6 +17,7 @@ use flowstone_proto::message::{
 use flowstone_proto::plan::Plan;
 use flowstone_sql::Catalog;
 use flowstone_sql::catalog::Machine;
+use flowstone_sql::system::SinkStatistics;
 use flowstone_types::{Clock, ClusterId, Epoch, ObjectId};
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
@@ -118,6 +119,8 @@ pub(crate) struct Published {
     pub(crate) observable: Epoch,
     /// The newest durable commit point.
     pub(crate) commit_point: Epoch,
+    /// The newest epoch that is known to have nothing that is not in the commit point.
+    pub(crate) stored_through: Epoch,
     /// Every read is at or above this epoch: it covers what was seen before a restart.
     pub(crate) read_floor: Epoch,
     /// Epochs that became observable since the start.
@@ -126,6 +129,18 @@ pub(crate) struct Published {
     pub(crate) visible_version: u64,
     /// Counts views and indexes that have been hydrated, or have failed.
     pub(crate) settled_version: u64,
+}
+
+impl Published {
+    /// A sink that has written all of the commit point has written all that there is through [`Published::stored_through`]: it is not behind because nothing
+    /// changes.
+    pub(crate) fn pass_sinks(&self, sinks: &mut BTreeMap<ObjectId, SinkStatistics>) {
+        for written in sinks.values_mut() {
+            if written.committed_epoch >= Some(self.commit_point) {
+                written.committed_epoch = written.committed_epoch.max(Some(self.stored_through));
+            }
+        }
+    }
 }
 
 /// Who waits for an answer of the worker.
@@ -152,6 +167,9 @@ pub(crate) struct Runtime {
     /// Status and since when: milliseconds since the Unix epoch.
     pub(crate) statuses: BTreeMap<ObjectId, (SourceStatus, u64)>,
     pub(crate) statistics: BTreeMap<ObjectId, SourceStatistics>,
+    /// Status of sinks and since when, as of sources.
+    pub(crate) sink_statuses: BTreeMap<ObjectId, (SourceStatus, u64)>,
+    pub(crate) sink_statistics: BTreeMap<ObjectId, SinkStatistics>,
     /// What collections and indexes hold in memory.
     pub(crate) collections: BTreeMap<ObjectId, CollectionStatistics>,
 }
@@ -167,6 +185,8 @@ impl Runtime {
         self.hydration_ms.remove(&id);
         self.statuses.remove(&id);
         self.statistics.remove(&id);
+        self.sink_statuses.remove(&id);
+        self.sink_statistics.remove(&id);
         self.collections.remove(&id);
     }
 }
@@ -336,5 +356,32 @@ impl Shared {
     pub(crate) fn secret_value(&self, id: ObjectId) -> Result<Zeroizing<Vec<u8>>, Error> {
         let sealed = self.raft.secret(id).ok_or(SecretError::Missing(id))?;
         Ok(self.key.open(id, &sealed)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sink_that_lacks_nothing_of_the_commit_point_is_not_behind_because_nothing_changes() {
+        let published = Published {
+            commit_point: Epoch(5),
+            stored_through: Epoch(900),
+            ..Published::default()
+        };
+        let through = |committed_epoch: Option<Epoch>| {
+            let written = SinkStatistics {
+                committed_epoch,
+                ..SinkStatistics::default()
+            };
+            let mut sinks = BTreeMap::from([(ObjectId::User(1), written)]);
+            published.pass_sinks(&mut sinks);
+            sinks[&ObjectId::User(1)].committed_epoch
+        };
+        assert_eq!(through(Some(Epoch(5))), Some(Epoch(900)));
+        assert_eq!(through(Some(Epoch(4))), Some(Epoch(4)));
+        assert_eq!(through(Some(Epoch(901))), Some(Epoch(901)));
+        assert_eq!(through(None), None);
     }
 }

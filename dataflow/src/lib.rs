@@ -35,6 +35,7 @@ use flowstone_types::EvalError;
 
 pub use batch::expand;
 pub use error::Error;
+pub use held::Held;
 pub use partition::{
     VNODES, owner_of, partition_changes, partition_columns, partition_delta, partition_rows,
     shard_of,

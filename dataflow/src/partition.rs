@@ -116,6 +116,8 @@ pub fn partition_changes(
             rows,
             ops,
             unchanged,
+            // The deletions before them may be in other parts.
+            moved: Vec::new(),
             truncate_before: changes.truncate_before,
         });
     }

@@ -37,7 +37,7 @@ use self::segment::Segment;
 pub(crate) use self::segment::{Piece, WeightChunks};
 use crate::Error;
 use crate::batch::{add_weights, expand, index as row_index, weights_of};
-use crate::held::Held;
+use crate::held::{Held, allocated};
 use crate::partition::hash_columns;
 use crate::snapshot::{Part, Snapshot};
 
@@ -45,10 +45,12 @@ use crate::snapshot::{Part, Snapshot};
 const SEAL_ROWS: usize = 8192;
 /// How much of an error's text is reported: errors quote the data, which may be long.
 const ERROR_CHARACTERS_MAX: usize = 1000;
+/// What an error takes, roughly: there may be as many as rows, and their texts are not looked at one by one.
+const ERROR_BYTES: usize = size_of::<(EvalError, i64)>() * 3 / 2 + allocated(64);
 /// Largest segment: the unit of compaction.
 const SEGMENT_ROWS: usize = 65_536;
 
-/// Place of a row: segment and row in it. Stable until the segment is compacted; never reused.
+/// Place of a row: segment and row in it. Stable until the segment is compacted; then the number may be that of another segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RowId(u64);
 
@@ -79,8 +81,10 @@ struct Undo {
 pub(crate) struct Relation {
     name: String,
     schema: SchemaRef,
-    /// `None` where a segment was compacted away.
+    /// `None` where a segment was compacted away and no other one has its number yet.
     segments: Vec<Option<Segment>>,
+    /// The numbers that no segment has: those of `None`.
+    free: Vec<usize>,
     /// The segment that takes small appends.
     tail: Option<usize>,
     /// `None` where an index lost its last user. The first is never dropped.
@@ -102,6 +106,7 @@ impl Relation {
             name,
             schema,
             segments: Vec::new(),
+            free: Vec::new(),
             tail: None,
             indexes: vec![Some(KeyIndex::new(identity))],
             errors: BTreeMap::new(),
@@ -158,16 +163,19 @@ impl Relation {
     }
 
     /// Bytes of what is not in `held` yet of the rows, and of their weights and history.
-    pub(crate) fn row_bytes(&self, held: &mut Held) -> usize {
+    pub(crate) fn row_bytes(&self, held: &Held) -> usize {
         let segments: usize = self
             .segments
             .iter()
             .flatten()
             .map(|segment| segment.bytes(held))
             .sum();
-        let undo = |undo: &Undo| undo.rows.capacity() * size_of::<(RowId, i64)>();
+        let undo = |undo: &Undo| {
+            let errors = undo.errors.len() * ERROR_BYTES;
+            allocated(undo.rows.capacity() * size_of::<(RowId, i64)>()) + errors
+        };
         let history: usize = self.history.iter().flatten().map(undo).sum();
-        segments + history
+        segments + history + self.errors.len() * ERROR_BYTES
     }
 
     /// Bytes of one index; none if it is gone.
@@ -505,6 +513,7 @@ impl Relation {
         if self.live == 0 && self.dead > 0 && !self.has_history() {
             fuel = fuel.saturating_sub(1);
             self.segments.clear();
+            self.free.clear();
             self.tail = None;
             self.dead = 0;
             self.indexes.iter_mut().flatten().for_each(KeyIndex::clear);
@@ -554,7 +563,15 @@ impl Relation {
             for hash in hashes {
                 index.purge(hash, |id| weight(segments, id) != 0);
             }
+            // Another segment that gets the number is built from its first row on.
+            if let Some((reached, row)) = &mut index.unbuilt
+                && *reached == number
+            {
+                *row = 0;
+            }
         }
+        // Nothing points there any more: neither an index nor history.
+        self.free.push(number);
         let survivors = Part {
             segment: row_index(number),
             pieces: segment.pieces,
@@ -617,8 +634,7 @@ impl Relation {
             let (number, to) = if count < SEAL_ROWS {
                 (self.open_tail(), count)
             } else {
-                self.segments.push(Some(Segment::default()));
-                (self.segments.len() - 1, count.min(from + SEGMENT_ROWS))
+                (self.open_segment(), count.min(from + SEGMENT_ROWS))
             };
             let Some(segment) = self.segments[number].as_mut() else {
                 return Err(Error::invariant("tail is gone"));
@@ -660,11 +676,21 @@ impl Relation {
         match self.tail {
             Some(number) => number,
             None => {
-                self.segments.push(Some(Segment::default()));
-                self.tail = Some(self.segments.len() - 1);
-                self.segments.len() - 1
+                let number = self.open_segment();
+                self.tail = Some(number);
+                number
             }
         }
+    }
+
+    /// The number of a new segment. Numbers are used again, so that there are never more than once there were segments.
+    fn open_segment(&mut self) -> usize {
+        if let Some(number) = self.free.pop() {
+            self.segments[number] = Some(Segment::default());
+            return number;
+        }
+        self.segments.push(Some(Segment::default()));
+        self.segments.len() - 1
     }
 
     fn remember(&mut self, epoch: Epoch, rows: Vec<(RowId, i64)>, errors: &[(EvalError, i64)]) {

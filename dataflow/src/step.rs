@@ -234,7 +234,7 @@ impl Kind {
     }
 
     /// The operator and the bytes of what it keeps to itself that are not in `held` yet; `None` for one that keeps nothing.
-    pub(crate) fn bytes(&self, held: &mut Held) -> Option<(&'static str, usize)> {
+    pub(crate) fn bytes(&self, held: &Held) -> Option<(&'static str, usize)> {
         Some(match self {
             Self::Aggregate(operator) => ("aggregate", operator.bytes()),
             Self::TopK(operator) => ("top k", operator.bytes()),

@@ -57,6 +57,8 @@ pub enum Kind {
     Committed,
     /// That a commit point is durable, for an upstream.
     Acknowledgement,
+    /// A transaction of a sink: it is committed, and its sink hears of it.
+    SinkTransaction,
 }
 
 /// A step of a write. A failpoint stands right before its step.
@@ -136,6 +138,11 @@ const STEPS: &[(Kind, &str, &[Step])] = &[
     (Kind::EpochOutput, "epoch-output", &[Step::Tell]),
     (Kind::Committed, "committed", &[Step::Tell]),
     (Kind::Acknowledgement, "acknowledgement", &[Step::Tell]),
+    (
+        Kind::SinkTransaction,
+        "sink-transaction",
+        &[Step::Sync, Step::Tell],
+    ),
 ];
 
 const REPLACE: [Step; 4] = [Step::Write, Step::Sync, Step::Name, Step::Directory];

@@ -13,6 +13,7 @@ pub mod codec;
 pub mod errors;
 pub mod execution;
 pub mod keys;
+pub mod lookup;
 pub mod null_safe;
 pub mod planner;
 pub mod registry;
@@ -61,6 +62,7 @@ fn scalar_functions() -> Vec<datafusion::logical_expr::ScalarUDF> {
         json::functions(),
         like::functions(),
         keys::functions(),
+        lookup::functions(),
         math::functions(),
         series::functions(),
         system::functions(),

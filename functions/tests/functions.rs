@@ -460,6 +460,27 @@ fn float_sums_do_not_depend_on_the_order_of_rows() {
 }
 
 #[test]
+fn texts_are_looked_up_among_entries_that_are_a_constant_or_not() {
+    let of_keys = |entries: &str| {
+        rows(&format!(
+            "SELECT lookup_text(k, {entries}) FROM (VALUES ('a', '{{\"a\":\"1\"}}'), ('b', '{{\"b\":\"2\"}}'), (NULL, '{{}}')) AS t(k, e)"
+        ))
+    };
+    assert_eq!(of_keys("'{\"a\":\"x\"}'"), ["x", "∅", "∅"]);
+    assert_eq!(of_keys("e"), ["1", "2", "∅"]);
+    let entries = [("a", "x\"\n"), ("b", "y"), ("b", "z")];
+    let entries = entries.map(|(key, text)| (key.to_owned(), text.to_owned()));
+    let packed = flowstone_functions::lookup::entries(entries);
+    for (key, expected) in [("a", "x\"\n"), ("b", "y"), ("c", "∅")] {
+        assert_eq!(
+            value(&format!("lookup_text('{key}', '{packed}')")),
+            expected
+        );
+    }
+    assert!(error("lookup_text('a', 'x')").starts_with("invalid entries"));
+}
+
+#[test]
 fn every_function_of_the_registry_can_be_decoded_by_its_own_name() {
     use datafusion::execution::FunctionRegistry;
     let context = flowstone_functions::task_context();

@@ -323,6 +323,103 @@ impl Shared {
         Ok(writer.finish().await?)
     }
 
+    /// Generates what is bound.
+    async fn take(&self, binding: &SourceBinding) -> Result<Vec<TableChanges>, Error> {
+        let last = tick_of(&binding.position)?;
+        self.wait_staged(&binding.snapshots).await?;
+        let (plan, taken) = {
+            let mut state = self.lock();
+            let from = state.taken;
+            state.taken = from.max(last);
+            let mut plan = Vec::new();
+            for table in &mut state.tables {
+                let named = binding.snapshots.contains(&table.id);
+                let before = table.clone();
+                let first = match &table.snapshot {
+                    SnapshotState::Bound => from.saturating_add(1),
+                    SnapshotState::Generated if named => SNAPSHOT_TICK,
+                    SnapshotState::Staged(_) if named => SNAPSHOT_TICK + 1,
+                    _ => continue,
+                };
+                table.snapshot = SnapshotState::Bound;
+                plan.push((before, first..=last));
+            }
+            (plan, state.taken)
+        };
+        let script = self.script.clone();
+        let generated = tokio::task::spawn_blocking(move || {
+            let mut results = Vec::new();
+            for (table, ticks) in plan {
+                let id = table.id;
+                if let SnapshotState::Staged(snapshot) = &table.snapshot {
+                    results.push(TableChanges {
+                        table: id,
+                        data: TableData::Snapshot(snapshot.clone()),
+                    });
+                }
+                script.generate::<Error>(&table, ticks, |changes| {
+                    results.push(TableChanges {
+                        table: id,
+                        data: TableData::Changes(changes),
+                    });
+                    Ok(())
+                })?;
+            }
+            Ok::<_, Error>(results)
+        });
+        let results = generated
+            .await
+            .map_err(|error| Error::Invariant(error.to_string()))??;
+        let mut state = self.lock();
+        debug_assert_eq!(state.taken, taken);
+        for result in &results {
+            if let (TableData::Changes(changes), Some(table)) = (
+                &result.data,
+                state
+                    .tables
+                    .iter_mut()
+                    .find(|table| table.id == result.table),
+            ) {
+                table.messages = table
+                    .messages
+                    .saturating_add(u64::try_from(changes.ops.len()).unwrap_or(u64::MAX));
+            }
+        }
+        Ok(results)
+    }
+
+    /// Waits until none of `tables` is being staged.
+    async fn wait_staged(&self, tables: &[ObjectId]) -> Result<(), Error> {
+        let mut changed = self.staged.subscribe();
+        loop {
+            {
+                let state = self.lock();
+                let named = || {
+                    state
+                        .tables
+                        .iter()
+                        .filter(|table| tables.contains(&table.id))
+                };
+                if let Some(SnapshotState::Failed(message)) = named()
+                    .map(|table| &table.snapshot)
+                    .find(|state| matches!(state, SnapshotState::Failed(_)))
+                {
+                    return Err(Error::Failed {
+                        message: message.clone(),
+                        hint: None,
+                    });
+                }
+                if !named().any(|table| matches!(table.snapshot, SnapshotState::Staging)) {
+                    return Ok(());
+                }
+            }
+            tokio::select! {
+                () = self.cancel.cancelled() => return Err(Error::Stopped),
+                result = changed.changed() => result.map_err(|_| Error::Stopped)?,
+            }
+        }
+    }
+
     async fn send(&self, event: SourceEvent) {
         tokio::select! {
             () = self.cancel.cancelled() => {}
@@ -443,109 +540,19 @@ impl GeneratorSource {
         })
     }
 
-    pub(crate) async fn take(
-        &mut self,
+    /// Does not borrow the source: whoever waits for it does so where it likes.
+    pub(crate) fn take(
+        &self,
         binding: &SourceBinding,
-    ) -> Result<Vec<TableChanges>, Error> {
-        let last = tick_of(&binding.position)?;
-        self.wait_staged(&binding.snapshots).await?;
-        let (plan, taken) = {
-            let mut state = self.shared.lock();
-            let from = state.taken;
-            state.taken = from.max(last);
-            let mut plan = Vec::new();
-            for table in &mut state.tables {
-                let named = binding.snapshots.contains(&table.id);
-                let before = table.clone();
-                let first = match &table.snapshot {
-                    SnapshotState::Bound => from.saturating_add(1),
-                    SnapshotState::Generated if named => SNAPSHOT_TICK,
-                    SnapshotState::Staged(_) if named => SNAPSHOT_TICK + 1,
-                    _ => continue,
-                };
-                table.snapshot = SnapshotState::Bound;
-                plan.push((before, first..=last));
-            }
-            (plan, state.taken)
-        };
-        let script = self.shared.script.clone();
-        let generated = tokio::task::spawn_blocking(move || {
-            let mut results = Vec::new();
-            for (table, ticks) in plan {
-                let id = table.id;
-                if let SnapshotState::Staged(snapshot) = &table.snapshot {
-                    results.push(TableChanges {
-                        table: id,
-                        data: TableData::Snapshot(snapshot.clone()),
-                    });
-                }
-                script.generate::<Error>(&table, ticks, |changes| {
-                    results.push(TableChanges {
-                        table: id,
-                        data: TableData::Changes(changes),
-                    });
-                    Ok(())
-                })?;
-            }
-            Ok::<_, Error>(results)
-        });
-        let results = generated
-            .await
-            .map_err(|error| Error::Invariant(error.to_string()))??;
-        let mut state = self.shared.lock();
-        debug_assert_eq!(state.taken, taken);
-        for result in &results {
-            if let (TableData::Changes(changes), Some(table)) = (
-                &result.data,
-                state
-                    .tables
-                    .iter_mut()
-                    .find(|table| table.id == result.table),
-            ) {
-                table.messages = table
-                    .messages
-                    .saturating_add(u64::try_from(changes.ops.len()).unwrap_or(u64::MAX));
-            }
-        }
-        Ok(results)
+    ) -> impl Future<Output = Result<Vec<TableChanges>, Error>> + Send + use<> {
+        let (shared, binding) = (Arc::clone(&self.shared), binding.clone());
+        async move { shared.take(&binding).await }
     }
 
     /// Waits until what is bound can be taken.
     pub(crate) async fn ready(&self, binding: &SourceBinding) {
         // Why it cannot, the take says.
-        drop(self.wait_staged(&binding.snapshots).await);
-    }
-
-    /// Waits until none of `tables` is being staged.
-    async fn wait_staged(&self, tables: &[ObjectId]) -> Result<(), Error> {
-        let mut changed = self.shared.staged.subscribe();
-        loop {
-            {
-                let state = self.shared.lock();
-                let named = || {
-                    state
-                        .tables
-                        .iter()
-                        .filter(|table| tables.contains(&table.id))
-                };
-                if let Some(SnapshotState::Failed(message)) = named()
-                    .map(|table| &table.snapshot)
-                    .find(|state| matches!(state, SnapshotState::Failed(_)))
-                {
-                    return Err(Error::Failed {
-                        message: message.clone(),
-                        hint: None,
-                    });
-                }
-                if !named().any(|table| matches!(table.snapshot, SnapshotState::Staging)) {
-                    return Ok(());
-                }
-            }
-            tokio::select! {
-                () = self.shared.cancel.cancelled() => return Err(Error::Stopped),
-                result = changed.changed() => result.map_err(|_| Error::Stopped)?,
-            }
-        }
+        drop(self.shared.wait_staged(&binding.snapshots).await);
     }
 
     pub(crate) async fn add_tables(

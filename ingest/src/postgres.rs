@@ -17,7 +17,6 @@ pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod stream;
 pub(crate) mod table_log;
-pub(crate) mod taking;
 pub(crate) mod tls;
 pub(crate) mod types;
 pub(crate) mod wire;
@@ -36,26 +35,25 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
 
+use crate::alterable::Alterable;
+use crate::backoff::{self, Backoff};
+use crate::binding::Position;
+use crate::capture::{self, STATISTICS_INTERVAL};
+use crate::logs::with_schemas;
 use crate::row_errors::ErrorChanges;
 use crate::transactions::{BufferLimits, remove_unneeded};
 use crate::{Error, SourceContext, SourceEvent};
 use attempt::AttemptError;
-use manifest::{Manifest, ManifestTable};
+use manifest::{FILE_VERSION, Manifest, ManifestTable};
 use snapshot::Lifetime;
-use state::{Binding, FILE_VERSION, Shared};
-use table_log::{Counters, Snapshot, TableLog};
-use taking::Taking;
+use state::{Own, Shared};
+use table_log::{Snapshot, TableLog};
 use wire::{
     Connection, Purpose, WireError, format_lsn, parse_lsn, quote_identifier, quote_literal,
 };
 
-/// First and longest pause between attempts.
-const BACKOFF_FIRST: Duration = Duration::from_millis(250);
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// An attempt that lasted this long was a success: the next pause is short again.
-const BACKOFF_RESET: Duration = Duration::from_secs(30);
-/// How often counters are reported while they move.
-const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
+/// What was taken, on its way.
+pub(crate) type Taking = crate::taking::Taking<state::State>;
 
 /// A running PostgreSQL source.
 #[derive(Debug)]
@@ -95,23 +93,16 @@ impl PostgresSource {
         };
         let resume_from = description.resume_from.as_ref().map(lsn_of).transpose()?;
         let id = description.id;
-        let shared = Arc::new(Shared::new(
-            id,
-            connection,
+        let own = Own {
+            connection: Alterable::new(connection),
             publication,
             slot,
-            tables,
-            clock,
-            events,
-            &state_dir,
-            limits,
-        )?);
-        let taken_before = description.bound || resume_from.is_some();
-        if taken_before && shared.manifest.get().is_none() {
-            return Err(Error::Damaged {
-                path: shared.manifest.path().to_owned(),
-                reason: "it is missing".to_owned(),
-            });
+            delta: tables,
+        };
+        let shared = Shared::open(id, own, clock, events, &state_dir, limits)?;
+        let shared = Arc::new(shared);
+        if description.bound || resume_from.is_some() {
+            shared.require_manifest()?;
         }
         register(
             &shared,
@@ -141,27 +132,19 @@ impl PostgresSource {
         self.shared.lock().fatal.clone()
     }
 
-    pub(crate) async fn take(&mut self, binding: &SourceBinding) -> Result<Taking, Error> {
-        let binding = bound(binding)?;
-        let taken = self.shared.take(&binding).await?;
-        let shared = Arc::clone(&self.shared);
-        Ok(Taking::new(shared, binding.position, taken))
+    pub(crate) fn take(
+        &self,
+        binding: &SourceBinding,
+    ) -> impl Future<Output = Result<Taking, Error>> + Send + use<> {
+        Taking::begin(&self.shared, binding)
     }
 
     pub(crate) async fn ready(&self, binding: &SourceBinding) {
-        // Why it cannot be taken, the take says.
-        if let Ok(binding) = bound(binding) {
-            self.shared.ready(&binding).await;
-        }
+        self.shared.ready(binding).await;
     }
 
     pub(crate) fn row_errors(&self) -> Vec<(ObjectId, ErrorChanges)> {
-        let state = self.shared.lock();
-        let standing = state
-            .tables()
-            .iter()
-            .map(|log| (log.table.id, log.row_errors.standing()));
-        standing.filter(|(_, errors)| !errors.is_empty()).collect()
+        self.shared.lock().logs.row_errors()
     }
 
     pub(crate) fn acknowledge(&self, position: &SourcePosition) {
@@ -171,6 +154,10 @@ impl PostgresSource {
             Err(error) => tracing::error!(source = %self.shared.id, %error, "not acknowledged"),
         }
         self.shared.moved.notify_one();
+    }
+
+    pub(crate) fn alter(&self, connection: PostgresConnection) {
+        self.shared.own.connection.alter(connection);
     }
 
     pub(crate) fn add_tables(&self, tables: Vec<SourceTable>, schemas: Vec<(ObjectId, SchemaRef)>) {
@@ -199,60 +186,13 @@ impl PostgresSource {
             tasks,
             _cancel,
         } = self;
-        shared.cancel.cancel();
-        for task in tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "source task failed");
-            }
-        }
-        shared.writing.close();
-        shared.writing.wait().await;
-        // What nobody has taken goes now, unless pieces of a take are still there, which share it.
-        let removing = tokio::task::spawn_blocking(move || {
-            let directory = Arc::clone(&shared.spill);
-            drop(shared);
-            directory.remove_unneeded();
-        });
-        if let Err(error) = removing.await {
-            tracing::error!(%error, "changes that wait on disk could not be removed");
-        }
+        capture::stop(shared, tasks, || {}).await;
     }
 }
 
 /// The LSN that a position is.
 fn lsn_of(position: &SourcePosition) -> Result<u64, Error> {
-    match position {
-        SourcePosition::PostgresLsn(lsn) => Ok(*lsn),
-        other => Err(Error::Invariant(format!(
-            "position {other} is not one of a PostgreSQL source"
-        ))),
-    }
-}
-
-fn bound(binding: &SourceBinding) -> Result<Binding<'_>, Error> {
-    Ok(Binding {
-        position: lsn_of(&binding.position)?,
-        snapshots: &binding.snapshots,
-    })
-}
-
-fn with_schemas(
-    tables: &[SourceTable],
-    schemas: &[(ObjectId, SchemaRef)],
-) -> Vec<(SourceTable, SchemaRef)> {
-    tables
-        .iter()
-        .filter_map(|table| {
-            let schema = schemas
-                .iter()
-                .find(|(id, _)| *id == table.id)
-                .map(|(_, schema)| Arc::clone(schema));
-            if schema.is_none() {
-                tracing::error!(table = %table.id, "source table has no schema");
-            }
-            Some((table.clone(), schema?))
-        })
-        .collect()
+    u64::of(position).copied()
 }
 
 /// Makes the logs of the tables a source starts with, and finds where it starts.
@@ -307,16 +247,21 @@ fn register(
 /// The main task: attempts, one after another, until the source is stopped or can never go on.
 async fn run(shared: Arc<Shared>, established: watch::Sender<bool>) {
     shared.status(shared.id, SourceStatus::Starting).await;
-    let mut pause = BACKOFF_FIRST;
+    let mut backoff = Backoff::new();
+    let mut altered = shared.own.connection.watch();
     loop {
         let started = tokio::time::Instant::now();
         let ended = tokio::select! {
             biased;
             () = shared.cancel.cancelled() => AttemptError::Stopped,
-            ended = attempt(&shared, &established) => ended,
+            ended = attempt(&shared, &established, &mut altered) => ended,
         };
         match ended {
             AttemptError::Stopped => return,
+            AttemptError::Altered => {
+                begin_anew(&shared, &mut backoff).await;
+                continue;
+            }
             AttemptError::Permanent { message, hint } => {
                 tracing::error!(source = %shared.id, error = message, "source failed");
                 shared.lock().fatal = Some(Failure {
@@ -348,33 +293,56 @@ async fn run(shared: Arc<Shared>, established: watch::Sender<bool>) {
                     .await;
             }
         }
-        if started.elapsed() > BACKOFF_RESET {
-            pause = BACKOFF_FIRST;
+        if started.elapsed() > backoff::RESET {
+            backoff.reset();
         }
-        let jittered = jitter(&shared, pause);
+        let jittered = next_pause(&shared, &mut backoff);
         tokio::select! {
             () = shared.cancel.cancelled() => return,
             () = tokio::time::sleep(jittered) => {}
+            _changed = altered.changed() => begin_anew(&shared, &mut backoff).await,
         }
-        pause = (pause * 2).min(BACKOFF_MAX);
     }
 }
 
-/// Between half of `pause` and all of it, so that sources of one server do not all come at once.
-fn jitter(shared: &Shared, pause: Duration) -> Duration {
-    let mut draw =
-        crate::generator::rows::Draw::new(shared.clock.now_ms(), 0, shared.lock().received);
-    let half = pause / 2;
-    let part = u64::try_from(half.as_millis()).unwrap_or(u64::MAX).max(1);
-    half + Duration::from_millis(draw.next() % part)
+/// The connection was altered: what went wrong with the old one does not count.
+async fn begin_anew(shared: &Shared, backoff: &mut Backoff) {
+    tracing::info!(source = %shared.id, "the connection of a source was altered");
+    backoff.reset();
+    shared.status(shared.id, SourceStatus::Starting).await;
 }
 
-/// One attempt: whatever is left of establishing the source, then streaming until it ends.
-async fn attempt(shared: &Arc<Shared>, established: &watch::Sender<bool>) -> AttemptError {
-    match establish(shared, established).await {
+/// What comes of something, unless the connection is altered before.
+async fn unless_altered<T, E>(
+    altered: &mut watch::Receiver<PostgresConnection>,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, AttemptError>
+where
+    AttemptError: From<E>,
+{
+    tokio::select! {
+        biased;
+        done = work => Ok(done?),
+        _changed = altered.changed() => Err(AttemptError::Altered),
+    }
+}
+
+/// The next pause, so that sources of one server do not all come at once.
+fn next_pause(shared: &Shared, backoff: &mut Backoff) -> Duration {
+    let received = shared.lock().received;
+    backoff.next_jittered(shared.clock.as_ref(), received)
+}
+
+/// One attempt: whatever is left of establishing the source, then streaming until it ends, or the connection is `altered`.
+async fn attempt(
+    shared: &Arc<Shared>,
+    established: &watch::Sender<bool>,
+    altered: &mut watch::Receiver<PostgresConnection>,
+) -> AttemptError {
+    match establish(shared, established, altered).await {
         Ok(connection) => {
             shared.status(shared.id, SourceStatus::Running).await;
-            stream::stream(shared, connection).await
+            stream::stream(shared, connection, altered).await
         }
         Err(error) => error,
     }
@@ -384,26 +352,34 @@ async fn attempt(shared: &Arc<Shared>, established: &watch::Sender<bool>) -> Att
 async fn establish(
     shared: &Arc<Shared>,
     established: &watch::Sender<bool>,
+    altered: &mut watch::Receiver<PostgresConnection>,
 ) -> Result<Connection, AttemptError> {
-    let mut connection = Connection::open(&shared.connection, Purpose::Replication).await?;
-    let identity = connection
-        .ask("IDENTIFY_SYSTEM")
-        .await?
-        .into_iter()
-        .next()
-        .unwrap_or_default();
+    let described = altered.borrow_and_update().clone();
+    let opening = Connection::open(&described, Purpose::Replication);
+    let mut connection = unless_altered(altered, opening).await?;
+    let identity = unless_altered(altered, connection.ask("IDENTIFY_SYSTEM")).await?;
+    let identity = identity.into_iter().next().unwrap_or_default();
     let field = |index: usize| identity.get(index).cloned().flatten().unwrap_or_default();
     let (system, timeline) = (field(0), field(1));
-    check_position(shared, &field(2))?;
+    // Who it is comes first: where another server is says nothing.
     match shared.manifest.get() {
-        Some(manifest) => check_identity(&manifest, &system, &timeline)?,
+        Some(manifest) => {
+            check_identity(&manifest, &system, &timeline)?;
+            check_position(shared, &field(2))?;
+        }
         // Nothing was ever taken: the start has seen to that.
-        None => first_snapshot(shared, &mut connection, &system, &timeline).await?,
+        None => {
+            let copying = first_copies(shared, &mut connection, &described);
+            let (position, staged) = unless_altered(altered, copying).await?;
+            let server = (system.as_str(), timeline.as_str());
+            first_snapshot(shared, position, staged, server).await?;
+        }
     }
-    check_slot(shared, &mut connection).await?;
+    unless_altered(altered, check_slot(shared, &mut connection)).await?;
+    shared.own.connection.prove(&described);
     if !*established.borrow() {
         announce_staged(shared).await;
-        report_tables(shared).await;
+        shared.report_tables().await;
         established.send_replace(true);
     }
     Ok(connection)
@@ -411,13 +387,17 @@ async fn establish(
 
 fn check_identity(manifest: &Manifest, system: &str, timeline: &str) -> Result<(), AttemptError> {
     if manifest.system != system {
-        return Err(AttemptError::permanent(
-            format!(
+        // Nothing is lost by that.
+        return Err(AttemptError::Transient {
+            message: format!(
                 "server has system identifier {system}, but the source was created with {}",
                 manifest.system
             ),
-            "The connection leads to another server. Drop the source and create it again.",
-        ));
+            hint: Some(
+                "The connection leads to another server. Let it lead to the one of before, or drop the source and create it again."
+                    .to_owned(),
+            ),
+        });
     }
     if manifest.timeline != timeline {
         return Err(AttemptError::permanent(
@@ -454,40 +434,59 @@ async fn check_slot(shared: &Shared, connection: &mut Connection) -> Result<(), 
     };
     let rows = connection
         .ask(&format!(
-            "SELECT {status} FROM pg_replication_slots WHERE slot_name = {}",
-            quote_literal(&shared.slot)
+            "SELECT {status}, database IS DISTINCT FROM current_database() FROM pg_replication_slots WHERE slot_name = {}",
+            quote_literal(&shared.own.slot)
         ))
         .await?;
-    match rows.into_iter().flatten().next() {
-        None => Err(stream::slot_missing(shared)),
-        Some(Some(status)) if status == "lost" => {
+    let Some(row) = rows.into_iter().next() else {
+        return Err(stream::slot_missing(shared));
+    };
+    let mut row = row.into_iter();
+    let status = row.next().flatten();
+    if row.next().flatten().as_deref() == Some("t") {
+        return Err(stream::slot_elsewhere(shared));
+    }
+    match status.as_deref() {
+        Some("lost") => {
             let message = format!(
                 "replication slot \"{}\" has been invalidated because it exceeded the maximum reserved size",
-                shared.slot
+                shared.own.slot
             );
             Err(stream::slot_lost(&message))
         }
-        Some(_) => Ok(()),
+        _ => Ok(()),
     }
 }
 
-/// The slot, the snapshot of every table at its consistent point, and the manifest. Starts over what an earlier attempt left.
-async fn first_snapshot(
+/// The slot, and the snapshot of every table at its consistent point, with that. Starts over what an earlier attempt left.
+///
+/// # Cancel safety
+/// What was begun is begun anew by the next attempt.
+async fn first_copies(
     shared: &Arc<Shared>,
     connection: &mut Connection,
-    system: &str,
-    timeline: &str,
-) -> Result<(), AttemptError> {
-    drop_slot(connection, &shared.slot).await?;
-    let exported = snapshot::create_slot(connection, &shared.slot, Lifetime::Permanent).await?;
+    described: &PostgresConnection,
+) -> Result<(u64, Vec<(ObjectId, snapshot::Staged)>), AttemptError> {
+    drop_slot(connection, &shared.own.slot).await?;
+    let exported = snapshot::create_slot(connection, &shared.own.slot, Lifetime::Permanent).await?;
     let tables = shared.pending();
-    let staged = snapshot::copy(shared, tables, &exported.name).await?;
-    let entries = manifest_tables(&staged, exported.position);
+    let staged = snapshot::copy(shared, described, tables, &exported.name).await?;
+    Ok((exported.position, staged))
+}
+
+/// The manifest of the first snapshot, which is of the server with this identifier and timeline: the source has begun.
+async fn first_snapshot(
+    shared: &Arc<Shared>,
+    position: u64,
+    staged: Vec<(ObjectId, snapshot::Staged)>,
+    (system, timeline): (&str, &str),
+) -> Result<(), AttemptError> {
+    let entries = manifest_tables(&staged, position);
     let manifest = Manifest {
         version: FILE_VERSION,
         system: system.to_owned(),
         timeline: timeline.to_owned(),
-        position: exported.position,
+        position,
         tables: entries,
         membership: HashMap::new(),
         row_error_saves: 0,
@@ -496,10 +495,11 @@ async fn first_snapshot(
     let mut state = shared.lock();
     for (id, content) in staged {
         if let Some(log) = state.table_mut(id) {
-            log.set_snapshot(exported.position, content);
+            log.set_snapshot(position, content);
         }
+        state.logs.forget_failure_through(id, position);
     }
-    state.start_at(exported.position, 0);
+    state.start_at(position, 0);
     Ok(())
 }
 
@@ -531,28 +531,6 @@ async fn announce_staged(shared: &Shared) {
                 position: SourcePosition::PostgresLsn(position),
             })
             .await;
-    }
-}
-
-async fn report_tables(shared: &Shared) {
-    let statuses: Vec<(ObjectId, SourceStatus)> = {
-        let state = shared.lock();
-        let status = |log: &TableLog| match (log.failure(), &log.snapshot) {
-            (Some(failure), _) => SourceStatus::Failed {
-                error: failure.message.clone(),
-                hint: None,
-            },
-            (None, Snapshot::Pending { .. }) => SourceStatus::Starting,
-            (None, _) => SourceStatus::Running,
-        };
-        state
-            .tables()
-            .iter()
-            .map(|log| (log.table.id, status(log)))
-            .collect()
-    };
-    for (object, status) in statuses {
-        shared.status(object, status).await;
     }
 }
 
@@ -599,11 +577,13 @@ async fn snapshot_added(shared: Arc<Shared>, ready: watch::Receiver<bool>) {
     if !wait_established(&shared, ready).await {
         return;
     }
-    let mut pause = BACKOFF_FIRST;
+    let mut backoff = Backoff::new();
+    let mut proven = shared.own.connection.watch_proven();
     loop {
+        proven.mark_unchanged();
         let tables = shared.pending();
         if tables.is_empty() {
-            pause = BACKOFF_FIRST;
+            backoff.reset();
             tokio::select! {
                 () = shared.cancel.cancelled() => return,
                 () = shared.added.notified() => continue,
@@ -620,6 +600,7 @@ async fn snapshot_added(shared: Arc<Shared>, ready: watch::Receiver<bool>) {
         let (error, hint) = match result {
             Ok(()) => continue,
             Err(AttemptError::Stopped) => return,
+            Err(AttemptError::Altered) => continue,
             Err(
                 AttemptError::Transient { message, hint }
                 | AttemptError::Permanent { message, hint },
@@ -636,12 +617,13 @@ async fn snapshot_added(shared: Arc<Shared>, ready: watch::Receiver<bool>) {
                 )
                 .await;
         }
-        let jittered = jitter(&shared, pause);
+        let jittered = next_pause(&shared, &mut backoff);
         tokio::select! {
             () = shared.cancel.cancelled() => return,
             () = tokio::time::sleep(jittered) => {}
+            // The server is reached in another way now.
+            _changed = proven.changed() => backoff.reset(),
         }
-        pause = (pause * 2).min(BACKOFF_MAX);
     }
 }
 
@@ -650,10 +632,11 @@ async fn added_snapshot(
     shared: &Arc<Shared>,
     tables: Vec<(SourceTable, SchemaRef)>,
 ) -> Result<(), AttemptError> {
-    let mut connection = Connection::open(&shared.connection, Purpose::Replication).await?;
+    let described = shared.own.connection.proven();
+    let mut connection = Connection::open(&described, Purpose::Replication).await?;
     // Slot names have at most 63 characters.
     let unique = uuid::Uuid::new_v4().simple().to_string();
-    let stem: String = shared.slot.chars().take(30).collect();
+    let stem: String = shared.own.slot.chars().take(30).collect();
     let exported = snapshot::create_slot(
         &mut connection,
         &format!("{stem}_{unique}"),
@@ -666,9 +649,11 @@ async fn added_snapshot(
             if let Some(log) = state.table_mut(table.id) {
                 log.set_since(exported.position);
             }
+            let logs = &mut state.logs;
+            logs.forget_failure_through(table.id, exported.position);
         }
     }
-    let staged = snapshot::copy(shared, tables, &exported.name).await?;
+    let staged = snapshot::copy(shared, &described, tables, &exported.name).await?;
     connection.close().await;
     let entries = manifest_tables(&staged, exported.position);
     shared
@@ -690,6 +675,8 @@ async fn added_snapshot(
             if let Some(log) = state.table_mut(id) {
                 log.set_snapshot(exported.position, content);
             }
+            let logs = &mut state.logs;
+            logs.forget_failure_through(id, exported.position);
         }
     }
     shared.bump();
@@ -733,53 +720,18 @@ async fn report(shared: Arc<Shared>, ready: watch::Receiver<bool>, resume_from: 
                 }
             }
             _ = interval.tick() => {
-                for statistics in statistics(&shared) {
-                    let Some(object) = statistics.object else { continue };
-                    if reported.get(&object) != Some(&statistics) {
-                        reported.insert(object, statistics.clone());
-                        shared.send(SourceEvent::Statistics(statistics)).await;
-                    }
-                }
+                shared.report_statistics(statistics(&shared), &mut reported).await;
                 prune_manifest(&shared).await;
             }
         }
     }
 }
 
-/// The sum of what is known.
-fn either(left: Option<u64>, right: Option<u64>) -> Option<u64> {
-    match (left, right) {
-        (Some(left), Some(right)) => Some(left + right),
-        (left, right) => left.or(right),
-    }
-}
-
 fn statistics(shared: &Shared) -> Vec<SourceStatistics> {
     let state = shared.lock();
-    let of = |object: ObjectId, counters: Counters| SourceStatistics {
-        object: Some(object),
-        messages_received: counters.messages,
-        bytes_received: counters.bytes,
-        updates_staged: counters.taken,
-        updates_committed: counters.taken,
-        snapshot_records_known: counters.snapshot_known,
-        snapshot_records_staged: counters.snapshot_staged,
-        offset_known: Some(SourcePosition::PostgresLsn(state.upstream)),
-        offset_committed: Some(SourcePosition::PostgresLsn(state.taken)),
-    };
-    let mut total = Counters::default();
-    let mut all = Vec::new();
-    for log in state.tables() {
-        let counters = log.counters;
-        total.messages += counters.messages;
-        total.bytes += counters.bytes;
-        total.taken += counters.taken;
-        total.snapshot_staged = either(total.snapshot_staged, counters.snapshot_staged);
-        total.snapshot_known = either(total.snapshot_known, counters.snapshot_known);
-        all.push(of(log.table.id, counters));
-    }
-    all.push(of(shared.id, total));
-    all
+    let known = SourcePosition::PostgresLsn(state.upstream);
+    let taken = SourcePosition::PostgresLsn(state.taken);
+    state.logs.statistics(shared.id, &known, &taken)
 }
 
 /// Takes tables whose snapshot is in a commit point out of the manifest.

@@ -5,7 +5,8 @@
 //!
 //! A row in error stands in its collection with fillers (NULL where possible) in the cells that could not be held, so that later changes of it find a row
 //! to change and values that the upstream leaves out of an update are still known; reads of the collection fail meanwhile, so nobody sees the fillers.
-//! Only a row whose key could not be held stays out.
+//! Only a row whose key could not be held stays out. So does a message of a table without a key that could not be read at all ([`MESSAGE`]); with a key it
+//! is a row of fillers, until another message of the key heals it.
 //!
 //! Invariants. Changes are resolved in upstream order, once, when they are taken: what is in error after a position depends on the upstream alone.
 //! Whatever [`RowErrors::resolve`] says of errors adds up to what is in error.
@@ -27,6 +28,8 @@ pub(crate) const ROW_ERRORS_MAX: usize = 10_000;
 const QUOTED_MAX: usize = 200;
 /// Bytes of an identity that are kept as they are; longer ones are kept as a digest.
 const IDENTITY_BYTES_MAX: usize = 512;
+/// In place of a column: the whole message that a row came with, or should have.
+pub(crate) const MESSAGE: u16 = u16::MAX;
 /// Why a cell that an update left out is not known.
 const LEFT_OUT: &str =
     "the value was left out of an update by the upstream, and the row could not be held before";
@@ -57,6 +60,26 @@ impl Notes {
 
     pub(crate) fn push_moved(&mut self, row: u32) {
         self.moved.push(row);
+    }
+
+    /// The rows of [`Self::push_moved`], ascending.
+    pub(crate) fn moved(&self) -> &[u32] {
+        &self.moved
+    }
+
+    /// Bytes that they take in memory.
+    pub(crate) fn size(&self) -> usize {
+        let texts = self
+            .bad
+            .iter()
+            .map(|cell| cell.reason.len() + cell.raw.len());
+        let cells = self.bad.len() * size_of::<BadCell>() + self.moved.len() * size_of::<u32>();
+        texts.sum::<usize>() + cells
+    }
+
+    /// Puts cells that were noted out of order in the order of the rows.
+    pub(crate) fn sort_bad(&mut self) {
+        self.bad.sort_by_key(|cell| cell.row);
     }
 
     /// Forgets what was noted of `row` and those after it.
@@ -134,8 +157,14 @@ pub(crate) type ErrorChanges = Vec<(EvalError, i64)>;
 
 impl RowErrors {
     pub(crate) fn new(table: &SourceTable) -> Self {
+        let (schema, name) = (&table.upstream_schema, &table.upstream_name);
         Self {
-            table: format!("{}.{}", table.upstream_schema, table.upstream_name),
+            // Topics are in no schema.
+            table: if schema.is_empty() {
+                name.clone()
+            } else {
+                format!("{schema}.{name}")
+            },
             columns: table
                 .columns
                 .iter()
@@ -263,6 +292,9 @@ impl RowErrors {
             let just_deleted = self.just_deleted.take();
             if self.key.is_empty() {
                 if !cells.is_empty() {
+                    if cells.iter().any(|cell| cell.column == MESSAGE) {
+                        outside.insert(row);
+                    }
                     self.count_row(*op, &texts, row, cells, position, &mut errors)?;
                 }
                 continue;
@@ -315,6 +347,7 @@ impl RowErrors {
             }
         }
         changes.unchanged.retain(|(row, _)| !unknown.contains(row));
+        changes.moved.retain(|row| !unknown.contains(row));
         Ok((without(changes, &outside)?, errors))
     }
 
@@ -328,8 +361,13 @@ impl RowErrors {
         position: u64,
         errors: &mut ErrorChanges,
     ) -> Result<(), TypeError> {
-        let all: Vec<usize> = (0..self.columns.len()).collect();
-        let identity = texts.identity(row, &all, &cells)?;
+        let told_by: Vec<usize> = if cells.iter().any(|cell| cell.column == MESSAGE) {
+            // There are no values.
+            vec![usize::from(MESSAGE)]
+        } else {
+            (0..self.columns.len()).collect()
+        };
+        let identity = texts.identity(row, &told_by, &cells)?;
         let mut standing = self.live.get(&identity).cloned().unwrap_or_else(|| {
             let columns = cells
                 .into_iter()
@@ -413,20 +451,22 @@ impl RowErrors {
     }
 
     fn message(&self, key: Option<&str>, columns: &[(u16, String)]) -> String {
-        let described = columns.iter().map(|(column, reason)| {
-            let name = self.columns.get(usize::from(*column));
-            (name.map_or("?", String::as_str), reason)
-        });
         let mut message = String::new();
-        for (column, reason) in described {
+        for (column, reason) in columns {
+            let name = self.columns.get(usize::from(*column));
+            let name = name.map_or("?", String::as_str);
             if message.is_empty() {
                 let key = key.map_or_else(String::new, |key| format!(", key {key}"));
-                message = format!(
-                    "invalid data in column \"{column}\" of table \"{}\"{key}: {reason}",
-                    self.table
-                );
+                message = if *column == MESSAGE {
+                    format!("invalid message of table \"{}\"{key}: {reason}", self.table)
+                } else {
+                    format!(
+                        "invalid data in column \"{name}\" of table \"{}\"{key}: {reason}",
+                        self.table
+                    )
+                };
             } else {
-                message.push_str(&format!("; in column \"{column}\": {reason}"));
+                message.push_str(&format!("; in column \"{name}\": {reason}"));
             }
         }
         message
@@ -550,10 +590,12 @@ fn without(changes: SourceChanges, outside: &HashSet<u32>) -> Result<SourceChang
         .into_iter()
         .filter_map(|(row, column)| Some((*places.get(&row)?, column)))
         .collect();
+    let moved = changes.moved.iter();
     Ok(SourceChanges {
         rows: take_rows(&changes.rows, &UInt32Array::from(kept))?,
         ops,
         unchanged,
+        moved: moved.filter_map(|row| places.get(row).copied()).collect(),
         truncate_before: changes.truncate_before,
     })
 }

@@ -44,7 +44,6 @@ pub(crate) struct Unfit<'a> {
 #[derive(Debug)]
 pub(crate) struct RowBuilder {
     schema: SchemaRef,
-    types: Vec<SqlType>,
     columns: Vec<ColumnBuilder>,
     rows: usize,
 }
@@ -66,7 +65,6 @@ impl RowBuilder {
             .collect();
         Ok(Self {
             schema,
-            types,
             columns,
             rows: 0,
         })
@@ -83,9 +81,9 @@ impl RowBuilder {
         mut unfit: impl FnMut(Unfit<'a>),
     ) -> Result<(), RowError> {
         let fields = self.schema.fields().iter();
-        let mut columns = itertools::izip!(&mut self.columns, &self.types, fields).enumerate();
+        let mut columns = itertools::izip!(&mut self.columns, fields).enumerate();
         for value in values {
-            let Some((column, (builder, sql_type, field))) = columns.next() else {
+            let Some((column, (builder, field))) = columns.next() else {
                 return Err(RowError {
                     column: 0,
                     reason: "row has too many values".to_owned(),
@@ -108,7 +106,9 @@ impl RowBuilder {
                     continue;
                 }
                 Value::Nothing | Value::Unchanged => {
-                    append_filler(builder, sql_type, field.is_nullable()).map_err(refused)?;
+                    builder
+                        .append_filler(field.is_nullable())
+                        .map_err(refused)?;
                     continue;
                 }
                 Value::Text(raw) => {
@@ -126,7 +126,9 @@ impl RowBuilder {
                 }
             };
             if let Err(reason) = appended {
-                append_filler(builder, sql_type, field.is_nullable()).map_err(refused)?;
+                builder
+                    .append_filler(field.is_nullable())
+                    .map_err(refused)?;
                 unfit(Unfit {
                     column,
                     reason,
@@ -163,53 +165,5 @@ impl RowBuilder {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
         Ok(normalize_batch(&batch))
-    }
-}
-
-/// Appends something that means nothing.
-fn append_filler(
-    builder: &mut ColumnBuilder,
-    sql_type: &SqlType,
-    nullable: bool,
-) -> Result<(), TypeError> {
-    if nullable {
-        builder.append_null();
-        return Ok(());
-    }
-    builder.append_text(filler(sql_type))
-}
-
-/// Text of some value of the type.
-const fn filler(sql_type: &SqlType) -> &'static str {
-    match sql_type {
-        SqlType::Bool => "f",
-        SqlType::Int2
-        | SqlType::Int4
-        | SqlType::Int8
-        | SqlType::UInt2
-        | SqlType::UInt4
-        | SqlType::UInt8
-        | SqlType::Float4
-        | SqlType::Float8
-        | SqlType::Numeric(_)
-        | SqlType::Oid
-        | SqlType::Reg(_)
-        | SqlType::MzTimestamp => "0",
-        SqlType::Text
-        | SqlType::VarChar(_)
-        | SqlType::Char(_)
-        | SqlType::Name
-        | SqlType::Bytea
-        | SqlType::QuotedChar
-        | SqlType::Int2Vector
-        | SqlType::OidVector => "",
-        SqlType::Jsonb => "null",
-        SqlType::Date => "2000-01-01",
-        SqlType::Time => "00:00:00",
-        SqlType::Timestamp => "2000-01-01 00:00:00",
-        SqlType::TimestampTz => "2000-01-01 00:00:00+00",
-        SqlType::Interval => "00:00:00",
-        SqlType::Uuid => "00000000-0000-0000-0000-000000000000",
-        SqlType::Array(_) => "{}",
     }
 }

@@ -9,11 +9,13 @@ use flowstone_proto::message::{
     SourceStatus, SourceTable,
 };
 use flowstone_types::{Clock, EvalError, ObjectId, SourceChanges, SourcePosition};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use crate::generator::GeneratorSource;
-use crate::postgres::PostgresSource;
-use crate::postgres::taking::Taking;
+use crate::kafka::{self, KafkaTopicSource};
+use crate::postgres::{self, PostgresSource};
 use crate::state_file;
 use crate::transactions::{BufferLimits, remove_leftovers};
 use flowstone_storage::{DeltaTables, StagedSnapshot};
@@ -141,8 +143,7 @@ pub struct TableChanges {
 pub enum TableData {
     /// Ordered changes of whole transactions.
     ///
-    /// An `Upsert` that follows a `DeleteByKey` directly, and whose key no row has at that point, is an update that changed the key: cells it leaves
-    /// unchanged are those of the deleted row.
+    /// An `Upsert` that is noted as moved follows the `DeleteByKey` of the row's old key directly: cells it leaves unchanged are those of the deleted row.
     Changes(SourceChanges),
     /// The table's first content.
     Snapshot(StagedSnapshot),
@@ -160,6 +161,7 @@ pub struct SourceHandle(Inner);
 enum Inner {
     Generator(GeneratorSource),
     Postgres(PostgresSource),
+    Kafka(KafkaTopicSource),
     /// It failed for good in an earlier run.
     Failed(Failure),
 }
@@ -174,7 +176,8 @@ pub struct Pieces(PiecesInner);
 enum PiecesInner {
     /// They are in memory already, as large as they were made.
     Made(std::vec::IntoIter<TableChanges>),
-    Buffered(Box<Taking>),
+    Buffered(Box<postgres::Taking>),
+    Messages(Box<kafka::Taking>),
 }
 
 impl Pieces {
@@ -186,6 +189,7 @@ impl Pieces {
         match &mut self.0 {
             PiecesInner::Made(pieces) => Ok(pieces.next()),
             PiecesInner::Buffered(taking) => taking.next().await,
+            PiecesInner::Messages(taking) => taking.next().await,
         }
     }
 }
@@ -245,6 +249,9 @@ fn start_blocking(
         SourceKind::LoadGenerator { .. } => {
             Inner::Generator(GeneratorSource::start(description, context)?)
         }
+        SourceKind::Kafka(_) => {
+            Inner::Kafka(KafkaTopicSource::start(description, context, limits)?)
+        }
     }))
 }
 
@@ -258,7 +265,7 @@ pub async fn clean_up(
     state_dir: &Path,
 ) -> Result<(), Error> {
     if let Some(ReplicationSlot { connection, slot }) = slot {
-        crate::postgres::drop_slot_of(connection, slot).await?;
+        postgres::drop_slot_of(connection, slot).await?;
     }
     for ending in [
         "manifest.json",
@@ -280,8 +287,9 @@ pub async fn clean_up(
 impl SourceHandle {
     /// Takes everything after the last taken position up to and including `binding.position`, and the snapshots it names.
     ///
-    /// Waits until that much is buffered: after a restart the source reads it again from upstream. For each table the results are in order;
-    /// a table's snapshot comes before its changes. A table whose snapshot was not bound yet gives nothing. Snapshots that were taken before are ignored.
+    /// Waits until that much is buffered: after a restart the source reads it again from upstream; and where the take ends in something on disk, until that was
+    /// read. For each table the results are in order; a table's snapshot comes before its changes. A table whose snapshot was not bound yet gives nothing.
+    /// Snapshots that were taken before are ignored.
     ///
     /// One after the other: a take begins when the pieces of the one before have come to their end. Which rows are in error follows from the changes in their
     /// order, and what was taken does not count as waiting any more, so nobody would hold the upstream back.
@@ -291,18 +299,42 @@ impl SourceHandle {
     /// source's kind.
     ///
     /// # Cancel safety
-    /// Safe while it waits: nothing is taken until everything is there.
-    pub async fn take_pieces(&mut self, binding: &SourceBinding) -> Result<Pieces, Error> {
-        Ok(Pieces(match &mut self.0 {
-            Inner::Generator(source) => PiecesInner::Made(source.take(binding).await?.into_iter()),
-            Inner::Postgres(source) => PiecesInner::Buffered(Box::new(source.take(binding).await?)),
-            Inner::Failed(Failure { message, hint }) => {
-                return Err(Error::Failed {
-                    message: message.clone(),
-                    hint: hint.clone(),
-                });
+    /// Safe while it waits: nothing is taken until everything is there, nor before it is waited for. The source is not borrowed meanwhile, but stopping it ends
+    /// the wait.
+    pub fn take_pieces(
+        &mut self,
+        binding: &SourceBinding,
+    ) -> BoxFuture<'static, Result<Pieces, Error>> {
+        match &self.0 {
+            Inner::Generator(source) => {
+                let taking = source.take(binding);
+                async move {
+                    let made = taking.await?.into_iter();
+                    Ok::<_, Error>(Pieces(PiecesInner::Made(made)))
+                }
+                .boxed()
             }
-        }))
+            Inner::Postgres(source) => {
+                let taking = source.take(binding);
+                async move {
+                    let taking = Box::new(taking.await?);
+                    Ok::<_, Error>(Pieces(PiecesInner::Buffered(taking)))
+                }
+                .boxed()
+            }
+            Inner::Kafka(source) => {
+                let taking = source.take(binding);
+                async move {
+                    let taking = Box::new(taking.await?);
+                    Ok::<_, Error>(Pieces(PiecesInner::Messages(taking)))
+                }
+                .boxed()
+            }
+            Inner::Failed(Failure { message, hint }) => {
+                let (message, hint) = (message.clone(), hint.clone());
+                futures::future::ready(Err(Error::Failed { message, hint })).boxed()
+            }
+        }
     }
 
     /// Waits until [`SourceHandle::take_pieces`] of `binding` would not wait any more, whatever it gives then.
@@ -313,6 +345,7 @@ impl SourceHandle {
         match &self.0 {
             Inner::Generator(source) => source.ready(binding).await,
             Inner::Postgres(source) => source.ready(binding).await,
+            Inner::Kafka(source) => source.ready(binding).await,
             Inner::Failed(_) => {}
         }
     }
@@ -323,6 +356,7 @@ impl SourceHandle {
         match &self.0 {
             Inner::Generator(_) => None,
             Inner::Postgres(source) => source.failure(),
+            Inner::Kafka(source) => source.failure(),
             Inner::Failed(failure) => Some(failure.clone()),
         }
     }
@@ -333,13 +367,36 @@ impl SourceHandle {
         match &self.0 {
             Inner::Generator(_) | Inner::Failed(_) => Vec::new(),
             Inner::Postgres(source) => source.row_errors(),
+            Inner::Kafka(source) => source.row_errors(),
         }
     }
 
     /// The changes up to `position`, where something was taken, are in a durable commit point: upstream may forget them.
     pub fn acknowledge(&self, position: &SourcePosition) {
-        if let Inner::Postgres(source) = &self.0 {
-            source.acknowledge(position);
+        match &self.0 {
+            Inner::Postgres(source) => source.acknowledge(position),
+            Inner::Kafka(source) => source.acknowledge(position),
+            Inner::Generator(_) | Inner::Failed(_) => {}
+        }
+    }
+
+    /// The upstream, and what is asked beside it, is reached in another way from now on: an attempt that goes on in the old way ends, and the next one begins at once.
+    /// `kind` and `tables` are as before, but for connections. Waits for nobody.
+    ///
+    /// An upstream that turns out to be another one is not read: the source stalls until the connection leads back. One that has failed for good stays so.
+    pub fn alter(&self, kind: SourceKind, tables: &[SourceTable]) {
+        match (&self.0, kind) {
+            (Inner::Postgres(source), SourceKind::Postgres { connection, .. }) => {
+                source.alter(connection);
+            }
+            (Inner::Kafka(source), SourceKind::Kafka(described)) => {
+                source.alter(described.connection, tables);
+            }
+            // There is nothing upstream of a generator.
+            (Inner::Generator(_) | Inner::Failed(_), _) => {}
+            (Inner::Postgres(_) | Inner::Kafka(_), _) => {
+                tracing::error!("a source was described as one of another kind");
+            }
         }
     }
 
@@ -352,6 +409,7 @@ impl SourceHandle {
         match &mut self.0 {
             Inner::Generator(source) => source.add_tables(tables, schemas).await,
             Inner::Postgres(source) => source.add_tables(tables, schemas),
+            Inner::Kafka(source) => source.add_tables(tables, schemas),
             Inner::Failed(_) => {}
         }
     }
@@ -361,6 +419,7 @@ impl SourceHandle {
         match &mut self.0 {
             Inner::Generator(source) => source.remove_tables(tables),
             Inner::Postgres(source) => source.remove_tables(tables),
+            Inner::Kafka(source) => source.remove_tables(tables),
             Inner::Failed(_) => {}
         }
     }
@@ -370,6 +429,7 @@ impl SourceHandle {
         match self.0 {
             Inner::Generator(source) => source.stop().await,
             Inner::Postgres(source) => source.stop().await,
+            Inner::Kafka(source) => source.stop().await,
             Inner::Failed(_) => {}
         }
     }

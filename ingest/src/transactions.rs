@@ -5,6 +5,8 @@
 //! beyond what it covers. Called by the connectors, under a lock of theirs; only [`Spiller`], [`Spilled::load`], [`remove_unneeded`] and what a
 //! [`SpillDirectory`] does wait or touch files, and those without it. Letting go of a file does not remove it.
 //!
+//! An upstream whose transactions are single messages ([`Messages`]) has a log for each partition, which can be cut after any message.
+//!
 //! Invariants. What a cut gives depends only on the transactions that were received, not on how often or where was cut before, nor on what went through the
 //! disk. Rows of a transaction that has not ended are never cut. A deletion by key and the upsert that replaces the row are never in different pieces.
 //! What is not as it was written is an error, never rows. What is on disk is not read by another process than that which wrote it: upstream still has it.
@@ -19,7 +21,7 @@ mod table;
 use flowstone_types::{ObjectId, TypeError};
 
 pub(crate) use offers::Offers;
-pub(crate) use segment::{Closed, Part, Spilled};
+pub(crate) use segment::{Closed, Messages, Part, Spilled};
 pub(crate) use spill::{SpillDirectory, remove_leftovers};
 pub(crate) use spiller::{Candidate, Event, Spiller, Written, remove_unneeded};
 pub(crate) use table::{Refused, Straddling, TableTransactions};
@@ -30,7 +32,7 @@ mod tests;
 /// How much of what one source has read may wait to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BufferLimits {
-    /// Bytes in memory, as far as they can be told; beyond it they go to disk.
+    /// Bytes in memory, as far as they can be told; beyond it they go to disk, and already from half of it on where nobody has to wait for that.
     pub memory_bytes: u64,
     /// Bytes on disk beyond which the upstream is not read while there is something to be taken. A transaction that is larger is read to its end.
     pub disk_bytes: u64,
@@ -67,6 +69,11 @@ impl BufferLimits {
         } else {
             Pressure::Memory
         }
+    }
+
+    /// Whether something should go to disk while more is received, so that there is room when it is needed.
+    pub(crate) const fn is_filling(&self, usage: Usage) -> bool {
+        usage.memory > self.memory_bytes / 2 && usage.disk < self.disk_bytes
     }
 }
 
@@ -116,7 +123,7 @@ pub(crate) fn candidates<'a>(
             continue;
         };
         if let Some(closed) = transactions.close(number)? {
-            chosen.push(Candidate::new(*table, number, closed));
+            chosen.push(Candidate::new(*table, transactions.log(), number, closed));
             excess = excess.saturating_sub(bytes);
         }
     }

@@ -1,8 +1,11 @@
-//! Sources against a real PostgreSQL server, and load generators.
+//! Sources against a real PostgreSQL server and a real Kafka, and load generators.
 
 #[cfg(test)]
 #[path = "ingest/generator.rs"]
 mod generator;
+#[cfg(test)]
+#[path = "ingest/kafka.rs"]
+mod kafka;
 #[cfg(test)]
 #[path = "ingest/postgres.rs"]
 mod postgres;

@@ -13,6 +13,7 @@ mod config;
 mod data_dir;
 mod descriptors;
 mod log;
+mod memory;
 mod privacy;
 mod process;
 mod serve;
@@ -36,6 +37,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    memory::bound_what_is_kept();
     let Command::Serve(arguments) = Cli::parse().command;
     let outcome = config::Settings::load(arguments).and_then(serve::run);
     match outcome {

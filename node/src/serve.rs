@@ -8,6 +8,7 @@ use anyhow::Context;
 use flowstone_coordinator::{AuthPolicy, Machine};
 use flowstone_tls::{Admission, Plaintext, Protocol, ServerTls, TlsListener};
 use flowstone_types::Clock;
+use flowstone_types::budget::allocator::this_thread_ends;
 use flowstone_types::clock::SystemClock;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,6 +38,7 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
             .enable_all()
             .thread_name(name)
             .thread_stack_size(STACK_BYTES)
+            .on_thread_stop(this_thread_ends)
             .build()
     };
     let compute = runtime("compute").context("cannot start the compute runtime")?;
@@ -161,8 +163,11 @@ async fn serve(
         settings.pg_listen.ip(),
         settings.pg_listen.port(),
     );
+    let giving_back = crate::memory::give_back();
+    tokio::pin!(giving_back);
     let outcome = loop {
         tokio::select! {
+            () = &mut giving_back => {}
             outcome = tasks.join_next() => break worker_ended(outcome),
             reason = client.failed() => break Err(anyhow::anyhow!("the node cannot go on: {reason}")),
             _ = terminate.recv() => break Ok(()),

@@ -9,9 +9,10 @@
 //! [`local::DirectReads`] and inside writes, never through the coordinator's loop.
 
 pub mod ipc;
+pub mod kafka;
 pub mod local;
 pub mod message;
 pub mod plan;
 
 /// Version of every message here; both sides refuse another one at `Hello`.
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;

@@ -9,6 +9,9 @@ use flowstone_types::{ClusterId, DeltaBatch, Epoch, EvalError, ObjectId, SourceP
 use serde::{Deserialize, Serialize};
 
 use crate::ipc::WireBatch;
+use crate::kafka::{
+    KafkaConnection, KafkaSink, KafkaSource, RegisteredSchema, RegistryConnection, SchemaRequest,
+};
 use crate::plan::{Plan, QueryPlan};
 
 /// Names one peek, subscription, inspection or write of one client; chosen by the coordinator, never reused within a process.
@@ -36,6 +39,16 @@ pub enum Command {
         /// The source.
         source: ObjectId,
         /// The new tables.
+        tables: Vec<SourceTable>,
+    },
+    /// A running source reaches its upstream, or what it asks beside that, in another way from now on: what goes on in the old way ends, and is tried in the new way
+    /// at once. Nothing else of it changes, and what was read stays.
+    AlterSource {
+        /// The source.
+        source: ObjectId,
+        /// What it reads, as before, but for the connection.
+        kind: Box<SourceKind>,
+        /// Its tables, as before, but for the connections in [`SourceTable::upstream`].
         tables: Vec<SourceTable>,
     },
     /// A cluster exists from now on, or has other threads: what is in it is then hydrated beside what runs, which gives way to it without a gap. Answered by
@@ -72,9 +85,14 @@ pub enum Command {
         /// Why.
         error: EvalError,
     },
-    /// The named objects and their state in memory go, and their sources stop. [`Command::CleanUp`] follows for what they leave elsewhere.
+    /// A sink exists and writes what its collection holds as of commit points. Comes again after each start, at the commit point.
+    CreateSink(Box<SinkDescription>),
+    /// A sink writes something else from now on, or elsewhere, or reaches it in another way: the description takes the place of the one before it. What was written is
+    /// not written again.
+    AlterSink(Box<SinkDescription>),
+    /// The named objects and their state in memory go, and their sources and sinks stop. [`Command::CleanUp`] follows for what they leave elsewhere.
     Drop {
-        /// Collections, dataflows and sources, dependents first.
+        /// Collections, dataflows, sources and sinks, dependents first.
         objects: Vec<ObjectId>,
     },
     /// Removes what dropped objects left behind, here and upstream, trying again until it is done. Each is answered by [`Response::CleanedUp`].
@@ -228,6 +246,36 @@ pub enum Export {
     },
 }
 
+/// A sink and what it writes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SinkDescription {
+    /// Its identity.
+    pub id: ObjectId,
+    /// The cluster that it is in. It needs no shards: what it writes is read as it is committed.
+    pub cluster: ClusterId,
+    /// The collection whose changes it writes.
+    pub from: ObjectId,
+    /// The columns of that collection, by their names in SQL.
+    pub schema: SchemaRef,
+    /// Where and how.
+    pub kafka: KafkaSink,
+    /// The epoch of the commit point if the sink is there again after a restart; `None` if it is new. Where it goes on is told by what it wrote.
+    pub as_of: Option<Epoch>,
+    /// What it began with, if it is there again after a restart: it may not have written yet.
+    pub begin: Option<SinkBegin>,
+}
+
+/// What a sink begins with: a version of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkBegin {
+    /// The collection that it writes.
+    pub collection: ObjectId,
+    /// The commit point when it was made, or altered to write this collection.
+    pub epoch: Epoch,
+    /// The version of the collection's table then; `None` if it had never had rows.
+    pub version: Option<i64>,
+}
+
 /// A source and the tables it feeds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SourceDescription {
@@ -272,6 +320,8 @@ pub enum SourceKind {
         /// The seed.
         seed: u64,
     },
+    /// A topic of Kafka.
+    Kafka(Box<KafkaSource>),
 }
 
 /// The load generators.
@@ -296,6 +346,10 @@ pub enum LoadGenerator {
 pub enum UpstreamConnection {
     /// A PostgreSQL server.
     Postgres(PostgresConnection),
+    /// A Kafka cluster.
+    Kafka(KafkaConnection),
+    /// A schema registry.
+    Registry(RegistryConnection),
 }
 
 /// How to reach a PostgreSQL server. Holds secrets: its `Debug` does not show them.
@@ -358,6 +412,10 @@ pub struct SourceTable {
     pub columns: Vec<SourceColumn>,
     /// Columns (of `columns`) that identify a row upstream (its replica identity index or primary key); empty if whole rows are sent.
     pub key: Vec<usize>,
+    /// What only its connector reads, encoded as it likes with a version first; empty where the rest says it all. Of Kafka a
+    /// [`crate::kafka::KafkaTable`].
+    #[serde(default)]
+    pub upstream: Vec<u8>,
 }
 
 /// One captured column.
@@ -385,6 +443,8 @@ pub enum UpstreamQuestion {
     /// Which tables are there to capture for a source that reads this? What only matters to a source that runs, such as its slot, is not looked at.
     /// Answered by [`UpstreamAnswer::Tables`].
     Describe(SourceKind),
+    /// What has a registry of this name or id? Answered by [`UpstreamAnswer::Schema`].
+    Schema(RegistryConnection, SchemaRequest),
 }
 
 /// An upstream's answer.
@@ -394,6 +454,8 @@ pub enum UpstreamAnswer {
     Valid,
     /// The tables.
     Tables(Vec<UpstreamTable>),
+    /// The schema; `None` if there is none.
+    Schema(Option<Box<RegisteredSchema>>),
 }
 
 /// A table as its upstream describes it. What another upstream than PostgreSQL has no word for is as PostgreSQL would have it.
@@ -725,6 +787,24 @@ pub enum Response {
     },
     /// Counters of one table of a source; sent every second while they move.
     SourceStatistics(SourceStatistics),
+    /// The state of a sink changed.
+    SinkStatus {
+        /// The sink.
+        sink: ObjectId,
+        /// The state.
+        status: SourceStatus,
+    },
+    /// Counters of a sink since the process started; sent every second while they move.
+    SinkStatistics {
+        /// The sink.
+        sink: ObjectId,
+        /// Messages that the broker has committed.
+        messages: u64,
+        /// Their bytes, keys and values.
+        bytes: u64,
+        /// The newest epoch all of whose changes are committed; `None` before the first.
+        committed_epoch: Option<Epoch>,
+    },
     /// A write was evaluated.
     WriteStaged {
         /// Its request.
@@ -757,8 +837,8 @@ pub enum Response {
         /// The first epoch that lacks something; or the one at which the last of it was given: nothing below may be committed from then on.
         epoch: Epoch,
     },
-    /// A source gives what is bound piece by piece, since it is more than enters at once; or has given it. More that is bound to it meanwhile would come behind,
-    /// and nothing can be committed before all of it is there.
+    /// A source gives what is bound piece by piece, since it is more than enters at once or comes late; or has given it. More that is bound to it meanwhile would
+    /// come behind, and what would have a part of it is not committed: such a commit is put off.
     SourceBehind {
         /// The source.
         source: ObjectId,
@@ -777,8 +857,8 @@ pub enum Response {
         /// The epoch.
         epoch: Epoch,
     },
-    /// A commit was not begun: what belongs to its epoch, or to earlier ones, entered with later ones, so that no commit of an epoch before `from` would have all
-    /// of it and nothing else.
+    /// A commit was not begun: what belongs to its epoch, or to earlier ones, entered with later ones or has yet to, so that no commit of an epoch before `from`
+    /// would have all of it and nothing else.
     CommitPutOff {
         /// The epoch of the commit.
         epoch: Epoch,
@@ -841,7 +921,7 @@ pub enum Response {
     },
 }
 
-/// The state of a source or source table.
+/// The state of a source, source table or sink.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SourceStatus {
     /// Connecting or reading the snapshot.
@@ -861,6 +941,11 @@ pub enum SourceStatus {
         error: String,
         /// What the user can do.
         hint: Option<String>,
+    },
+    /// Streaming, and there is something that the user should know.
+    Warned {
+        /// What.
+        hint: String,
     },
 }
 

@@ -26,11 +26,14 @@ pub use role::{
 };
 
 pub use crate::connector::{
-    ConnectionKind, ConnectionOption, ConnectionOptionName, CreateSourceKind, GeneratorKind,
+    ConnectionKind, ConnectionOption, ConnectionOptionName, ConnectionReference, CreateSinkKind,
+    CreateSourceKind, DeclaredColumn, DeclaredColumns, DocClause, EnvelopeClause, FormatClause,
+    FormatSyntax, GeneratorKind, IncludeClause, IncludeKind, Messages, NewTopic, NewTopicSink,
+    OnDecodeErrorClause, SchemaPart, SchemaSource, Strategy,
 };
 use crate::error::Error;
 pub(crate) use crate::ident::reserved_words;
-pub use crate::ident::{Ident, Name, OptionValue, quote_ident, quote_literal};
+pub use crate::ident::{Address, Ident, Name, OptionValue, quote_ident, quote_literal};
 
 /// One statement of a query string.
 #[derive(Clone, PartialEq)]
@@ -105,6 +108,8 @@ pub enum StatementKind {
     CreateConnection(CreateConnection),
     /// `CREATE SOURCE`
     CreateSource(CreateSource),
+    /// `CREATE SINK`
+    CreateSink(CreateSink),
     /// `CREATE CLUSTER`
     CreateCluster(CreateCluster),
     /// `CREATE CLUSTER REPLICA`
@@ -118,6 +123,8 @@ pub enum StatementKind {
     AlterSourceAddSubsource(AlterSourceAddSubsource),
     /// `ALTER SOURCE … DROP SUBSOURCE …`
     AlterSourceDropSubsource(AlterSourceDropSubsource),
+    /// `ALTER SINK … SET FROM …`
+    AlterSink(AlterSink),
     /// `ALTER <type> … RENAME TO …`
     AlterRename(AlterRename),
     /// `ALTER SCHEMA … SWAP WITH …`
@@ -514,6 +521,8 @@ pub struct CreateTableFromSource {
     pub source: Name,
     /// The table upstream; `None` for a source with just one.
     pub reference: Option<Name>,
+    /// What it makes of the messages of the source, if it reads some.
+    pub messages: Option<Box<Messages>>,
     /// `TEXT COLUMNS (c, …)`
     pub text_columns: Vec<Name>,
     /// `EXCLUDE COLUMNS (c, …)`
@@ -654,6 +663,34 @@ pub struct CreateSource {
     pub options: Vec<WithOption>,
 }
 
+/// `CREATE SINK`
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateSink {
+    /// Its name.
+    pub name: Name,
+    /// `IF NOT EXISTS`
+    pub if_not_exists: bool,
+    /// `IN CLUSTER`
+    pub in_cluster: Option<Ident>,
+    /// The relation that is written.
+    pub from: Name,
+    /// Where and how.
+    pub kind: CreateSinkKind,
+    /// Whether what was there at the beginning is written. On unless `WITH (SNAPSHOT = FALSE)`.
+    pub snapshot: bool,
+}
+
+/// `ALTER SINK … SET FROM …`
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlterSink {
+    /// The sink.
+    pub name: Name,
+    /// `IF EXISTS`
+    pub if_exists: bool,
+    /// The relation that is written from now on.
+    pub from: Name,
+}
+
 /// Which upstream tables of a new source become tables at once.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceTables {
@@ -729,6 +766,8 @@ pub enum ObjectType {
     Secret,
     /// `CONNECTION`
     Connection,
+    /// `SINK`
+    Sink,
     /// `CLUSTER`
     Cluster,
     /// `ROLE`
@@ -750,6 +789,7 @@ impl ObjectType {
             Self::Subsource => "SUBSOURCE",
             Self::Secret => "SECRET",
             Self::Connection => "CONNECTION",
+            Self::Sink => "SINK",
             Self::Cluster => "CLUSTER",
             Self::Role => "ROLE",
         }
@@ -769,6 +809,7 @@ impl ObjectType {
             Self::Subsource => "subsource",
             Self::Secret => "secret",
             Self::Connection => "connection",
+            Self::Sink => "sink",
             Self::Cluster => "cluster",
             Self::Role => "role",
         }

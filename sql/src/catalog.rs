@@ -7,6 +7,7 @@
 //! catalog gives the same catalog.
 
 pub mod clusters;
+pub mod items;
 pub mod names;
 pub mod roles;
 
@@ -15,13 +16,16 @@ use std::collections::BTreeMap;
 use arrow_schema::SchemaRef;
 use flowstone_proto::message::SourceTable;
 use flowstone_types::datetime::TimeZone;
-use flowstone_types::{ClusterId, ObjectId, SqlType};
+use flowstone_types::{ClusterId, InstallationId, ObjectId, SqlType};
 use serde::{Deserialize, Serialize};
 
-pub use crate::connector::{Connection, SourceItemKind, StringOrSecret};
+pub use crate::connector::{
+    Connection, MessageTable, SinkItemKind, SourceItemKind, StringOrSecret,
+};
 use crate::error::{Error, ErrorKind};
 
 pub use clusters::{Cluster, ClusterKind, ClusterSize, Clusters, Machine, Replica, ReplicaId};
+pub use items::Items;
 pub use names::{ResolveContext, Resolved};
 pub use roles::{PasswordVerifier, Role, RoleId};
 
@@ -153,6 +157,17 @@ pub enum ItemKind {
     Secret,
     /// A connection.
     Connection(Connection),
+    /// A sink: the changes of a relation, written elsewhere.
+    Sink(Sink),
+}
+
+/// A sink.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sink {
+    /// The relation that is written.
+    pub from: ObjectId,
+    /// Where and how.
+    pub kind: SinkItemKind,
 }
 
 /// One key column of an index.
@@ -169,10 +184,68 @@ pub struct IndexKey {
 pub struct TableSource {
     /// The source item.
     pub source: ObjectId,
-    /// What it captures upstream.
+    /// What it captures upstream, but for [`SourceTable::upstream`], which is made of [`Catalog::message_tables`] when the worker is told.
+    #[serde(with = "stored_table")]
     pub table: SourceTable,
     /// Whether it was made together with the source (a subsource) and goes with it; `CREATE TABLE … FROM SOURCE` makes others.
     pub owned: bool,
+}
+
+/// How the catalog keeps a [`SourceTable`]: as it was before there was anything that only its connector reads.
+mod stored_table {
+    use flowstone_proto::message::{SourceColumn, SourceTable};
+    use flowstone_types::ObjectId;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize)]
+    struct Written<'a> {
+        id: ObjectId,
+        upstream_schema: &'a str,
+        upstream_name: &'a str,
+        upstream_oid: u32,
+        columns: &'a [SourceColumn],
+        key: &'a [usize],
+    }
+
+    #[derive(Deserialize)]
+    struct Read {
+        id: ObjectId,
+        upstream_schema: String,
+        upstream_name: String,
+        upstream_oid: u32,
+        columns: Vec<SourceColumn>,
+        key: Vec<usize>,
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        table: &SourceTable,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        Written {
+            id: table.id,
+            upstream_schema: &table.upstream_schema,
+            upstream_name: &table.upstream_name,
+            upstream_oid: table.upstream_oid,
+            columns: &table.columns,
+            key: &table.key,
+        }
+        .serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<SourceTable, D::Error> {
+        let table = Read::deserialize(deserializer)?;
+        Ok(SourceTable {
+            id: table.id,
+            upstream_schema: table.upstream_schema,
+            upstream_name: table.upstream_name,
+            upstream_oid: table.upstream_oid,
+            columns: table.columns,
+            key: table.key,
+            upstream: Vec::new(),
+        })
+    }
 }
 
 /// A source.
@@ -192,7 +265,7 @@ pub struct Catalog {
     /// Schemas by id, system schemas among them.
     pub schemas: BTreeMap<SchemaId, Schema>,
     /// Items by id. System relations are not here: see [`crate::system`].
-    pub items: BTreeMap<ObjectId, Item>,
+    pub items: Items,
     /// The next user id, for every kind of object.
     pub next_id: u64,
     /// The next OID.
@@ -205,6 +278,11 @@ pub struct Catalog {
     pub time_zones: BTreeMap<ObjectId, String>,
     /// The clusters, and what is in them.
     pub clusters: Clusters,
+    /// What tables of sources of messages make of these.
+    pub message_tables: BTreeMap<ObjectId, MessageTable>,
+    /// Whose catalog it is. The coordinator says it at the start, and keeps it beside the catalog.
+    #[serde(skip)]
+    pub installation: InstallationId,
 }
 
 /// A change to the catalog. One statement makes a list of them, applied together or not at all.
@@ -234,6 +312,8 @@ pub enum CatalogChange {
     DropCluster(ClusterId),
     /// The cluster that an item is in.
     PutItemCluster(ObjectId, ClusterId),
+    /// What a table of a source of messages makes of these.
+    PutMessageTable(ObjectId, Box<MessageTable>),
 }
 
 impl Item {
@@ -248,7 +328,8 @@ impl Item {
             ItemKind::Source(_)
             | ItemKind::Index { .. }
             | ItemKind::Secret
-            | ItemKind::Connection(_) => None,
+            | ItemKind::Connection(_)
+            | ItemKind::Sink(_) => None,
         }
     }
 
@@ -267,6 +348,7 @@ impl Item {
             ItemKind::Index { .. } => "index",
             ItemKind::Secret => "secret",
             ItemKind::Connection(_) => "connection",
+            ItemKind::Sink(_) => "sink",
         }
     }
 
@@ -352,6 +434,20 @@ impl Catalog {
             .unwrap_or(TimeZone::UTC)
     }
 
+    /// The table of its own that a source of messages has, and what it makes of them; `None` of any other source.
+    #[must_use]
+    pub fn own_messages(&self, source: ObjectId) -> Option<(&Item, &MessageTable)> {
+        self.message_tables.iter().find_map(|(id, messages)| {
+            let item = self.items.get(id)?;
+            match &item.kind {
+                ItemKind::Table {
+                    source: Some(fed), ..
+                } if fed.owned && fed.source == source => Some((item, messages)),
+                _ => None,
+            }
+        })
+    }
+
     /// Takes the next OID.
     pub const fn allocate_oid(&mut self) -> u32 {
         let oid = self.next_oid;
@@ -397,7 +493,7 @@ impl Catalog {
                     if let ObjectId::User(number) = item.id {
                         self.note(number, item.oid);
                     }
-                    self.items.insert(item.id, (**item).clone());
+                    self.items.insert((**item).clone());
                 }
                 CatalogChange::DropItem(id) => {
                     self.items
@@ -405,6 +501,7 @@ impl Catalog {
                         .ok_or_else(|| missing(format!("item {id}")))?;
                     self.time_zones.remove(id);
                     self.clusters.of_items.remove(id);
+                    self.message_tables.remove(id);
                 }
                 CatalogChange::PutTimeZone(id, zone) => {
                     if !self.items.contains_key(id) {
@@ -446,6 +543,12 @@ impl Catalog {
                         return Err(missing(format!("cluster {cluster}")));
                     }
                     self.clusters.of_items.insert(*id, *cluster);
+                }
+                CatalogChange::PutMessageTable(id, table) => {
+                    if !self.items.contains_key(id) {
+                        return Err(missing(format!("item {id}")));
+                    }
+                    self.message_tables.insert(*id, (**table).clone());
                 }
             }
         }

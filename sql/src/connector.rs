@@ -1,4 +1,4 @@
-//! Connectors: what a kind of source needs of SQL, one file for each kind.
+//! Connectors: what a kind of source, sink or connection needs of SQL, one file for each kind.
 //!
 //! Owns the kinds: how a statement names them and their options, their defaults and rules, what the catalog keeps of them and how that reads as SQL, what the
 //! system relations say of them, and what the worker is given to run or to ask them.
@@ -8,21 +8,45 @@
 //! Invariants. Nothing else in this crate or in `coordinator` tells one kind from another (`deploy/tidy.py` checks it).
 //! What the catalog keeps is written by the position of variants and fields: a new kind is a variant at the end, and a change of an old one a new format of the Raft log.
 
+mod kafka;
 mod load_generator;
+mod messages;
 mod postgres;
+mod registry;
+mod sink;
+mod syntax;
+mod tls;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use flowstone_proto::kafka::KafkaStart;
 use flowstone_proto::message::{
     LoadGenerator, ReplicationSlot, SourceKind, SourceTable, SslMode, UpstreamConnection,
     UpstreamTable,
 };
-use flowstone_types::{ObjectId, SourcePosition, SqlType};
+use flowstone_types::{InstallationId, ObjectId, SourcePosition, SqlType};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::ident::{Name, OptionValue};
+use crate::error::{Error, ErrorKind};
+use crate::ident::{Ident, Name, OptionValue, at, quote_literal};
+
+pub use kafka::{KafkaCluster, NewTopic, SaslItem, SecurityProtocol};
+pub use messages::{MessageTable, SchemaAnswer, SchemaOrigin, SchemaStrategy};
+pub use registry::SchemaRegistry;
+pub use sink::{
+    CreateSinkKind, NewTopicSink, PartitionItem, SinkFormatItem, SinkItemKind, TopicSink,
+};
+pub use syntax::{
+    ConnectionReference, Declared, DeclaredColumn, DeclaredColumns, DocClause, EnvelopeClause,
+    FormatClause, FormatSyntax, IncludeClause, IncludeKind, Messages, OnDecodeErrorClause,
+    SchemaPart, SchemaSource, Strategy,
+};
+pub use tls::TlsItem;
+
+pub(crate) use messages::PlannedMessages;
+pub(crate) use sink::{SinkRelation, not_registry};
+pub(crate) use syntax::{declared_columns, messages as messages_of_table, sink};
 
 /// What a source reads, as `CREATE SOURCE` says it.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +73,8 @@ pub enum CreateSourceKind {
         /// `MAX CARDINALITY`, for COUNTER
         max_cardinality: Option<u64>,
     },
+    /// `FROM KAFKA CONNECTION c (TOPIC 't', …)`
+    Kafka(Box<NewTopic>),
 }
 
 /// The load generators.
@@ -81,6 +107,19 @@ pub enum SourceItemKind {
         /// Milliseconds between ticks.
         tick_interval_ms: u64,
     },
+    /// A topic of Kafka.
+    Kafka {
+        /// The connection item.
+        connection: ObjectId,
+        /// The topic.
+        topic: String,
+        /// Where it begins.
+        start: KafkaStart,
+        /// Milliseconds between two looks for new partitions.
+        metadata_interval_ms: u64,
+        /// What the name of the group begins with under which offsets are told.
+        group_id_prefix: Option<String>,
+    },
 }
 
 /// A value given as text or as a secret.
@@ -90,6 +129,31 @@ pub enum StringOrSecret {
     String(String),
     /// A secret item.
     Secret(ObjectId),
+}
+
+impl StringOrSecret {
+    /// The text, with the values of secrets; `None` if it is one that is missing.
+    fn resolve(&self, secrets: &BTreeMap<ObjectId, String>) -> Option<String> {
+        match self {
+            Self::String(text) => Some(text.clone()),
+            Self::Secret(id) => secrets.get(id).cloned(),
+        }
+    }
+
+    /// As a statement says it.
+    fn definition(&self, name_of: NameOf<'_>) -> String {
+        match self {
+            Self::String(text) => quote_literal(text),
+            Self::Secret(id) => format!("SECRET {}", name_of(*id)),
+        }
+    }
+
+    const fn secret(&self) -> Option<ObjectId> {
+        match self {
+            Self::String(_) => None,
+            Self::Secret(id) => Some(*id),
+        }
+    }
 }
 
 /// A connection, as the catalog keeps it.
@@ -112,6 +176,10 @@ pub enum Connection {
         /// SSL CERTIFICATE AUTHORITY
         ssl_root: Option<StringOrSecret>,
     },
+    /// TO KAFKA.
+    Kafka(Box<KafkaCluster>),
+    /// TO CONFLUENT SCHEMA REGISTRY.
+    Registry(Box<SchemaRegistry>),
 }
 
 /// What a connection connects to.
@@ -119,6 +187,10 @@ pub enum Connection {
 pub enum ConnectionKind {
     /// `TO POSTGRES`
     Postgres,
+    /// `TO KAFKA`
+    Kafka,
+    /// `TO CONFLUENT SCHEMA REGISTRY`
+    Registry,
 }
 
 /// One option of a connection.
@@ -130,6 +202,44 @@ pub struct ConnectionOption {
     pub value: OptionValue,
     /// Where its name is written: characters, from 1.
     pub position: usize,
+}
+
+impl ConnectionOption {
+    /// The error of a value that it cannot have.
+    fn invalid(&self, what: &str) -> Error {
+        invalid_option(self.name.keyword(), what, self.position)
+    }
+
+    /// The error of an option that connections of this kind do not have.
+    fn unsupported(&self) -> Error {
+        self.name.unsupported().at(self.position)
+    }
+
+    fn text(&self) -> Result<String, Error> {
+        let text = self.value.text().filter(|text| !text.is_empty());
+        text.map(str::to_owned)
+            .ok_or_else(|| self.invalid("must be a string that is not empty"))
+    }
+
+    fn text_or_secret(&self, secret: SecretNamed<'_>) -> Result<StringOrSecret, Error> {
+        match &self.value {
+            OptionValue::Secret(name) => secret(name).map(StringOrSecret::Secret),
+            _ => self.text().map(StringOrSecret::String),
+        }
+    }
+
+    /// What may not stand in a statement.
+    fn secret(&self, secret: SecretNamed<'_>) -> Result<ObjectId, Error> {
+        match &self.value {
+            OptionValue::Secret(name) => secret(name),
+            _ => {
+                let keyword = self.name.keyword();
+                Err(self.invalid("must be a secret").with_hint(format!(
+                    "Create it with CREATE SECRET and give {keyword} SECRET and its name."
+                )))
+            }
+        }
+    }
 }
 
 /// The options of connections, whatever they connect to: which of them a connection has is its connector's business.
@@ -157,6 +267,26 @@ pub enum ConnectionOptionName {
     SshTunnel,
     /// `AWS PRIVATELINK`
     AwsPrivatelink,
+    /// `BROKER`
+    Broker,
+    /// `BROKERS`
+    Brokers,
+    /// `SECURITY PROTOCOL`
+    SecurityProtocol,
+    /// `SASL MECHANISMS`
+    SaslMechanisms,
+    /// `SASL USERNAME`
+    SaslUsername,
+    /// `SASL PASSWORD`
+    SaslPassword,
+    /// `PROGRESS TOPIC`
+    ProgressTopic,
+    /// `URL`
+    Url,
+    /// `USERNAME`
+    Username,
+    /// `AWS CONNECTION`
+    AwsConnection,
 }
 
 impl ConnectionOptionName {
@@ -175,11 +305,120 @@ impl ConnectionOptionName {
             Self::SslKey => "SSL KEY",
             Self::SshTunnel => "SSH TUNNEL",
             Self::AwsPrivatelink => "AWS PRIVATELINK",
+            Self::Broker => "BROKER",
+            Self::Brokers => "BROKERS",
+            Self::SecurityProtocol => "SECURITY PROTOCOL",
+            Self::SaslMechanisms => "SASL MECHANISMS",
+            Self::SaslUsername => "SASL USERNAME",
+            Self::SaslPassword => "SASL PASSWORD",
+            Self::ProgressTopic => "PROGRESS TOPIC",
+            Self::Url => "URL",
+            Self::Username => "USERNAME",
+            Self::AwsConnection => "AWS CONNECTION",
         }
+    }
+
+    /// The error of an option that connections of this kind do not have.
+    fn unsupported(self) -> Error {
+        Error::unsupported(format!("option {} is not supported", self.keyword()))
+    }
+
+    /// The error of a connection, of this name, that cannot be without it.
+    fn required(self, name: &Name) -> Error {
+        at(self.is_required(), name)
+    }
+
+    /// The error of taking away what a connection cannot be without.
+    fn stays(self) -> Error {
+        let keyword = self.keyword();
+        self.is_required().with_hint(format!(
+            "It cannot be taken away: give it another value with SET ({keyword} …)."
+        ))
+    }
+
+    fn is_required(self) -> Error {
+        let message = format!("option {} is required", self.keyword());
+        Error::new(ErrorKind::InvalidParameterValue, message)
     }
 }
 
+/// The error of an option that a statement says twice.
+fn given_twice(what: &str, position: usize) -> Error {
+    Error::syntax(format!("option {what} specified more than once")).at(position)
+}
+
+/// The error of a value that an option cannot have.
+fn invalid_option(what: &str, why: &str, position: usize) -> Error {
+    let message = format!("invalid {what}: {why}");
+    Error::new(ErrorKind::InvalidParameterValue, message).at(position)
+}
+
+/// Refuses options that a statement names twice, given where each is named.
+pub(crate) fn named_once(
+    options: impl IntoIterator<Item = (ConnectionOptionName, usize)>,
+) -> Result<(), Error> {
+    let mut seen = BTreeSet::new();
+    for (name, position) in options {
+        if !seen.insert(name) {
+            return Err(given_twice(name.keyword(), position));
+        }
+    }
+    Ok(())
+}
+
+/// Reads the name of an option out of those `known`, and refuses one that was `seen`. One that begins with another comes before it.
+fn option_out_of<R: OptionReader>(
+    c: &mut R,
+    known: &[&'static str],
+    seen: &mut Vec<&'static str>,
+    expected: &str,
+) -> Result<&'static str, Error> {
+    let position = c.position();
+    let found = known
+        .iter()
+        .copied()
+        .find(|name| c.take(&name.split(' ').collect::<Vec<_>>()));
+    let name = found.ok_or_else(|| c.error(expected))?;
+    if seen.contains(&name) {
+        return Err(given_twice(name, position));
+    }
+    seen.push(name);
+    Ok(name)
+}
+
+/// The value of `TOPIC`.
+fn topic_name<R: OptionReader>(c: &mut R, position: usize) -> Result<String, Error> {
+    let value = c.option_value()?;
+    let topic = value.text().filter(|topic| !topic.is_empty());
+    topic
+        .map(str::to_owned)
+        .ok_or_else(|| invalid_option("TOPIC", "must be the name of a topic", position))
+}
+
+/// The value of an option that is any string.
+fn text_value<R: OptionReader>(c: &mut R, what: &str, position: usize) -> Result<String, Error> {
+    let value = c.option_value()?;
+    let text = value.text().map(str::to_owned);
+    text.ok_or_else(|| invalid_option(what, "must be a string", position))
+}
+
 impl CreateSourceKind {
+    /// The connections that it names, or that stand in it themselves.
+    pub(crate) fn references(&mut self) -> Vec<&mut ConnectionReference> {
+        match self {
+            Self::Postgres { .. } | Self::LoadGenerator { .. } => Vec::new(),
+            Self::Kafka(topic) => topic.references(),
+        }
+    }
+
+    /// What it makes of messages, to be completed.
+    pub(crate) fn messages_mut(&mut self) -> Option<&mut Messages> {
+        match self {
+            Self::Postgres { .. } | Self::LoadGenerator { .. } => None,
+            Self::Kafka(topic) => topic.messages.as_mut(),
+        }
+    }
+
     /// Its connector, with what the statement says.
     pub(crate) fn connector(&self) -> Box<dyn NewSource<'_> + '_> {
         match self {
@@ -205,6 +444,7 @@ impl CreateSourceKind {
                 scale_factor: *scale_factor,
                 max_cardinality: *max_cardinality,
             }),
+            Self::Kafka(topic) => Box::new(kafka::NewTopicSource(topic)),
         }
     }
 }
@@ -228,6 +468,19 @@ impl SourceItemKind {
             } => Box::new(load_generator::Generator {
                 generator,
                 tick_interval_ms: *tick_interval_ms,
+            }),
+            Self::Kafka {
+                connection,
+                topic,
+                start,
+                metadata_interval_ms,
+                group_id_prefix,
+            } => Box::new(kafka::Topic {
+                connection: *connection,
+                topic,
+                start,
+                metadata_interval_ms: *metadata_interval_ms,
+                group_id_prefix: group_id_prefix.as_deref(),
             }),
         }
     }
@@ -264,10 +517,21 @@ impl SourceItemKind {
 }
 
 impl ConnectionKind {
+    /// What the name of a connection ends with that is made of a statement.
+    pub(crate) const fn suffix(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Kafka => "kafka",
+            Self::Registry => "registry",
+        }
+    }
+
     /// The options of a new connection, none of them set.
     pub(crate) fn options(self) -> Box<dyn ConnectionOptions> {
         match self {
             Self::Postgres => Box::new(postgres::Options::default()),
+            Self::Kafka => Box::new(kafka::Options::default()),
+            Self::Registry => Box::new(registry::Options::default()),
         }
     }
 }
@@ -293,7 +557,15 @@ impl Connection {
                 ssl_mode: *ssl_mode,
                 ssl_root: ssl_root.as_ref(),
             }),
+            Self::Kafka(cluster) => Box::new(kafka::Cluster(cluster)),
+            Self::Registry(registry) => Box::new(registry::Registry(registry)),
         }
+    }
+
+    /// Whether it is one to a schema registry.
+    #[must_use]
+    pub const fn is_registry(&self) -> bool {
+        matches!(self, Self::Registry(_))
     }
 
     /// The secrets that it names; one that it names twice is there twice.
@@ -327,6 +599,13 @@ type SecretNamed<'a> = &'a dyn Fn(&Name) -> Result<ObjectId, Error>;
 /// Columns of one row of a system relation that its connector knows, all of them text.
 pub(crate) type SystemColumns = Vec<(&'static str, String)>;
 
+/// A column of one row of a system relation that a connection knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SystemValue {
+    Text(String),
+    Texts(Vec<String>),
+}
+
 /// What `CREATE SOURCE` says of one kind of source.
 pub(crate) trait NewSource<'a> {
     /// The connection that it reads through.
@@ -341,6 +620,16 @@ pub(crate) trait NewSource<'a> {
 
     /// If it has just one table, which has the name of the source: the message for who asks for tables by name.
     fn single_table(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether it is a stream of messages: then its tables are not told by the upstream, but by what statements say of the messages.
+    fn reads_messages(&self) -> bool {
+        false
+    }
+
+    /// The topic, and what its own table makes of its messages; `None` if it has no table of its own.
+    fn messages(&self) -> Option<(&'a str, &'a Messages)> {
         None
     }
 
@@ -382,6 +671,11 @@ pub(crate) trait CatalogSource {
         None
     }
 
+    /// The topic, if it is a stream of messages.
+    fn topic(&self) -> Option<&str> {
+        None
+    }
+
     /// See [`SourceItemKind::position_without_kind`]. No new kind has one.
     fn position_without_kind(&self, _number: u64) -> Option<SourcePosition> {
         None
@@ -397,8 +691,13 @@ pub(crate) trait CatalogSource {
         None
     }
 
-    /// What `relation` says of a table of the source, its id aside; `None` if it does not list it.
-    fn table_columns(&self, _relation: &str, _table: &SourceTable) -> Option<SystemColumns> {
+    /// What `relation` says of a table of the source, its id aside; `None` if it does not list it. `messages`: what the table makes of messages, if it is of any.
+    fn table_columns(
+        &self,
+        _relation: &str,
+        _table: &SourceTable,
+        _messages: Option<&MessageTable>,
+    ) -> Option<SystemColumns> {
         None
     }
 }
@@ -419,6 +718,21 @@ pub(crate) trait CatalogConnection {
 
     /// See [`Connection::upstream`].
     fn upstream(&self, secrets: &BTreeMap<ObjectId, String>) -> Option<UpstreamConnection>;
+
+    /// Where sinks through the connection `id` write how far they are, if that is anywhere.
+    fn progress_topic(&self, _installation: InstallationId, _id: ObjectId) -> Option<String> {
+        None
+    }
+
+    /// What `relation` says of the connection `id`, that aside; `None` if it does not list it.
+    fn connection_columns(
+        &self,
+        _relation: &str,
+        _installation: InstallationId,
+        _id: ObjectId,
+    ) -> Option<Vec<(&'static str, SystemValue)>> {
+        None
+    }
 
     /// See [`Connection::slot`].
     fn slot(&self, _secrets: &BTreeMap<ObjectId, String>, _slot: &str) -> Option<ReplicationSlot> {
@@ -456,6 +770,22 @@ pub(crate) trait OptionReader: Sized {
     fn take_equals(&mut self) -> bool;
     /// Reads these bare words.
     fn expect(&mut self, words: &[&str]) -> Result<(), Error>;
+    /// Whether the item of a list ends here.
+    fn ends_item(&self) -> bool;
+    /// Reads a comma if one comes next.
+    fn take_comma(&mut self) -> bool;
+    /// An identifier; `what` says what for.
+    fn ident(&mut self, what: &str) -> Result<Ident, Error>;
+    /// A string literal, if one comes next.
+    fn take_string(&mut self) -> Option<String>;
+    /// A string literal.
+    fn string(&mut self, what: &str) -> Result<String, Error>;
+    /// A SQL type.
+    fn sql_type(&mut self) -> Result<SqlType, Error>;
+    /// An expression.
+    fn expression(&mut self) -> Result<sqlparser::ast::Expr, Error>;
+    /// `MAP['key' => 'value', …]`
+    fn text_map(&mut self) -> Result<Vec<(String, String)>, Error>;
     /// A name; `what` says what for.
     fn name(&mut self, what: &str) -> Result<Name, Error>;
     /// A list of names of at most `most` parts.
@@ -471,18 +801,33 @@ pub(crate) trait OptionReader: Sized {
         &mut self,
         item: impl FnMut(&mut Self) -> Result<T, Error>,
     ) -> Result<Vec<T>, Error>;
+    /// `( item, … )` or `[ item, … ]`, an equals sign before it or not.
+    fn list<T>(&mut self, item: impl FnMut(&mut Self) -> Result<T, Error>)
+    -> Result<Vec<T>, Error>;
 }
 
-/// What stands behind `FROM` in `CREATE SOURCE`, up to what is said of every source.
-pub(crate) fn source<R: OptionReader>(c: &mut R) -> Result<CreateSourceKind, Error> {
+/// What stands behind `FROM` in `CREATE SOURCE`, up to what is said of every source. `columns`: those that are declared before it.
+pub(crate) fn source<R: OptionReader>(
+    c: &mut R,
+    columns: DeclaredColumns,
+) -> Result<CreateSourceKind, Error> {
     let position = c.position();
+    if c.take(&["KAFKA"]) {
+        return kafka::source(c, columns);
+    }
+    if !columns.columns.is_empty() || !columns.primary_key.is_empty() {
+        return Err(
+            Error::unsupported("columns of this kind of source are not supported")
+                .at(columns.position),
+        );
+    }
     if c.take(&["POSTGRES"]) {
         return postgres::source(c);
     }
     if c.take(&["LOAD", "GENERATOR"]) {
         return load_generator::source(c);
     }
-    let others: [&[&str]; 4] = [&["KAFKA"], &["MYSQL"], &["SQL", "SERVER"], &["WEBHOOK"]];
+    let others: [&[&str]; 3] = [&["MYSQL"], &["SQL", "SERVER"], &["WEBHOOK"]];
     Err(match others.iter().find(|words| c.peek_words(words)) {
         Some(words) => Error::unsupported(format!(
             "sources FROM {} are not supported",
@@ -498,18 +843,24 @@ pub(crate) fn connection<R: OptionReader>(
     c: &mut R,
 ) -> Result<(ConnectionKind, Vec<ConnectionOption>), Error> {
     let position = c.position();
-    let others: [(&[&str], bool); 9] = [
+    let known: [(&[&str], ConnectionKind); 3] = [
+        (&["POSTGRES"], ConnectionKind::Postgres),
+        (&["KAFKA"], ConnectionKind::Kafka),
+        (
+            &["CONFLUENT", "SCHEMA", "REGISTRY"],
+            ConnectionKind::Registry,
+        ),
+    ];
+    let others: [(&[&str], bool); 7] = [
         (&["MYSQL"], true),
         (&["SQL", "SERVER"], true),
-        (&["KAFKA"], false),
-        (&["CONFLUENT", "SCHEMA", "REGISTRY"], false),
         (&["SSH", "TUNNEL"], true),
         (&["AWS", "PRIVATELINK"], false),
         (&["AWS"], false),
         (&["ICEBERG", "CATALOG"], false),
         (&["GCP"], false),
     ];
-    if !c.take(&["POSTGRES"]) {
+    let Some((_, kind)) = known.iter().find(|(words, _)| c.take(words)) else {
         if let Some((words, same_options)) = others.iter().find(|(words, _)| c.take(words)) {
             if *same_options {
                 // The options are those of PostgreSQL, so what is wrong with them can be said as well.
@@ -522,25 +873,13 @@ pub(crate) fn connection<R: OptionReader>(
             .at(position));
         }
         return Err(c.error("a kind of connection"));
-    }
+    };
     let options = c.parenthesized(connection_option)?;
-    for (index, option) in options.iter().enumerate() {
-        if options
-            .iter()
-            .take(index)
-            .any(|earlier| earlier.name == option.name)
-        {
-            return Err(Error::syntax(format!(
-                "option {} specified more than once",
-                option.name.keyword()
-            ))
-            .at(option.position));
-        }
-    }
-    Ok((ConnectionKind::Postgres, options))
+    named_once(options.iter().map(|option| (option.name, option.position)))?;
+    Ok((*kind, options))
 }
 
-const CONNECTION_OPTIONS: [ConnectionOptionName; 11] = [
+const CONNECTION_OPTIONS: [ConnectionOptionName; 21] = [
     ConnectionOptionName::Host,
     ConnectionOptionName::Port,
     ConnectionOptionName::User,
@@ -552,6 +891,16 @@ const CONNECTION_OPTIONS: [ConnectionOptionName; 11] = [
     ConnectionOptionName::SslKey,
     ConnectionOptionName::SshTunnel,
     ConnectionOptionName::AwsPrivatelink,
+    ConnectionOptionName::Broker,
+    ConnectionOptionName::Brokers,
+    ConnectionOptionName::SecurityProtocol,
+    ConnectionOptionName::SaslMechanisms,
+    ConnectionOptionName::SaslUsername,
+    ConnectionOptionName::SaslPassword,
+    ConnectionOptionName::ProgressTopic,
+    ConnectionOptionName::Url,
+    ConnectionOptionName::Username,
+    ConnectionOptionName::AwsConnection,
 ];
 
 /// The name of a connection option.
@@ -568,7 +917,14 @@ pub(crate) fn connection_option_name<R: OptionReader>(
 pub(crate) fn connection_option<R: OptionReader>(c: &mut R) -> Result<ConnectionOption, Error> {
     let position = c.position();
     let name = connection_option_name(c)?;
-    let value = c.option_value()?;
+    let value = match name {
+        ConnectionOptionName::Broker => {
+            c.take_equals();
+            OptionValue::Addresses(vec![kafka::broker(c)?])
+        }
+        ConnectionOptionName::Brokers => OptionValue::Addresses(c.list(kafka::broker)?),
+        _ => c.option_value()?,
+    };
     if value == OptionValue::None {
         return Err(c.error("a value"));
     }

@@ -14,7 +14,9 @@ mod drop;
 pub mod pg_types;
 mod rename;
 pub mod role;
+mod sink;
 mod source;
+mod spelled;
 
 #[cfg(test)]
 mod tests;
@@ -29,8 +31,12 @@ pub use create::{
 pub use create_sql::create_sql;
 pub use role::{PasswordChange, plan_alter_role, plan_create_role, plan_drop_roles};
 pub use source::{
-    plan_add_subsources, plan_create_source, plan_table_from_source, source_to_describe,
+    plan_add_subsources, plan_create_source, plan_table_from_source, schemas_to_ask,
+    source_to_describe,
 };
+pub use spelled::{SpelledOut, spelled_out};
+
+pub use crate::connector::SchemaAnswer;
 
 use crate::ast::{CommentTarget, Name, ObjectType, StatementKind};
 use crate::catalog::names::check_identifier;
@@ -58,6 +64,29 @@ impl DdlPlan {
         Self {
             tag: tag.into(),
             ..Self::default()
+        }
+    }
+
+    /// This plan with what has to be made before it; that alone is not made.
+    #[must_use]
+    pub fn after(mut self, before: Self) -> Self {
+        if self.changes.is_empty() {
+            return self;
+        }
+        let Self {
+            mut changes,
+            mut created,
+            mut notices,
+            ..
+        } = before;
+        changes.append(&mut self.changes);
+        created.append(&mut self.created);
+        notices.append(&mut self.notices);
+        Self {
+            changes,
+            created,
+            notices,
+            ..self
         }
     }
 
@@ -94,7 +123,8 @@ impl DdlPlan {
                 | CatalogChange::DropRole(_)
                 | CatalogChange::PutTimeZone(..)
                 | CatalogChange::DropCluster(_)
-                | CatalogChange::PutItemCluster(..) => {}
+                | CatalogChange::PutItemCluster(..)
+                | CatalogChange::PutMessageTable(..) => {}
             }
         }
         Ok(())
@@ -210,6 +240,8 @@ pub fn plan_ddl(
         }
         StatementKind::AlterRename(rename) => rename::rename(catalog, ctx, rename),
         StatementKind::AlterSchemaSwap(swap) => rename::swap(catalog, ctx, swap),
+        StatementKind::CreateSink(create) => sink::create(catalog, ctx, create),
+        StatementKind::AlterSink(alter) => sink::alter(catalog, ctx, alter),
         StatementKind::Drop(drop) => drop::drop(catalog, ctx, drop),
         StatementKind::CreateCluster(create) => cluster::create(catalog, create),
         StatementKind::CreateClusterReplica(create) => cluster::create_replica(catalog, create),

@@ -233,8 +233,21 @@ pub enum OptionValue {
     Secret(Name),
     /// A qualified name.
     Name(Name),
+    /// Servers.
+    Addresses(Vec<Address>),
     /// Nothing: `VALIDATE` alone.
     None,
+}
+
+/// A server as it is written: its own address, and the one that it is reached at if that is another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// `host` or `host:port`.
+    pub address: String,
+    /// `USING ADDRESS`: `host` or `host:port`.
+    pub reached_at: Option<String>,
+    /// Where it is written: characters, from 1.
+    pub position: usize,
 }
 
 impl OptionValue {
@@ -243,7 +256,7 @@ impl OptionValue {
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::String(text) | Self::Number(text) | Self::Word(text) => Some(text),
-            Self::Secret(_) | Self::Name(_) | Self::None => None,
+            Self::Secret(_) | Self::Name(_) | Self::Addresses(_) | Self::None => None,
         }
     }
 

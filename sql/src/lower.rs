@@ -9,6 +9,7 @@
 
 mod chain;
 mod graph;
+mod partition;
 mod recompute;
 
 use datafusion::common::{Column, JoinType, NullEquality};
@@ -29,6 +30,8 @@ use crate::error::Error;
 use crate::plan::{PlannedQuery, errors, optimize};
 use chain::{Chain, rebind, strip_alias};
 use graph::{Graph, schema_of};
+
+pub use partition::lower_partition;
 
 /// A query as the engine maintains it.
 #[derive(Clone, Debug)]

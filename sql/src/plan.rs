@@ -64,7 +64,7 @@ pub use writes::{
     PlannedCopy, PlannedWrite, WriteKind, plan_copy_from, plan_delete, plan_insert, plan_update,
 };
 
-use crate::catalog::{Catalog, Column, IndexKey, ItemKind};
+use crate::catalog::{Catalog, Column, IndexKey, Item, ItemKind};
 use crate::error::{Error, ErrorKind};
 use exprs::{ParameterTypes, PostgresTyping};
 use names::{Found, INTERNAL};
@@ -372,7 +372,7 @@ pub fn plan_index(
     relation: ObjectId,
     key: &[sqlparser::ast::Expr],
 ) -> Result<PlannedIndex, Error> {
-    use sqlparser::ast::{Expr as SqlExpr, SelectItem, SetExpr, WildcardAdditionalOptions};
+    use sqlparser::ast::{Expr as SqlExpr, SelectItem, WildcardAdditionalOptions};
     let item = ctx
         .catalog
         .items
@@ -407,6 +407,35 @@ pub fn plan_index(
             column,
         });
     }
+    let planned = plan_projection(ctx, item, projection)?;
+    Ok(PlannedIndex {
+        key: keys,
+        planned,
+        key_columns: positions,
+    })
+}
+
+/// Plans an expression over the columns of `relation`: a query with that one column.
+///
+/// # Errors
+/// As [`plan_query`].
+pub(crate) fn plan_expression(
+    ctx: &PlanContext<'_>,
+    relation: ObjectId,
+    expression: sqlparser::ast::Expr,
+) -> Result<PlannedQuery, Error> {
+    let item = ctx.catalog.items.get(&relation);
+    let item = item.ok_or_else(|| Error::internal(format!("no item {relation}")))?;
+    let column = sqlparser::ast::SelectItem::UnnamedExpr(expression);
+    plan_projection(ctx, item, vec![column])
+}
+
+/// Plans these columns of a relation.
+fn plan_projection(
+    ctx: &PlanContext<'_>,
+    item: &Item,
+    projection: Vec<sqlparser::ast::SelectItem>,
+) -> Result<PlannedQuery, Error> {
     let qualified = names::qualified_name(ctx.catalog, names::Relation::Item(item));
     let name = sqlparser::ast::ObjectName::from(
         qualified
@@ -418,16 +447,9 @@ pub fn plan_index(
         relation: names::table_factor(name, None),
         joins: Vec::new(),
     };
-    let query = names::query(SetExpr::Select(Box::new(names::select(
-        projection,
-        vec![from],
-    ))));
-    let planned = plan_tree(ctx, query, &[])?;
-    Ok(PlannedIndex {
-        key: keys,
-        planned,
-        key_columns: positions,
-    })
+    let select = names::select(projection, vec![from]);
+    let query = names::query(sqlparser::ast::SetExpr::Select(Box::new(select)));
+    plan_tree(ctx, query, &[])
 }
 
 /// Plans a tree that is ours to change. Parameters of unknown type take the type their use implies, else text; then all is planned once more,

@@ -26,7 +26,7 @@ mod zone_rows;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
 use arrow_array::RecordBatch;
@@ -37,10 +37,10 @@ use flowstone_types::{ObjectId, SqlType};
 use crate::catalog::{Catalog, Database, Item, ItemKind, Schema};
 use crate::error::{Error, ErrorKind};
 use keys::Key;
-pub use overview::{Ingestion, ObjectKind, ObjectState, Status, overview};
+pub use overview::{Ingestion, ObjectKind, ObjectState, PartitionState, Status, overview};
 pub(crate) use pg_rows::{ARRANGEMENT, TYPES};
 pub use rows::Rows;
-pub use runtime::{RuntimeState, SessionState, StatusState, SubscriptionState};
+pub use runtime::{RuntimeState, SessionState, SinkStatistics, StatusState, SubscriptionState};
 
 /// PostgreSQL's identity of the role that exists in a new node.
 pub const DEFAULT_ROLE_OID: u32 = 16_650;
@@ -256,14 +256,14 @@ impl<'a> SystemContext<'a> {
         keys::keys(self.catalog).filter(move |key| key.schema.database == database)
     }
 
-    /// Whether a relation has an index, that of its key included.
-    fn has_index(&self, item: &Item) -> bool {
-        keys::key_of(self.catalog, item).is_some()
-            || self
-                .catalog
-                .items
-                .values()
-                .any(|other| matches!(other.kind, ItemKind::Index { on, .. } if on == item.id))
+    /// The relations that have an index, that of a key included.
+    fn indexed(&self) -> BTreeSet<ObjectId> {
+        let indexes = self.catalog.items.values();
+        let indexed = indexes.filter_map(|item| match item.kind {
+            ItemKind::Index { on, .. } => Some(on),
+            _ => keys::key_of(self.catalog, item).map(|_| item.id),
+        });
+        indexed.collect()
     }
 
     /// The OID of a system schema.

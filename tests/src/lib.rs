@@ -1,4 +1,5 @@
-//! Real servers and clients for tests: a Flowstone node as a process of its own, a scratch PostgreSQL, a gate before it, HTTP and a browser.
+//! Real servers and clients for tests: a Flowstone node as a process of its own, a scratch PostgreSQL, a gate before it, HTTP and a browser;
+//! Kafka, a schema registry, Kafka Connect with Debezium, MySQL and MariaDB.
 //!
 //! Owns starting, killing and waiting for them. Must not know any private item of another crate: everything goes through the binary and its ports.
 //! Called by the end-to-end tests of this crate.
@@ -7,19 +8,31 @@
 //! what was seen.
 
 pub mod browser;
+pub mod certificates;
+pub mod connect;
 pub mod disk;
 pub mod gate;
 pub mod http;
+pub mod kafka;
+pub mod mysql;
 pub mod node;
 pub mod postgres;
+mod process;
+pub mod registry;
+mod rest;
 pub mod text;
 pub mod wait;
 
 pub use browser::Browser;
+pub use certificates::{Authority, Flaw};
+pub use connect::Connect;
 pub use disk::SmallDisk;
 pub use gate::Gate;
+pub use kafka::{Kafka, KafkaOptions};
+pub use mysql::{Mysql, MysqlKind};
 pub use node::{Node, NodeOptions};
 pub use postgres::Postgres;
+pub use registry::{Registry, RegistryOptions};
 
 /// A port of loopback that was free a moment ago.
 ///

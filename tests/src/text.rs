@@ -1,4 +1,4 @@
-//! Results of simple queries as lines of text.
+//! Results of simple queries as lines of text, and errors as one.
 
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
@@ -18,4 +18,19 @@ pub async fn rows(client: &Client, sql: &str) -> Result<Vec<String>, Error> {
     };
     let messages = client.simple_query(sql).await?;
     Ok(messages.into_iter().filter_map(row).collect())
+}
+
+/// An error with everything that the server said about it, its SQLSTATE first.
+#[must_use]
+pub fn say(error: &Error) -> String {
+    match error.as_db_error() {
+        Some(told) => format!(
+            "{}: {} detail: {:?} hint: {:?}",
+            told.code().code(),
+            told.message(),
+            told.detail(),
+            told.hint()
+        ),
+        None => format!("{error:?}"),
+    }
 }

@@ -37,8 +37,14 @@ mod held;
 #[path = "e2e/hostile.rs"]
 mod hostile;
 #[cfg(test)]
+#[path = "e2e/kafka.rs"]
+mod kafka;
+#[cfg(test)]
 #[path = "e2e/lanes.rs"]
 mod lanes;
+#[cfg(test)]
+#[path = "e2e/memory.rs"]
+mod memory;
 #[cfg(test)]
 #[path = "e2e/money.rs"]
 mod money;
@@ -60,6 +66,9 @@ mod process;
 #[cfg(test)]
 #[path = "e2e/row_errors.rs"]
 mod row_errors;
+#[cfg(test)]
+#[path = "e2e/servers.rs"]
+mod servers;
 #[cfg(test)]
 #[path = "e2e/slt.rs"]
 mod slt;

@@ -29,6 +29,27 @@ impl ClusterId {
     pub const DEFAULT: Self = Self(1);
 }
 
+/// An installation: what one data directory belongs to, from its first start on. It keeps apart what several of them keep in the same systems.
+///
+/// Reads as a UUID does. All zeros where there is no data directory.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct InstallationId(pub [u8; 16]);
+
+impl fmt::Display for InstallationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = u128::from_be_bytes(self.0);
+        let (first, second) = (bits >> 96, (bits >> 80) & 0xffff);
+        let (third, fourth) = ((bits >> 64) & 0xffff, (bits >> 48) & 0xffff);
+        let last = bits & 0xffff_ffff_ffff;
+        write!(
+            f,
+            "{first:08x}-{second:04x}-{third:04x}-{fourth:04x}-{last:012x}"
+        )
+    }
+}
+
 impl fmt::Display for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "u{}", self.0)

@@ -32,7 +32,7 @@ pub use clock::Clock;
 pub use delta::{DeltaBatch, Weights};
 pub use epoch::{Epoch, Frontier};
 pub use error::{EvalError, EvalErrorKind, TypeError};
-pub use id::{ClusterId, ObjectId};
+pub use id::{ClusterId, InstallationId, ObjectId};
 pub use jsonb::{Jsonb, JsonbBuf};
 pub use source::{SourceChanges, SourceOp};
 pub use source_position::{GtidSet, SourcePosition};

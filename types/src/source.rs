@@ -18,7 +18,8 @@ pub enum SourceOp {
 /// Ordered changes of one table within one upstream transaction (or several whole ones).
 ///
 /// `rows` has the table's schema; `ops` has one entry per row. `unchanged` lists (row, column) pairs whose value the upstream left out because it
-/// did not change (PostgreSQL's TOAST): it is taken from the current row with the same key; such rows are always `Upsert`.
+/// did not change (PostgreSQL's TOAST): it is taken from the current row with the same key; such rows are always `Upsert`. Of those of them that are in
+/// `moved` the upstream said that the update changed the key: the row before each is the `DeleteByKey` of the old one, and its values are meant.
 /// `truncate_before`: the table was emptied before the first row.
 #[derive(Clone, Debug)]
 pub struct SourceChanges {
@@ -28,6 +29,8 @@ pub struct SourceChanges {
     pub ops: Vec<SourceOp>,
     /// Cells to be filled from the current row.
     pub unchanged: Vec<(u32, u16)>,
+    /// Rows with such cells whose key was changed, ascending. Once they are complete, or their table is parted, there are none.
+    pub moved: Vec<u32>,
     /// Whether the table is emptied first.
     pub truncate_before: bool,
 }
@@ -41,6 +44,7 @@ impl SourceChanges {
             rows,
             ops,
             unchanged: Vec::new(),
+            moved: Vec::new(),
             truncate_before: false,
         }
     }

@@ -313,6 +313,15 @@ impl SqlType {
         }
     }
 
+    /// Whether it is one of the types of whole numbers that are nothing but numbers, signed or not.
+    #[must_use]
+    pub const fn is_integer(&self) -> bool {
+        matches!(
+            self,
+            Self::Int2 | Self::Int4 | Self::Int8 | Self::UInt2 | Self::UInt4 | Self::UInt8
+        )
+    }
+
     /// Whether its values, or their items, are padded with blanks.
     #[must_use]
     pub fn is_padded(&self) -> bool {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
-use flowstone_dataflow::{CollectionInput, TickOutput, partition_columns};
+use flowstone_dataflow::{CollectionInput, Held, TickOutput, partition_columns};
 use flowstone_proto::local::ResultStreams;
 use flowstone_proto::message::{
     CollectionDescription, CollectionKind, CollectionStatistics, DataflowDescription, Export,
@@ -57,6 +57,15 @@ use ticks::{TICK_BYTES, in_ticks};
 /// Rows that one shard may rewrite for compaction between two epochs: about a millisecond of work.
 const MAINTENANCE_FUEL: usize = 4096;
 
+/// Changes of the errors in a collection at an epoch, by multiplicity.
+pub(crate) type ErrorChanges = (ObjectId, Epoch, Vec<(EvalError, i64)>);
+
+/// Changes that may wait for a lane or a fork, in bytes; beyond, an epoch that was run is not complete before some of it was done.
+pub(crate) const BACKLOG_BYTES: usize = 1 << 30;
+
+/// What holds changes that wait for a commit.
+const UNCOMMITTED: &str = "commit buffer";
+
 /// What an epoch, or the first run of a dataflow, has changed in collections that are stored.
 #[derive(Debug, Default)]
 pub(crate) struct EpochOutput {
@@ -64,17 +73,20 @@ pub(crate) struct EpochOutput {
     pub(crate) deltas: Vec<(ObjectId, Vec<DeltaBatch>)>,
     /// Snapshots whose rows are on disk already, and their epoch.
     pub(crate) snapshots: Vec<(ObjectId, Epoch, StagedSnapshot)>,
+    /// Changes of errors.
+    pub(crate) errors: Vec<ErrorChanges>,
 }
 
 impl EpochOutput {
     /// Whether nothing has changed.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.deltas.is_empty() && self.snapshots.is_empty()
+        self.deltas.is_empty() && self.snapshots.is_empty() && self.errors.is_empty()
     }
 
     fn append(&mut self, mut other: Self) {
         self.deltas.append(&mut other.deltas);
         self.snapshots.append(&mut other.snapshots);
+        self.errors.append(&mut other.errors);
     }
 }
 
@@ -111,6 +123,8 @@ pub(crate) struct Compute {
     readable: Arc<RwLock<Readable>>,
     /// Counters as last sent, by collection.
     sent_statistics: BTreeMap<ObjectId, CollectionStatistics>,
+    /// Bytes that wait for a commit, by collection, as of the last count.
+    uncommitted: BTreeMap<ObjectId, u64>,
     /// What dataflows read.
     inputs: BTreeMap<ObjectId, Vec<ObjectId>>,
     /// Collections that lack what their source could not give, and from which epoch on.
@@ -133,6 +147,8 @@ pub(crate) struct Compute {
     subscriber_memory_bytes: usize,
     /// The newest epoch that was run.
     last_run: Epoch,
+    /// Rows that have entered since the base was last compacted.
+    entered: usize,
 }
 
 /// What a compute is made of.
@@ -148,6 +164,8 @@ pub(crate) struct Parts {
     pub(crate) delta: DeltaTables,
     pub(crate) readable: Arc<RwLock<Readable>>,
     pub(crate) subscriber_memory_bytes: usize,
+    /// Usually [`BACKLOG_BYTES`].
+    pub(crate) backlog_bytes_max: usize,
 }
 
 impl Compute {
@@ -160,8 +178,9 @@ impl Compute {
                 maker: parts.maker,
                 delta: parts.delta.clone(),
                 threads: parts.shards.count(),
+                backlog_bytes_max: parts.backlog_bytes_max,
             }),
-            sides: Sides::new(),
+            sides: Sides::new(parts.backlog_bytes_max),
             tasks: TaskTracker::new(),
             building: false,
             waiting_dataflows: Vec::new(),
@@ -177,6 +196,7 @@ impl Compute {
             running_peeks: BTreeMap::new(),
             readable: parts.readable,
             sent_statistics: BTreeMap::new(),
+            uncommitted: BTreeMap::new(),
             inputs: BTreeMap::new(),
             held: BTreeMap::new(),
             unmade: BTreeSet::new(),
@@ -188,6 +208,7 @@ impl Compute {
             waiting_for_held: Vec::new(),
             subscriber_memory_bytes: parts.subscriber_memory_bytes,
             last_run: Epoch::MIN,
+            entered: 0,
         }
     }
 
@@ -206,6 +227,15 @@ impl Compute {
     /// The newest epoch that may be observed.
     pub(crate) fn durable(&self) -> Epoch {
         self.readable.read().durable
+    }
+
+    /// Why an object is not maintained any more, if that is so.
+    pub(crate) fn failure_of(&self, id: ObjectId) -> Option<String> {
+        self.readable
+            .read()
+            .failed
+            .get(&id)
+            .map(EvalError::to_string)
     }
 
     async fn respond(&self, response: Response) {
@@ -228,9 +258,8 @@ impl Compute {
             name: name.to_owned(),
             schema: Arc::clone(&description.schema),
         };
-        let mut infos = (*self.infos).clone();
-        infos.insert(id, info);
-        self.infos = Arc::new(infos);
+        // Copied only while a write is being evaluated.
+        Arc::make_mut(&mut self.infos).insert(id, info);
         // A view can be read once its dataflow has hydrated.
         if !is_view {
             self.readable.write().from.insert(id, Epoch::MIN);
@@ -372,7 +401,7 @@ impl Compute {
 
     pub(crate) async fn drop_objects(&mut self, objects: Vec<ObjectId>) -> Result<(), Error> {
         self.end_subscriptions_to(&objects).await?;
-        let mut infos = (*self.infos).clone();
+        let infos = Arc::make_mut(&mut self.infos);
         for id in &objects {
             self.collections.remove(id);
             self.inputs.remove(id);
@@ -386,7 +415,6 @@ impl Compute {
             self.readable.write().forget(*id);
             self.sent_statistics.remove(id);
         }
-        self.infos = Arc::new(infos);
         self.waiting_dataflows
             .retain(|waiting| !objects.contains(&waiting.id));
         self.lanes.drop_objects(&objects);
@@ -410,6 +438,7 @@ impl Compute {
         mut input: EpochInput,
     ) -> Result<EpochOutput, Error> {
         let mut output = EpochOutput::default();
+        self.stop_for_reads(epoch);
         self.set_aside(epoch, &mut input);
         let mut inputs = input.direct;
         for (table, changes) in input.upstream {
@@ -425,10 +454,6 @@ impl Compute {
         if !self.lanes.is_idle() {
             self.go_on().await?;
         }
-        while self.is_behind() {
-            let heard = self.hear().await;
-            output.append(self.heard(heard).await?);
-        }
         Ok(output)
     }
 
@@ -440,6 +465,8 @@ impl Compute {
         covered: Option<ObjectId>,
         output: &mut EpochOutput,
     ) -> Result<(), Error> {
+        let rows = inputs.iter().map(|(_, input)| ticks::rows_of(input));
+        self.entered = rows.fold(self.entered, usize::saturating_add);
         let spread = |(id, input)| Ok((id, input, self.partition_columns(id)?));
         let inputs = inputs
             .into_iter()
@@ -452,10 +479,13 @@ impl Compute {
         self.absorb(Place::Base, outputs, covered, output).await
     }
 
-    /// Compacts for about a millisecond.
-    pub(crate) async fn maintain(&self) -> Result<(), Error> {
+    /// Compacts for about a millisecond, or for as long as what has entered asks for: each change may leave a dead row behind, and a segment is written again
+    /// when a quarter of its rows are dead. Less would let what is dead grow for as long as much is changed.
+    pub(crate) async fn maintain(&mut self) -> Result<(), Error> {
+        let entered = std::mem::take(&mut self.entered) / self.shards.count().max(1);
+        let fuel = entered.saturating_mul(4).max(MAINTENANCE_FUEL);
         self.shards
-            .on_each(|_, shard| shard.maintain(MAINTENANCE_FUEL))
+            .on_each(move |_, shard| shard.maintain(fuel))
             .await?;
         Ok(())
     }
@@ -525,9 +555,13 @@ impl Compute {
                     if let Some(subscription) = self.subscriptions.get_mut(&RequestId(request)) {
                         subscription.add(epoch, changed.deltas, changed.errors);
                     }
-                } else if self.collections.contains_key(&changed.id) && covered != Some(changed.id)
-                {
-                    output.deltas.push((changed.id, changed.deltas));
+                } else if self.collections.contains_key(&changed.id) {
+                    if !changed.errors.is_empty() {
+                        output.errors.push((changed.id, epoch, changed.errors));
+                    }
+                    if covered != Some(changed.id) {
+                        output.deltas.push((changed.id, changed.deltas));
+                    }
                 }
             }
         }
@@ -586,21 +620,32 @@ impl Compute {
         self.start_ready_reads().await
     }
 
-    /// Sends counters that changed, and compacts what is idle.
-    pub(crate) async fn housekeep(&mut self) -> Result<(), Error> {
-        self.lanes.count();
+    /// Sends counters that changed, and compacts what is idle. `uncommitted` says how much waits for a commit, without the buffers that were counted already.
+    pub(crate) async fn housekeep(
+        &mut self,
+        uncommitted: impl FnOnce(&Held) -> BTreeMap<ObjectId, u64>,
+    ) -> Result<(), Error> {
+        let held = Held::default();
         let ids: Vec<ObjectId> = {
             let readable = self.readable.read();
             let ids = readable.from.keys().copied();
             ids.filter(|id| !readable.places.contains_key(id)).collect()
         };
-        for (id, statistics) in partition::count(&self.shards, ids).await? {
+        let counted = partition::count(&self.shards, ids, held.clone()).await?;
+        self.uncommitted = uncommitted(&held);
+        // What a lane has in common with the base is the base's.
+        self.lanes.count(&held);
+        for (id, statistics) in counted.objects {
             self.send_statistics(id, statistics).await;
         }
         Ok(())
     }
 
-    async fn send_statistics(&mut self, id: ObjectId, statistics: CollectionStatistics) {
+    async fn send_statistics(&mut self, id: ObjectId, mut statistics: CollectionStatistics) {
+        if let Some(bytes) = self.uncommitted.get(&id) {
+            statistics.bytes = statistics.bytes.saturating_add(*bytes);
+            statistics.held.insert(UNCOMMITTED.to_owned(), *bytes);
+        }
         if self.sent_statistics.get(&id) != Some(&statistics) {
             self.sent_statistics.insert(id, statistics.clone());
             self.respond(Response::CollectionStatistics { id, statistics })

@@ -2,8 +2,10 @@
 //!
 //! Owns what is left of changes of which some take back others. Must not know which may be put together. Called by the keep.
 
+use std::collections::BTreeMap;
+
 use flowstone_types::consolidate::consolidate;
-use flowstone_types::{DeltaBatch, ObjectId, TypeError, Weights};
+use flowstone_types::{DeltaBatch, Epoch, ObjectId, TypeError, Weights};
 
 use crate::size::bytes_of;
 
@@ -11,13 +13,14 @@ use crate::size::bytes_of;
 const BYTES_AT_ONCE: usize = 256 << 20;
 
 /// How much changes are.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Size {
     pub(crate) rows: usize,
     pub(crate) bytes: usize,
 }
 
 impl Size {
+    /// Cost: O(batches); where there may be many, not for the router.
     pub(crate) fn of(deltas: &[DeltaBatch]) -> Self {
         let mut size = Self::default();
         deltas.iter().for_each(|delta| size.add(delta));
@@ -27,6 +30,68 @@ impl Size {
     pub(crate) fn add(&mut self, delta: &DeltaBatch) {
         self.rows = self.rows.saturating_add(delta.len());
         self.bytes = self.bytes.saturating_add(bytes_of(&delta.rows));
+    }
+
+    /// More of it.
+    pub(crate) const fn plus(self, other: Self) -> Self {
+        Self {
+            rows: self.rows.saturating_add(other.rows),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+
+    const fn minus(self, other: Self) -> Self {
+        Self {
+            rows: self.rows.saturating_sub(other.rows),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+}
+
+/// How much changes of several epochs are: known without looking at them again when some leave.
+#[derive(Debug, Default)]
+pub(crate) struct Sizes {
+    by_epoch: BTreeMap<Epoch, Size>,
+    all: Size,
+}
+
+impl Sizes {
+    /// Cost: O(batches); where there may be many, not for the router.
+    fn of(deltas: &[DeltaBatch]) -> Self {
+        let mut sizes = Self::default();
+        deltas.iter().for_each(|delta| sizes.add(delta));
+        sizes
+    }
+
+    pub(crate) fn add(&mut self, delta: &DeltaBatch) {
+        let mut size = Size::default();
+        size.add(delta);
+        self.add_to(delta.epoch, size);
+    }
+
+    pub(crate) fn append(&mut self, other: Self) {
+        for (epoch, size) in other.by_epoch {
+            self.add_to(epoch, size);
+        }
+    }
+
+    fn add_to(&mut self, epoch: Epoch, size: Size) {
+        let of_epoch = self.by_epoch.entry(epoch).or_default();
+        *of_epoch = of_epoch.plus(size);
+        self.all = self.all.plus(size);
+    }
+
+    /// Takes out what is of `epoch` and those before it. Cost: O(epochs).
+    pub(crate) fn take_through(&mut self, epoch: Epoch) -> Self {
+        let later = self.by_epoch.split_off(&epoch.next());
+        let by_epoch = std::mem::replace(&mut self.by_epoch, later);
+        let all = by_epoch.values().copied().fold(Size::default(), Size::plus);
+        self.all = self.all.minus(all);
+        Self { by_epoch, all }
+    }
+
+    pub(crate) const fn all(&self) -> Size {
+        self.all
     }
 }
 
@@ -44,8 +109,8 @@ pub(crate) struct Consolidation {
 pub(crate) struct Consolidated {
     pub(crate) id: ObjectId,
     pub(crate) number: u64,
-    /// `None` if it is what it was.
-    pub(crate) deltas: Option<Vec<DeltaBatch>>,
+    /// With their sizes; `None` if it is what it was.
+    pub(crate) left: Option<(Vec<DeltaBatch>, Sizes)>,
 }
 
 impl Consolidated {
@@ -54,7 +119,7 @@ impl Consolidated {
         Self {
             id,
             number,
-            deltas: None,
+            left: None,
         }
     }
 }
@@ -83,10 +148,11 @@ impl Consolidation {
             }
             left.append(&mut less_of(part));
         }
+        let sizes = Sizes::of(&left);
         Consolidated {
             id,
             number,
-            deltas: Some(left),
+            left: Some((left, sizes)),
         }
     }
 }

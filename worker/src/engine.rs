@@ -3,8 +3,11 @@
 //! Owns the order of everything that happens. Must not know what the parts do. Called by `node` through [`start`].
 //!
 //! Invariants. One command at a time; a `RunEpoch` is over, local log synced, before the next command is looked at. Slow work that needs no order (queries,
-//! Delta commits, upstream questions, plans to be tried) runs in tasks of its own, and its end comes back as an event.
+//! Delta commits, upstream questions, plans to be tried) runs in tasks of its own, and its end comes back as an event. No command waits for what runs beside
+//! the base: while too much waits for that, nothing more of what was set aside or comes late enters, and an epoch that was run is not said to be complete, so
+//! that the coordinator sends no more of them than it may have in here.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +17,8 @@ use flowstone_ingest::SourceEvent;
 use flowstone_proto::PROTOCOL_VERSION;
 use flowstone_proto::local::WorkerEnd;
 use flowstone_proto::message::{
-    CollectionDescription, Command, Export, LogId, RequestId, Response, RunEpoch, SourceDescription,
+    CollectionDescription, Command, Export, LogId, RequestId, Response, RunEpoch,
+    SourceDescription, Staged,
 };
 use flowstone_proto::plan::Plan;
 use flowstone_storage::{DeltaTables, LogRecord, LogStore};
@@ -78,6 +82,10 @@ struct Engine {
     keep: Keep,
     /// A commit that waits for lanes to come to its epoch.
     waiting_commit: Option<Epoch>,
+    /// Writes that were evaluated and would be set aside, while as much is as may: the coordinator is told of them later.
+    waiting_writes: VecDeque<(RequestId, Staged)>,
+    /// Epochs that were run while too much waited for what runs beside the base: they are complete when it does not any more.
+    completing: VecDeque<Epoch>,
 }
 
 /// Opens storage, starts the shard threads and runs the worker until `Shutdown` or the transport closes.
@@ -106,6 +114,8 @@ struct Opened {
     runner: QueryRunner,
     shards: ShardPool,
     maker: ShardMaker,
+    /// What may wait for a lane or a fork.
+    backlog_bytes_max: usize,
 }
 
 async fn open(config: &Config) -> Result<Opened, Error> {
@@ -140,6 +150,7 @@ async fn open(config: &Config) -> Result<Opened, Error> {
         runner,
         shards,
         maker,
+        backlog_bytes_max: compute::BACKLOG_BYTES,
     })
 }
 
@@ -179,6 +190,7 @@ impl Opened {
                 delta: self.delta.clone(),
                 readable,
                 subscriber_memory_bytes: config.subscriber_memory_bytes,
+                backlog_bytes_max: self.backlog_bytes_max,
             }),
             keep: Keep::new(keep::Parts {
                 responses: end.responses.clone(),
@@ -188,6 +200,8 @@ impl Opened {
                 state_dir,
             }),
             waiting_commit: None,
+            waiting_writes: VecDeque::new(),
+            completing: VecDeque::new(),
             responses: end.responses,
         }
     }
@@ -226,9 +240,12 @@ impl Engine {
         let mut turns = 0_usize;
         loop {
             turns = turns.wrapping_add(1);
+            self.complete().await?;
+            self.admit().await;
             if turns.is_multiple_of(TURNS) {
                 self.get_on().await?;
             }
+            let may_enter = !self.compute.is_behind();
             tokio::select! {
                 biased;
                 Some(event) = self.events.recv() => self.handle(event).await?,
@@ -240,12 +257,14 @@ impl Engine {
                 },
                 _ = housekeeping.tick() => {
                     self.consolidate();
-                    self.compute.housekeep().await?;
+                    self.pass_sinks();
+                    let keep = &self.keep;
+                    self.compute.housekeep(|held| keep.bytes(held)).await?;
                 }
                 // Nothing else waits.
-                () = std::future::ready(()), if self.compute.has_set_aside() => self.enter_a_piece().await?,
+                () = std::future::ready(()), if may_enter && self.compute.has_set_aside() => self.enter_a_piece().await?,
                 // Only when the piece before has entered, or they would pile up there.
-                source = self.feed.more(), if !self.compute.has_set_aside() => self.run_late(source).await?,
+                source = self.feed.more(), if may_enter && !self.compute.has_set_aside() => self.run_late(source).await?,
                 () = std::future::ready(()), if self.compute.is_building() => self.build().await?,
             }
         }
@@ -267,6 +286,11 @@ impl Engine {
                     self.compute.hold(collections, epoch);
                 }
             }
+            Command::AlterSource {
+                source,
+                kind,
+                tables,
+            } => self.feed.alter_source(source, *kind, &tables)?,
             Command::Prepare {
                 request,
                 plan,
@@ -275,6 +299,12 @@ impl Engine {
             Command::CreateDataflow(description) => {
                 let output = self.compute.create_dataflow(description).await?;
                 self.keep.absorb(output);
+            }
+            Command::CreateSink(description) => {
+                self.keep.create_sink(*description, self.compute.last_run());
+            }
+            Command::AlterSink(description) => {
+                self.keep.alter_sink(*description, self.compute.last_run());
             }
             Command::FailDataflow { id, error } => self.compute.fail(id, error).await?,
             Command::Drop { objects } => {
@@ -286,6 +316,7 @@ impl Engine {
             Command::StageWrite(write) => self.compute.stage_write(write).await?,
             Command::DiscardWrite { write } => {
                 self.feed.discard(write);
+                self.waiting_writes.retain(|(waiting, _)| *waiting != write);
                 self.compute.discard_write(write);
             }
             Command::RunEpoch(run) => self.run_epoch(run).await?,
@@ -299,7 +330,7 @@ impl Engine {
                 self.compute.stop_for_commit(epoch);
                 self.waiting_commit = Some(epoch);
                 self.commit_if_complete().await?;
-                self.put_off_if_held().await;
+                self.put_off_if_late().await;
             }
             Command::SetCluster {
                 cluster,
@@ -307,7 +338,10 @@ impl Engine {
                 change,
             } => self.compute.set_cluster(cluster, threads, change).await?,
             Command::DropCluster { cluster } => self.compute.drop_cluster(cluster).await?,
-            Command::CommitPointDurable { epoch } => self.feed.commit_point_durable(epoch).await?,
+            Command::CommitPointDurable { epoch } => {
+                self.feed.commit_point_durable(epoch).await?;
+                self.keep.commit_point_durable(epoch);
+            }
             Command::AllowCompaction { since } => self.compute.allow_compaction(since).await?,
             Command::Peek(peek) => self.compute.read(Read::Peek(peek)).await?,
             Command::Lookup(lookup) => self.compute.read(Read::Lookup(lookup)).await?,
@@ -353,6 +387,7 @@ impl Engine {
             )));
         }
         self.compute.begin_at(commit_point);
+        self.keep.begin_at(commit_point);
         let (logged_epochs, found) = self.feed.recover(commit_point, local_log).await?;
         self.respond(Response::Ready {
             version: PROTOCOL_VERSION,
@@ -377,6 +412,7 @@ impl Engine {
 
     async fn create_source(&mut self, description: SourceDescription) -> Result<(), Error> {
         for (table, errors) in self.feed.create_source(description).await? {
+            self.keep.add_errors(table, errors.clone());
             self.compute.load_errors(table, errors).await?;
         }
         Ok(())
@@ -411,16 +447,50 @@ impl Engine {
         self.enter(epoch, input).await?;
         self.commit_if_complete().await?;
         self.feed.finish_acknowledging().await?;
-        self.respond(Response::EpochComplete { epoch }).await;
-        self.compute.maintain().await?;
-        self.get_on().await
+        self.completing.push_back(epoch);
+        self.complete().await
+    }
+
+    /// Says that what was run is complete, unless too much waits for what runs beside the base: then whatever ends that wait comes here again.
+    async fn complete(&mut self) -> Result<(), Error> {
+        while !self.compute.is_behind()
+            && let Some(epoch) = self.completing.pop_front()
+        {
+            self.respond(Response::EpochComplete { epoch }).await;
+            self.compute.maintain().await?;
+            self.get_on().await?;
+        }
+        Ok(())
+    }
+
+    /// Tells of the writes that have waited for room, if there is some.
+    async fn admit(&mut self) {
+        if self.waiting_writes.is_empty() || !self.compute.has_room() {
+            return;
+        }
+        for (write, staged) in std::mem::take(&mut self.waiting_writes) {
+            let result = Ok(staged);
+            self.respond(Response::WriteStaged { write, result }).await;
+        }
     }
 
     /// However busy the base is, what was set aside, what comes late and what is being made get on.
     async fn get_on(&mut self) -> Result<(), Error> {
+        if !self.compute.is_behind() {
+            self.enter_what_waits().await?;
+        }
+        self.consolidate();
+        if self.compute.is_building() {
+            self.build().await?;
+        }
+        Ok(())
+    }
+
+    /// Enters some of what was set aside, or of what comes late. What is owed of it when too much waits beside the base is owed still.
+    async fn enter_what_waits(&mut self) -> Result<(), Error> {
         if self.compute.has_set_aside() {
             self.compute.allow_a_piece();
-            while self.compute.owes_a_piece() {
+            while self.compute.owes_a_piece() && !self.compute.is_behind() {
                 self.enter_a_piece().await?;
             }
         } else {
@@ -428,10 +498,6 @@ impl Engine {
             if let Some(source) = source {
                 self.run_late(source).await?;
             }
-        }
-        self.consolidate();
-        if self.compute.is_building() {
-            self.build().await?;
         }
         Ok(())
     }
@@ -442,29 +508,20 @@ impl Engine {
         self.keep.consolidate(durable, self.waiting_commit);
     }
 
+    /// Sinks that wait for a moment which no commit comes after hear that it has come.
+    fn pass_sinks(&mut self) {
+        let through = self.compute.stored_through();
+        let compute = &self.compute;
+        self.keep.pass_sinks(through, |id| compute.failure_of(id));
+    }
+
     /// Runs what a source did not give with its epoch, as changes of the newest one: nobody has seen its collections since.
     async fn run_late(&mut self, source: ObjectId) -> Result<(), Error> {
         let epoch = self.compute.last_run();
-        let (input, released) = {
-            let late = self.feed.late_input(source, epoch);
-            tokio::pin!(late);
-            loop {
-                tokio::select! {
-                    late = &mut late => break late?,
-                    // A source that has no room to say that a table failed would wait for ever.
-                    Some(event) = self.source_events.recv() => {
-                        drop(self.responses.send(said_by_source(event)).await);
-                    }
-                    heard = self.compute.hear() => {
-                        let output = self.compute.heard(heard).await?;
-                        self.keep.absorb(output);
-                    }
-                }
-            }
-        };
+        let (input, released) = self.feed.late_input(source, epoch)?;
         self.enter(epoch, input).await?;
         // Not before it is known what is held up, or there would be another commit at once.
-        self.put_off_if_held().await;
+        self.put_off_if_late().await;
         if let Some(collections) = released {
             tracing::info!(%source, "a source has given what it gave before; its tables can be read again");
             self.compute.release(&collections).await?;
@@ -510,6 +567,7 @@ impl Engine {
     async fn enter_a_piece(&mut self) -> Result<(), Error> {
         let output = self.compute.enter_a_piece().await?;
         self.keep.absorb(output);
+        self.compute.maintain().await?;
         self.commit_if_complete().await
     }
 
@@ -525,11 +583,12 @@ impl Engine {
         self.commit_if_complete().await
     }
 
-    /// What a commit lacks may be long in coming once a source is held up: it is not waited for, so that the coordinator is free to stop.
-    async fn put_off_if_held(&mut self) {
-        if self.feed.is_any_held()
-            && let Some(epoch) = self.waiting_commit.take()
+    /// What a commit lacks may be long in coming once a source is held up, or gives it in pieces: it is not waited for, so that the coordinator is free to stop.
+    async fn put_off_if_late(&mut self) {
+        if let Some(epoch) = self.waiting_commit
+            && (self.feed.is_any_held() || self.compute.waits_for_source(epoch))
         {
+            self.waiting_commit = None;
             let from = self.compute.last_run();
             self.respond(Response::CommitPutOff { epoch, from }).await;
         }
@@ -557,8 +616,14 @@ impl Engine {
             Event::Staged { write, result } => {
                 // A write that was discarded meanwhile is waited for by nobody.
                 if self.compute.end_staging(write) {
-                    let result = result.map(|staged| self.feed.stage(write, staged));
-                    self.respond(Response::WriteStaged { write, result }).await;
+                    let waits = match &result {
+                        Ok(staged) => self.compute.has_no_room_for(&staged.changes),
+                        Err(_) => false,
+                    };
+                    match result.map(|staged| self.feed.stage(write, staged)) {
+                        Ok(staged) if waits => self.waiting_writes.push_back((write, staged)),
+                        result => self.respond(Response::WriteStaged { write, result }).await,
+                    }
                 }
             }
             Event::Committed { epoch, result } => self.keep.committed(epoch, result?).await,

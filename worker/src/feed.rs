@@ -5,22 +5,23 @@
 //!
 //! Invariants. What an epoch's writes change is synced in the local log before [`Feed::input`] ends. An upstream is told of a position once the commit point
 //! above it is durable, and after the local log was cut. What is bound is given exactly and in order, but not always with its epoch: a source may be held up, or
-//! have more than fits in memory, which is read piece by piece. Nobody may see its collections then, and no commit may begin, until all of it was given; what
-//! is bound to it meanwhile is given after it, and its progress relation changes when its tables have.
+//! have more than fits in memory or can be read from disk soon, which is read piece by piece in a task of its own. Nobody may see its collections then, and no
+//! commit of what lacks it may begin, until all of it was given; what is bound to it meanwhile is given after it, and its progress relation changes when its
+//! tables have. Only an epoch waits here for what is read, and not for long.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::{ArrayRef, RecordBatch, UInt64Array};
+use arrow_array::{ArrayRef, Int32Array, RecordBatch, UInt64Array};
 use arrow_schema::SchemaRef;
 use flowstone_dataflow::CollectionInput;
 use flowstone_disk::failpoint::{self, Kind, Step};
 use flowstone_ingest::{Pieces, SourceContext, SourceEvent, SourceHandle, TableChanges, TableData};
 use flowstone_proto::message::{
     Failure, LogId, RequestError, RequestId, Response, RunEpoch, SourceBinding, SourceDescription,
-    SourceTable, Staged,
+    SourceKind, SourceTable, Staged,
 };
 use flowstone_storage::{DeltaTables, LogRecord, LogState, LogStore, StagedSnapshot};
 use flowstone_types::{
@@ -28,6 +29,7 @@ use flowstone_types::{
     Weights,
 };
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
@@ -42,7 +44,8 @@ use crate::write::StagedWrite;
 #[cfg(test)]
 mod tests;
 
-/// How long an epoch waits for its sources to give what is bound: after a restart it has to connect and to read it again.
+/// How long an epoch waits for its sources to give what is bound: after a restart they have to connect and to read it again, and what waits on disk has to be
+/// read.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Pieces that are read before they are asked for: one may have 64 MB, and another is read while it waits.
@@ -61,7 +64,7 @@ pub(crate) struct EpochInput {
     pub(crate) failures: Vec<(ObjectId, Failure)>,
     /// Sources that could not give what is bound, and their collections: what belongs to this epoch and those after it enters later.
     pub(crate) held: Vec<(ObjectId, Vec<ObjectId>)>,
-    /// Sources with more than enters at once, or with something that comes behind that, and their collections: together they lack what is still to come.
+    /// Sources with more than enters at once, or with something that comes late or behind that, and their collections: together they lack what is still to come.
     pub(crate) begun: Vec<(ObjectId, Vec<ObjectId>)>,
     /// Sources that have given all that is bound.
     pub(crate) ended: Vec<ObjectId>,
@@ -107,40 +110,37 @@ impl Source {
         self.stream.is_some() || !self.waiting.is_empty()
     }
 
-    /// What it has up to a bound position; if that is more than enters at once the beginning of it, and the rest is in the stream.
+    /// What it has up to a bound position; if that is more than enters at once, or cannot be read soon, the beginning of it, and the rest is in the stream.
     async fn take(
         &mut self,
         binding: &SourceBinding,
+        deadline: tokio::time::Instant,
         tasks: &TaskTracker,
     ) -> Result<Vec<TableChanges>, Error> {
-        let mut pieces = match self.handle.take_pieces(binding).await {
-            Ok(pieces) => pieces,
-            Err(error) => {
-                self.refused(error)?;
-                return Ok(Vec::new());
-            }
-        };
+        let mut reading = first_of(self.handle.take_pieces(binding));
         let (mut taken, mut rows, mut bytes) = (Vec::new(), 0_usize, 0_usize);
-        loop {
-            match pieces.next().await {
-                Ok(Some(piece)) => {
-                    if let TableData::Changes(changes) = &piece.data {
-                        rows = rows.saturating_add(changes.rows.num_rows());
-                        bytes = bytes.saturating_add(bytes_of(&changes.rows));
-                    }
-                    taken.push(piece);
-                }
+        while rows <= ROWS_AT_ONCE && bytes <= BYTES_AT_ONCE {
+            // What is being read is not given up by that.
+            let Ok(next) = tokio::time::timeout_at(deadline, &mut reading).await else {
+                break;
+            };
+            let (piece, left) = match next {
+                Ok(Some(next)) => next,
                 Ok(None) => return Ok(taken),
                 Err(error) => {
                     self.refused(error)?;
                     return Ok(Vec::new());
                 }
+            };
+            if let TableData::Changes(changes) = &piece.data {
+                rows = rows.saturating_add(changes.rows.num_rows());
+                bytes = bytes.saturating_add(bytes_of(&changes.rows));
             }
-            if rows > ROWS_AT_ONCE || bytes > BYTES_AT_ONCE {
-                self.stream = Some(Stream::start(binding.clone(), pieces, tasks));
-                return Ok(taken);
-            }
+            taken.push(piece);
+            reading = next_of(left);
         }
+        self.stream = Some(Stream::start(binding.clone(), reading, tasks));
+        Ok(taken)
     }
 
     /// What was bound cannot be had.
@@ -170,18 +170,17 @@ impl Source {
         }
     }
 
-    /// More of what was bound, and the binding of which that is the last.
-    async fn give(
+    /// More of what was bound, and the binding of which that is the last. What comes behind the stream becomes the stream.
+    fn give(
         &mut self,
         tasks: &TaskTracker,
     ) -> Result<(Vec<TableChanges>, Option<SourceBinding>), Error> {
         let Some(mut stream) = self.stream.take() else {
-            let Some(binding) = self.waiting.pop_front() else {
-                return Ok((Vec::new(), None));
-            };
-            let taken = self.take(&binding, tasks).await?;
-            let given = self.stream.is_none().then_some(binding);
-            return Ok((taken, given));
+            if let Some(binding) = self.waiting.pop_front() {
+                let reading = first_of(self.handle.take_pieces(&binding));
+                self.stream = Some(Stream::start(binding, reading, tasks));
+            }
+            return Ok((Vec::new(), None));
         };
         let mut taken = Vec::new();
         match stream.next.take() {
@@ -203,8 +202,25 @@ impl Source {
 /// What comes next of a take: a piece, the end, or why there is none.
 type Next = Result<Option<TableChanges>, flowstone_ingest::Error>;
 
-/// What is left of a take that is more than enters at once. It is read in a task of its own, so that nothing waits for a disk, and no further ahead than there
-/// is room; if the stream is dropped the task ends.
+/// A piece that is being read, with what is left of the take after it; `None` at the end.
+type Reading = BoxFuture<'static, Result<Option<(TableChanges, Pieces)>, flowstone_ingest::Error>>;
+
+/// The first piece of a take.
+fn first_of(taking: BoxFuture<'static, Result<Pieces, flowstone_ingest::Error>>) -> Reading {
+    async move { next_of(taking.await?).await }.boxed()
+}
+
+/// The next piece of a take.
+fn next_of(mut pieces: Pieces) -> Reading {
+    async move {
+        let next = pieces.next().await?;
+        Ok::<_, flowstone_ingest::Error>(next.map(|piece| (piece, pieces)))
+    }
+    .boxed()
+}
+
+/// What is left of a take that does not enter at once: it is more than does, or comes late, or is not read soon. It is read in a task of its own, so that nothing
+/// waits for a disk, and no further ahead than there is room; if the stream is dropped the task ends.
 #[derive(Debug)]
 struct Stream {
     binding: SourceBinding,
@@ -216,19 +232,25 @@ struct Stream {
 }
 
 impl Stream {
-    fn start(binding: SourceBinding, mut pieces: Pieces, tasks: &TaskTracker) -> Self {
+    fn start(binding: SourceBinding, mut reading: Reading, tasks: &TaskTracker) -> Self {
         let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
         tasks.spawn(async move {
             loop {
                 let next = tokio::select! {
                     // The source was dropped, and its files may be gone.
                     () = sender.closed() => return,
-                    next = pieces.next() => next,
+                    next = &mut reading => next,
                 };
-                let is_last = !matches!(next, Ok(Some(_)));
-                if sender.send(next).await.is_err() || is_last {
+                let (next, left) = match next {
+                    Ok(Some((piece, left))) => (Ok(Some(piece)), Some(left)),
+                    Ok(None) => (Ok(None), None),
+                    Err(error) => (Err(error), None),
+                };
+                if sender.send(next).await.is_err() {
                     return;
                 }
+                let Some(left) = left else { return };
+                reading = next_of(left);
             }
         });
         Self {
@@ -413,6 +435,27 @@ impl Feed {
         Ok(())
     }
 
+    /// A source reaches its upstream, and what its tables ask beside it, in another way from now on.
+    ///
+    /// # Errors
+    /// [`Error::UnknownObject`] if there is no such source.
+    pub(crate) fn alter_source(
+        &mut self,
+        id: ObjectId,
+        kind: SourceKind,
+        tables: &[SourceTable],
+    ) -> Result<(), Error> {
+        let source = self.sources.get_mut(&id).ok_or(Error::UnknownObject(id))?;
+        for known in &mut source.description.tables {
+            if let Some(table) = tables.iter().find(|table| table.id == known.id) {
+                known.upstream.clone_from(&table.upstream);
+            }
+        }
+        source.description.kind = kind.clone();
+        source.handle.alter(kind, tables);
+        Ok(())
+    }
+
     /// Forgets objects. The sources among them are returned: they have yet to be stopped.
     pub(crate) async fn drop_objects(&mut self, objects: &[ObjectId]) -> Vec<SourceHandle> {
         let mut stopping = Vec::new();
@@ -484,11 +527,12 @@ impl Feed {
         futures::future::select_all(waiting).await.0
     }
 
-    /// More of what a source did not give when its epoch was run, oldest first and as changes of `epoch`; and its collections if it is not held up any more.
+    /// More of what a source did not give when its epoch was run, oldest first and as changes of `epoch`; and its collections if it is not held up any more. What
+    /// has to be read is read elsewhere.
     ///
     /// # Errors
     /// As [`Feed::input`].
-    pub(crate) async fn late_input(
+    pub(crate) fn late_input(
         &mut self,
         id: ObjectId,
         epoch: Epoch,
@@ -502,7 +546,7 @@ impl Feed {
         }
         self.served = Some(id);
         let streamed = source.stream.is_some();
-        let (taken, given) = source.give(&self.tasks).await?;
+        let (taken, given) = source.give(&self.tasks)?;
         if source.stream.is_some() {
             if !streamed {
                 input.begun.push((id, source.collections()));
@@ -640,7 +684,7 @@ impl Feed {
         }
     }
 
-    /// Takes what each bound source has up to its position, or the beginning of it. One that cannot give it soon is held up from now on; what is bound to one
+    /// Takes what each bound source has up to its position, or the beginning of it. One that does not have it soon is held up from now on; what is bound to one
     /// that has not given everything comes behind.
     async fn take_sources(
         &mut self,
@@ -661,7 +705,7 @@ impl Feed {
                     .await
                     .is_ok();
             if ready {
-                taken.extend(source.take(binding, &self.tasks).await?);
+                taken.extend(source.take(binding, deadline, &self.tasks).await?);
             } else {
                 if !behind {
                     input.held.push((binding.source, source.collections()));
@@ -756,13 +800,17 @@ impl Feed {
         let Some(schema) = self.schemas.get(&progress) else {
             return Ok(());
         };
+        let before = previous.map_or_else(Vec::new, |position| position_rows(&position));
+        let after = position_rows(&binding.position);
         let mut deltas = Vec::with_capacity(2);
-        if let Some(previous) = previous {
-            let row = position_row(schema, &previous)?;
-            deltas.push(DeltaBatch::new(row, Weights::Const(-1), epoch));
+        for (rows, others, weight) in [(&before, &after, -1), (&after, &before, 1)] {
+            // Of many partitions few have moved.
+            let rows: Vec<_> = rows.iter().filter(|row| !others.contains(row)).collect();
+            if !rows.is_empty() {
+                let rows = progress_batch(schema, &rows)?;
+                deltas.push(DeltaBatch::new(rows, Weights::Const(weight), epoch));
+            }
         }
-        let row = position_row(schema, &binding.position)?;
-        deltas.push(DeltaBatch::insert(row, epoch));
         let deltas = CollectionInput::Deltas(deltas);
         input.direct.push((progress, deltas));
         Ok(())
@@ -831,9 +879,28 @@ fn refusal(error: &flowstone_storage::Error) -> Option<RequestError> {
     }
 }
 
-/// The row of a progress relation. The sources there are have one number for a position: `lsn` or `offset`.
-fn position_row(schema: &SchemaRef, position: &SourcePosition) -> Result<RecordBatch, Error> {
-    let column: ArrayRef = Arc::new(UInt64Array::from(vec![position.offset()]));
-    RecordBatch::try_new(Arc::clone(schema), vec![column])
+/// What a progress relation says of a position: how far each partition is, or the one number that everything else has (`lsn` or `offset`).
+fn position_rows(position: &SourcePosition) -> Vec<(Option<i32>, u64)> {
+    match position {
+        SourcePosition::KafkaOffsets(offsets) => {
+            let offset_of = |offset: &i64| u64::try_from(*offset).unwrap_or(0);
+            let rows = offsets.iter();
+            rows.map(|(partition, offset)| (Some(*partition), offset_of(offset)))
+                .collect()
+        }
+        other => vec![(None, other.offset())],
+    }
+}
+
+/// Rows of a progress relation: `(partition, offset)`, or one number.
+fn progress_batch(schema: &SchemaRef, rows: &[&(Option<i32>, u64)]) -> Result<RecordBatch, Error> {
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(2);
+    if rows.iter().any(|(partition, _)| partition.is_some()) {
+        let partitions = rows.iter().map(|(partition, _)| *partition);
+        columns.push(Arc::new(partitions.collect::<Int32Array>()));
+    }
+    let numbers = rows.iter().map(|(_, number)| *number);
+    columns.push(Arc::new(UInt64Array::from_iter_values(numbers)));
+    RecordBatch::try_new(Arc::clone(schema), columns)
         .map_err(|error| Error::Protocol(format!("progress relation: {error}")))
 }

@@ -1,20 +1,21 @@
 //! The keep: what was computed on its way into the Delta tables, and what is done to these beside.
 //!
 //! Owns the group-commit buffer ([`buffer`]), the one commit, the one pass of maintenance and the one consolidation of the buffer that may run, and clean-up
-//! ([`cleanup`]). Must not know dataflows. Called by the router, which tells it of the ends of what it began.
+//! ([`cleanup`]), and the sinks, which write what is committed ([`sinks`]). Must not know dataflows. Called by the router, which tells it of the ends of what it began.
 //!
 //! Invariants. One commit runs at a time, and the local log has noted it before the coordinator hears of it. Files of a dropped table are deleted while neither
 //! a commit nor maintenance runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use flowstone_dataflow::Held;
 use flowstone_disk::failpoint::{self, Kind, Step};
 use flowstone_ingest::SourceHandle;
-use flowstone_proto::message::{CollectionDescription, Response};
+use flowstone_proto::message::{CollectionDescription, Response, SinkDescription};
 use flowstone_storage::DeltaTables;
-use flowstone_types::{Epoch, ObjectId};
+use flowstone_types::{Epoch, EvalError, EvalErrorKind, ObjectId};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -29,8 +30,10 @@ use crate::retry::retrying;
 
 mod buffer;
 mod cleanup;
+mod sinks;
 
 use buffer::CommitBuffer;
+use sinks::Sinks;
 
 /// The state of the keep.
 #[derive(Debug)]
@@ -46,6 +49,7 @@ pub(crate) struct Keep {
     /// The collections that exist.
     stored: BTreeSet<ObjectId>,
     buffer: CommitBuffer,
+    sinks: Sinks,
     /// Delta tables to delete once neither a commit nor maintenance runs.
     dropped_tables: Vec<ObjectId>,
     /// Ends with the sources that were dropped last.
@@ -72,6 +76,7 @@ pub(crate) struct Parts {
 impl Keep {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
+            sinks: Sinks::new(parts.responses.clone(), parts.delta.clone()),
             responses: parts.responses,
             events: parts.events,
             tasks: TaskTracker::new(),
@@ -100,6 +105,11 @@ impl Keep {
         description: &CollectionDescription,
     ) -> Result<(), Error> {
         let id = description.id;
+        self.sinks.add_table(id, description.delta_version);
+        if let Some(failure) = &description.failure {
+            let error = EvalError::new(EvalErrorKind::Source, failure.message.clone());
+            self.add_errors(id, vec![(error, 1)]);
+        }
         let (delta, name) = (self.delta.clone(), description.name.clone());
         let schema = Arc::clone(&description.schema);
         let is_new = description.delta_version.is_none() && !delta.table_path(id).exists();
@@ -132,6 +142,7 @@ impl Keep {
                 self.buffer.remove(*id);
             }
         }
+        self.sinks.drop_objects(objects);
         let stopping = TaskTracker::new();
         for source in sources {
             stopping.spawn(source.stop());
@@ -151,6 +162,52 @@ impl Keep {
         for (id, epoch, staged) in output.snapshots {
             self.buffer.add_staged(id, epoch, staged);
         }
+        for (id, epoch, errors) in output.errors {
+            self.sinks.add_errors(id, epoch, errors);
+        }
+    }
+
+    /// Everything up to `commit_point` is in the stored tables.
+    pub(crate) const fn begin_at(&mut self, commit_point: Epoch) {
+        self.sinks.begin_at(commit_point);
+    }
+
+    /// A collection has errors as part of what was loaded.
+    pub(crate) fn add_errors(&mut self, id: ObjectId, errors: Vec<(EvalError, i64)>) {
+        self.sinks.add_errors(id, Epoch::MIN, errors);
+        self.sinks.count_loaded_errors();
+    }
+
+    /// A sink exists. `now`: the newest epoch that was run, with which a new one begins: its collection has its rows by then.
+    pub(crate) fn create_sink(&mut self, mut description: SinkDescription, now: Epoch) {
+        description.as_of.get_or_insert(now);
+        self.sinks.create(description);
+    }
+
+    /// A sink writes something else from a moment on, or elsewhere. `now`: as of a new one.
+    pub(crate) fn alter_sink(&mut self, mut description: SinkDescription, now: Epoch) {
+        description.as_of.get_or_insert(now);
+        self.sinks.alter(description);
+    }
+
+    /// A restart begins at `epoch` from now on: sinks may write what was committed up to there.
+    pub(crate) fn commit_point_durable(&mut self, epoch: Epoch) {
+        self.sinks.durable(epoch);
+    }
+
+    /// Tells sinks what no commit says. What is stored is complete through `epoch`; `failure`: why a collection is not maintained any more.
+    pub(crate) fn pass_sinks(
+        &mut self,
+        epoch: Epoch,
+        failure: impl Fn(ObjectId) -> Option<String>,
+    ) {
+        let buffer = &self.buffer;
+        self.sinks.pass(epoch, |id| buffer.has(id), failure);
+    }
+
+    /// Bytes that wait for a commit, by collection, without the buffers that were counted already.
+    pub(crate) fn bytes(&self, held: &Held) -> BTreeMap<ObjectId, u64> {
+        self.buffer.bytes(held)
     }
 
     /// Begins to make less of what waits for a commit, if it has grown. `durable`: no commit that is still to come is of an epoch before it, but for the one of
@@ -195,6 +252,7 @@ impl Keep {
         let (delta, events) = (self.delta.clone(), self.events.clone());
         let log = self.log.clone();
         let commits = self.buffer.up_to(epoch);
+        self.sinks.commit(epoch, &commits);
         let creating = std::mem::take(&mut self.creating);
         self.tasks.spawn(async move {
             if let Err(error) = created(creating).await {
@@ -222,6 +280,7 @@ impl Keep {
     pub(crate) async fn committed(&mut self, epoch: Epoch, versions: Vec<(ObjectId, i64)>) {
         self.committing = false;
         self.buffer.committed();
+        self.sinks.committed(epoch, &versions);
         self.delete_dropped_tables();
         // A table that was dropped while the commit ran is being deleted.
         let kept = versions.iter().map(|(id, _)| *id);
@@ -260,6 +319,7 @@ impl Keep {
     /// Waits for what was begun, but for clean-up, which is given up.
     pub(crate) async fn stop(&self) {
         self.cancel.cancel();
+        self.sinks.stop().await;
         self.tasks.close();
         self.tasks.wait().await;
     }

@@ -9,6 +9,7 @@ const SECTIONS = {
   views: ["materialized-view"],
   indexes: ["index"],
   tables: ["table"],
+  sinks: ["sink"],
 };
 
 const STATUS = {
@@ -61,8 +62,32 @@ function behind({ status, ingestion }) {
   if (!ingestion || status === "failed" || ingestion.offset_lag === null || !ingestion.snapshot_committed) return "–";
   if (ingestion.offset_lag === 0) return "up to date";
   if (ingestion.offset_unit === "bytes") return bytes(ingestion.offset_lag);
-  return many(ingestion.offset_lag, "tick");
+  return many(ingestion.offset_lag, ingestion.offset_unit.replace(/s$/, ""));
 }
+
+// Positions are text, since they may have more digits than numbers here.
+const offset = (text) => (text === null ? "–" : whole.format(BigInt(text)));
+
+function partitionLag({ lag }) {
+  if (lag === null) return "–";
+  return lag === 0 ? "up to date" : many(lag, "message");
+}
+
+// How many partitions there are, and which of them is furthest behind.
+function partitionSummary(partitions) {
+  const all = many(partitions.length, "partition");
+  const worst = partitions.reduce((worst, other) => ((other.lag ?? -1) > (worst.lag ?? -1) ? other : worst));
+  if (worst.lag > 0) return `${all} · ${worst.partition} is behind by ${many(worst.lag, "message")}`;
+  const unknown = partitions.filter((partition) => partition.lag === null).length;
+  return unknown === 0 ? `${all} · up to date` : `${all} · ${count(unknown)} not heard of yet`;
+}
+
+const PARTITION = [
+  ["Partition", ({ partition }) => String(partition)],
+  ["Read up to", ({ offset_committed }) => offset(offset_committed)],
+  ["Ends at", ({ offset_known }) => offset(offset_known)],
+  ["Behind", partitionLag],
+];
 
 // ---- the document
 
@@ -82,7 +107,7 @@ function setTone(node, tone) {
   if (node.dataset.tone !== tone) node.dataset.tone = tone;
 }
 
-// The rows of one object: what it is, and below it, if there is such, how far its snapshot is and what is wrong with it.
+// The rows of one object: what it is, and below it, if there is such, how far its snapshot is, what is wrong with it, and the partitions of its topic.
 class ObjectRows {
   constructor(columns, child) {
     this.name = element("span");
@@ -105,6 +130,18 @@ class ObjectRows {
     this.hint = element("span", "hint");
     this.message = element("p", "trouble", this.error, this.hint);
     this.trouble = this.below(this.message, columns, child);
+
+    const heads = PARTITION.map(([name]) => {
+      const head = element("th", "number", name);
+      head.scope = "col";
+      return head;
+    });
+    this.summary = element("summary");
+    this.partitions = element("tbody");
+    this.list = element("details", "partitions", this.summary, element("table", "", element("thead", "", element("tr", "", ...heads)), this.partitions));
+    this.list.addEventListener("toggle", () => this.listPartitions());
+    this.listed = [];
+    this.topic = this.below(this.list, columns, child);
   }
 
   below(content, columns, child) {
@@ -114,7 +151,7 @@ class ObjectRows {
   }
 
   rows() {
-    return [this.main, this.progress, this.trouble];
+    return [this.main, this.progress, this.trouble, this.topic];
   }
 
   show(object, columns, of) {
@@ -130,6 +167,7 @@ class ObjectRows {
     columns.forEach((column, index) => setText(this.cells[index], column(object)));
     this.showProgress(object);
     this.showTrouble(object, tone);
+    this.showPartitions(object);
   }
 
   showProgress(object) {
@@ -177,6 +215,25 @@ class ObjectRows {
     setText(this.error, error + others);
     setText(this.hint, object.hint ?? "");
   }
+
+  showPartitions({ ingestion }) {
+    this.listed = ingestion ? ingestion.partitions : [];
+    this.topic.hidden = this.listed.length === 0;
+    if (this.topic.hidden) return;
+    setText(this.summary, partitionSummary(this.listed));
+    this.listPartitions();
+  }
+
+  // Not while nobody looks: there may be thousands.
+  listPartitions() {
+    if (!this.list.open) return;
+    const { rows } = this.partitions;
+    while (rows.length > this.listed.length) this.partitions.lastChild.remove();
+    while (rows.length < this.listed.length) this.partitions.append(element("tr", "", ...PARTITION.map(() => element("td", "number"))));
+    this.listed.forEach((partition, index) => {
+      PARTITION.forEach(([, column], place) => setText(rows[index].cells[place], column(partition)));
+    });
+  }
 }
 
 function qualifiedName(object) {
@@ -195,10 +252,15 @@ const COLUMNS = {
   views: LAGGING,
   indexes: LAGGING,
   tables: LAGGING,
+  sinks: [
+    (object) => duration(object.lag_ms),
+    (object) => count(object.delivery ? object.delivery.messages_committed : null),
+    (object) => bytes(object.delivery ? object.delivery.bytes_committed : null),
+  ],
 };
 
 // What is known of each object's rows in the document, by section and identity.
-const shown = { sources: new Map(), views: new Map(), indexes: new Map(), tables: new Map() };
+const shown = { sources: new Map(), views: new Map(), indexes: new Map(), tables: new Map(), sinks: new Map() };
 
 // Sources by name, each followed by its tables; everything else by name.
 function inOrder(objects, all) {
@@ -228,7 +290,9 @@ function showSection(name, objects, all) {
     seen.add(object.id);
     let of = "";
     if (object.source_type) of = ` · ${object.source_type}`;
+    if (object.sink_type) of = ` · ${object.sink_type}`;
     if (object.type === "index" && object.parent_name) of = ` on ${object.parent_name}`;
+    if (object.type === "sink" && object.parent_name) of += ` from ${object.parent_name}`;
     rows.show(object, columns, of);
     wanted.push(...rows.rows());
   }

@@ -462,6 +462,64 @@ fn shutdown_finishes_waiting_writes_and_commits_them() {
 }
 
 #[test]
+fn shutdown_does_not_wait_for_what_a_source_gives_in_pieces() {
+    let (mut epochs, mut world) = started();
+    epochs.source_progress(SOURCE, at(5)).unwrap();
+    world.poll(&mut epochs);
+    epochs.source_behind(SOURCE, true);
+    world.now += COMMIT_INTERVAL_MS;
+    let commits = world.commits.len();
+    world.settle(&mut epochs);
+    assert_eq!(world.commits.len(), commits, "a part of it");
+    world.now += 1;
+    epochs.submit_write(WriteId(1), vec![RequestId(1)], 1, None);
+    epochs.shutdown();
+    world.settle(&mut epochs);
+    assert!(world.drained);
+    assert_eq!(world.commits.len(), commits);
+    assert_eq!(world.observable.last().unwrap().1, [WriteId(1)]);
+}
+
+#[test]
+fn between_two_transactions_that_a_source_gives_in_pieces_there_is_a_commit() {
+    let (mut epochs, mut world) = started();
+    epochs.source_progress(ObjectId::User(9), at(1)).unwrap();
+    world.now += COMMIT_INTERVAL_MS;
+    world.poll(&mut epochs);
+    epochs.commit = CommitState::Idle;
+    // The first has come in, in an epoch that has yet to be durable.
+    let last = world.ran.last().unwrap().epoch;
+    epochs.source_behind(SOURCE, true);
+    epochs.epoch_complete(last);
+    epochs.source_behind(SOURCE, false);
+    epochs.source_progress(SOURCE, at(5)).unwrap();
+    world.now += COMMIT_INTERVAL_MS;
+    let commits = world.commits.len();
+    world.poll(&mut epochs);
+    assert_eq!(world.commits.len(), commits, "it would be put off");
+    // The second comes, and belongs to a later one.
+    assert!(world.ran.last().unwrap().epoch > last);
+    epochs.source_behind(SOURCE, true);
+    epochs.binding_durable(last);
+    world.poll(&mut epochs);
+    assert_eq!(world.commits.last(), Some(&last));
+}
+
+#[test]
+fn what_a_source_gave_in_pieces_is_committed_when_all_of_it_is_there() {
+    let (mut epochs, mut world) = started();
+    epochs.source_progress(SOURCE, at(5)).unwrap();
+    world.poll(&mut epochs);
+    let large = world.ran.last().unwrap().epoch;
+    epochs.source_behind(SOURCE, true);
+    world.settle(&mut epochs);
+    epochs.source_behind(SOURCE, false);
+    world.now += COMMIT_INTERVAL_MS;
+    world.settle(&mut epochs);
+    assert!(world.commits.last().unwrap() >= &large);
+}
+
+#[test]
 fn an_idle_loop_beats_once_a_second_and_does_not_commit_nothing() {
     let (mut epochs, mut world) = started();
     let commits = world.commits.len();
@@ -671,6 +729,25 @@ fn what_was_there_can_be_read_before_there_is_a_new_bound() {
     world.poll(&mut epochs);
     let new = world.ran.last().unwrap();
     assert!(!new.replay && new.epoch > Epoch(5_000) && new.writes == [RequestId(1)]);
+}
+
+#[test]
+fn where_nothing_changes_all_is_stored_through_what_is_observable() {
+    let (mut epochs, mut world) = started();
+    for number in 1..=2 {
+        epochs.submit_write(WriteId(number), vec![RequestId(number)], 1, None);
+        world.settle(&mut epochs);
+        assert!(epochs.commit_point() < epochs.observable());
+        assert_eq!(epochs.stored_through(), epochs.commit_point());
+        world.now += COMMIT_INTERVAL_MS / 2;
+    }
+    world.settle(&mut epochs);
+    assert_eq!(epochs.commit_point(), epochs.observable());
+    // No commit comes, and none is missing.
+    world.now += HEARTBEAT_MS / 2;
+    world.settle(&mut epochs);
+    assert!(epochs.stored_through() > epochs.commit_point());
+    assert_eq!(epochs.stored_through(), epochs.observable());
 }
 
 #[test]

@@ -9,16 +9,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flowstone_proto::message::{LogId, SourceBinding};
 use flowstone_sql::catalog::{
-    Catalog, Clusters, Database, DatabaseId, Item, ItemKind, Role, RoleId, Schema, SchemaId,
+    Catalog, Clusters, Database, DatabaseId, ItemKind, Items, Role, RoleId, Schema, SchemaId,
 };
-use flowstone_types::{Epoch, ObjectId, SourcePosition};
+use flowstone_types::{Epoch, InstallationId, ObjectId, SourcePosition};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::state::{Cleanup, CommitPoint, DurableFailure, State};
 
 /// Version of the snapshot file. 1: before roles. 2: with roles. 3: with failures, clean-up, and the time zones of views and indexes. 4: with positions that say
-/// what kind they are. 5: with clusters.
-pub const SNAPSHOT_FORMAT: u32 = 5;
+/// what kind they are. 5: with clusters. 6: with what tables make of messages and what sinks began with.
+pub const SNAPSHOT_FORMAT: u32 = 6;
 
 /// Why bytes are not the state of an earlier release, or of this one.
 #[derive(Debug, thiserror::Error)]
@@ -66,29 +67,22 @@ fn position_of(
     position.ok_or(FormatError::NoSource(source))
 }
 
-/// [`State`] in format 4.
+/// [`State`] in formats 1 and 2, and what later ones begin with. A format adds behind what there was: so an older shape is the first field of the next one, since
+/// postcard writes a field that is a struct as the fields of that. What catalogs, bindings and commit points are differs by format.
 #[derive(Serialize, Deserialize)]
-struct StateV4 {
+struct StateV1<C, B, P> {
     cluster_id: Option<[u8; 16]>,
-    catalog: CatalogV3,
+    catalog: C,
     secrets: BTreeMap<ObjectId, Vec<u8>>,
-    bindings: BTreeMap<Epoch, Vec<SourceBinding>>,
-    commit_point: CommitPoint,
+    bindings: BTreeMap<Epoch, Vec<B>>,
+    commit_point: P,
     oracle_bound: Epoch,
-    local_log: Option<LogId>,
-    failures: BTreeMap<ObjectId, DurableFailure>,
-    cleanup: BTreeMap<ObjectId, Cleanup>,
 }
 
-/// [`State`] in format 3.
+/// [`State`] in formats 3 to 5.
 #[derive(Serialize, Deserialize)]
-struct StateV3 {
-    cluster_id: Option<[u8; 16]>,
-    catalog: CatalogV3,
-    secrets: BTreeMap<ObjectId, Vec<u8>>,
-    bindings: BTreeMap<Epoch, Vec<BindingV3>>,
-    commit_point: CommitPointV3,
-    oracle_bound: Epoch,
+struct StateV3<C, B, P> {
+    before: StateV1<C, B, P>,
     local_log: Option<LogId>,
     failures: BTreeMap<ObjectId, DurableFailure>,
     cleanup: BTreeMap<ObjectId, Cleanup>,
@@ -103,23 +97,12 @@ struct CommitPointV3 {
     snapshotted: BTreeSet<ObjectId>,
 }
 
-/// [`State`] in format 2, and in format 1 but for its catalog.
-#[derive(Serialize, Deserialize)]
-struct StateV2<C> {
-    cluster_id: Option<[u8; 16]>,
-    catalog: C,
-    secrets: BTreeMap<ObjectId, Vec<u8>>,
-    bindings: BTreeMap<Epoch, Vec<BindingV3>>,
-    commit_point: CommitPointV3,
-    oracle_bound: Epoch,
-}
-
 /// [`Catalog`] in format 1.
 #[derive(Serialize, Deserialize)]
 struct CatalogV1 {
     databases: BTreeMap<DatabaseId, Database>,
     schemas: BTreeMap<SchemaId, Schema>,
-    items: BTreeMap<ObjectId, Item>,
+    items: Items,
     next_id: u64,
     next_oid: u32,
     version: u64,
@@ -128,83 +111,70 @@ struct CatalogV1 {
 /// [`Catalog`] in format 2.
 #[derive(Serialize, Deserialize)]
 struct CatalogV2 {
-    databases: BTreeMap<DatabaseId, Database>,
-    schemas: BTreeMap<SchemaId, Schema>,
-    items: BTreeMap<ObjectId, Item>,
-    next_id: u64,
-    next_oid: u32,
-    version: u64,
+    before: CatalogV1,
     roles: BTreeMap<RoleId, Role>,
 }
 
 /// [`Catalog`] in formats 3 and 4.
 #[derive(Serialize, Deserialize)]
 struct CatalogV3 {
-    databases: BTreeMap<DatabaseId, Database>,
-    schemas: BTreeMap<SchemaId, Schema>,
-    items: BTreeMap<ObjectId, Item>,
-    next_id: u64,
-    next_oid: u32,
-    version: u64,
-    roles: BTreeMap<RoleId, Role>,
+    before: CatalogV2,
     time_zones: BTreeMap<ObjectId, String>,
 }
 
-impl From<CatalogV1> for CatalogV2 {
-    fn from(old: CatalogV1) -> Self {
+/// [`Catalog`] in format 5.
+#[derive(Serialize, Deserialize)]
+struct CatalogV5 {
+    before: CatalogV3,
+    clusters: Clusters,
+}
+
+impl From<CatalogV1> for Catalog {
+    fn from(before: CatalogV1) -> Self {
         let role = Role::initial();
-        Self {
-            databases: old.databases,
-            schemas: old.schemas,
-            items: old.items,
-            next_id: old.next_id,
-            next_oid: old.next_oid,
-            version: old.version,
-            roles: BTreeMap::from([(role.id, role)]),
-        }
+        let roles = BTreeMap::from([(role.id, role)]);
+        CatalogV2 { before, roles }.into()
+    }
+}
+
+impl From<CatalogV2> for Catalog {
+    fn from(before: CatalogV2) -> Self {
+        let time_zones = BTreeMap::new();
+        CatalogV3 { before, time_zones }.into()
     }
 }
 
 impl From<CatalogV3> for Catalog {
-    fn from(old: CatalogV3) -> Self {
+    fn from(before: CatalogV3) -> Self {
+        let clusters = Clusters::initial();
+        CatalogV5 { before, clusters }.into()
+    }
+}
+
+impl From<CatalogV5> for Catalog {
+    fn from(old: CatalogV5) -> Self {
+        let CatalogV3 { before, time_zones } = old.before;
+        let CatalogV2 { before, roles } = before;
         Self {
-            databases: old.databases,
-            schemas: old.schemas,
-            items: old.items,
-            next_id: old.next_id,
-            next_oid: old.next_oid,
-            version: old.version,
-            roles: old.roles,
-            time_zones: old.time_zones,
-            clusters: Clusters::initial(),
+            databases: before.databases,
+            schemas: before.schemas,
+            items: before.items,
+            next_id: before.next_id,
+            next_oid: before.next_oid,
+            version: before.version,
+            roles,
+            time_zones,
+            clusters: old.clusters,
+            message_tables: BTreeMap::new(),
+            installation: InstallationId::default(),
         }
     }
 }
 
-impl From<CatalogV2> for CatalogV3 {
-    fn from(old: CatalogV2) -> Self {
+impl<C, B, P> From<StateV1<C, B, P>> for StateV3<C, B, P> {
+    fn from(before: StateV1<C, B, P>) -> Self {
         Self {
-            databases: old.databases,
-            schemas: old.schemas,
-            items: old.items,
-            next_id: old.next_id,
-            next_oid: old.next_oid,
-            version: old.version,
-            roles: old.roles,
-            time_zones: BTreeMap::new(),
-        }
-    }
-}
-
-impl<C: Into<CatalogV2>> From<StateV2<C>> for StateV3 {
-    fn from(old: StateV2<C>) -> Self {
-        Self {
-            cluster_id: old.cluster_id,
-            catalog: old.catalog.into().into(),
-            secrets: old.secrets,
-            bindings: old.bindings,
-            commit_point: old.commit_point,
-            oracle_bound: old.oracle_bound,
+            before,
             local_log: None,
             failures: BTreeMap::new(),
             cleanup: BTreeMap::new(),
@@ -212,29 +182,31 @@ impl<C: Into<CatalogV2>> From<StateV2<C>> for StateV3 {
     }
 }
 
-impl From<StateV4> for State {
-    fn from(old: StateV4) -> Self {
+impl<C: Into<Catalog>> From<StateV3<C, SourceBinding, CommitPoint>> for State {
+    fn from(old: StateV3<C, SourceBinding, CommitPoint>) -> Self {
+        let before = old.before;
         Self {
-            cluster_id: old.cluster_id,
-            catalog: old.catalog.into(),
-            secrets: old.secrets,
-            bindings: old.bindings,
-            commit_point: old.commit_point,
-            oracle_bound: old.oracle_bound,
+            cluster_id: before.cluster_id,
+            catalog: before.catalog.into(),
+            secrets: before.secrets,
+            bindings: before.bindings,
+            commit_point: before.commit_point,
+            oracle_bound: before.oracle_bound,
             local_log: old.local_log,
             failures: old.failures,
             cleanup: old.cleanup,
+            sink_begins: BTreeMap::new(),
         }
     }
 }
 
-impl TryFrom<StateV3> for State {
-    type Error = FormatError;
-
-    fn try_from(old: StateV3) -> Result<Self, FormatError> {
-        let catalog: Catalog = old.catalog.into();
+impl<C: Into<Catalog>> StateV3<C, BindingV3, CommitPointV3> {
+    /// The same with the kinds of positions.
+    fn with_kinds(self) -> Result<StateV3<Catalog, SourceBinding, CommitPoint>, FormatError> {
+        let before = self.before;
+        let catalog: Catalog = before.catalog.into();
         let mut bindings = BTreeMap::new();
-        for (epoch, without_kinds) in old.bindings {
+        for (epoch, without_kinds) in before.bindings {
             let with_kinds: Result<Vec<SourceBinding>, FormatError> = without_kinds
                 .into_iter()
                 .map(|binding| binding.with_kind(&catalog))
@@ -242,24 +214,26 @@ impl TryFrom<StateV3> for State {
             bindings.insert(epoch, with_kinds?);
         }
         let mut positions = BTreeMap::new();
-        for (source, number) in old.commit_point.positions {
+        for (source, number) in before.commit_point.positions {
             positions.insert(source, position_of(&catalog, source, number)?);
         }
-        Ok(Self {
-            cluster_id: old.cluster_id,
-            catalog,
-            secrets: old.secrets,
-            bindings,
-            commit_point: CommitPoint {
-                epoch: old.commit_point.epoch,
-                versions: old.commit_point.versions,
-                positions,
-                snapshotted: old.commit_point.snapshotted,
+        Ok(StateV3 {
+            before: StateV1 {
+                cluster_id: before.cluster_id,
+                catalog,
+                secrets: before.secrets,
+                bindings,
+                commit_point: CommitPoint {
+                    epoch: before.commit_point.epoch,
+                    versions: before.commit_point.versions,
+                    positions,
+                    snapshotted: before.commit_point.snapshotted,
+                },
+                oracle_bound: before.oracle_bound,
             },
-            oracle_bound: old.oracle_bound,
-            local_log: old.local_log,
-            failures: old.failures,
-            cleanup: old.cleanup,
+            local_log: self.local_log,
+            failures: self.failures,
+            cleanup: self.cleanup,
         })
     }
 }
@@ -277,21 +251,37 @@ pub(super) fn encode(state: &State) -> Result<Vec<u8>, postcard::Error> {
 /// # Errors
 /// The bytes are no state.
 pub(super) fn decode(version: u32, bytes: &[u8]) -> Result<State, FormatError> {
-    let old: StateV3 = match version {
-        ..=1 => postcard::from_bytes::<StateV2<CatalogV1>>(bytes)?.into(),
-        2 => postcard::from_bytes::<StateV2<CatalogV2>>(bytes)?.into(),
-        3 => postcard::from_bytes(bytes)?,
-        4 => return Ok(postcard::from_bytes::<StateV4>(bytes)?.into()),
-        _ => return Ok(postcard::from_bytes(bytes)?),
-    };
-    old.try_into()
+    Ok(match version {
+        ..=1 => decode_first::<CatalogV1>(bytes)?,
+        2 => decode_first::<CatalogV2>(bytes)?,
+        3 => {
+            let old: StateV3<CatalogV3, BindingV3, CommitPointV3> = postcard::from_bytes(bytes)?;
+            old.with_kinds()?.into()
+        }
+        4 => postcard::from_bytes::<StateV3<CatalogV3, SourceBinding, CommitPoint>>(bytes)?.into(),
+        5 => postcard::from_bytes::<StateV3<CatalogV5, SourceBinding, CommitPoint>>(bytes)?.into(),
+        _ => postcard::from_bytes(bytes)?,
+    })
+}
+
+/// Reads a state in format 1 or 2.
+fn decode_first<C: Into<Catalog> + DeserializeOwned>(bytes: &[u8]) -> Result<State, FormatError> {
+    let old: StateV1<C, BindingV3, CommitPointV3> = postcard::from_bytes(bytes)?;
+    let old: StateV3<C, BindingV3, CommitPointV3> = old.into();
+    Ok(old.with_kinds()?.into())
 }
 
 #[cfg(test)]
 mod tests {
-    use flowstone_sql::catalog::{
-        CatalogChange, Cluster, ClusterKind, ClusterSize, Replica, ReplicaId,
+    use flowstone_proto::kafka::{
+        Envelope, Format, Include, KafkaColumn, KafkaTable, OnDecodeError,
     };
+    use flowstone_proto::message::{SinkBegin, SourceTable};
+    use flowstone_sql::catalog::{
+        CatalogChange, Cluster, ClusterKind, ClusterSize, MessageTable, Replica, ReplicaId,
+        TableSource,
+    };
+    use flowstone_sql::connector::{Declared, SchemaOrigin, SchemaStrategy};
     use flowstone_types::ClusterId;
 
     use super::*;
@@ -306,16 +296,9 @@ mod tests {
         };
         state.catalog.version = 12;
         state.secrets.insert(ObjectId::User(3), vec![1, 2, 3]);
-        let old = StateV2 {
+        let old = StateV1::<_, BindingV3, _> {
             cluster_id: state.cluster_id,
-            catalog: CatalogV1 {
-                databases: state.catalog.databases.clone(),
-                schemas: state.catalog.schemas.clone(),
-                items: state.catalog.items.clone(),
-                next_id: state.catalog.next_id,
-                next_oid: state.catalog.next_oid,
-                version: state.catalog.version,
-            },
+            catalog: catalog_v1(&state.catalog),
             secrets: state.secrets.clone(),
             bindings: BTreeMap::new(),
             commit_point: CommitPointV3::default(),
@@ -333,15 +316,10 @@ mod tests {
         state.catalog.version = 12;
         let role = Role::initial();
         state.catalog.roles.insert(role.id, role);
-        let old = StateV2 {
+        let old = StateV1::<_, BindingV3, _> {
             cluster_id: state.cluster_id,
             catalog: CatalogV2 {
-                databases: state.catalog.databases.clone(),
-                schemas: state.catalog.schemas.clone(),
-                items: state.catalog.items.clone(),
-                next_id: state.catalog.next_id,
-                next_oid: state.catalog.next_oid,
-                version: state.catalog.version,
+                before: catalog_v1(&state.catalog),
                 roles: state.catalog.roles.clone(),
             },
             secrets: state.secrets.clone(),
@@ -468,6 +446,121 @@ mod tests {
         assert!(state.catalog.clusters.of_items.is_empty());
     }
 
+    /// Bytes of format 5, made by hand: the state of format 4, and behind its time zones the clusters. A second one has the generator in it.
+    #[test]
+    fn a_state_from_before_messages_has_its_clusters_and_nothing_of_messages_or_sinks() {
+        let state = decode(5, &hex_bytes(include_str!("format/state_v5.hex"))).unwrap();
+        let mut expected = state_v3();
+        let cluster = Cluster {
+            id: ClusterId(2),
+            name: "c".to_owned(),
+            comment: None,
+            kind: ClusterKind::Managed(ClusterSize::Cc200),
+            replicas: vec![Replica {
+                id: ReplicaId(2),
+                name: "r1".to_owned(),
+                size: Some(ClusterSize::Cc200),
+            }],
+        };
+        let clusters = &mut expected.catalog.clusters;
+        clusters.by_id.insert(cluster.id, cluster);
+        clusters.of_items.insert(GENERATOR, ClusterId(2));
+        (clusters.next_cluster, clusters.next_replica) = (3, 3);
+        assert_eq!(state, expected);
+        assert!(state.catalog.message_tables.is_empty());
+        assert!(state.sink_begins.is_empty());
+        let bytes = encode(&state).unwrap();
+        assert_eq!(decode(SNAPSHOT_FORMAT, &bytes).unwrap(), state);
+    }
+
+    /// There is one format between the last release and this: what is new in it comes behind what there was.
+    #[test]
+    fn the_begins_of_sinks_are_kept() {
+        let mut state = state_v3();
+        let begin = SinkBegin {
+            collection: TABLE,
+            epoch: Epoch(100),
+            version: Some(7),
+        };
+        state.sink_begins.insert(ObjectId::User(9), begin);
+        let bytes = encode(&state).unwrap();
+        assert_eq!(decode(SNAPSHOT_FORMAT, &bytes).unwrap(), state);
+        assert_eq!(SNAPSHOT_FORMAT, 6);
+    }
+
+    fn messages() -> MessageTable {
+        MessageTable {
+            table: KafkaTable {
+                key: None,
+                value: Format::Json,
+                envelope: Envelope::None,
+                include: vec![Include::Offset],
+                on_decode_error: OnDecodeError::Row,
+                columns: vec![KafkaColumn::Value(0), KafkaColumn::Include(0)],
+            },
+            key_schema: SchemaOrigin::Statement,
+            value_schema: SchemaOrigin::Registry {
+                connection: ObjectId::User(5),
+                strategy: SchemaStrategy::Id(7),
+            },
+            bare: true,
+            declared: Declared::Names,
+            key_named: false,
+        }
+    }
+
+    #[test]
+    fn what_tables_make_of_messages_is_kept_and_goes_with_them() {
+        let mut state = state_v3();
+        let change = |state: &State, changes| Command::CatalogChanges {
+            changes,
+            expected_version: state.catalog.version,
+            secrets: Vec::new(),
+        };
+        let put = |id| CatalogChange::PutMessageTable(id, Box::new(messages()));
+        let unknown = change(&state, vec![put(ObjectId::User(99))]);
+        assert!(matches!(state.apply(&unknown), Err(Refusal::Invalid(_))));
+        let made = change(&state, vec![put(TABLE)]);
+        let bytes = postcard::to_stdvec(&made).unwrap();
+        state.apply(&postcard::from_bytes(&bytes).unwrap()).unwrap();
+        let bytes = encode(&state).unwrap();
+        let read = decode(SNAPSHOT_FORMAT, &bytes).unwrap();
+        assert_eq!(read, state);
+        assert_eq!(read.catalog.message_tables.get(&TABLE), Some(&messages()));
+        let dropped = change(&state, vec![CatalogChange::DropItem(TABLE)]);
+        state.apply(&dropped).unwrap();
+        assert!(state.catalog.message_tables.is_empty());
+    }
+
+    /// What is made anew of the catalog whenever the worker is told is not in it: so a table of a source has the bytes that it always had.
+    #[test]
+    fn a_table_of_a_source_is_kept_without_what_only_its_connector_reads() {
+        let mut table = SourceTable {
+            id: TABLE,
+            upstream_schema: "s".to_owned(),
+            upstream_name: "t".to_owned(),
+            upstream_oid: 3,
+            columns: Vec::new(),
+            key: vec![0],
+            upstream: vec![1, 2, 3],
+        };
+        let fed = |table: &SourceTable| TableSource {
+            source: POSTGRES,
+            table: table.clone(),
+            owned: true,
+        };
+        let bytes = postcard::to_stdvec(&fed(&table)).unwrap();
+        // The source; the table: id, schema, name, OID, no columns, its key; that it is owned.
+        assert_eq!(
+            bytes,
+            [1, 2, 1, 4, 1, b's', 1, b't', 3, 0, 1, 0, 1],
+            "{bytes:?}"
+        );
+        table.upstream.clear();
+        let read: TableSource = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!(read, fed(&table));
+    }
+
     fn state_v3() -> State {
         decode(3, &hex_bytes(include_str!("format/state_v3.hex"))).unwrap()
     }
@@ -555,25 +648,24 @@ mod tests {
         for source in [TABLE, ObjectId::User(99)] {
             let state = state_v3();
             let catalog = state.catalog;
-            let old = StateV3 {
-                cluster_id: state.cluster_id,
-                catalog: CatalogV3 {
-                    databases: catalog.databases,
-                    schemas: catalog.schemas,
-                    items: catalog.items,
-                    next_id: catalog.next_id,
-                    next_oid: catalog.next_oid,
-                    version: catalog.version,
-                    roles: catalog.roles,
-                    time_zones: catalog.time_zones,
+            let old = StateV3::<_, BindingV3, _> {
+                before: StateV1 {
+                    cluster_id: state.cluster_id,
+                    catalog: CatalogV3 {
+                        before: CatalogV2 {
+                            before: catalog_v1(&catalog),
+                            roles: catalog.roles,
+                        },
+                        time_zones: catalog.time_zones,
+                    },
+                    secrets: state.secrets,
+                    bindings: BTreeMap::new(),
+                    commit_point: CommitPointV3 {
+                        positions: BTreeMap::from([(source, 1)]),
+                        ..CommitPointV3::default()
+                    },
+                    oracle_bound: state.oracle_bound,
                 },
-                secrets: state.secrets,
-                bindings: BTreeMap::new(),
-                commit_point: CommitPointV3 {
-                    positions: BTreeMap::from([(source, 1)]),
-                    ..CommitPointV3::default()
-                },
-                oracle_bound: state.oracle_bound,
                 local_log: state.local_log,
                 failures: state.failures,
                 cleanup: state.cleanup,
@@ -581,6 +673,17 @@ mod tests {
             let bytes = postcard::to_stdvec(&old).unwrap();
             let refused = decode(3, &bytes).unwrap_err();
             assert!(matches!(refused, FormatError::NoSource(id) if id == source));
+        }
+    }
+
+    fn catalog_v1(catalog: &Catalog) -> CatalogV1 {
+        CatalogV1 {
+            databases: catalog.databases.clone(),
+            schemas: catalog.schemas.clone(),
+            items: catalog.items.clone(),
+            next_id: catalog.next_id,
+            next_oid: catalog.next_oid,
+            version: catalog.version,
         }
     }
 

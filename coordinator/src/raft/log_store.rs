@@ -35,9 +35,9 @@ use super::{OpenError, TypeConfig};
 
 /// Version of the file's layout and of the encoding of its values. 2: entries may change roles. 3: entries may say that
 /// something failed or was cleaned up, and give items time zones. 4: positions in bindings say what kind they are. 5: entries
-/// may change clusters and put items into them.
+/// may change clusters and put items into them. 6: entries may make sinks and tables of messages.
 /// Older files are read, and marked as of this version when opened.
-pub const LOG_FORMAT: u32 = 5;
+pub const LOG_FORMAT: u32 = 6;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");

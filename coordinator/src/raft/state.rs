@@ -5,17 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flowstone_proto::message::{Failure, LogId, SourceBinding};
+use flowstone_proto::message::{Failure, LogId, SinkBegin, SourceBinding};
 use flowstone_sql::catalog::{Catalog, CatalogChange, Connection, Item, ItemKind, Source};
-use flowstone_types::{Epoch, ObjectId, SourcePosition};
+use flowstone_types::{Epoch, InstallationId, ObjectId, SourcePosition};
 use serde::{Deserialize, Serialize};
 
 use super::command::{Command, Refusal, SealedSecret};
 use super::format::{BindingV3, FormatError};
 
 /// Version of the meaning of [`State`]; a node refuses a newer one. 2: with roles. 3: with failures, clean-up, and the time zones of views and indexes.
-/// 4: with positions that say what kind they are. 5: with clusters.
-pub const STATE_FORMAT: u32 = 5;
+/// 4: with positions that say what kind they are. 5: with clusters. 6: with what sinks began with.
+pub const STATE_FORMAT: u32 = 6;
 
 /// Everything the coordinator must not forget.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ pub struct State {
     pub failures: BTreeMap<ObjectId, DurableFailure>,
     /// What dropped objects left behind and is not known to be gone.
     pub cleanup: BTreeMap<ObjectId, Cleanup>,
+    /// What each sink began with.
+    pub sink_begins: BTreeMap<ObjectId, SinkBegin>,
 }
 
 /// A failure that stays until the user drops what has failed.
@@ -94,11 +96,17 @@ impl Default for State {
             local_log: None,
             failures: BTreeMap::new(),
             cleanup: BTreeMap::new(),
+            sink_begins: BTreeMap::new(),
         }
     }
 }
 
 impl State {
+    /// Says in the catalog whose it is: what the catalog is written as does not.
+    pub(crate) fn name_catalog(&mut self) {
+        self.catalog.installation = InstallationId(self.cluster_id.unwrap_or_default());
+    }
+
     /// Applies one command.
     ///
     /// # Errors
@@ -194,7 +202,30 @@ impl State {
         for item in gone {
             self.forget(item.id);
         }
+        for change in changes {
+            if let CatalogChange::PutItem(item) = change {
+                self.note_begin(item);
+            }
+        }
         Ok(())
+    }
+
+    /// A sink that is new, or writes another collection than before, begins with what that has at the commit point.
+    fn note_begin(&mut self, item: &Item) {
+        let ItemKind::Sink(sink) = &item.kind else {
+            return;
+        };
+        let known = self.sink_begins.get(&item.id);
+        let is_known = known.is_some_and(|begin| begin.collection == sink.from);
+        if is_known || !self.catalog.items.contains_key(&item.id) {
+            return;
+        }
+        let begin = SinkBegin {
+            collection: sink.from,
+            epoch: self.commit_point.epoch,
+            version: self.commit_point.versions.get(&sink.from).copied(),
+        };
+        self.sink_begins.insert(item.id, begin);
     }
 
     /// What an item leaves behind when it goes.
@@ -207,7 +238,8 @@ impl State {
             ItemKind::View { .. }
             | ItemKind::Index { .. }
             | ItemKind::Secret
-            | ItemKind::Connection(_) => None,
+            | ItemKind::Connection(_)
+            | ItemKind::Sink(_) => None,
         }
     }
 
@@ -233,6 +265,7 @@ impl State {
     fn forget(&mut self, id: ObjectId) {
         self.failures.remove(&id);
         self.secrets.remove(&id);
+        self.sink_begins.remove(&id);
         self.commit_point.versions.remove(&id);
         self.commit_point.positions.remove(&id);
         self.commit_point.snapshotted.remove(&id);

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use flowstone_proto::message::{Failure, LoadGenerator, SourceBinding};
+use flowstone_proto::message::{Failure, LoadGenerator, SinkBegin, SourceBinding};
 use flowstone_sql::catalog::{
-    Catalog, CatalogChange, Connection, Database, DatabaseId, Item, ItemKind, Source,
-    SourceItemKind, StringOrSecret,
+    Catalog, CatalogChange, Connection, Database, DatabaseId, Item, ItemKind, Sink, SinkItemKind,
+    Source, SourceItemKind, StringOrSecret,
 };
+use flowstone_sql::connector::{SinkFormatItem, TopicSink};
 use flowstone_types::{Epoch, ObjectId, SourcePosition};
 use openraft::StorageError;
 use openraft::testing::{StoreBuilder, Suite};
@@ -119,6 +120,55 @@ fn item(id: ObjectId, oid: u32, kind: ItemKind) -> Item {
         column_comments: std::collections::BTreeMap::new(),
         kind,
     }
+}
+
+#[test]
+fn a_sink_begins_with_the_commit_point_at_which_it_was_made_until_it_writes_something_else() {
+    let [table, other, sink] = [1, 2, 3].map(|id| ObjectId::User(9_000 + id));
+    let put = |from: ObjectId| {
+        let topic = TopicSink {
+            connection: ObjectId::User(1),
+            topic: "out".to_owned(),
+            partitions: None,
+            replication: None,
+            settings: Vec::new(),
+            key: None,
+            key_not_enforced: false,
+            value: SinkFormatItem::Json,
+            is_upsert: false,
+            headers: None,
+            partition_by: None,
+            compression: "lz4".to_owned(),
+            snapshot: false,
+            transactional_id_prefix: None,
+        };
+        let kind = SinkItemKind::Kafka(Box::new(topic));
+        let kind = ItemKind::Sink(Sink { from, kind });
+        CatalogChange::PutItem(Box::new(item(sink, 40_001, kind)))
+    };
+    let begin = |collection, epoch, version| SinkBegin {
+        collection,
+        epoch: Epoch(epoch),
+        version,
+    };
+    let mut state = State::default();
+    state.commit_point.epoch = Epoch(10);
+    state.commit_point.versions.insert(table, 4);
+    let create = catalog_change(&state, vec![put(table)]);
+    state.apply(&create).unwrap();
+    assert_eq!(state.sink_begins[&sink], begin(table, 10, Some(4)));
+    // Another name, say.
+    state.commit_point.epoch = Epoch(20);
+    state.commit_point.versions.insert(table, 5);
+    let rename = catalog_change(&state, vec![put(table)]);
+    state.apply(&rename).unwrap();
+    assert_eq!(state.sink_begins[&sink], begin(table, 10, Some(4)));
+    let alter = catalog_change(&state, vec![put(other)]);
+    state.apply(&alter).unwrap();
+    assert_eq!(state.sink_begins[&sink], begin(other, 20, None));
+    let dropped = catalog_change(&state, vec![CatalogChange::DropItem(sink)]);
+    state.apply(&dropped).unwrap();
+    assert!(state.sink_begins.is_empty());
 }
 
 #[test]

@@ -3,18 +3,21 @@
 //! One statement at a time over the whole node. Everything that can be wrong is found before the change is proposed; from then on it is carried through by a task
 //! of its own, whatever becomes of the session.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use flowstone_proto::message::{Command, UpstreamAnswer, UpstreamQuestion, UpstreamTable};
+use flowstone_proto::message::{
+    Command, UpstreamAnswer, UpstreamConnection, UpstreamQuestion, UpstreamTable,
+};
 use flowstone_sql::Catalog;
 use flowstone_sql::ast::{
     AlterRoleAction, CreateIndex, Ident, Name, ObjectType, PasswordOption, RoleOptions, Statement,
     StatementKind, ValidateConnection,
 };
 use flowstone_sql::catalog::{CatalogChange, ItemKind, ResolveContext};
-use flowstone_sql::ddl::{self, DdlPlan, ViewParts, pg_types};
-use flowstone_sql::lower::lower;
+use flowstone_sql::ddl::{self, DdlPlan, SchemaAnswer, SpelledOut, ViewParts, pg_types};
+use flowstone_sql::lower::{lower, lower_partition};
 use flowstone_sql::plan::{plan_index, plan_view};
 use flowstone_types::ObjectId;
 use tokio::sync::OwnedMutexGuard;
@@ -26,7 +29,7 @@ use super::waits;
 use crate::auth::{AuthPolicy, password_change};
 use crate::coordinator::Event;
 use crate::error::Error;
-use crate::install;
+use crate::install::{self, Secrets};
 use crate::locks::{Awaited, WriteGuard};
 use crate::outcome::{Notice, Outcome, Severity};
 use crate::raft::Command as Replicated;
@@ -55,20 +58,29 @@ impl Change {
     }
 }
 
+/// What upstreams said that planning needs.
+#[derive(Debug, Default)]
+struct Answers {
+    /// The tables that could be captured.
+    tables: Vec<UpstreamTable>,
+    /// Schemas of registries.
+    schemas: Vec<SchemaAnswer>,
+}
+
 impl Session {
     pub(super) async fn ddl(&mut self, statement: &Statement) -> Result<Outcome, Error> {
         self.enter(&Class::Alone(words(&statement.kind).to_owned()))
             .await?;
         // Upstreams are asked before the turn begins: an unreachable one must not hold up everybody.
         let limits = self.limits.clone();
-        let upstream = limits.run(self.ask_about(statement)).await?;
+        let answers = limits.run(self.ask_about(statement)).await?;
         let turn = self.shared.take_turn(Turn {
             words: words(&statement.kind),
             process_id: Some(self.process_id),
         });
         let what = || waits::for_turn(&self.shared);
         let turn = limits.run_telling(what, async { Ok(turn.await) }).await?;
-        let plan = self.plan_ddl(statement, &upstream).await?;
+        let plan = self.plan_ddl(statement, &answers).await?;
         plan.check_names()?;
         cluster::refuse_busy(&self.shared, &plan.changes)?;
         let secrets = self.sealed_secrets(&statement.kind, &plan)?;
@@ -117,7 +129,8 @@ impl Session {
             &validate.name,
             ObjectType::Connection,
         )?;
-        let connection = install::resolve_connection(&self.shared, &catalog, item.id)?;
+        let secrets = Secrets::of(&self.shared);
+        let connection = install::resolve_connection(secrets, &catalog, item.id)?;
         let limits = self.limits.clone();
         limits
             .run(
@@ -139,22 +152,25 @@ impl Session {
         }
     }
 
-    /// What upstreams say that a statement needs to know: the tables that could be captured. Also checks that a new connection works.
-    async fn ask_about(&self, statement: &Statement) -> Result<Vec<UpstreamTable>, Error> {
+    /// What upstreams say that a statement needs to know: the tables that could be captured, and schemas of messages. Also checks that a new connection works.
+    async fn ask_about(&self, statement: &Statement) -> Result<Answers, Error> {
         let catalog = self.shared.catalog();
         let context = self.resolve_context();
-        let question = match &statement.kind {
+        let (catalog, kind, _) = spelled_out(catalog, &context, &statement.kind)?;
+        let kind = kind.as_ref();
+        let secrets = Secrets::of(&self.shared);
+        let question = match kind {
             StatementKind::CreateConnection(create) if create.validate != Some(false) => {
-                self.question_of_plan(&catalog, &context, &statement.kind)?
+                self.question_of_plan(&catalog, &context, kind)?
             }
             StatementKind::AlterConnection(alter) if alter.validate != Some(false) => {
-                self.question_of_plan(&catalog, &context, &statement.kind)?
+                self.question_of_plan(&catalog, &context, kind)?
             }
             StatementKind::CreateSource(create) => {
                 let kind = ddl::source_to_describe(&catalog, &context, create)?;
                 // It has no id yet.
                 let id = ObjectId::Transient(0);
-                let kind = install::source_kind(&self.shared, &catalog, id, &kind)?;
+                let kind = install::source_kind(secrets, &catalog, id, &kind)?;
                 Some(UpstreamQuestion::Describe(kind))
             }
             StatementKind::CreateTableFromSource(create) => {
@@ -165,13 +181,30 @@ impl Session {
             }
             _ => None,
         };
-        let Some(question) = question else {
-            return Ok(Vec::new());
-        };
-        match self.shared.ask_upstream(question).await? {
-            UpstreamAnswer::Valid => Ok(Vec::new()),
-            UpstreamAnswer::Tables(tables) => Ok(tables),
+        let mut answers = Answers::default();
+        if let Some(question) = question
+            && let UpstreamAnswer::Tables(tables) = self.shared.ask_upstream(question).await?
+        {
+            answers.tables = tables;
         }
+        for (registry, request) in ddl::schemas_to_ask(&catalog, &context, kind)? {
+            let connection = install::resolve_connection(secrets, &catalog, registry)?;
+            let UpstreamConnection::Registry(connection) = connection else {
+                return Err(Error::Internal(format!("{registry} is not a registry")));
+            };
+            let question = UpstreamQuestion::Schema(connection, request.clone());
+            let UpstreamAnswer::Schema(schema) = self.shared.ask_upstream(question).await? else {
+                return Err(Error::Internal(
+                    "a registry answered something else".to_owned(),
+                ));
+            };
+            answers.schemas.push(SchemaAnswer {
+                registry,
+                request,
+                schema: schema.map(|schema| *schema),
+            });
+        }
+        Ok(answers)
     }
 
     /// Whether the connection that a statement makes works.
@@ -186,7 +219,7 @@ impl Session {
             if let CatalogChange::PutItem(item) = change
                 && let ItemKind::Connection(connection) = &item.kind
             {
-                let connection = install::resolve(&self.shared, connection)?;
+                let connection = install::resolve(Secrets::of(&self.shared), connection)?;
                 return Ok(Some(UpstreamQuestion::Validate(connection)));
             }
         }
@@ -206,23 +239,39 @@ impl Session {
         let ItemKind::Source(source) = &item.kind else {
             return Ok(None);
         };
-        let kind = install::source_kind(&self.shared, catalog, item.id, &source.kind)?;
+        let secrets = Secrets::of(&self.shared);
+        let kind = install::source_kind(secrets, catalog, item.id, &source.kind)?;
         Ok(Some(UpstreamQuestion::Describe(kind)))
     }
 
-    async fn plan_ddl(
+    async fn plan_ddl(&self, statement: &Statement, answers: &Answers) -> Result<DdlPlan, Error> {
+        let context = self.resolve_context();
+        let catalog = self.shared.catalog();
+        let (catalog, kind, before) = spelled_out(catalog, &context, &statement.kind)?;
+        let plan = self
+            .plan_kind(statement, &catalog, &context, &kind, answers)
+            .await?;
+        Ok(match before {
+            Some(before) => plan.after(before),
+            None => plan,
+        })
+    }
+
+    /// Plans a statement that says everything. `kind`: what `statement` asks for, spelled out.
+    async fn plan_kind(
         &self,
         statement: &Statement,
-        upstream: &[UpstreamTable],
+        catalog: &Arc<Catalog>,
+        context: &ResolveContext,
+        kind: &StatementKind,
+        answers: &Answers,
     ) -> Result<DdlPlan, Error> {
-        let catalog = self.shared.catalog();
-        let context = self.resolve_context();
-        match &statement.kind {
+        match kind {
             StatementKind::CreateView(create) => {
                 let (parts, _) = self
                     .plan_view_parts(statement, &create.query, &create.columns, Maintained::No)
                     .await?;
-                let plan = ddl::plan_create_view(&catalog, &context, create, &parts)?;
+                let plan = ddl::plan_create_view(catalog, context, create, &parts)?;
                 Ok(self.in_time_zone(plan))
             }
             StatementKind::CreateMaterializedView(create) => {
@@ -230,42 +279,49 @@ impl Session {
                     .plan_view_parts(statement, &create.query, &create.columns, Maintained::Yes)
                     .await?;
                 let plan =
-                    ddl::plan_create_materialized_view(&catalog, &context, create, &parts, key)?;
+                    ddl::plan_create_materialized_view(catalog, context, create, &parts, key)?;
                 Ok(self.in_time_zone(plan))
             }
             StatementKind::CreateIndex(create) => {
-                self.plan_index(statement, &catalog, &context, create).await
+                self.plan_index(statement, catalog, context, create).await
+            }
+            StatementKind::CreateSink(_) | StatementKind::AlterSink(_) => {
+                let plan = ddl::plan_ddl(catalog, context, kind)?;
+                self.try_partitions(&plan).await?;
+                Ok(self.in_time_zone(plan))
             }
             StatementKind::CreateSource(create) => {
                 let slot = format!("materialize_{}", uuid::Uuid::new_v4().simple());
                 Ok(ddl::plan_create_source(
-                    &catalog,
-                    &context,
+                    catalog,
+                    context,
                     create,
-                    upstream,
+                    &answers.tables,
+                    &answers.schemas,
                     &slot,
                     &pg_types::sql_type,
                 )?)
             }
             StatementKind::CreateTableFromSource(create) => Ok(ddl::plan_table_from_source(
-                &catalog,
-                &context,
+                catalog,
+                context,
                 create,
-                upstream,
+                &answers.tables,
+                &answers.schemas,
                 &pg_types::sql_type,
             )?),
             StatementKind::AlterSourceAddSubsource(alter) => Ok(ddl::plan_add_subsources(
-                &catalog,
-                &context,
+                catalog,
+                context,
                 alter,
-                upstream,
+                &answers.tables,
                 &pg_types::sql_type,
             )?),
             StatementKind::CreateRole(create) => {
                 let password = create.options.password.as_ref();
                 let change = password_change(&self.shared, password).await?;
                 let zone = self.time_zone().clone();
-                let mut plan = ddl::plan_create_role(&catalog, create, change, &zone)?;
+                let mut plan = ddl::plan_create_role(catalog, create, change, &zone)?;
                 self.note_unasked_password(&create.options, &mut plan);
                 Ok(plan)
             }
@@ -276,16 +332,16 @@ impl Session {
                 };
                 let change = password_change(&self.shared, options.password.as_ref()).await?;
                 let zone = self.time_zone().clone();
-                let mut plan = ddl::plan_alter_role(&catalog, &self.user, alter, change, &zone)?;
+                let mut plan = ddl::plan_alter_role(catalog, &self.user, alter, change, &zone)?;
                 self.note_unasked_password(&options, &mut plan);
                 Ok(plan)
             }
-            StatementKind::DropRoles(drop) => Ok(ddl::plan_drop_roles(&catalog, &self.user, drop)?),
+            StatementKind::DropRoles(drop) => Ok(ddl::plan_drop_roles(catalog, &self.user, drop)?),
             StatementKind::AlterCluster(alter) => {
                 let machine = self.shared.machine;
-                Ok(ddl::plan_alter_cluster(&catalog, alter, machine)?)
+                Ok(ddl::plan_alter_cluster(catalog, alter, machine)?)
             }
-            kind => Ok(ddl::plan_ddl(&catalog, &context, kind)?),
+            kind => Ok(ddl::plan_ddl(catalog, context, kind)?),
         }
     }
 
@@ -376,6 +432,24 @@ impl Session {
         Ok(self.in_time_zone(plan))
     }
 
+    /// Whether what decides on the partitions of sinks can be computed. Unlike what is planned again after a restart, it has bounds.
+    async fn try_partitions(&self, plan: &DdlPlan) -> Result<(), Error> {
+        for change in &plan.changes {
+            if let CatalogChange::PutItem(item) = change
+                && let ItemKind::Sink(sink) = &item.kind
+                && let Some(text) = sink.kind.partition_expression()
+            {
+                let tree = flowstone_sql::parse::parse_expr(text)?;
+                let from = sink.from;
+                let planner = self.planner_without_text().maintained();
+                planner
+                    .run(move |ctx| lower_partition(ctx, from, &tree))
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
     /// The values of secrets that a statement sets, encrypted.
     fn sealed_secrets(
         &self,
@@ -400,6 +474,24 @@ impl Session {
             None => Ok(Vec::new()),
         }
     }
+}
+
+/// The catalog that a statement is to be planned against, the statement with everything said, and what has to be made for it before.
+type Spelled<'a> = (Arc<Catalog>, Cow<'a, StatementKind>, Option<DdlPlan>);
+
+fn spelled_out<'a>(
+    catalog: Arc<Catalog>,
+    context: &ResolveContext,
+    kind: &'a StatementKind,
+) -> Result<Spelled<'a>, Error> {
+    Ok(match ddl::spelled_out(&catalog, context, kind)? {
+        Some(SpelledOut {
+            kind,
+            before,
+            catalog,
+        }) => (Arc::new(catalog), Cow::Owned(kind), Some(before)),
+        None => (catalog, Cow::Borrowed(kind), None),
+    })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -434,6 +526,8 @@ const fn words(kind: &StatementKind) -> &'static str {
         Kind::CreateSecret(_) => "CREATE SECRET",
         Kind::CreateConnection(_) => "CREATE CONNECTION",
         Kind::CreateSource(_) => "CREATE SOURCE",
+        Kind::CreateSink(_) => "CREATE SINK",
+        Kind::AlterSink(_) => "ALTER SINK",
         Kind::AlterSecret(_) => "ALTER SECRET",
         Kind::AlterConnection(_) => "ALTER CONNECTION",
         Kind::AlterSourceAddSubsource(_) | Kind::AlterSourceDropSubsource(_) => "ALTER SOURCE",
@@ -481,6 +575,28 @@ pub(super) fn joined<T>(
     })
 }
 
+/// The items that changes have made and that they have taken away, each in the order of their ids.
+fn new_and_gone(
+    before: &Catalog,
+    after: &Catalog,
+    changes: &[CatalogChange],
+) -> (Vec<ObjectId>, Vec<ObjectId>) {
+    let touched: BTreeSet<ObjectId> = changes
+        .iter()
+        .filter_map(|change| match change {
+            CatalogChange::PutItem(item) => Some(item.id),
+            CatalogChange::DropItem(id) => Some(*id),
+            _ => None,
+        })
+        .collect();
+    let only_in = |one: &Catalog, other: &Catalog| {
+        let only = touched.iter().copied();
+        only.filter(|id| one.items.contains_key(id) && !other.items.contains_key(id))
+            .collect()
+    };
+    (only_in(after, before), only_in(before, after))
+}
+
 /// Makes a change durable and tells the worker. Returns what parts of new views are recomputed at each change.
 pub(super) async fn carry_through(
     shared: Arc<Shared>,
@@ -491,18 +607,7 @@ pub(super) async fn carry_through(
     let mut after = Catalog::clone(&before);
     after.apply(&change.changes)?;
     let after = Arc::new(after);
-    let new: Vec<ObjectId> = after
-        .items
-        .keys()
-        .filter(|id| !before.items.contains_key(id))
-        .copied()
-        .collect();
-    let gone: Vec<ObjectId> = before
-        .items
-        .keys()
-        .filter(|id| !after.items.contains_key(id))
-        .copied()
-        .collect();
+    let (new, gone) = new_and_gone(&before, &after, &change.changes);
     // What only drops makes room.
     if new.is_empty() {
         shared.check_log()?;
@@ -515,8 +620,21 @@ pub(super) async fn carry_through(
     for dataflow in &dataflows {
         dataflow.prepare(&shared).await?;
     }
-    let commands =
-        install::install_commands(&shared, &after, &new, &dataflows, &install::Past::default())?;
+    let altered = install::altered_connections(&before, &after, &change.secrets);
+    let mut partitions = install::plan_partitions(&before, &after).await?;
+    install::plan_again(&after, &altered, &mut partitions).await?;
+    let past = install::Past::default();
+    let values = Secrets::after(&shared, &change.secrets);
+    let mut commands =
+        install::install_commands(values, &after, &new, &dataflows, &partitions, &past)?;
+    commands.extend(install::altered_sources(values, &before, &after, &altered)?);
+    commands.extend(install::altered_sinks(
+        values,
+        &before,
+        &after,
+        &altered,
+        &partitions,
+    )?);
     let expected_version = before.version;
     let Change {
         changes,
@@ -527,6 +645,9 @@ pub(super) async fn carry_through(
     if changes.is_empty() {
         for secret in secrets {
             shared.raft.propose(Replicated::PutSecret(secret)).await?;
+        }
+        for command in commands {
+            shared.send(command).await?;
         }
         return Ok(Vec::new());
     }

@@ -145,9 +145,11 @@ impl Session {
         parameters: &[ArrayRef],
     ) -> Option<Arc<KnownLookup>> {
         let known = self.lookups.get(&statement.text)?;
+        let better = &known.plan.better;
         let same = known.types == self.parameter_types(statement, parameters)
             && Arc::ptr_eq(&known.catalog, &*self.shared.catalog.read())
-            && known.settings.names_as(self.variables.settings());
+            && known.settings.names_as(self.variables.settings())
+            && !better.iter().any(|id| self.shared.is_hydrated(*id));
         same.then(|| Arc::clone(known))
     }
 

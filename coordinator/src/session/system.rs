@@ -3,16 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flowstone_proto::ipc::encode_batches;
-use flowstone_proto::message::SystemRelation;
+use flowstone_proto::message::{SourceStatus, SystemRelation};
 use flowstone_sql::catalog::ItemKind;
 use flowstone_sql::system::{
     self, RuntimeState, SessionInfo, SessionState, SessionVariable, StatusState, SubscriptionState,
     SystemContext,
 };
 use flowstone_types::ObjectId;
+use flowstone_types::budget::allocator::held_by_the_process;
 
 use super::Session;
 use crate::error::Error;
+use crate::room;
 use crate::shared::Shared;
 
 impl Session {
@@ -128,24 +130,26 @@ impl Shared {
             .values()
             .filter(|item| item.is_collection() || matches!(item.kind, ItemKind::Index { .. }))
             .map(|item| item.id);
+        let states = |statuses: &BTreeMap<ObjectId, (SourceStatus, u64)>| {
+            let states = statuses.iter().map(|(id, (status, changed_at_ms))| {
+                let state = StatusState {
+                    status: status.clone(),
+                    changed_at_ms: *changed_at_ms,
+                };
+                (*id, state)
+            });
+            states.collect::<BTreeMap<_, _>>()
+        };
+        let mut sink_statistics = runtime.sink_statistics.clone();
+        published.pass_sinks(&mut sink_statistics);
         RuntimeState {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             boot_time_ms: self.started_ms,
             now_ms: self.clock.now_ms(),
-            source_statuses: runtime
-                .statuses
-                .iter()
-                .map(|(id, (status, changed_at_ms))| {
-                    (
-                        *id,
-                        StatusState {
-                            status: status.clone(),
-                            changed_at_ms: *changed_at_ms,
-                        },
-                    )
-                })
-                .collect(),
+            source_statuses: states(&runtime.statuses),
             source_statistics: runtime.statistics.clone(),
+            sink_statuses: states(&runtime.sink_statuses),
+            sink_statistics,
             snapshot_committed: runtime.visible.clone(),
             hydration_ms: runtime.hydration_ms.clone(),
             hydrated: maintained.collect(),
@@ -156,6 +160,8 @@ impl Shared {
                 .collect::<BTreeMap<_, _>>(),
             sessions,
             subscriptions: self.subscription_states(),
+            resident_bytes: room::resident(),
+            allocated_bytes: held_by_the_process(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Sessions against a worker double: one task that keeps tables in memory, evaluates plans with DataFusion, and remembers its local log over restarts.
 
 mod clusters;
+mod kafka;
 mod waiting;
 
 use std::future::Future;
@@ -18,7 +19,7 @@ use flowstone_proto::ipc::decode_batches;
 use flowstone_proto::local::{self, WorkerEnd};
 use flowstone_proto::message::{
     CleanUp, Command, LogId, Peek, ReadAt, RequestError, RequestId, Response, ResultMessage,
-    StageWrite, Staged, SystemRelation, WriteOperation,
+    SourceStatus, StageWrite, Staged, SystemRelation, WriteOperation,
 };
 use flowstone_proto::plan::QueryPlan;
 use flowstone_sql::catalog::Machine;
@@ -241,10 +242,50 @@ impl Double {
             }
             Command::FailDataflow { .. } | Command::AllowCompaction { .. } => {}
             Command::Lookup(_) => unreachable!("no test here has an index"),
-            Command::CreateSource(_)
-            | Command::AddSourceTables { .. }
-            | Command::AskUpstream { .. } => {
-                unreachable!("no test here has an upstream")
+            Command::CreateSource(source) => {
+                self.note(kafka::told_source("create", source.id, &source.tables));
+                self.answer(Response::SourceStatus {
+                    object: source.id,
+                    status: SourceStatus::Running,
+                })
+                .await;
+            }
+            Command::AddSourceTables { source, tables } => {
+                self.note(kafka::told_source("add to", source, &tables));
+            }
+            Command::AlterSource {
+                source,
+                kind,
+                tables,
+            } => {
+                let told = kafka::told_source("alter", source, &tables);
+                self.note(format!("{told} through {}", kafka::told_kind(&kind)));
+            }
+            Command::CreateSink(sink) => {
+                self.note(kafka::told_sink("create", &sink));
+                self.answer(Response::SinkStatus {
+                    sink: sink.id,
+                    status: SourceStatus::Running,
+                })
+                .await;
+                self.answer(Response::SinkStatistics {
+                    sink: sink.id,
+                    messages: 3,
+                    bytes: 30,
+                    committed_epoch: Some(self.complete),
+                })
+                .await;
+            }
+            Command::AlterSink(sink) => {
+                let told = kafka::told_sink("alter", &sink);
+                let through = kafka::told_connection(&sink.kafka.connection);
+                self.note(format!("{told} through {through}"));
+            }
+            Command::AskUpstream { request, question } => {
+                self.note(kafka::told_question(&question));
+                let answer = kafka::answer(&question);
+                self.answer(Response::UpstreamAnswer { request, answer })
+                    .await;
             }
         }
         true

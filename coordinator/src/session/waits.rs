@@ -130,7 +130,7 @@ fn for_sources(shared: &Shared, catalog: &Catalog, item: &Item) -> Vec<Notice> {
 fn status_of(runtime: &Runtime, objects: &[ObjectId]) -> (Option<String>, Option<String>) {
     let statuses = objects.iter().filter_map(|id| runtime.statuses.get(id));
     let mut said = statuses.filter_map(|(status, _)| match status {
-        SourceStatus::Running => None,
+        SourceStatus::Running | SourceStatus::Warned { .. } => None,
         SourceStatus::Starting => Some(("The source is starting.".to_owned(), None)),
         SourceStatus::Stalled { error, hint } => {
             Some((format!("The source is stalled: {error}"), hint.clone()))

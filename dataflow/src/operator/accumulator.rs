@@ -34,11 +34,37 @@ use crate::held::allocated;
 /// An encoded value and how often it is there.
 type Multiset = BTreeMap<Box<[u8]>, i64>;
 
-/// What an entry of a map from encoded values to weights takes beside the value: nodes and tables are about two thirds full.
-const ENTRY_BYTES: usize = (size_of::<Box<[u8]>>() + size_of::<i64>()) * 3 / 2;
+/// Entries that a node of a [`Multiset`] has room for: even one that has a single value takes a whole node.
+const NODE_ENTRIES: usize = 11;
+/// What a leaf takes: a parent, two short numbers and the entries. Inner nodes have an edge more than entries besides.
+const LEAF_BYTES: usize =
+    allocated(size_of::<(Box<[u8]>, i64)>() * NODE_ENTRIES + 2 * size_of::<usize>());
+const INNER_BYTES: usize = LEAF_BYTES + size_of::<usize>() * (NODE_ENTRIES + 1);
+/// Entries of a node on average, if there is more than one: two thirds of its room.
+const NODE_FILL: usize = 7;
 
-fn entry_bytes(value: &[u8]) -> usize {
-    ENTRY_BYTES + allocated(value.len())
+/// What the nodes of a [`Multiset`] of so many values take.
+const fn nodes_bytes(values: usize) -> usize {
+    match values {
+        0 => 0,
+        1..=NODE_ENTRIES => LEAF_BYTES,
+        _ => {
+            let leaves = values.div_ceil(NODE_FILL);
+            leaves * LEAF_BYTES + leaves.div_ceil(NODE_FILL) * INNER_BYTES
+        }
+    }
+}
+
+/// What a [`Multiset`] takes. Cost: O(values).
+fn multiset_bytes(values: &Multiset) -> usize {
+    let keys = values.keys().map(|value| allocated(value.len()));
+    nodes_bytes(values.len()) + keys.sum::<usize>()
+}
+
+/// What a map of distinct values takes. Cost: O(values).
+fn distinct_bytes(values: &HashMap<Box<[u8]>, i64>) -> usize {
+    let keys = values.keys().map(|value| allocated(value.len()));
+    allocated(values.allocation_size()) + keys.sum::<usize>()
 }
 
 /// One aggregate over all groups.
@@ -226,7 +252,7 @@ impl Accumulator {
     pub(crate) fn reset(&mut self, slot: usize) {
         if let Some(distinct) = &mut self.distinct {
             let gone = std::mem::take(&mut distinct.values[slot]);
-            self.heap -= gone.keys().map(|value| entry_bytes(value)).sum::<usize>();
+            self.heap -= distinct_bytes(&gone);
         }
         match &mut self.state {
             State::Count(count) => count[slot] = 0,
@@ -238,7 +264,7 @@ impl Accumulator {
             }
             State::Extreme { values, .. } => {
                 let gone = std::mem::take(&mut values[slot]);
-                self.heap -= gone.keys().map(|value| entry_bytes(value)).sum::<usize>();
+                self.heap -= multiset_bytes(&gone);
             }
             State::Boolean { trues, falses } => (trues[slot], falses[slot]) = (0, 0),
         }
@@ -451,13 +477,16 @@ impl Accumulator {
             };
             if after == 0 {
                 if values.remove(value.data()).is_some() {
-                    *heap -= entry_bytes(value.data());
+                    *heap -= allocated(value.data().len());
                 }
             } else {
+                let table = values.allocation_size();
                 if before == 0 {
-                    *heap += entry_bytes(value.data());
+                    *heap += allocated(value.data().len());
                 }
                 *values.entry_ref(value.data()).or_insert(0) = after;
+                *heap += allocated(values.allocation_size());
+                *heap -= allocated(table);
             }
             change.weight = i64::from(after > 0) - i64::from(before > 0);
             change.weight != 0
@@ -584,12 +613,16 @@ pub(crate) fn add_to_multiset(
     if let Some(weight) = values.get_mut(value) {
         *weight = add_weights(*weight, change)?;
         if *weight == 0 {
+            let nodes = nodes_bytes(values.len());
             values.remove(value);
-            *heap -= entry_bytes(value);
+            *heap += nodes_bytes(values.len());
+            *heap -= nodes + allocated(value.len());
         }
     } else {
+        let nodes = nodes_bytes(values.len());
         values.insert(value.into(), change);
-        *heap += entry_bytes(value);
+        *heap += nodes_bytes(values.len()) + allocated(value.len());
+        *heap -= nodes;
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ impl Recompute {
     }
 
     /// Bytes of the last result that are not in `held` yet.
-    pub(crate) fn bytes(&self, held: &mut Held) -> usize {
+    pub(crate) fn bytes(&self, held: &Held) -> usize {
         self.previous.as_ref().map_or(0, |previous| {
             let weights = match &previous.weights {
                 Weights::Array(weights) => weights.len() * size_of::<i64>(),

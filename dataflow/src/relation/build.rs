@@ -4,7 +4,7 @@
 //!
 //! Invariants. An index that is being built holds every live row below a position and no row at or above it. Rows are only ever appended: what is appended
 //! below the position is added at once, what is appended further on is reached later. A segment that is compacted takes its rows out of all indexes, and those
-//! that live on are appended like any others. Nobody looks anything up in an index that is not complete: [`Relation::index`] refuses it.
+//! that live on are appended like any others; where one is just being built, it goes on at the beginning of whatever segment has the number then. Nobody looks anything up in an index that is not complete: [`Relation::index`] refuses it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -133,6 +133,7 @@ impl Relation {
             name: self.name.clone(),
             schema: Arc::clone(&self.schema),
             segments: Vec::new(),
+            free: Vec::new(),
             tail: None,
             indexes: indexes
                 .map(|slot| slot.as_ref().map(KeyIndex::hollow))
@@ -167,6 +168,10 @@ impl Relation {
             })
         });
         fork.segments = segments.collect();
+        let slots = fork.segments.iter().enumerate();
+        fork.free = slots
+            .filter_map(|(number, segment)| segment.is_none().then_some(number))
+            .collect();
         let live = fork.segments.iter().flatten();
         fork.dead = live.map(|segment| segment.len - segment.live).sum();
         fork.history = None;

@@ -183,8 +183,10 @@ impl KeyIndex {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let tables: usize = self.tables.iter().map(HashTable::allocation_size).sum();
-        tables + self.lists
+        let tables = self.tables.iter().map(HashTable::allocation_size);
+        tables.map(allocated).sum::<usize>()
+            + allocated(self.tables.capacity() * size_of::<HashTable<Entry>>())
+            + self.lists
     }
 
     fn split_if_large(&mut self) {

@@ -13,7 +13,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 
 use crate::Error;
-use crate::held::Held;
+use crate::held::{COUNTERS, Held, allocated};
 
 /// Weights per copy-on-write chunk.
 const CHUNK: usize = 4096;
@@ -59,7 +59,11 @@ impl WeightChunks {
     }
 
     fn bytes(&self) -> usize {
-        self.len * 8
+        let chunks = self.chunks.iter().map(|chunk| {
+            allocated(COUNTERS + size_of::<Vec<i64>>())
+                + allocated(chunk.capacity() * size_of::<i64>())
+        });
+        chunks.sum::<usize>() + allocated(self.chunks.capacity() * size_of::<Arc<Vec<i64>>>())
     }
 }
 
@@ -125,11 +129,11 @@ impl Segment {
     }
 
     /// Bytes of the weights and of what is not in `held` yet.
-    pub(crate) fn bytes(&self, held: &mut Held) -> usize {
-        self.pieces
-            .iter()
-            .map(|piece| size_of::<Piece>() + held.add(&piece.rows))
-            .sum::<usize>()
+    pub(crate) fn bytes(&self, held: &Held) -> usize {
+        let pieces = self.pieces.iter().map(|piece| held.add(&piece.rows));
+        size_of::<Self>()
+            + pieces.sum::<usize>()
+            + allocated(self.pieces.capacity() * size_of::<Piece>())
             + self.weights.bytes()
     }
 

@@ -220,3 +220,54 @@ fn what_cannot_be_indexed_is_refused_before_there_are_rows() {
     assert!(relation.acquire_index(&[2]).is_err());
     assert_eq!(relation.index_numbers(), 0..1);
 }
+
+#[test]
+fn rows_that_come_and_go_use_the_numbers_of_segments_again() {
+    let mut relation = relation(&[0, 1]);
+    let index = relation.acquire_index(&[0]).unwrap();
+    // One that stays, so that the relation never is empty.
+    apply(&mut relation, &[((0, 0), 1)], 1);
+    let many = i64::try_from(SEAL_ROWS).unwrap();
+    let mut most = 0;
+    for round in 1..50_i64 {
+        let numbers = round * many..(round + 1) * many;
+        let rows = |weight: i64| -> Vec<(Row, i64)> {
+            numbers
+                .clone()
+                .map(|number| ((number % KEYS, number), weight))
+                .collect()
+        };
+        let epoch = u64::try_from(round * 2).unwrap();
+        apply(&mut relation, &rows(1), epoch);
+        apply(&mut relation, &rows(-1), epoch + 1);
+        relation.compact(usize::MAX).unwrap();
+        assert_eq!(found(&relation, index), [((0, 0), 1)]);
+        most = most.max(relation.segments.len());
+    }
+    assert_eq!(most, 2);
+    assert_eq!(relation.free.len(), 1);
+}
+
+#[test]
+fn an_index_that_was_being_built_over_a_compacted_segment_has_the_rows_of_the_next_one() {
+    let mut relation = relation(&[0, 1]);
+    apply(&mut relation, &[((0, 0), 1)], 1);
+    let many = i64::try_from(SEAL_ROWS).unwrap();
+    let rows = |from: i64, weight: i64| -> Vec<(Row, i64)> {
+        (from..from + many)
+            .map(|number| ((number % KEYS, number), weight))
+            .collect()
+    };
+    apply(&mut relation, &rows(many, 1), 2);
+    let index = relation.acquire_index(&[0]).unwrap();
+    // The one row of the first segment, and some of the second.
+    relation.build(1).unwrap();
+    relation.build(100).unwrap();
+    assert!(!relation.is_built());
+    apply(&mut relation, &rows(many, -1), 3);
+    relation.compact(usize::MAX).unwrap();
+    apply(&mut relation, &rows(2 * many, 1), 4);
+    relation.build(usize::MAX).unwrap();
+    assert_eq!(relation.segments.len(), 2);
+    assert_eq!(found(&relation, index).len(), SEAL_ROWS + 1);
+}

@@ -1,9 +1,10 @@
 //! What a shard holds in memory, by object and by what holds it.
 //!
 //! Owns the attribution: rows belong to the collection that stores them, an index to the object that made it, else to the dataflow that asked for it, an entry
-//! of the registry with its indexes to the collection that it arranges, and the state of an operator to its dataflow. What two objects share belongs to the
-//! first by id, so that the sum is what is held. Of what is away in a fork there are the changes that it has yet to see and those that it has put out, each for
-//! what its rows show, though a relation may share them; what the fork holds itself is not known here.
+//! of the registry with its indexes to the collection that it arranges, and the state of an operator to its dataflow; that of a subscription, which is no object,
+//! to the first collection that it reads. What two objects share belongs to the first by id, so that the sum is what is held. Of what is away in a fork there are
+//! the changes that it has yet to see and those that it has put out, each for what its rows show, though a relation may share them; what the fork holds itself is
+//! not known here. Nor is what compiled plans take.
 //! Called by the worker about once a second. Cost: O(pieces of relations + operators), not of rows or groups.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,20 +12,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use flowstone_proto::message::CollectionStatistics;
 use flowstone_types::ObjectId;
 
-use super::Shard;
+use super::{Dataflow, Shard};
 use crate::held::Held;
 use crate::operator::RelationId;
 use crate::relation::Relation;
 
 /// Bytes by object and holder, each relation's indexes once.
-#[derive(Default)]
-struct Account {
-    held: Held,
+struct Account<'a> {
+    held: &'a Held,
     indexes: BTreeSet<(RelationId, usize)>,
     bytes: BTreeMap<ObjectId, BTreeMap<String, u64>>,
 }
 
-impl Account {
+impl<'a> Account<'a> {
+    const fn new(held: &'a Held) -> Self {
+        Self {
+            held,
+            indexes: BTreeSet::new(),
+            bytes: BTreeMap::new(),
+        }
+    }
+
     fn add(&mut self, id: ObjectId, holder: &str, bytes: usize) {
         let of_object = self.bytes.entry(id).or_default();
         let sum = of_object.entry(holder.to_owned()).or_insert(0);
@@ -63,7 +71,13 @@ impl Shard {
     /// What this shard holds of every collection and index. What a fork holds is not held here; what waits for it or for its return is counted.
     #[must_use]
     pub fn statistics(&self) -> BTreeMap<ObjectId, CollectionStatistics> {
-        let mut account = Account::default();
+        self.statistics_beside(&Held::default())
+    }
+
+    /// The same without the buffers of rows that were counted already, of other shards or elsewhere.
+    #[must_use]
+    pub fn statistics_beside(&self, held: &Held) -> BTreeMap<ObjectId, CollectionStatistics> {
+        let mut account = Account::new(held);
         let stored: BTreeSet<RelationId> = self
             .collections
             .values()
@@ -83,6 +97,7 @@ impl Shard {
             self.add_indexes(&mut account, holder, relation);
         }
         for (id, dataflow) in &self.dataflows {
+            let id = &self.answers_for(*id, dataflow);
             for index in &dataflow.indexes {
                 self.add_index(&mut account, (*id, "arrangement"), *index);
             }
@@ -102,7 +117,7 @@ impl Shard {
                 .iter()
                 .filter_map(|step| self.steps.get(step))
             {
-                if let Some((operator, bytes)) = step.kind.bytes(&mut account.held) {
+                if let Some((operator, bytes)) = step.kind.bytes(account.held) {
                     account.add(*id, operator, bytes);
                 }
             }
@@ -126,21 +141,31 @@ impl Shard {
             .collect()
     }
 
+    /// Whose memory that of a dataflow is.
+    fn answers_for(&self, id: ObjectId, dataflow: &Dataflow) -> ObjectId {
+        if self.collections.contains_key(&id) {
+            return id;
+        }
+        let imports = dataflow.imports.iter().map(|(collection, _)| *collection);
+        let shared = dataflow.uses.iter().map(|used| used.collection);
+        imports.chain(shared).min().unwrap_or(id)
+    }
+
     fn add_rows(
         &self,
-        account: &mut Account,
+        account: &mut Account<'_>,
         (id, holder): (ObjectId, &str),
         relation: RelationId,
     ) {
         if let Some(relation) = self.relations.0.get(&relation) {
-            let bytes = relation.row_bytes(&mut account.held);
+            let bytes = relation.row_bytes(account.held);
             account.add(id, holder, bytes);
         }
     }
 
     fn add_index(
         &self,
-        account: &mut Account,
+        account: &mut Account<'_>,
         (id, holder): (ObjectId, &str),
         index: (RelationId, usize),
     ) {
@@ -151,7 +176,12 @@ impl Shard {
         }
     }
 
-    fn add_indexes(&self, account: &mut Account, holder: (ObjectId, &str), relation: RelationId) {
+    fn add_indexes(
+        &self,
+        account: &mut Account<'_>,
+        holder: (ObjectId, &str),
+        relation: RelationId,
+    ) {
         let numbers = self
             .relations
             .0

@@ -204,6 +204,7 @@ impl Tables {
             rows: batch(&self.keyed, &[]),
             ops: Vec::new(),
             unchanged: Vec::new(),
+            moved: Vec::new(),
             truncate_before: rng.random_ratio(1, 12),
         };
         if changes.truncate_before {
@@ -261,6 +262,7 @@ impl Tables {
             rows: batch(&self.keyed, &[]),
             ops: Vec::new(),
             unchanged: Vec::new(),
+            moved: Vec::new(),
             truncate_before: true,
         };
         vec![

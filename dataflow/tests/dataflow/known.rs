@@ -668,6 +668,7 @@ fn a_retraction_of_a_missing_row_is_a_source_error() {
             rows,
             ops: vec![op],
             unchanged: Vec::new(),
+            moved: Vec::new(),
             truncate_before: false,
         }])
     };

@@ -126,6 +126,7 @@ fn part(change: &SourceChanges, from: usize, to: usize) -> SourceChanges {
         unchanged: unchanged
             .map(|(row, column)| (row - first, *column))
             .collect(),
+        moved: Vec::new(),
         truncate_before: change.truncate_before && from == 0,
     }
 }
@@ -539,13 +540,14 @@ fn forks_at_once_fill_what_they_share_and_the_first_to_join_brings_it() {
         }
         insert(&mut cluster, &mut contents, 3, &some_rows(1_000, 20));
         away.iter_mut().for_each(|away| away.note(&cluster));
-        // They hold nothing here but the indexes of tables that are built meanwhile.
+        // They hold nothing here but the indexes of tables that are built meanwhile, and what an index takes without a row.
+        let none = arranged(&cluster);
         if shards > 1 {
-            assert_eq!(arranged(&cluster), 0);
+            assert!(none < 1_000, "{none}");
         }
         away.pop_front().unwrap().join(&mut cluster);
         let one = arranged(&cluster);
-        assert!(one > 0);
+        assert!(one > none + 1_000, "{one} after {none}");
         let expected = evaluated(&nodes, &contents);
         assert_eq!(cluster.folded(first), expected);
 

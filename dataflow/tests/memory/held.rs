@@ -169,10 +169,14 @@ fn call(function: F, argument: usize, distinct: bool) -> Aggregate {
 }
 
 fn aggregate(aggregate: Aggregate, output: DataType) -> Node {
+    aggregate_by(0, aggregate, output)
+}
+
+fn aggregate_by(column: usize, aggregate: Aggregate, output: DataType) -> Node {
     Node {
         operator: Operator::Aggregate {
             input: NodeId(0),
-            group: vec![0],
+            group: vec![column],
             aggregates: vec![aggregate],
         },
         schema: schema(&[INT, output]),
@@ -194,7 +198,15 @@ fn operators() -> Vec<(&'static str, Option<Node>)> {
             "avg of floats",
             Some(aggregate(call(F::Avg, 2, false), DataType::Float64)),
         ),
-        ("min", Some(aggregate(call(F::Min, 3, false), text))),
+        ("min", Some(aggregate(call(F::Min, 3, false), text.clone()))),
+        (
+            "min of one value",
+            Some(aggregate_by(1, call(F::Min, 3, false), text)),
+        ),
+        (
+            "count of one distinct value",
+            Some(aggregate_by(1, call(F::Count, 3, true), INT)),
+        ),
         (
             "count distinct",
             Some(aggregate(call(F::Count, 3, true), INT)),

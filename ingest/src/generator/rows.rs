@@ -160,6 +160,7 @@ impl Rows {
             rows,
             ops: std::mem::take(&mut self.ops),
             unchanged: Vec::new(),
+            moved: Vec::new(),
             truncate_before: false,
         })
     }

@@ -16,6 +16,8 @@ pub(crate) enum AttemptError {
         message: String,
         hint: Option<String>,
     },
+    /// Nothing is wrong: the connection was altered.
+    Altered,
     /// The source is being stopped.
     Stopped,
 }

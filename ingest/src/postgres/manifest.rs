@@ -1,20 +1,17 @@
 //! The durable memory of a source: where it started, what is staged, how its tables were published, and how often rows in error were saved beside it.
 //!
-//! Owns the manifest file and the order of its changes, with those of the files whose state it notes. Must not know what the tables hold or how they are read.
-//! Called by the tasks of the source.
-//!
-//! Invariants. Changes happen one after another; each is durable before anyone sees it. A change that was begun is finished, even if the task that
-//! asked for it is cancelled: until then no other change starts.
+//! Must not know what the tables hold or how they are read, nor how it gets to disk: [`crate::manifest_file`]. Called by the tasks of the source.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use flowstone_types::ObjectId;
 use serde::{Deserialize, Serialize};
 
 use super::snapshot::Staged;
-use crate::{Error, state_file};
+use crate::manifest_file::SourceManifest;
+
+/// Version of [`Manifest`] and of the files of what is in error. 2: snapshots with rows in error. 3: how often rows in error were saved.
+pub(crate) const FILE_VERSION: u32 = 3;
 
 /// What was staged for one table and is not known to be in a commit point.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -42,75 +39,20 @@ pub(crate) struct Manifest {
     pub(crate) row_error_saves: u64,
 }
 
-/// The manifest in memory and on disk.
-#[derive(Debug)]
-pub(crate) struct ManifestFile {
-    path: PathBuf,
-    content: Arc<Mutex<Option<Manifest>>>,
-    /// Held while the manifest is changed, by the thread that writes it.
-    turn: Arc<tokio::sync::Mutex<()>>,
-}
+impl SourceManifest for Manifest {
+    const FILE_VERSION: u32 = FILE_VERSION;
 
-impl ManifestFile {
-    /// Reads the manifest at `path`, if there is one.
-    pub(crate) fn open(path: PathBuf) -> Result<Self, Error> {
-        let content = state_file::read(&path)?;
-        Ok(Self {
-            path,
-            content: Arc::new(Mutex::new(content)),
-            turn: Arc::default(),
-        })
+    fn version(&self) -> u32 {
+        self.version
     }
 
-    /// The manifest as it is on disk.
-    pub(crate) fn get(&self) -> Option<Manifest> {
-        self.content
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    fn row_error_saves(&self) -> u64 {
+        self.row_error_saves
     }
 
-    /// Changes the manifest and makes it durable before anyone sees it; `change` giving `None` leaves it as it is.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, the change is made completely or not at all.
-    pub(crate) async fn change(
-        &self,
-        change: impl FnOnce(Option<Manifest>) -> Option<Manifest>,
-    ) -> Result<(), Error> {
-        self.change_after(|| Ok(()), change).await
-    }
-
-    /// As [`ManifestFile::change`]; before the manifest is written, and also if it stays as it is, `first` writes what it notes.
-    ///
-    /// # Cancel safety
-    /// As [`ManifestFile::change`]: both happen, or if one fails, nothing after it.
-    pub(crate) async fn change_after(
-        &self,
-        first: impl FnOnce() -> Result<(), Error> + Send + 'static,
-        change: impl FnOnce(Option<Manifest>) -> Option<Manifest>,
-    ) -> Result<(), Error> {
-        let turn = Arc::clone(&self.turn).lock_owned().await;
-        let changed = change(self.get());
-        let path = self.path.clone();
-        let content = Arc::clone(&self.content);
-        let write = move || {
-            let _turn = turn;
-            first()?;
-            if let Some(manifest) = changed {
-                state_file::write(&path, &manifest)?;
-                *content.lock().unwrap_or_else(PoisonError::into_inner) = Some(manifest);
-            }
-            Ok(())
-        };
-        tokio::task::spawn_blocking(write)
-            .await
-            .map_err(|error| Error::Invariant(error.to_string()))?
-    }
-
-    /// Where it is.
-    pub(crate) fn path(&self) -> &std::path::Path {
-        &self.path
+    fn note_saves(&mut self, row_error_saves: u64) {
+        self.version = FILE_VERSION;
+        self.row_error_saves = row_error_saves;
     }
 }
 
@@ -121,7 +63,9 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::postgres::state::FILE_VERSION;
+    use crate::Error;
+    use crate::manifest_file::ManifestFile;
+    use crate::state_file;
 
     fn manifest(position: u64) -> Manifest {
         Manifest {
@@ -149,10 +93,36 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_change_does_not_overtake_the_next() {
+    fn nothing_is_written_once_it_is_closed_and_what_was_begun_is_before() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("manifest.json");
         let file = ManifestFile::open(path.clone()).unwrap();
+        with_stalled_writes(|release| async move {
+            let noted = path.with_file_name("row-errors.json");
+            let first = noted.clone();
+            let write = move || state_file::write(&first, &1);
+            // Whoever asked for it is gone.
+            let change = file.change_after(write, |_| Some(manifest(1)));
+            assert!(change.now_or_never().is_none());
+            assert!(file.close().now_or_never().is_none());
+            release.send(()).unwrap();
+            file.close().await;
+            for path in [&path, &noted] {
+                std::fs::remove_file(path).unwrap();
+            }
+            let first = noted.clone();
+            let write = move || state_file::write(&first, &2);
+            let late = file.change_after(write, |_| Some(manifest(2))).await;
+            assert!(matches!(late, Err(Error::Stopped)), "{late:?}");
+            assert!(!path.exists() && !noted.exists());
+        });
+    }
+
+    #[test]
+    fn a_cancelled_change_does_not_overtake_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("manifest.json");
+        let file = ManifestFile::<Manifest>::open(path.clone()).unwrap();
         with_stalled_writes(|release| async move {
             assert!(file.change(|_| Some(manifest(1))).now_or_never().is_none());
             release.send(()).unwrap();

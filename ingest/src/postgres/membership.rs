@@ -38,7 +38,8 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
 }
 
 async fn poll(shared: &Arc<Shared>) -> Result<(), WireError> {
-    let mut connection = Connection::open(&shared.connection, Purpose::Query).await?;
+    let described = shared.own.connection.proven();
+    let mut connection = Connection::open(&described, Purpose::Query).await?;
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -53,14 +54,14 @@ async fn look(shared: &Arc<Shared>, connection: &mut Connection) -> Result<(), W
     let tables: Vec<SourceTable> = {
         let state = shared.lock();
         let watched = state.tables().iter().filter(|log| {
-            !matches!(log.snapshot, Snapshot::Pending { .. }) && log.failure().is_none()
+            !matches!(log.snapshot, Snapshot::Pending { .. }) && log.account.failure().is_none()
         });
         watched.map(|log| log.table.clone()).collect()
     };
     let mut oids: Vec<u32> = tables.iter().map(|table| table.upstream_oid).collect();
     oids.sort_unstable();
     oids.dedup();
-    let relations = catalog::relations(connection, &shared.publication, &oids).await?;
+    let relations = catalog::relations(connection, &shared.own.publication, &oids).await?;
     // Read after the catalog: what was found is true at this position at the latest.
     let position = connection.ask("SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END").await?;
     let position = position
@@ -85,10 +86,10 @@ async fn look(shared: &Arc<Shared>, connection: &mut Connection) -> Result<(), W
             let message = match relations.get(&table.upstream_oid) {
                 None => Some(catalog::dropped(&table)),
                 Some(info) => match (info.membership, known.get(&table.upstream_oid)) {
-                    (None, _) => Some(catalog::unpublished(&table, &shared.publication)),
+                    (None, _) => Some(catalog::unpublished(&table, &shared.own.publication)),
                     // Taken out and put back: what happened in between is lost.
                     (Some(now), Some(then)) if now != *then => {
-                        Some(catalog::unpublished(&table, &shared.publication))
+                        Some(catalog::unpublished(&table, &shared.own.publication))
                     }
                     (Some(now), _) => {
                         seen.insert(table.upstream_oid, now);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
 use bytes::{Buf, BytesMut};
-use flowstone_proto::message::{SourceColumn, SourceTable};
+use flowstone_proto::message::{PostgresConnection, SourceColumn, SourceTable};
 use flowstone_storage::{SnapshotWriter, StagedSnapshot};
 use flowstone_types::{ObjectId, SourceChanges};
 use serde::{Deserialize, Serialize};
@@ -145,7 +145,7 @@ impl Target {
         let writer = self.writer.lock().await.take();
         if let Some(log) = shared.lock().table_mut(self.table.id) {
             // It was an estimate, or unknown.
-            log.counters.snapshot_known = log.counters.snapshot_staged;
+            log.account.counters.snapshot_known = log.account.counters.snapshot_staged;
         }
         if !self.is_wanted(shared) {
             return Ok(None);
@@ -198,9 +198,10 @@ struct Range {
     end: Option<u64>,
 }
 
-/// Reads `tables` in the exported snapshot `name` and stages them. Those that are dropped meanwhile are not in the result.
+/// Reads `tables` in the exported snapshot `name` of the server at `connection` and stages them. Those that are dropped meanwhile are not in the result.
 pub(crate) async fn copy(
     shared: &Arc<Shared>,
+    connection: &PostgresConnection,
     tables: Vec<(SourceTable, SchemaRef)>,
     name: &str,
 ) -> Result<Vec<(ObjectId, Staged)>, AttemptError> {
@@ -208,9 +209,9 @@ pub(crate) async fn copy(
     if tables.is_empty() {
         return Ok(results);
     }
-    let mut first = open_in_snapshot(shared, name).await?;
+    let mut first = open_in_snapshot(connection, name).await?;
     let oids: Vec<u32> = tables.iter().map(|(table, _)| table.upstream_oid).collect();
-    let relations = catalog::relations(&mut first, &shared.publication, &oids).await?;
+    let relations = catalog::relations(&mut first, &shared.own.publication, &oids).await?;
     let parallel_ranges = first.server_version() >= 14;
     let mut targets = Vec::new();
     let mut ranges = VecDeque::new();
@@ -226,13 +227,13 @@ pub(crate) async fn copy(
                 continue;
             }
         };
-        let writer = match shared.delta.stage(table.id, Arc::clone(&schema)).await {
+        let writer = match shared.own.delta.stage(table.id, Arc::clone(&schema)).await {
             Err(flowstone_storage::Error::Dropped(_)) => continue,
             staged => staged?,
         };
         if let Some(log) = shared.lock().table_mut(table.id) {
-            log.counters.snapshot_known = info.estimated_rows;
-            log.counters.snapshot_staged = Some(0);
+            log.account.counters.snapshot_known = info.estimated_rows;
+            log.account.counters.snapshot_staged = Some(0);
         }
         let target = Arc::new(Target {
             row_errors: std::sync::Mutex::new(RowErrors::new(&table)),
@@ -245,7 +246,7 @@ pub(crate) async fn copy(
         ranges.extend(page_ranges(&target, parallel_ranges));
         targets.push(target);
     }
-    copy_ranges(shared, first, ranges, name).await?;
+    copy_ranges(shared, first, ranges, (connection, name)).await?;
     for target in targets {
         match target.finish(shared).await {
             Ok(Some(content)) => results.push((target.table.id, content)),
@@ -254,7 +255,7 @@ pub(crate) async fn copy(
                 // All of them are read again.
                 for (_, content) in results {
                     if let Ok((rows, _)) = content.into_parts() {
-                        shared.delta.discard(rows).await;
+                        shared.own.delta.discard(rows).await;
                     }
                 }
                 return Err(error);
@@ -264,8 +265,11 @@ pub(crate) async fn copy(
     Ok(results)
 }
 
-async fn open_in_snapshot(shared: &Shared, name: &str) -> Result<Connection, WireError> {
-    let mut connection = Connection::open(&shared.connection, Purpose::Query).await?;
+async fn open_in_snapshot(
+    connection: &PostgresConnection,
+    name: &str,
+) -> Result<Connection, WireError> {
+    let mut connection = Connection::open(connection, Purpose::Query).await?;
     connection
         .ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await?;
@@ -294,12 +298,12 @@ fn page_ranges(target: &Arc<Target>, parallel: bool) -> Vec<Range> {
         .collect()
 }
 
-/// Copies all ranges over several connections.
+/// Copies all ranges over several connections, in the snapshot of this name.
 async fn copy_ranges(
     shared: &Arc<Shared>,
     first: Connection,
     ranges: VecDeque<Range>,
-    name: &str,
+    (described, name): (&PostgresConnection, &str),
 ) -> Result<(), AttemptError> {
     let connections = ranges.len().clamp(1, CONNECTIONS);
     let ranges = Arc::new(std::sync::Mutex::new(ranges));
@@ -308,7 +312,7 @@ async fn copy_ranges(
     for _ in 0..connections {
         let mut connection = match first.take() {
             Some(connection) => connection,
-            None => open_in_snapshot(shared, name).await?,
+            None => open_in_snapshot(described, name).await?,
         };
         let shared = Arc::clone(shared);
         let ranges = Arc::clone(&ranges);
@@ -506,9 +510,9 @@ impl Batch {
         }
         drop(writer);
         if let Some(log) = shared.lock().table_mut(target.table.id) {
-            *log.counters.snapshot_staged.get_or_insert_default() +=
+            *log.account.counters.snapshot_staged.get_or_insert_default() +=
                 u64::try_from(read).unwrap_or(u64::MAX);
-            log.counters.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
+            log.account.counters.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
         }
         Ok(())
     }

@@ -9,18 +9,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowstone_proto::message::SourceStatus;
+use flowstone_proto::message::{PostgresConnection, SourceStatus};
 use flowstone_types::ObjectId;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::attempt::AttemptError;
 use super::pgoutput::{Envelope, Reply, envelope, status_update};
 use super::state::Shared;
-use super::table_log::Failure;
 use super::wire::{
     Connection, WireError, format_lsn, quote_identifier, quote_literal, server_error,
 };
 use crate::Error;
+use crate::table_log::Failure;
 use crate::transactions::{Event, Pressure, Spiller};
 
 /// How often the server hears from us at least.
@@ -29,6 +30,8 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_secs(10);
 /// Silence after which the connection counts as lost.
 const DEAD: Duration = Duration::from_secs(60);
+/// How long it may take to say goodbye to a server from which the connection leads away: it may not be there any more.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// Messages taken in under one lock: takes wait no longer than this lasts.
 const MESSAGES_PER_LOCK: usize = 2048;
 /// Bytes taken in before it is looked again whether there is room for more.
@@ -49,12 +52,26 @@ struct Drained {
     more: bool,
 }
 
-/// Streams from `received` on until the connection is lost or the source is stopped. `connection` is a replication connection.
-pub(crate) async fn stream(shared: &Arc<Shared>, mut connection: Connection) -> AttemptError {
-    match stream_until_error(shared, &mut connection).await {
+/// Streams from `received` on until the connection is lost or `altered`, or the source is stopped. `connection` is a replication connection.
+pub(crate) async fn stream(
+    shared: &Arc<Shared>,
+    mut connection: Connection,
+    altered: &mut watch::Receiver<PostgresConnection>,
+) -> AttemptError {
+    match stream_until_error(shared, &mut connection, altered).await {
         Ok(()) => {
             connection.close().await;
             AttemptError::Stopped
+        }
+        Err(AttemptError::Altered) => {
+            // The server lets go of the slot then.
+            if tokio::time::timeout(GOODBYE, connection.close())
+                .await
+                .is_err()
+            {
+                tracing::debug!(source = %shared.id, "the server did not hear that the connection was altered");
+            }
+            AttemptError::Altered
         }
         Err(error) => error,
     }
@@ -63,22 +80,23 @@ pub(crate) async fn stream(shared: &Arc<Shared>, mut connection: Connection) -> 
 async fn stream_until_error(
     shared: &Arc<Shared>,
     connection: &mut Connection,
+    altered: &mut watch::Receiver<PostgresConnection>,
 ) -> Result<(), AttemptError> {
     let start = {
         let mut state = shared.lock();
         state.roll_back();
         state.received
     };
-    let publication = quote_literal(&quote_identifier(&shared.publication));
+    let publication = quote_literal(&quote_identifier(&shared.own.publication));
     let sql = format!(
         "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {publication})",
-        quote_identifier(&shared.slot),
+        quote_identifier(&shared.own.slot),
         format_lsn(start)
     );
-    connection
-        .copy_both(&sql)
-        .await
-        .map_err(|error| refused(shared, error))?;
+    tokio::select! {
+        started = connection.copy_both(&sql) => started.map_err(|error| refused(shared, error))?,
+        _changed = altered.changed() => return Err(AttemptError::Altered),
+    }
     let mut status = tokio::time::interval(STATUS_INTERVAL);
     status.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut last_read = Instant::now();
@@ -108,6 +126,7 @@ async fn stream_until_error(
         let full = spilling.has_no_room(shared).await?;
         tokio::select! {
             () = shared.cancel.cancelled() => return Ok(()),
+            _changed = altered.changed() => return Err(AttemptError::Altered),
             () = shared.moved.notified() => {
                 // Acknowledging in small steps would only make traffic; an idle source waits for the next second.
                 if shared.lock().confirm() > confirmed {
@@ -159,7 +178,7 @@ impl Spilling {
             // What was taken meanwhile has made room.
             Pressure::None => self.run_again(shared).await,
             Pressure::Memory if self.spiller.is_idle() => {
-                let candidates = shared.lock().candidates();
+                let candidates = shared.lock().logs.candidates();
                 let candidates = candidates.map_err(|error| AttemptError::internal(&error))?;
                 // What a take waits with stays until the end of the take, which wakes us.
                 if !candidates.is_empty() {
@@ -180,7 +199,7 @@ impl Spilling {
         let Event::Written(mut written) = event else {
             return Ok(());
         };
-        shared.lock().set_spilled(&mut written);
+        shared.lock().logs.set_spilled(&mut written);
         match written.failure {
             None => self.run_again(shared).await,
             Some(error @ Error::State { .. }) => match AttemptError::from(error) {
@@ -307,7 +326,7 @@ fn refused(shared: &Shared, error: WireError) -> AttemptError {
 /// The slot does not exist.
 pub(crate) fn slot_missing(shared: &Shared) -> AttemptError {
     AttemptError::permanent(
-        format!("replication slot \"{}\" does not exist", shared.slot),
+        format!("replication slot \"{}\" does not exist", shared.own.slot),
         "The slot was dropped upstream and the changes since then are lost. Drop the source and create it again.",
     )
 }
@@ -315,9 +334,23 @@ pub(crate) fn slot_missing(shared: &Shared) -> AttemptError {
 /// The publication does not exist where the stream is.
 fn publication_missing(shared: &Shared) -> AttemptError {
     AttemptError::permanent(
-        format!("publication \"{}\" does not exist", shared.publication),
+        format!("publication \"{}\" does not exist", shared.own.publication),
         "The publication was dropped upstream, and what changed since then was not published. Create it again, then drop the source and create it again.",
     )
+}
+
+/// The slot is of another database of the server.
+pub(crate) fn slot_elsewhere(shared: &Shared) -> AttemptError {
+    AttemptError::Transient {
+        message: format!(
+            "replication slot \"{}\" is of another database",
+            shared.own.slot
+        ),
+        hint: Some(
+            "The connection leads to another database. Let it lead to the one of before, or drop the source and create it again."
+                .to_owned(),
+        ),
+    }
 }
 
 /// The slot exists but has lost its place.

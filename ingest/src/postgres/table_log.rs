@@ -1,25 +1,22 @@
-//! What is known of one table: how its changes come, its snapshot until it is bound, and its permanent error.
+//! What is known of one table: how its changes come, its snapshot until it is bound, and what goes wrong within a transaction.
 //!
-//! Owns what the messages of the stream mean for the table; the changes themselves are in its transaction log. Must not know sockets, other tables or how
-//! positions are acknowledged. Called under the source's lock, by the stream (which appends) and by takes (which cut).
+//! Owns what the messages of the stream mean for the table; the changes themselves are in its transaction log, and what is in error in its account. Must not
+//! know sockets, other tables or how positions are acknowledged. Called under the source's lock, by the stream (which appends) and by takes (which cut).
 //!
 //! Invariants. What a cut gives depends only on the transactions received and the snapshot's position, not on how often or where was cut before.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
 use flowstone_proto::message::SourceTable;
-use flowstone_types::{
-    EvalError, EvalErrorKind, SourceChanges, SourceOp, SourcePosition, TypeError,
-};
+use flowstone_types::{SourceOp, SourcePosition};
 
 use super::pgoutput::{Cell, OldRow, Relation, Tuple};
 use super::snapshot::Staged;
 use crate::Error;
-use crate::row_errors::{ErrorChanges, Notes, RowErrors, SavedRowErrors};
 use crate::rows::Value;
-use crate::transactions::{Part, Refused, TableTransactions};
+use crate::table_log::{Account, CutEnd, Failure, Log, TakenTable};
+use crate::transactions::{Refused, TableTransactions};
 
 /// What is known of a table's first content.
 #[derive(Clone, Debug)]
@@ -34,26 +31,6 @@ pub(crate) enum Snapshot {
     Committed,
 }
 
-/// Why a table cannot go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) message: String,
-    /// Transactions that end at or before this position still count.
-    pub(crate) keep: u64,
-    /// The error itself is at this position.
-    pub(crate) position: u64,
-}
-
-/// Counters since the process started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counters {
-    pub(crate) messages: u64,
-    pub(crate) bytes: u64,
-    pub(crate) taken: u64,
-    pub(crate) snapshot_known: Option<u64>,
-    pub(crate) snapshot_staged: Option<u64>,
-}
-
 /// The log of one table.
 #[derive(Debug)]
 pub(crate) struct TableLog {
@@ -65,13 +42,9 @@ pub(crate) struct TableLog {
     pub(crate) transactions: TableTransactions,
     /// For each captured column, where it is in the relation's tuples. `None` until the relation is known.
     mapping: Option<Vec<usize>>,
-    failure: Option<Failure>,
     /// A failure within the transaction that is being received.
     failing: Option<String>,
-    failure_given: bool,
-    /// Rows in error as of what was cut.
-    pub(crate) row_errors: RowErrors,
-    pub(crate) counters: Counters,
+    pub(crate) account: Account,
 }
 
 impl TableLog {
@@ -82,17 +55,14 @@ impl TableLog {
         since: u64,
     ) -> Self {
         Self {
-            row_errors: RowErrors::new(&table),
+            account: Account::new(&table),
             transactions: TableTransactions::new(Arc::clone(&schema), table.key.clone()),
             table,
             schema,
             snapshot,
             since,
             mapping: None,
-            failure: None,
             failing: None,
-            failure_given: false,
-            counters: Counters::default(),
         }
     }
 
@@ -104,13 +74,9 @@ impl TableLog {
         )
     }
 
-    /// Takes over what was in error at the position the log starts from.
-    pub(crate) fn restore_row_errors(&mut self, saved: SavedRowErrors) {
-        self.row_errors.restore(saved, self.since);
-    }
-
-    pub(crate) const fn failure(&self) -> Option<&Failure> {
-        self.failure.as_ref()
+    /// Where the log starts from, if the snapshot is in a commit point.
+    pub(crate) fn committed_at(&self) -> Option<u64> {
+        matches!(self.snapshot, Snapshot::Committed).then_some(self.since)
     }
 
     /// Whether changes of a transaction with this commit record go into the log.
@@ -118,9 +84,9 @@ impl TableLog {
         commit_lsn >= self.since
             && self.failing.is_none()
             && self
-                .failure
-                .as_ref()
-                .is_none_or(|failure| commit_lsn < failure.keep)
+                .account
+                .failure()
+                .is_none_or(|failure| failure.keep.is_some_and(|keep| commit_lsn < keep))
     }
 
     /// The snapshot was read at `position`: earlier changes are in it.
@@ -129,7 +95,8 @@ impl TableLog {
         self.snapshot = Snapshot::Staged { position, content };
     }
 
-    /// The snapshot is being read at `position`: earlier changes will be in it, later ones must be kept.
+    /// The snapshot is being read at `position`: earlier changes will be in it, later ones must be kept. What went wrong before it is not wrong any more if it
+    /// can be read, which the caller says to the logs.
     pub(crate) fn set_since(&mut self, position: u64) {
         let dropped = SourcePosition::PostgresLsn(position);
         if let Err(error) = self.transactions.drop_through(&dropped) {
@@ -138,21 +105,6 @@ impl TableLog {
         self.since = self.since.max(position);
         if let Snapshot::Pending { floor } = &mut self.snapshot {
             *floor = position;
-        }
-        // What went wrong before the snapshot is not wrong any more if the snapshot can be read.
-        if self
-            .failure
-            .as_ref()
-            .is_some_and(|failure| failure.position <= position)
-        {
-            self.failure = None;
-        }
-    }
-
-    /// The table cannot go on: transactions up to `position` count, nothing after. The first failure wins.
-    pub(crate) fn fail_at(&mut self, failure: Failure) {
-        if self.failure.is_none() {
-            self.failure = Some(failure);
         }
     }
 
@@ -173,7 +125,7 @@ impl TableLog {
     }
 
     pub(crate) fn insert(&mut self, relation: &Relation, new: &Tuple<'_>, bytes: u64) {
-        self.counters.messages += 1;
+        self.account.counters.messages += 1;
         self.append(relation, SourceOp::Insert, new, None, bytes);
     }
 
@@ -184,7 +136,7 @@ impl TableLog {
         new: &Tuple<'_>,
         bytes: u64,
     ) {
-        self.counters.messages += 1;
+        self.account.counters.messages += 1;
         match old {
             Some(OldRow::Full(old)) => {
                 self.append(relation, SourceOp::Delete, old, None, bytes / 2);
@@ -209,7 +161,7 @@ impl TableLog {
     }
 
     pub(crate) fn delete(&mut self, relation: &Relation, old: &OldRow<'_>, bytes: u64) {
-        self.counters.messages += 1;
+        self.account.counters.messages += 1;
         match old {
             OldRow::Full(old) => self.append(relation, SourceOp::Delete, old, None, bytes),
             OldRow::Key(_) if self.table.key.is_empty() => self.fail(self.missing_old_row()),
@@ -218,7 +170,7 @@ impl TableLog {
     }
 
     pub(crate) fn truncate(&mut self) {
-        self.counters.messages += 1;
+        self.account.counters.messages += 1;
         if let Err(error) = self.transactions.truncate() {
             self.fail(error.to_string());
         }
@@ -260,7 +212,7 @@ impl TableLog {
             }
         });
         match self.transactions.append(op, values, bytes) {
-            Ok(()) => self.counters.bytes += bytes,
+            Ok(()) => self.account.counters.bytes += bytes,
             Err(Refused::LeftOut) => self.fail(format!(
                 "replication stream left out a value of table \"{}\" that is not in the old row",
                 self.name()
@@ -278,15 +230,16 @@ impl TableLog {
     pub(crate) fn commit(&mut self, commit_lsn: u64, end_lsn: u64) -> Committed {
         if let Some(message) = self.failing.take() {
             self.transactions.roll_back();
-            if commit_lsn < self.since || self.failure.is_some() {
+            if commit_lsn < self.since || self.account.failure().is_some() {
                 return Committed::Nothing;
             }
             let failure = Failure {
                 message,
-                keep: commit_lsn,
+                keep: Some(commit_lsn),
+                offsets: None,
                 position: end_lsn,
             };
-            self.failure = Some(failure.clone());
+            self.account.fail_at(failure.clone());
             return Committed::Failed(failure);
         }
         if !self.transactions.is_unfinished() {
@@ -307,66 +260,82 @@ impl TableLog {
         self.mapping = None;
         self.transactions.roll_back();
     }
+}
 
-    /// Whether changes can be cut: the snapshot is bound, now if `named`.
-    pub(crate) const fn can_be_cut(&self, named: bool) -> bool {
+impl Log for TableLog {
+    type Position = u64;
+
+    fn table(&self) -> &SourceTable {
+        &self.table
+    }
+
+    fn account(&self) -> &Account {
+        &self.account
+    }
+
+    fn account_mut(&mut self) -> &mut Account {
+        &mut self.account
+    }
+
+    fn logs(&self) -> impl Iterator<Item = &TableTransactions> {
+        std::iter::once(&self.transactions)
+    }
+
+    fn logs_mut(&mut self) -> impl Iterator<Item = &mut TableTransactions> {
+        std::iter::once(&mut self.transactions)
+    }
+
+    fn is_pending(&self) -> bool {
+        matches!(self.snapshot, Snapshot::Pending { .. })
+    }
+
+    fn can_be_cut(&self, named: bool) -> bool {
         named || matches!(self.snapshot, Snapshot::Bound { .. } | Snapshot::Committed)
     }
 
-    /// Takes everything up to `position`. What is cut has to be given to [`TableLog::resolve`] in order, and then [`TableLog::end_cut`] called.
-    pub(crate) fn cut(&mut self, position: u64) -> Result<VecDeque<Part>, Error> {
-        let position = SourcePosition::PostgresLsn(position);
-        self.transactions.cut(&position)
-    }
-
-    /// What changes that were cut at `position` are without the rows that cannot be held, if anything, and how the errors of rows change.
-    pub(crate) fn resolve(
-        &mut self,
-        changes: SourceChanges,
-        notes: Notes,
-        position: u64,
-    ) -> Result<(Option<SourceChanges>, ErrorChanges), TypeError> {
-        self.counters.taken += u64::try_from(changes.ops.len()).unwrap_or(u64::MAX);
-        let (resolved, errors) = self.row_errors.resolve(changes, notes, position)?;
-        let something = !resolved.ops.is_empty() || resolved.truncate_before;
-        Ok((something.then_some(resolved), errors))
-    }
-
-    /// Everything that was cut at `position` is resolved.
-    pub(crate) fn end_cut(&mut self, position: u64) -> CutEnd {
+    fn bind(&mut self, position: &u64, taken: &mut TakenTable) -> Result<Option<Failure>, Error> {
+        let (table, bound_at) = (self.table.id, *position);
         let mut failed = None;
-        if self.failure.is_none()
-            && let Some(message) = self.row_errors.too_many()
-        {
-            let failure = Failure {
-                message,
-                keep: position,
-                position,
-            };
-            self.failure = Some(failure.clone());
-            failed = Some(failure);
-        }
-        let error = match &self.failure {
-            Some(failure) if failure.position <= position && !self.failure_given => {
-                self.failure_given = true;
-                Some(EvalError::new(
-                    EvalErrorKind::Source,
-                    failure.message.clone(),
-                ))
+        match std::mem::replace(&mut self.snapshot, Snapshot::Committed) {
+            Snapshot::Staged { position, .. } if position > bound_at => {
+                return Err(Error::Invariant(format!(
+                    "snapshot of {table} at {position} was bound at {bound_at}"
+                )));
             }
-            _ => None,
-        };
-        CutEnd { error, failed }
+            Snapshot::Staged { position, content } => {
+                match content.into_parts() {
+                    Ok((snapshot, errors)) => {
+                        taken.row_errors = self.account.row_errors.install(errors, bound_at);
+                        self.account.counters.taken += snapshot.rows;
+                        taken.snapshot = Some(snapshot);
+                    }
+                    Err(message) => {
+                        let failure = Failure {
+                            message,
+                            keep: Some(position),
+                            offsets: None,
+                            position,
+                        };
+                        self.account.fail_at(failure.clone());
+                        failed = Some(failure);
+                    }
+                }
+                self.snapshot = Snapshot::Bound { position, bound_at };
+            }
+            Snapshot::Pending { floor } => {
+                self.snapshot = Snapshot::Bound {
+                    position: floor,
+                    bound_at,
+                }
+            }
+            before => self.snapshot = before,
+        }
+        Ok(failed)
     }
-}
 
-/// What there is at the end of a cut.
-#[derive(Debug)]
-pub(crate) struct CutEnd {
-    /// The table's permanent error, once.
-    pub(crate) error: Option<EvalError>,
-    /// The table fails with this cut.
-    pub(crate) failed: Option<Failure>,
+    fn end_cut(&mut self, position: u64) -> CutEnd {
+        self.account.end_cut(position, Some(position), None)
+    }
 }
 
 /// What the end of a transaction meant for a table.

@@ -22,6 +22,7 @@ fn table(key: Vec<usize>) -> SourceTable {
         upstream_oid: 1,
         columns: vec![column("id"), column("v")],
         key,
+        upstream: Vec::new(),
     }
 }
 
@@ -53,6 +54,19 @@ fn notes(cells: Vec<BadCell>) -> Notes {
         bad: cells,
         moved: Vec::new(),
     }
+}
+
+#[test]
+fn a_table_that_is_in_no_schema_is_named_without_one() {
+    let mut topic = table(vec![0]);
+    topic.upstream_schema.clear();
+    let mut errors = RowErrors::new(&topic);
+    let one = changes(&[SourceOp::Insert], &[1], &[None]);
+    let found = errors.resolve(one, notes(vec![bad(0, 1, "x")]), 1).unwrap();
+    assert_eq!(
+        found.1[0].0.message,
+        "invalid data in column \"v\" of table \"t\", key (id)=(1): does not fit"
+    );
 }
 
 #[test]

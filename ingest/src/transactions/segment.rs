@@ -5,7 +5,7 @@
 //! Invariants. Only an open segment gets rows. What is noted of rows is in their order. A segment on disk is read as it was written, and changed in
 //! memory by what happened to it since.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -37,6 +37,73 @@ pub(super) struct Mark {
     bytes: u64,
 }
 
+/// Where messages end in a segment of one partition of an upstream that numbers them: it can be cut after each, and has no marks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Steps {
+    partition: i32,
+    /// The offset after the message that emptied the table before the first row, if one did.
+    emptied: Option<i64>,
+    /// By row, the offset after its message: ascending, and equal for the rows of one message. On disk it is a column beside the rows.
+    #[serde(skip)]
+    pub(super) next: Vec<i64>,
+}
+
+impl Steps {
+    /// How far a position is in the partition, if it knows it.
+    fn reached(&self, position: &SourcePosition) -> Option<i64> {
+        match position {
+            SourcePosition::KafkaOffsets(offsets) => offsets.get(&self.partition).copied(),
+            _ => None,
+        }
+    }
+
+    /// The position after which there is everything up to `next` of the partition.
+    fn position(&self, next: i64) -> SourcePosition {
+        SourcePosition::KafkaOffsets(BTreeMap::from([(self.partition, next)]))
+    }
+
+    fn first(&self) -> Option<i64> {
+        self.emptied.or(self.next.first().copied())
+    }
+
+    fn last(&self) -> Option<i64> {
+        self.next.last().copied().or(self.emptied)
+    }
+
+    fn split(&mut self, rows: u32) -> Self {
+        let rest = self.next.split_off(offset(rows).min(self.next.len()));
+        Self {
+            partition: self.partition,
+            emptied: self.emptied.take(),
+            next: std::mem::replace(&mut self.next, rest),
+        }
+    }
+}
+
+/// Changes of messages of one partition, in their order.
+#[derive(Debug)]
+pub(crate) struct Messages {
+    pub(crate) partition: i32,
+    /// The offset after the message that emptied the table before the first row, if one did.
+    pub(crate) emptied: Option<i64>,
+    pub(crate) rows: RecordBatch,
+    pub(crate) ops: Vec<SourceOp>,
+    /// By row, the offset after its message.
+    pub(crate) next: Vec<i64>,
+    pub(crate) unchanged: Vec<(u32, u16)>,
+    pub(crate) notes: Notes,
+}
+
+impl Messages {
+    /// Bytes that they take in memory.
+    pub(super) fn size(&self) -> u64 {
+        let noted = self.unchanged.len() * size_of::<(u32, u16)>() + self.notes.size();
+        let beside = self.ops.len() * size_of::<SourceOp>() + self.next.len() * size_of::<i64>();
+        let size = self.rows.get_array_memory_size() + beside + noted;
+        u64::try_from(size).unwrap_or(u64::MAX)
+    }
+}
+
 /// What a segment is beyond the values of its rows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Outline {
@@ -48,6 +115,9 @@ pub(super) struct Outline {
     truncate_before: bool,
     marks: VecDeque<Mark>,
     bytes: u64,
+    /// Instead of marks.
+    #[serde(default)]
+    pub(super) steps: Option<Steps>,
 }
 
 impl Outline {
@@ -59,8 +129,64 @@ impl Outline {
     fn is_unfinished(&self) -> bool {
         match self.marks.back() {
             Some(mark) => self.rows() > mark.rows,
-            None => !self.is_empty(),
+            None => self.steps.is_none() && !self.is_empty(),
         }
+    }
+
+    /// Where the first transaction or message in it ends, and where the last one does.
+    fn ends(&self) -> (Option<SourcePosition>, Option<SourcePosition>) {
+        let marked = |mark: Option<&Mark>| mark.map(|mark| mark.position.clone());
+        match &self.steps {
+            None => (marked(self.marks.front()), marked(self.marks.back())),
+            Some(steps) => {
+                let position = |next: Option<i64>| next.map(|next| steps.position(next));
+                (position(steps.first()), position(steps.last()))
+            }
+        }
+    }
+
+    /// A mark after the first `rows` rows of messages. Bytes are shared out evenly.
+    fn mark_after(&self, steps: &Steps, rows: usize) -> Mark {
+        let next = rows.checked_sub(1).and_then(|last| steps.next.get(last));
+        let next = next.copied().or(steps.emptied).unwrap_or(0);
+        let part = u64::try_from(rows).unwrap_or(u64::MAX);
+        let all = u64::from(self.rows()).max(1);
+        Mark {
+            position: steps.position(next),
+            rows: u32::try_from(rows).unwrap_or(u32::MAX),
+            bytes: (self.bytes / all).saturating_mul(part).min(self.bytes),
+        }
+    }
+
+    /// How much of messages a position covers.
+    fn reach_by_steps(&self, steps: &Steps, position: &SourcePosition) -> Reach {
+        let Some(reached) = steps.reached(position) else {
+            return Reach::Nothing;
+        };
+        if steps.emptied.is_some_and(|emptied| emptied > reached) {
+            return Reach::Nothing;
+        }
+        match steps.next.partition_point(|next| *next <= reached) {
+            rows if rows == self.ops.len() => Reach::All,
+            0 if !self.truncate_before => Reach::Nothing,
+            rows => Reach::UpTo(self.mark_after(steps, rows)),
+        }
+    }
+
+    /// Where messages are to be parted so that the first part is not too large; `None` if all of it is not.
+    fn overflow(&self) -> Option<Mark> {
+        let steps = self.steps.as_ref()?;
+        if self.ops.len() <= SEGMENT_ROWS {
+            return None;
+        }
+        // Rows of a message stay together.
+        let ends = |row: &usize| {
+            let last = row.checked_sub(1).and_then(|last| steps.next.get(last));
+            last.is_some() && last != steps.next.get(*row)
+        };
+        let before = (1..=SEGMENT_ROWS).rev().find(ends);
+        let rows = before.or_else(|| (SEGMENT_ROWS..self.ops.len()).find(ends))?;
+        Some(self.mark_after(steps, rows))
     }
 
     fn is_empty(&self) -> bool {
@@ -92,6 +218,7 @@ impl Outline {
         rest.iter_mut().for_each(|(row, _)| *row -= mark.rows);
         let unchanged = std::mem::replace(&mut self.unchanged, rest);
         let notes = self.notes.split(mark.rows);
+        let steps = self.steps.as_mut().map(|steps| steps.split(mark.rows));
         self.marks
             .retain(|other| !mark.position.covers(&other.position));
         for other in &mut self.marks {
@@ -106,6 +233,7 @@ impl Outline {
             truncate_before: std::mem::take(&mut self.truncate_before),
             marks: VecDeque::new(),
             bytes: mark.bytes,
+            steps,
         }
     }
 
@@ -245,6 +373,42 @@ pub(crate) struct Closed {
 }
 
 impl Closed {
+    /// Messages, which count as `bytes`.
+    pub(super) fn of_messages(messages: Messages, bytes: u64) -> Self {
+        let Messages {
+            partition,
+            emptied,
+            rows,
+            ops,
+            next,
+            unchanged,
+            notes,
+        } = messages;
+        let steps = Steps {
+            partition,
+            emptied,
+            next,
+        };
+        Self {
+            rows,
+            outline: Outline {
+                ops,
+                unchanged,
+                notes,
+                truncate_before: emptied.is_some(),
+                marks: VecDeque::new(),
+                bytes,
+                steps: Some(steps),
+            },
+        }
+    }
+
+    /// The first part of what is too much for one segment.
+    pub(super) fn split_overflow(&mut self) -> Option<Self> {
+        let mark = self.outline.overflow()?;
+        Some(self.split(&mark))
+    }
+
     fn split(&mut self, mark: &Mark) -> Self {
         let count = offset(mark.rows).min(self.rows.num_rows());
         let rows = self.rows.slice(0, count);
@@ -271,6 +435,7 @@ impl Closed {
             rows: self.rows,
             ops,
             unchanged,
+            moved: notes.moved().to_vec(),
             truncate_before,
         };
         (changes, notes)
@@ -296,12 +461,12 @@ pub(crate) struct Spilled {
 
 impl Spilled {
     pub(super) fn new(file: SpillFile, outline: &Outline) -> Self {
-        let position = |mark: &Mark| mark.position.clone();
+        let (first, last) = outline.ends();
         Self {
             file: Arc::new(file),
             unfinished: outline.is_unfinished(),
-            first: outline.marks.front().map(position),
-            last: outline.marks.back().map(position),
+            first,
+            last,
             late: false,
             rolled_back: false,
             dropped: None,
@@ -429,7 +594,7 @@ impl Segment {
             Self::Spilled(spilled) => spilled.last.is_some(),
             other => other
                 .outline()
-                .is_some_and(|outline| !outline.marks.is_empty()),
+                .is_some_and(|outline| !outline.marks.is_empty() || outline.steps.is_some()),
         }
     }
 
@@ -475,12 +640,15 @@ impl Segment {
         match (self, self.outline()) {
             // What is left of a segment whose transactions were all dropped.
             (_, Some(outline)) if outline.is_empty() && outline.marks.is_empty() => Reach::All,
-            (_, Some(outline)) => match outline.last_through(position) {
-                Some(mark) if outline.marks.back() == Some(mark) && !outline.is_unfinished() => {
+            (_, Some(outline)) => match (&outline.steps, outline.last_through(position)) {
+                (Some(steps), _) => outline.reach_by_steps(steps, position),
+                (None, Some(mark))
+                    if outline.marks.back() == Some(mark) && !outline.is_unfinished() =>
+                {
                     Reach::All
                 }
-                Some(mark) => Reach::UpTo(mark.clone()),
-                None => Reach::Nothing,
+                (None, Some(mark)) => Reach::UpTo(mark.clone()),
+                (None, None) => Reach::Nothing,
             },
             (Self::Spilled(spilled), None) if covered(&spilled.last) && !spilled.unfinished => {
                 Reach::All

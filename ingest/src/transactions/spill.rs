@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::UInt8Type;
-use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt8Array};
+use arrow_array::types::{Int64Type, UInt8Type};
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt8Array};
 use arrow_ipc::CompressionType;
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
@@ -33,6 +33,8 @@ const DIRECTORY: &str = "spill";
 const OUTLINE: &str = "flowstone.outline";
 /// The column after those of the table: what each row says.
 const OP: &str = "op";
+/// The column after that, of messages: the offset after each row's.
+const NEXT_OFFSET: &str = "next";
 /// Bytes of a file that are summed up at once.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -247,7 +249,18 @@ impl SpillFile {
         let Some(batch) = reader.next().transpose()? else {
             return Ok(None);
         };
-        let Some((ops, columns)) = batch.columns().split_last() else {
+        let mut columns = batch.columns();
+        if let Some(steps) = &mut outline.steps {
+            let Some((next, rest)) = columns.split_last() else {
+                return Ok(None);
+            };
+            let Some(next) = next.as_primitive_opt::<Int64Type>() else {
+                return Ok(None);
+            };
+            steps.next = next.values().to_vec();
+            columns = rest;
+        }
+        let Some((ops, columns)) = columns.split_last() else {
             return Ok(None);
         };
         let Some(ops) = ops_of(ops) else {
@@ -357,6 +370,10 @@ fn with_outline(closed: &Closed) -> Result<RecordBatch, ArrowError> {
     let mut columns = closed.rows.columns().to_vec();
     let codes = closed.outline.ops.iter().map(|op| code(*op));
     columns.push(Arc::new(UInt8Array::from_iter_values(codes)));
+    if let Some(steps) = &closed.outline.steps {
+        fields.push(Arc::new(Field::new(NEXT_OFFSET, DataType::Int64, false)));
+        columns.push(Arc::new(Int64Array::from(steps.next.clone())));
+    }
     RecordBatch::try_new(
         Arc::new(Schema::new_with_metadata(fields, metadata)),
         columns,

@@ -26,14 +26,17 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Candidate {
     pub(crate) table: ObjectId,
+    /// Which of the table's logs it is from, where it has several: [`super::TableTransactions::numbered`].
+    pub(crate) log: u64,
     pub(super) number: u64,
     pub(super) closed: Arc<Closed>,
 }
 
 impl Candidate {
-    pub(super) fn new(table: ObjectId, number: u64, closed: Arc<Closed>) -> Self {
+    pub(super) fn new(table: ObjectId, log: u64, number: u64, closed: Arc<Closed>) -> Self {
         Self {
             table,
+            log,
             number,
             closed,
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow_schema::SchemaRef;
 use flowstone_types::{SourceOp, SourcePosition, TypeError};
 
-use super::segment::{Closed, Open, Part, Reach, Segment, Spilled};
+use super::segment::{Closed, Messages, Open, Part, Reach, Segment, Spilled};
 use super::spill::SpillFile;
 use super::{Candidate, Usage};
 use crate::Error;
@@ -47,6 +47,8 @@ pub(crate) struct Straddling {
 /// The log of one table.
 #[derive(Debug)]
 pub(crate) struct TableTransactions {
+    /// Tells the logs of one table apart, where it has several.
+    log: u64,
     schema: SchemaRef,
     /// Columns of the key.
     key: Vec<usize>,
@@ -62,11 +64,17 @@ pub(crate) struct TableTransactions {
 
 impl TableTransactions {
     pub(crate) fn new(schema: SchemaRef, key: Vec<usize>) -> Self {
+        Self::numbered(0, schema, key)
+    }
+
+    /// One of several logs of a table.
+    pub(crate) fn numbered(log: u64, schema: SchemaRef, key: Vec<usize>) -> Self {
         let width = |field: &Arc<arrow_schema::Field>| {
             field.data_type().primitive_width().unwrap_or(VALUE_BYTES)
         };
         let row_bytes = schema.fields().iter().map(width).sum::<usize>();
         Self {
+            log,
             schema,
             key,
             row_bytes: u64::try_from(row_bytes).unwrap_or(u64::MAX),
@@ -79,6 +87,32 @@ impl TableTransactions {
 
     pub(crate) const fn usage(&self) -> Usage {
         self.usage
+    }
+
+    /// Which of the table's logs it is.
+    pub(crate) const fn log(&self) -> u64 {
+        self.log
+    }
+
+    /// Adds messages, which end by themselves: each can be cut off after. Not to be mixed with [`TableTransactions::append`]. Returns the bytes that they take
+    /// in memory.
+    pub(crate) fn append_messages(&mut self, messages: Messages) -> u64 {
+        if messages.ops.is_empty() && messages.emptied.is_none() {
+            return 0;
+        }
+        let bytes = messages.size();
+        let mut rest = Closed::of_messages(messages, bytes);
+        while let Some(part) = rest.split_overflow() {
+            self.push(part);
+        }
+        self.push(rest);
+        bytes
+    }
+
+    fn push(&mut self, closed: Closed) {
+        let segment = Segment::Closed(Arc::new(closed));
+        self.usage.add(segment.usage());
+        self.segments.push_back(segment);
     }
 
     /// Adds a change of the transaction that is being received: one value per column. `received`: bytes received for it.
@@ -237,7 +271,7 @@ impl TableTransactions {
     /// The numbers of segments that are gone from the end are given again.
     fn forget_pin_of_none(&mut self) {
         if let Some(pinned) = self.pinned
-            && self.numbered(pinned).is_none()
+            && self.segment(pinned).is_none()
         {
             self.pinned = None;
         }
@@ -273,7 +307,7 @@ impl TableTransactions {
         None
     }
 
-    fn numbered(&mut self, number: u64) -> Option<&mut Segment> {
+    fn segment(&mut self, number: u64) -> Option<&mut Segment> {
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
         self.segments.get_mut(index)
     }
@@ -282,7 +316,7 @@ impl TableTransactions {
     /// read any more: it still straddles then, and is to be read again.
     pub(crate) fn set_loaded(&mut self, loaded: &Straddling, closed: Closed) {
         let (mut usage, mut pinned) = (self.usage, self.pinned);
-        if let Some(segment) = self.numbered(loaded.number)
+        if let Some(segment) = self.segment(loaded.number)
             && matches!(segment, Segment::Spilled(spilled) if spilled.is(&loaded.spilled))
         {
             updating(&mut usage, segment, |segment| {
@@ -336,10 +370,10 @@ impl TableTransactions {
 
     /// A segment as it can be written to disk, if it is in memory.
     pub(super) fn close(&mut self, number: u64) -> Result<Option<Arc<Closed>>, TypeError> {
-        if matches!(self.numbered(number), Some(Segment::Open(_))) {
+        if matches!(self.segment(number), Some(Segment::Open(_))) {
             self.close_last()?;
         }
-        Ok(match self.numbered(number) {
+        Ok(match self.segment(number) {
             Some(Segment::Closed(closed)) => Some(Arc::clone(closed)),
             _ => None,
         })
@@ -348,7 +382,7 @@ impl TableTransactions {
     /// A segment was written to disk; it stays in memory if it is not what it was.
     pub(crate) fn set_spilled(&mut self, written: &Candidate, file: SpillFile) {
         let mut usage = self.usage;
-        if let Some(segment) = self.numbered(written.number)
+        if let Some(segment) = self.segment(written.number)
             && matches!(segment, Segment::Closed(closed) if Arc::ptr_eq(closed, &written.closed))
         {
             let spilled = Spilled::new(file, &written.closed.outline);

@@ -53,6 +53,7 @@ impl Log {
             upstream_oid: 1,
             columns: Vec::new(),
             key: vec![0],
+            upstream: Vec::new(),
         };
         Self {
             transactions: TableTransactions::new(schema(), vec![0]),
@@ -735,4 +736,93 @@ fn pressure_ends_at_the_disk_only_if_something_can_be_taken() {
     ] {
         assert_eq!(limits.pressure(used, takeable), expected);
     }
+    // What waits is written while there is still room, if there is some on the disk.
+    assert!(limits.is_filling(usage(6, 99)));
+    assert!(!limits.is_filling(usage(5, 0)) && !limits.is_filling(usage(10, 100)));
+}
+
+/// Messages of partition 1 whose offsets are their numbers: two rows for each.
+fn messages(offsets: std::ops::Range<i64>, emptied: Option<i64>) -> Messages {
+    let numbers: Vec<i64> = offsets.flat_map(|offset| [offset, offset]).collect();
+    let ids: Vec<i32> = numbers
+        .iter()
+        .map(|number| i32::try_from(*number).unwrap())
+        .collect();
+    let columns: Vec<arrow_array::ArrayRef> = vec![
+        Arc::new(arrow_array::Int32Array::from(ids.clone())),
+        Arc::new(arrow_array::Int32Array::from(ids)),
+        Arc::new(arrow_array::StringArray::from_iter_values(
+            numbers.iter().map(|_| "v"),
+        )),
+    ];
+    Messages {
+        partition: 1,
+        emptied,
+        rows: arrow_array::RecordBatch::try_new(schema(), columns).unwrap(),
+        ops: vec![SourceOp::Upsert; numbers.len()],
+        next: numbers.iter().map(|number| number + 1).collect(),
+        unchanged: Vec::new(),
+        notes: crate::row_errors::Notes::default(),
+    }
+}
+
+fn offset(next: i64) -> SourcePosition {
+    SourcePosition::KafkaOffsets(BTreeMap::from([(0, 1), (1, next)]))
+}
+
+/// How many rows there are up to an offset, and how often the table is emptied.
+async fn cut_messages(log: &mut TableTransactions, next: i64) -> (usize, usize) {
+    while let Some(straddling) = log.straddling(&offset(next)) {
+        let closed = straddling.spilled.load().await.unwrap();
+        log.set_loaded(&straddling, closed);
+    }
+    let (mut rows, mut emptied) = (0, 0);
+    for part in log.cut(&offset(next)).unwrap() {
+        let (changes, _) = match part {
+            Part::Buffered(closed) => closed.into_changes(),
+            Part::Spilled(spilled) => spilled.load().await.unwrap().into_changes(),
+        };
+        assert!(changes.ops.len() <= 8192);
+        assert_eq!(changes.ops.len(), changes.rows.num_rows());
+        rows += changes.ops.len();
+        emptied += usize::from(changes.truncate_before);
+    }
+    (rows, emptied)
+}
+
+#[tokio::test]
+async fn messages_are_cut_after_any_of_them_wherever_they_wait() {
+    for spilled in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = SpillDirectory::new(dir.path(), SOURCE);
+        let mut log = TableTransactions::numbered(7, schema(), vec![0]);
+        // Two segments, since each message has two rows.
+        log.append_messages(messages(0..5000, None));
+        log.append_messages(messages(5000..5003, Some(5000)));
+        if spilled {
+            let table = std::iter::once((TABLE, &mut log));
+            for candidate in candidates(table, NOTHING).unwrap() {
+                assert_eq!(candidate.log, 7);
+                let file = directory.write(&candidate.closed).unwrap();
+                log.set_spilled(&candidate, file);
+            }
+            assert_eq!(log.usage().memory, 0);
+        }
+        assert_eq!(cut_messages(&mut log, 0).await, (0, 0));
+        assert_eq!(cut_messages(&mut log, 1).await, (2, 0));
+        assert_eq!(cut_messages(&mut log, 4999).await, (2 * 4998, 0));
+        assert_eq!(cut_messages(&mut log, 5000).await, (2, 1));
+        assert_eq!(cut_messages(&mut log, 5002).await, (4, 0));
+        assert_eq!(cut_messages(&mut log, 9000).await, (2, 0));
+        assert_eq!(log.usage(), Usage::default());
+    }
+}
+
+#[tokio::test]
+async fn a_position_that_does_not_know_the_partition_has_nothing_of_it() {
+    let mut log = TableTransactions::numbered(1, schema(), vec![0]);
+    log.append_messages(messages(0..3, None));
+    let elsewhere = SourcePosition::KafkaOffsets(BTreeMap::from([(0, 100)]));
+    assert!(log.cut(&elsewhere).unwrap().is_empty());
+    assert_eq!(cut_messages(&mut log, 3).await, (6, 0));
 }

@@ -34,6 +34,7 @@ async fn setup(generator: LoadGenerator) -> Setup {
             upstream_oid: 0,
             columns: columns.collect(),
             key: key.unwrap_or_default(),
+            upstream: Vec::new(),
         });
         schemas.push((ObjectId::User(id), schema));
     }

@@ -92,6 +92,64 @@ async fn a_snapshot_with_concurrent_writes_and_the_stream_equal_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_altered_is_used_at_once_and_another_server_is_not_read() {
+    let server = Server::start("");
+    let client = server.client().await;
+    execute(
+        &client,
+        "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1); CREATE PUBLICATION p FOR TABLE t",
+    )
+    .await;
+    execute(&client, "CREATE DATABASE elsewhere").await;
+    let through = |connection: PostgresConnection| SourceKind::Postgres {
+        connection,
+        publication: "p".to_owned(),
+        slot: "flowstone_slot".to_owned(),
+    };
+    let mut setup = Setup::new(&server).await;
+    setup.description.kind = through(PostgresConnection {
+        port: 1,
+        ..server.connection()
+    });
+    let tables = setup.description.tables.clone();
+    let mut running = setup.run().await;
+    running
+        .status(SOURCE, |status| {
+            matches!(status, SourceStatus::Stalled { .. })
+        })
+        .await;
+    running.handle.alter(through(server.connection()), &tables);
+    let position = running.snapshot(setup.id("t")).await;
+    let mut model = Model::default();
+    model
+        .apply(&setup, running.take(position, setup.tables()).await)
+        .await;
+    let other = Server::start("");
+    let elsewhere = PostgresConnection {
+        database: "elsewhere".to_owned(),
+        ..server.connection()
+    };
+    for (number, (connection, expected)) in (2..).zip([
+        (other.connection(), "system identifier"),
+        (elsewhere, "another database"),
+    ]) {
+        running.handle.alter(through(connection), &tables);
+        running
+            .status(SOURCE, |status| {
+                matches!(status, SourceStatus::Stalled { error, .. } if error.contains(expected))
+            })
+            .await;
+        execute(&client, &format!("INSERT INTO t VALUES ({number})")).await;
+        running.handle.alter(through(server.connection()), &tables);
+        catch_up(&setup, &mut running, &client, &mut model, Vec::new()).await;
+        assert_eq!(model.rows(setup.id("t")), upstream(&client, "t").await);
+    }
+    assert!(running.handle.failure().is_none());
+    assert_eq!(model.errors, []);
+    running.handle.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_type_reads_the_same_from_snapshot_and_stream() {
     let server = Server::start("");
     let client = server.client().await;

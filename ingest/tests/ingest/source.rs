@@ -95,6 +95,7 @@ pub(crate) fn source_table(id: u64, upstream: &UpstreamTable) -> (SourceTable, S
         upstream_oid: upstream.oid,
         columns,
         key,
+        upstream: Vec::new(),
     };
     (table, Arc::new(Schema::new(fields)))
 }
@@ -173,6 +174,7 @@ impl Setup {
         match self.description.kind {
             SourceKind::Postgres { .. } => SourcePosition::PostgresLsn,
             SourceKind::LoadGenerator { .. } => SourcePosition::GeneratorTick,
+            SourceKind::Kafka(_) => |number| panic!("{number} is no position of a topic"),
         }
     }
 
@@ -221,7 +223,7 @@ impl Running {
                 connection: connection.clone(),
                 slot: slot.clone(),
             }),
-            SourceKind::LoadGenerator { .. } => None,
+            SourceKind::LoadGenerator { .. } | SourceKind::Kafka(_) => None,
         };
         let state = setup.dir.path().join("state");
         // An active slot is let go in a moment.
@@ -270,26 +272,36 @@ impl Running {
     }
 
     /// Waits until everything up to `position` can be bound; returns what can.
-    pub(crate) async fn progress(&mut self, position: u64) -> u64 {
-        let position = (self.position)(position);
+    pub(crate) async fn progress_to(&mut self, position: &SourcePosition) -> SourcePosition {
         self.wait("progress", |event| match event {
-            SourceEvent::Progress { position: now, .. } if now.covers(&position) => {
-                Some(now.offset())
+            SourceEvent::Progress { position: now, .. } if now.covers(position) => {
+                Some(now.clone())
             }
             _ => None,
         })
         .await
     }
 
+    /// The same where positions are numbers.
+    pub(crate) async fn progress(&mut self, position: u64) -> u64 {
+        let position = (self.position)(position);
+        self.progress_to(&position).await.offset()
+    }
+
     /// Waits for the snapshot of `table`; returns its position.
-    pub(crate) async fn snapshot(&mut self, table: ObjectId) -> u64 {
+    pub(crate) async fn snapshot_position(&mut self, table: ObjectId) -> SourcePosition {
         self.wait("snapshot", |event| match event {
             SourceEvent::Snapshot {
                 tables, position, ..
-            } if tables.contains(&table) => Some(position.offset()),
+            } if tables.contains(&table) => Some(position.clone()),
             _ => None,
         })
         .await
+    }
+
+    /// The same where positions are numbers.
+    pub(crate) async fn snapshot(&mut self, table: ObjectId) -> u64 {
+        self.snapshot_position(table).await.offset()
     }
 
     /// Everything up to `position` is in a commit point.
@@ -312,15 +324,35 @@ impl Running {
         .await
     }
 
+    /// Takes everything up to a position where positions are numbers.
     pub(crate) async fn take(
         &mut self,
         position: u64,
         snapshots: Vec<ObjectId>,
     ) -> Vec<TableChanges> {
+        let position = (self.position)(position);
+        self.take_to(&position, &snapshots).await
+    }
+
+    /// Takes everything up to a position.
+    pub(crate) async fn take_to(
+        &mut self,
+        position: &SourcePosition,
+        snapshots: &[ObjectId],
+    ) -> Vec<TableChanges> {
+        self.try_take(position, snapshots).await.unwrap()
+    }
+
+    /// The same, which may be refused.
+    pub(crate) async fn try_take(
+        &mut self,
+        position: &SourcePosition,
+        snapshots: &[ObjectId],
+    ) -> Result<Vec<TableChanges>, Error> {
         let binding = SourceBinding {
             source: SOURCE,
-            position: (self.position)(position),
-            snapshots,
+            position: position.clone(),
+            snapshots: snapshots.to_vec(),
         };
         let taking = async {
             let (handle, binding) = (&mut self.handle, &binding);
@@ -335,7 +367,7 @@ impl Running {
             tokio::pin!(take);
             loop {
                 tokio::select! {
-                    taken = &mut take => return taken.unwrap(),
+                    taken = &mut take => return taken,
                     // Somebody must listen, or the source waits.
                     event = self.events.recv() => self.seen.extend(event),
                 }

@@ -82,6 +82,7 @@ impl Item {
             }
             ObjectType::Secret => matches!(self.kind, ItemKind::Secret),
             ObjectType::Connection => matches!(self.kind, ItemKind::Connection(_)),
+            ObjectType::Sink => matches!(self.kind, ItemKind::Sink(_)),
             ObjectType::Database | ObjectType::Schema | ObjectType::Cluster | ObjectType::Role => {
                 false
             }
@@ -200,9 +201,7 @@ impl Catalog {
         schema: SchemaId,
         name: &'n str,
     ) -> impl Iterator<Item = &'a Item> + use<'a, 'n> {
-        self.items
-            .values()
-            .filter(move |item| item.schema == schema && item.name == name)
+        self.items.named(schema, name)
     }
 
     /// The relation that a name stands for: a table, view, materialized view or progress relation, or a relation of the system.

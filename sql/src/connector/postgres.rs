@@ -11,8 +11,8 @@ use flowstone_types::{ObjectId, SourcePosition, SqlType};
 
 use super::{
     CatalogConnection, CatalogSource, Connection, ConnectionOption, ConnectionOptionName,
-    ConnectionOptions, CreateSourceKind, NameOf, NewSource, OptionReader, SecretNamed,
-    SourceItemKind, StringOrSecret, SystemColumns, column_option,
+    ConnectionOptions, CreateSourceKind, MessageTable, NameOf, NewSource, OptionReader,
+    SecretNamed, SourceItemKind, StringOrSecret, SystemColumns, column_option, given_twice,
 };
 use crate::error::{Error, ErrorKind};
 use crate::ident::{Name, OptionValue, at, quote_ident, quote_literal};
@@ -38,7 +38,7 @@ pub(super) fn source<R: OptionReader>(c: &mut R) -> Result<CreateSourceKind, Err
             return Err(c.error("a publication"));
         };
         if publication.borrow_mut().replace(value.to_owned()).is_some() {
-            return Err(Error::syntax("option PUBLICATION specified more than once").at(position));
+            return Err(given_twice("PUBLICATION", position));
         }
         Ok(())
     })?;
@@ -136,7 +136,9 @@ impl CatalogSource for Publication<'_> {
         _id: ObjectId,
         connection: Option<UpstreamConnection>,
     ) -> Option<SourceKind> {
-        let UpstreamConnection::Postgres(connection) = connection?;
+        let UpstreamConnection::Postgres(connection) = connection? else {
+            return None;
+        };
         Some(SourceKind::Postgres {
             connection,
             publication: self.publication.to_owned(),
@@ -192,7 +194,12 @@ impl CatalogSource for Publication<'_> {
             .then(|| vec![("replication_slot", self.slot.to_owned())])
     }
 
-    fn table_columns(&self, relation: &str, table: &SourceTable) -> Option<SystemColumns> {
+    fn table_columns(
+        &self,
+        relation: &str,
+        table: &SourceTable,
+        _messages: Option<&MessageTable>,
+    ) -> Option<SystemColumns> {
         (relation == "mz_postgres_source_tables").then(|| {
             vec![
                 ("schema_name", table.upstream_schema.clone()),
@@ -216,14 +223,10 @@ pub(super) struct Server<'a> {
 
 impl Server<'_> {
     fn resolve(&self, secrets: &BTreeMap<ObjectId, String>) -> Option<PostgresConnection> {
-        let text = |value: &StringOrSecret| match value {
-            StringOrSecret::String(text) => Some(text.clone()),
-            StringOrSecret::Secret(id) => secrets.get(id).cloned(),
-        };
         Some(PostgresConnection {
             host: self.host.to_owned(),
             port: self.port,
-            user: text(self.user)?,
+            user: self.user.resolve(secrets)?,
             password: match self.password {
                 Some(id) => Some(secrets.get(&id)?.clone()),
                 None => None,
@@ -231,7 +234,7 @@ impl Server<'_> {
             database: self.database.to_owned(),
             ssl_mode: self.ssl_mode,
             ssl_root: match self.ssl_root {
-                Some(root) => Some(text(root)?),
+                Some(root) => Some(root.resolve(secrets)?),
                 None => None,
             },
         })
@@ -244,11 +247,6 @@ impl CatalogConnection for Server<'_> {
     }
 
     fn definition(&self, name_of: NameOf<'_>) -> String {
-        let secret = |id: ObjectId| format!("SECRET {}", name_of(id));
-        let value = |value: &StringOrSecret| match value {
-            StringOrSecret::String(text) => quote_literal(text),
-            StringOrSecret::Secret(id) => secret(*id),
-        };
         let mode = match self.ssl_mode {
             SslMode::Disable => "disable",
             SslMode::Prefer => "prefer",
@@ -259,15 +257,19 @@ impl CatalogConnection for Server<'_> {
         let mut options = vec![
             format!("HOST = {}", quote_literal(self.host)),
             format!("PORT = {}", self.port),
-            format!("USER = {}", value(self.user)),
+            format!("USER = {}", self.user.definition(name_of)),
             format!("DATABASE = {}", quote_literal(self.database)),
             format!("SSL MODE = {mode}"),
         ];
-        options.extend(self.password.map(|id| format!("PASSWORD = {}", secret(id))));
-        options.extend(
-            self.ssl_root
-                .map(|root| format!("SSL CERTIFICATE AUTHORITY = {}", value(root))),
-        );
+        if let Some(password) = self.password {
+            options.push(format!("PASSWORD = SECRET {}", name_of(password)));
+        }
+        if let Some(root) = self.ssl_root {
+            options.push(format!(
+                "SSL CERTIFICATE AUTHORITY = {}",
+                root.definition(name_of)
+            ));
+        }
         format!("POSTGRES ({})", options.join(", "))
     }
 
@@ -284,14 +286,10 @@ impl CatalogConnection for Server<'_> {
     }
 
     fn secrets(&self) -> Vec<ObjectId> {
-        let named = |value: &StringOrSecret| match value {
-            StringOrSecret::Secret(id) => Some(*id),
-            StringOrSecret::String(_) => None,
-        };
         let ids = [
-            named(self.user),
+            self.user.secret(),
             self.password,
-            self.ssl_root.and_then(named),
+            self.ssl_root.and_then(StringOrSecret::secret),
         ];
         ids.into_iter().flatten().collect()
     }
@@ -322,41 +320,25 @@ pub(super) struct Options {
 
 impl ConnectionOptions for Options {
     fn set(&mut self, option: &ConnectionOption, secret: SecretNamed<'_>) -> Result<(), Error> {
-        let name = option.name;
-        let invalid = |what: &str| {
-            Error::new(
-                ErrorKind::InvalidParameterValue,
-                format!("invalid {}: {what}", name.keyword()),
-            )
-            .at(option.position)
-        };
+        // Unlike elsewhere it may be empty.
         let text = || {
-            option
-                .value
-                .text()
-                .map(str::to_owned)
-                .ok_or_else(|| invalid("must be a string"))
+            let text = option.value.text().map(str::to_owned);
+            text.ok_or_else(|| option.invalid("must be a string"))
         };
         let text_or_secret = || match &option.value {
             OptionValue::Secret(name) => secret(name).map(StringOrSecret::Secret),
             _ => text().map(StringOrSecret::String),
         };
-        match name {
+        match option.name {
             ConnectionOptionName::Host => self.host = Some(text()?).filter(|host| !host.is_empty()),
             ConnectionOptionName::Port => {
                 let port = text()?.parse::<u16>().ok().filter(|port| *port > 0);
-                self.port =
-                    Some(port.ok_or_else(|| invalid("must be a number between 1 and 65535"))?);
+                let port =
+                    port.ok_or_else(|| option.invalid("must be a number between 1 and 65535"));
+                self.port = Some(port?);
             }
             ConnectionOptionName::User => self.user = Some(text_or_secret()?),
-            ConnectionOptionName::Password => match &option.value {
-                OptionValue::Secret(name) => self.password = Some(secret(name)?),
-                _ => {
-                    return Err(invalid("must be a secret").with_hint(
-                        "Create it with CREATE SECRET and give PASSWORD SECRET and its name.",
-                    ));
-                }
-            },
+            ConnectionOptionName::Password => self.password = Some(option.secret(secret)?),
             ConnectionOptionName::Database => self.database = Some(text()?),
             ConnectionOptionName::SslMode => {
                 let mode = text()?.to_ascii_lowercase().replace('-', "_");
@@ -367,7 +349,7 @@ impl ConnectionOptions for Options {
                     "verify_ca" => SslMode::VerifyCa,
                     "verify_full" => SslMode::VerifyFull,
                     _ => {
-                        return Err(invalid(
+                        return Err(option.invalid(
                             "must be disable, prefer, require, verify_ca or verify_full",
                         ));
                     }
@@ -376,16 +358,7 @@ impl ConnectionOptions for Options {
             ConnectionOptionName::SslCertificateAuthority => {
                 self.ssl_root = Some(text_or_secret()?)
             }
-            ConnectionOptionName::SslCertificate
-            | ConnectionOptionName::SslKey
-            | ConnectionOptionName::SshTunnel
-            | ConnectionOptionName::AwsPrivatelink => {
-                return Err(Error::unsupported(format!(
-                    "option {} is not supported",
-                    name.keyword()
-                ))
-                .at(option.position));
-            }
+            _ => return Err(option.unsupported()),
         }
         Ok(())
     }
@@ -398,42 +371,32 @@ impl ConnectionOptions for Options {
             ConnectionOptionName::SslCertificateAuthority => self.ssl_root = None,
             ConnectionOptionName::Host
             | ConnectionOptionName::User
-            | ConnectionOptionName::Database => {
-                return Err(Error::new(
-                    ErrorKind::InvalidParameterValue,
-                    format!("option {} is required", name.keyword()),
-                ));
-            }
-            ConnectionOptionName::SslCertificate
-            | ConnectionOptionName::SslKey
-            | ConnectionOptionName::SshTunnel
-            | ConnectionOptionName::AwsPrivatelink => {}
+            | ConnectionOptionName::Database => return Err(name.stays()),
+            _ => return Err(name.unsupported()),
         }
         Ok(())
     }
 
     fn finish(self: Box<Self>, name: &Name) -> Result<Connection, Error> {
-        let required = |what: &str| {
-            at(
-                Error::new(
-                    ErrorKind::InvalidParameterValue,
-                    format!("option {what} is required"),
-                ),
-                name,
-            )
-        };
+        let required = |option: ConnectionOptionName| option.required(name);
         let options = *self;
         let ssl_mode = options.ssl_mode.unwrap_or_default();
         if options.ssl_root.is_none() && matches!(ssl_mode, SslMode::VerifyCa | SslMode::VerifyFull)
         {
-            return Err(required("SSL CERTIFICATE AUTHORITY"));
+            return Err(required(ConnectionOptionName::SslCertificateAuthority));
         }
         Ok(Connection::Postgres {
-            host: options.host.ok_or_else(|| required("HOST"))?,
+            host: options
+                .host
+                .ok_or_else(|| required(ConnectionOptionName::Host))?,
             port: options.port.unwrap_or(PORT),
-            user: options.user.ok_or_else(|| required("USER"))?,
+            user: options
+                .user
+                .ok_or_else(|| required(ConnectionOptionName::User))?,
             password: options.password,
-            database: options.database.ok_or_else(|| required("DATABASE"))?,
+            database: options
+                .database
+                .ok_or_else(|| required(ConnectionOptionName::Database))?,
             ssl_mode,
             ssl_root: options.ssl_root,
         })

@@ -334,14 +334,46 @@ pub(super) fn alter_connection(
             }
         }
     }
-    let connection = options.finish(&alter.name)?;
+    let altered = options.finish(&alter.name)?;
+    refuse_other_progress(catalog, item.id, connection, &altered)
+        .map_err(|error| at(error, &alter.name))?;
     let mut item = item.clone();
-    item.depends_on = secrets_of(&connection);
-    item.kind = ItemKind::Connection(connection);
+    item.depends_on = secrets_of(&altered);
+    item.kind = ItemKind::Connection(altered);
     item.create_sql = create_sql(catalog, &item);
     let mut plan = DdlPlan::new(tag);
     plan.changes.push(CatalogChange::PutItem(Box::new(item)));
     Ok(plan)
+}
+
+/// A sink that finds nothing of itself where it looks for its progress writes everything again: it looks at one place for good.
+fn refuse_other_progress(
+    catalog: &Catalog,
+    id: ObjectId,
+    before: &Connection,
+    after: &Connection,
+) -> Result<(), Error> {
+    let topic = |of: &Connection| of.connector().progress_topic(catalog.installation, id);
+    if topic(before) == topic(after) {
+        return Ok(());
+    }
+    let sinks = catalog
+        .items
+        .values()
+        .filter(|item| matches!(&item.kind, ItemKind::Sink(sink) if sink.kind.connection() == id));
+    let names: Vec<String> = sinks.map(|sink| catalog.full_name(sink.id)).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let error = Error::new(
+        ErrorKind::ObjectInUse,
+        "the progress topic of a connection cannot be changed while sinks use it",
+    );
+    Err(error
+        .with_detail(
+            "They would find nothing of what they have written, and write everything again.",
+        )
+        .with_hint(format!("Drop these sinks first: {}.", names.join(", "))))
 }
 
 /// What resolves the name of a secret in an option.

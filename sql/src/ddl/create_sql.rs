@@ -1,7 +1,9 @@
 //! The CREATE statement of an item, made from the catalog: always with the names of now, never with a secret's value.
 
 use crate::ast::quote_ident;
-use crate::catalog::{Catalog, Column, Connection, Item, ItemKind, Source, TableSource};
+use crate::catalog::{
+    Catalog, Column, Connection, Item, ItemKind, MessageTable, Sink, Source, TableSource,
+};
 
 /// The CREATE statement of an item, with full names and without a semicolon.
 #[must_use]
@@ -31,8 +33,14 @@ pub(super) fn create_sql_in(catalog: &Catalog, item: &Item, cluster: &str) -> St
             columns,
             source: Some(source),
             ..
-        } => fed_table(catalog, &name, columns, source),
-        ItemKind::Source(source) => self::source(catalog, &name, &cluster, source),
+        } => match catalog.message_tables.get(&item.id) {
+            Some(messages) if !source.owned => {
+                message_table(catalog, &name, item, source, messages)
+            }
+            _ => fed_table(catalog, &name, columns, source),
+        },
+        ItemKind::Source(source) => self::source(catalog, &name, &cluster, item, source),
+        ItemKind::Sink(sink) => self::sink(catalog, &name, &cluster, sink),
         ItemKind::Progress { columns, source } => {
             format!(
                 "CREATE SUBSOURCE {name} ({}) OF SOURCE {} WITH (PROGRESS)",
@@ -105,11 +113,7 @@ fn definitions(columns: &[Column]) -> String {
 
 fn fed_table(catalog: &Catalog, name: &str, columns: &[Column], source: &TableSource) -> String {
     let table = &source.table;
-    let reference = format!(
-        "{}.{}",
-        quote_ident(&table.upstream_schema),
-        quote_ident(&table.upstream_name)
-    );
+    let reference = reference(source);
     let as_text: Vec<String> = table
         .columns
         .iter()
@@ -141,7 +145,70 @@ fn fed_table(catalog: &Catalog, name: &str, columns: &[Column], source: &TableSo
     format!("CREATE TABLE {name} FROM SOURCE {of} (REFERENCE = {reference}){text}")
 }
 
-fn source(catalog: &Catalog, name: &str, cluster: &str, source: &Source) -> String {
+/// What a table is called upstream.
+fn reference(source: &TableSource) -> String {
+    let table = &source.table;
+    let name = quote_ident(&table.upstream_name);
+    // A topic is in no schema.
+    if table.upstream_schema.is_empty() {
+        name
+    } else {
+        format!("{}.{name}", quote_ident(&table.upstream_schema))
+    }
+}
+
+/// What a table of messages declares before `FROM`, and what it says of messages.
+fn said_of_messages(catalog: &Catalog, item: &Item, messages: &MessageTable) -> (String, String) {
+    let columns = item.columns().unwrap_or_default();
+    let columns: Vec<_> = columns
+        .iter()
+        .map(|column| (column.name.as_str(), &column.sql_type))
+        .collect();
+    let key = match &item.kind {
+        ItemKind::Table { key, .. } => key.as_deref(),
+        _ => None,
+    };
+    (
+        messages.declaration(&columns, key),
+        messages.definition(&|id| catalog.full_name(id), &columns),
+    )
+}
+
+fn message_table(
+    catalog: &Catalog,
+    name: &str,
+    item: &Item,
+    source: &TableSource,
+    messages: &MessageTable,
+) -> String {
+    let (declared, said) = said_of_messages(catalog, item, messages);
+    format!(
+        "CREATE TABLE {name}{declared} FROM SOURCE {} (REFERENCE = {}) {said}",
+        catalog.full_name(source.source),
+        reference(source)
+    )
+}
+
+fn sink(catalog: &Catalog, name: &str, cluster: &str, sink: &Sink) -> String {
+    let columns = catalog.items.get(&sink.from).and_then(Item::columns);
+    let columns: Vec<&str> = columns
+        .unwrap_or_default()
+        .iter()
+        .map(|column| column.name.as_str())
+        .collect();
+    let from = catalog.full_name(sink.from);
+    let into = sink
+        .kind
+        .definition(&|id| catalog.full_name(id), &columns, &from);
+    format!("CREATE SINK {name} IN CLUSTER {cluster} FROM {from} INTO {into}")
+}
+
+fn source(catalog: &Catalog, name: &str, cluster: &str, item: &Item, source: &Source) -> String {
+    let own = catalog.own_messages(item.id);
+    let (declared, said) = own
+        .map(|(table, messages)| said_of_messages(catalog, table, messages))
+        .map(|(declared, said)| (declared, format!(" {said}")))
+        .unwrap_or_default();
     let from = source
         .kind
         .connector()
@@ -153,7 +220,7 @@ fn source(catalog: &Catalog, name: &str, cluster: &str, source: &Source) -> Stri
     let progress = progress
         .map(|name| format!(" EXPOSE PROGRESS AS {name}"))
         .unwrap_or_default();
-    format!("CREATE SOURCE {name} IN CLUSTER {cluster} FROM {from}{progress}")
+    format!("CREATE SOURCE {name}{declared} IN CLUSTER {cluster} FROM {from}{said}{progress}")
 }
 
 fn connection(catalog: &Catalog, name: &str, connection: &Connection) -> String {

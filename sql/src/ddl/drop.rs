@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use flowstone_types::ObjectId;
 
-use super::{DdlPlan, Notice, at, cluster, does_not_exist};
+use super::{DdlPlan, Notice, at, cluster, create_sql, does_not_exist};
 use crate::ast::{AlterSourceDropSubsource, DropStatement, Name, ObjectType};
 use crate::catalog::names::missing;
 use crate::catalog::{
@@ -35,9 +35,40 @@ pub(super) fn drop(
                 )?);
             }
             add(catalog, &mut plan, &ids, statement.cascade)?;
+            without_tables(catalog, &mut plan)?;
         }
     }
     Ok(plan)
+}
+
+/// A source of messages that loses its own table, and stays, says nothing of messages any more, and needs no registry.
+fn without_tables(catalog: &Catalog, plan: &mut DdlPlan) -> Result<(), Error> {
+    let own = plan.dropped.iter().filter_map(|id| {
+        let kind = &catalog.items.get(id)?.kind;
+        match kind {
+            ItemKind::Table {
+                source: Some(fed), ..
+            } if fed.owned && catalog.message_tables.contains_key(id) => Some(fed.source),
+            _ => None,
+        }
+    });
+    let sources: BTreeSet<ObjectId> = own.filter(|id| !plan.dropped.contains(id)).collect();
+    if sources.is_empty() {
+        return Ok(());
+    }
+    let mut after = catalog.clone();
+    after.apply(&plan.changes)?;
+    for id in sources {
+        let Some(mut source) = after.items.get(&id).cloned() else {
+            continue;
+        };
+        if let ItemKind::Source(reads) = &source.kind {
+            source.depends_on = reads.kind.connection().into_iter().collect();
+        }
+        source.create_sql = create_sql(&after, &source);
+        plan.changes.push(CatalogChange::PutItem(Box::new(source)));
+    }
+    Ok(())
 }
 
 /// `ALTER SOURCE … DROP SUBSOURCE …`
@@ -80,6 +111,7 @@ pub(super) fn drop_subsources(
         }
     }
     add(catalog, &mut plan, &ids, alter.cascade)?;
+    without_tables(catalog, &mut plan)?;
     Ok(plan)
 }
 

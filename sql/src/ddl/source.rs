@@ -1,5 +1,6 @@
 //! CREATE SOURCE and what adds tables to a source: from what the upstream says it has to a source item and tables with pinned columns.
 
+use flowstone_proto::kafka::SchemaRequest;
 use flowstone_proto::message::{SourceColumn, SourceTable, UpstreamColumn, UpstreamTable};
 use flowstone_types::{ObjectId, SqlType};
 
@@ -7,14 +8,15 @@ use super::cluster::{in_cluster, target_cluster};
 use super::create::{Place, new_item, place, put};
 use super::{DdlPlan, Ids, at, does_not_exist};
 use crate::ast::{
-    AlterSourceAddSubsource, CreateSource, CreateTableFromSource, Name, ObjectType, SourceTables,
-    SubsourceReference,
+    AlterSourceAddSubsource, CreateSource, CreateTableFromSource, Messages, Name, ObjectType,
+    SourceTables, StatementKind, SubsourceReference,
 };
 use crate::catalog::names::missing;
 use crate::catalog::{
-    Catalog, CatalogChange, Column, Item, ItemKind, ResolveContext, SchemaId, Source,
+    Catalog, CatalogChange, Column, Item, ItemKind, MessageTable, ResolveContext, SchemaId, Source,
     SourceItemKind, TableSource,
 };
+use crate::connector::{PlannedMessages, SchemaAnswer, not_registry};
 use crate::error::{Error, ErrorKind};
 
 /// The type of an upstream column by its type's OID and modifier; `None` if we have none for it.
@@ -50,6 +52,50 @@ fn source_kind(
     new.in_catalog(connection, slot)
 }
 
+/// What resolves the name of a connection to a schema registry.
+pub(super) fn registry_named<'a>(
+    catalog: &'a Catalog,
+    ctx: &'a ResolveContext,
+) -> impl Fn(&Name) -> Result<ObjectId, Error> + 'a {
+    move |name: &Name| {
+        let item = catalog.resolve_item(ctx, name, ObjectType::Connection)?;
+        match &item.kind {
+            ItemKind::Connection(connection) if connection.is_registry() => Ok(item.id),
+            _ => Err(not_registry(name)),
+        }
+    }
+}
+
+/// What the coordinator has to ask schema registries before a statement is planned: the connection items, and what each is asked.
+///
+/// # Errors
+/// As [`Catalog::resolve_item`] about connections; [`ErrorKind::WrongObjectType`] if one is not to a registry.
+pub fn schemas_to_ask(
+    catalog: &Catalog,
+    ctx: &ResolveContext,
+    kind: &StatementKind,
+) -> Result<Vec<(ObjectId, SchemaRequest)>, Error> {
+    let registry = registry_named(catalog, ctx);
+    match kind {
+        StatementKind::CreateSource(create) => match create.kind.connector().messages() {
+            Some((topic, messages)) => messages.requests(topic, &registry),
+            None => Ok(Vec::new()),
+        },
+        StatementKind::CreateTableFromSource(create) => {
+            let (Some(messages), Some((_, source))) =
+                (&create.messages, source_item(catalog, ctx, &create.source)?)
+            else {
+                return Ok(Vec::new());
+            };
+            match source.connector().topic() {
+                Some(topic) => messages.requests(topic, &registry),
+                None => Ok(Vec::new()),
+            }
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
 /// The source that new tables are of.
 #[derive(Clone, Copy)]
 struct Feeder<'a> {
@@ -68,7 +114,7 @@ struct Wanted<'u> {
 
 /// Plans `CREATE SOURCE`: the source, its progress relation and one table for each upstream table that is asked for.
 ///
-/// `upstream`: the tables that there are. `slot`: a name that nothing upstream has, for what the source keeps there. `type_of`: see [`super::pg_types::sql_type`].
+/// `upstream`: the tables that there are. `schemas`: what registries answered to [`schemas_to_ask`]. `slot`: a name that nothing upstream has, for what the source keeps there. `type_of`: see [`super::pg_types::sql_type`].
 ///
 /// # Errors
 /// [`ErrorKind::InvalidParameterValue`] and [`ErrorKind::InvalidObjectDefinition`] for what does not fit the upstream: tables or columns that are not there,
@@ -78,6 +124,7 @@ pub fn plan_create_source(
     ctx: &ResolveContext,
     create: &CreateSource,
     upstream: &[UpstreamTable],
+    schemas: &[SchemaAnswer],
     slot: &str,
     type_of: TypeOf<'_>,
 ) -> Result<DdlPlan, Error> {
@@ -101,7 +148,11 @@ pub fn plan_create_source(
         }
         found => found.is_some(),
     };
-    let wanted = if single {
+    let own = new.messages();
+    let single = single && (own.is_some() || !new.reads_messages());
+    let wanted = if new.reads_messages() {
+        Vec::new()
+    } else if single {
         let table = upstream
             .first()
             .ok_or_else(|| Error::internal("the source has no table"))?;
@@ -142,6 +193,13 @@ pub fn plan_create_source(
             catalog.unused_name(schema, &format!("{}_progress", create.name.item())),
         ),
     };
+    if let Some(name) = &create.expose_progress_as
+        && progress_schema == schema
+        && progress_name == create.name.item()
+    {
+        let message = format!("relation \"{progress_name}\" already exists");
+        return Err(at(Error::new(ErrorKind::DuplicateTable, message), name));
+    }
     let columns = kind.connector().progress_columns().into_iter();
     let columns = columns.map(|(name, sql_type)| Column {
         name: name.to_owned(),
@@ -168,14 +226,29 @@ pub fn plan_create_source(
         kind: &kind,
         owned: true,
     };
-    let mut tables = capture_all(
-        &wanted,
-        text_columns,
-        exclude_columns,
-        type_of,
-        feeder,
-        &mut ids,
-    )?;
+    let mut messages = None;
+    let mut tables = match own {
+        Some((topic, said)) => {
+            let planned = said.plan(topic, &registry_named(catalog, ctx), schemas)?;
+            let name = create.name.item();
+            let (table, made) = table_of_messages(schema, name, topic, planned, feeder, &mut ids);
+            for registry in made.registries() {
+                if !source.depends_on.contains(&registry) {
+                    source.depends_on.push(registry);
+                }
+            }
+            messages = Some(made);
+            vec![table]
+        }
+        None => capture_all(
+            &wanted,
+            text_columns,
+            exclude_columns,
+            type_of,
+            feeder,
+            &mut ids,
+        )?,
+    };
     if let (Some((id, oid)), Some(table)) = (reserved, tables.first_mut()) {
         table.id = ObjectId::User(id);
         table.oid = oid;
@@ -189,11 +262,15 @@ pub fn plan_create_source(
     // The texts name the new items, so they are made against a catalog that has them.
     let mut after = catalog.clone();
     let placed = in_cluster(source.id, cluster.id);
+    let of_messages = messages
+        .zip(tables.first())
+        .map(|(made, table)| CatalogChange::PutMessageTable(table.id, Box::new(made)));
     let all: Vec<Item> = [source, progress].into_iter().chain(tables).collect();
     after.apply(
         &all.iter()
             .map(|item| CatalogChange::PutItem(Box::new(item.clone())))
             .chain(placed.clone())
+            .chain(of_messages.clone())
             .collect::<Vec<_>>(),
     )?;
     let mut plan = DdlPlan::new(tag);
@@ -201,7 +278,75 @@ pub fn plan_create_source(
         put(&mut plan, &after, item);
     }
     plan.changes.extend(placed);
+    plan.changes.extend(of_messages);
     Ok(plan)
+}
+
+/// A table that is fed by messages, and what it makes of them.
+fn table_of_messages(
+    schema: SchemaId,
+    name: &str,
+    topic: &str,
+    planned: PlannedMessages,
+    feeder: Feeder<'_>,
+    ids: &mut Ids,
+) -> (Item, MessageTable) {
+    let PlannedMessages {
+        columns,
+        key,
+        table,
+    } = planned;
+    let mut depends_on = vec![feeder.id];
+    for registry in table.registries() {
+        if !depends_on.contains(&registry) {
+            depends_on.push(registry);
+        }
+    }
+    let captured = columns
+        .iter()
+        .enumerate()
+        .map(|(place, column)| SourceColumn {
+            name: column.name.clone(),
+            attribute: i16::try_from(place + 1).unwrap_or(i16::MAX),
+            type_oid: column.sql_type.oid(),
+            type_modifier: column.sql_type.type_modifier(),
+            not_null: !column.nullable,
+            as_text: false,
+        })
+        .collect();
+    let described = SourceTable {
+        id: feeder.id,
+        upstream_schema: String::new(),
+        upstream_name: topic.to_owned(),
+        upstream_oid: 0,
+        columns: captured,
+        key: key.clone().unwrap_or_default(),
+        upstream: Vec::new(),
+    };
+    let columns = columns.into_iter().map(|column| Column {
+        name: column.name,
+        sql_type: column.sql_type,
+        nullable: column.nullable,
+        default: None,
+    });
+    let kind = ItemKind::Table {
+        columns: columns.collect(),
+        key,
+        source: Some(TableSource {
+            source: feeder.id,
+            table: described,
+            owned: feeder.owned,
+        }),
+    };
+    let mut item = new_item(ids, schema, name, depends_on, kind);
+    let id = item.id;
+    if let ItemKind::Table {
+        source: Some(fed), ..
+    } = &mut item.kind
+    {
+        fed.table.id = id;
+    }
+    (item, table)
 }
 
 /// The upstream tables that a statement asks for, and what they are to be called.
@@ -462,6 +607,7 @@ fn capture_all(
             upstream_oid: upstream.oid,
             columns: captured,
             key: upstream_key,
+            upstream: Vec::new(),
         };
         if let ItemKind::Table { source: fed, .. } = &mut item.kind {
             *fed = Some(TableSource {
@@ -530,6 +676,7 @@ pub fn plan_table_from_source(
     ctx: &ResolveContext,
     create: &CreateTableFromSource,
     upstream: &[UpstreamTable],
+    schemas: &[SchemaAnswer],
     type_of: TypeOf<'_>,
 ) -> Result<DdlPlan, Error> {
     let tag = "CREATE TABLE";
@@ -539,6 +686,31 @@ pub fn plan_table_from_source(
     };
     let (source, kind) = source_item(catalog, ctx, &create.source)?
         .ok_or_else(|| missing(ObjectType::Source, &create.source))?;
+    let mut ids = Ids::new(catalog);
+    let feeder = Feeder {
+        id: source.id,
+        kind,
+        owned: false,
+    };
+    if let Some(topic) = kind.connector().topic() {
+        let messages = said_of_topic(create, topic)?;
+        let planned = messages.plan(topic, &registry_named(catalog, ctx), schemas)?;
+        let name = create.name.item();
+        let (item, made) = table_of_messages(schema, name, topic, planned, feeder, &mut ids);
+        let made = CatalogChange::PutMessageTable(item.id, Box::new(made));
+        let mut after = catalog.clone();
+        after.apply(&[CatalogChange::PutItem(Box::new(item.clone())), made.clone()])?;
+        let mut plan = DdlPlan::new(tag);
+        put(&mut plan, &after, item);
+        plan.changes.push(made);
+        return Ok(plan);
+    }
+    if let Some(messages) = &create.messages {
+        return Err(
+            Error::unsupported("FORMAT of tables of this kind of source is not supported")
+                .at(messages.position),
+        );
+    }
     let table = match (&create.reference, upstream) {
         (Some(reference), _) => find(upstream, reference)?,
         (None, [only]) => only,
@@ -554,12 +726,6 @@ pub fn plan_table_from_source(
         schema,
         name: create.name.item().to_owned(),
     }];
-    let mut ids = Ids::new(catalog);
-    let feeder = Feeder {
-        id: source.id,
-        kind,
-        owned: false,
-    };
     let items = capture_all(
         &wanted,
         &create.text_columns,
@@ -571,6 +737,44 @@ pub fn plan_table_from_source(
     let mut plan = DdlPlan::new(tag);
     add_tables(&mut plan, catalog, items);
     Ok(plan)
+}
+
+/// What `CREATE TABLE … FROM SOURCE` says of the messages of a topic.
+fn said_of_topic<'a>(
+    create: &'a CreateTableFromSource,
+    topic: &str,
+) -> Result<&'a Messages, Error> {
+    if let Some(reference) = &create.reference {
+        let parts: Vec<&str> = reference
+            .parts
+            .iter()
+            .map(|part| part.value.as_str())
+            .collect();
+        if parts.join(".") != topic {
+            let message = format!("reference to {reference} not found in source");
+            let error = Error::new(ErrorKind::InvalidParameterValue, message);
+            return Err(at(
+                error.with_detail(format!("The source reads topic \"{topic}\".")),
+                reference,
+            ));
+        }
+    }
+    let mut columns = create.text_columns.iter().chain(&create.exclude_columns);
+    if let Some(column) = columns.next() {
+        return Err(at(
+            Error::unsupported(
+                "TEXT COLUMNS and EXCLUDE COLUMNS of a table of messages are not supported",
+            ),
+            column,
+        ));
+    }
+    create.messages.as_deref().ok_or_else(|| {
+        at(
+            Error::syntax("FORMAT is required")
+                .with_hint("Say what messages are, such as FORMAT JSON."),
+            &create.source,
+        )
+    })
 }
 
 /// Plans `ALTER SOURCE … ADD SUBSOURCE …`.
@@ -594,6 +798,13 @@ pub fn plan_add_subsources(
         }
         return Err(missing(ObjectType::Source, &alter.source));
     };
+    if kind.connector().topic().is_some() {
+        return Err(at(
+            Error::unsupported("subsources of a source of messages are not supported")
+                .with_hint("Use CREATE TABLE ... FROM SOURCE ... FORMAT ... instead."),
+            &alter.source,
+        ));
+    }
     let wanted = alter
         .tables
         .iter()

@@ -1,6 +1,7 @@
 //! Tests of statements that change the catalog: what they change, what is in their way, and what they tell.
 
 mod clusters;
+mod kafka;
 
 use flowstone_proto::message::{UpstreamColumn, UpstreamTable};
 use flowstone_types::{ObjectId, SqlType};
@@ -124,12 +125,18 @@ fn plan(catalog: &Catalog, text: &str) -> Result<DdlPlan, Error> {
             &ctx(),
             &create,
             &upstream(),
+            &[],
             "slot",
             &pg_types::sql_type,
         ),
-        StatementKind::CreateTableFromSource(create) => {
-            plan_table_from_source(catalog, &ctx(), &create, &upstream(), &pg_types::sql_type)
-        }
+        StatementKind::CreateTableFromSource(create) => plan_table_from_source(
+            catalog,
+            &ctx(),
+            &create,
+            &upstream(),
+            &[],
+            &pg_types::sql_type,
+        ),
         StatementKind::AlterSourceAddSubsource(alter) => {
             plan_add_subsources(catalog, &ctx(), &alter, &upstream(), &pg_types::sql_type)
         }
@@ -780,6 +787,7 @@ fn a_source_that_does_not_fit_its_upstream_says_what_to_do() {
             &ctx(),
             &create,
             upstream,
+            &[],
             "slot",
             &pg_types::sql_type,
         )
@@ -873,8 +881,16 @@ fn a_counter_is_read_by_the_name_of_its_source() {
         oid: 0,
         ..upstream_table("counter", 'f', &[], &[("counter", 20)])
     };
-    let plan =
-        plan_create_source(&catalog, &ctx(), &create, &[table], "", &pg_types::sql_type).unwrap();
+    let plan = plan_create_source(
+        &catalog,
+        &ctx(),
+        &create,
+        &[table],
+        &[],
+        "",
+        &pg_types::sql_type,
+    )
+    .unwrap();
     catalog.apply(&plan.changes).unwrap();
     assert_eq!(item(&catalog, "c").columns().unwrap()[0].name, "counter");
     let first = catalog
@@ -944,11 +960,28 @@ fn connections_are_checked_and_changed() {
         "CREATE CONNECTION materialize.public.pg TO POSTGRES (HOST = 'other', PORT = 6000, USER = 'u', DATABASE = 'd', SSL MODE = require)"
     );
     run(&mut catalog, "DROP SECRET pw");
-    fails(
+    let error = fails(
         &catalog,
         "ALTER CONNECTION pg DROP (HOST)",
         ErrorKind::InvalidParameterValue,
         "option HOST is required",
+    );
+    assert_eq!(
+        error.hint.as_deref(),
+        Some("It cannot be taken away: give it another value with SET (HOST …).")
+    );
+    assert_eq!(error.position, Some(27));
+    fails(
+        &catalog,
+        "ALTER CONNECTION pg RESET (BROKER)",
+        ErrorKind::FeatureNotSupported,
+        "option BROKER is not supported",
+    );
+    fails(
+        &catalog,
+        "ALTER CONNECTION pg SET (PORT 1), RESET (PORT)",
+        ErrorKind::Syntax,
+        "option PORT specified more than once",
     );
 }
 

@@ -10,15 +10,16 @@ use super::source::{
     column_option, connection_option, connection_option_name, subsource, validate_option,
 };
 use crate::ast::{
-    AlterConnection, AlterConnectionAction, AlterRename, AlterSchemaSwap, AlterSecret,
+    AlterConnection, AlterConnectionAction, AlterRename, AlterSchemaSwap, AlterSecret, AlterSink,
     AlterSourceAddSubsource, AlterSourceDropSubsource, CommentOn, CommentTarget, DropStatement,
     Ident, Name, ObjectType, StatementKind, ValidateConnection,
 };
+use crate::connector::named_once;
 use crate::error::Error;
 
 /// A kind of object that we have.
 fn object_type(c: &mut Cursor<'_>) -> Option<ObjectType> {
-    let types: [(&[&str], ObjectType); 11] = [
+    let types: [(&[&str], ObjectType); 12] = [
         (&["DATABASE"], ObjectType::Database),
         (&["SCHEMA"], ObjectType::Schema),
         (&["TABLE"], ObjectType::Table),
@@ -29,6 +30,7 @@ fn object_type(c: &mut Cursor<'_>) -> Option<ObjectType> {
         (&["SUBSOURCE"], ObjectType::Subsource),
         (&["SECRET"], ObjectType::Secret),
         (&["CONNECTION"], ObjectType::Connection),
+        (&["SINK"], ObjectType::Sink),
         (&["CLUSTER"], ObjectType::Cluster),
     ];
     types
@@ -47,10 +49,9 @@ fn expect_object_type(c: &mut Cursor<'_>, statement: &str) -> Result<ObjectType,
     if let Some(found) = object_type(c) {
         return Ok(found);
     }
-    let others: [&[&str]; 17] = [
+    let others: [&[&str]; 16] = [
         &["ROLE"],
         &["USER"],
-        &["SINK"],
         &["TYPE"],
         &["NETWORK", "POLICY"],
         &["DEFAULT", "PRIVILEGES"],
@@ -132,6 +133,14 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
         ObjectType::Cluster => {
             cluster::alter(c, name, if_exists)?.ok_or_else(|| unsupported_action(c, object_type))
         }
+        ObjectType::Sink if c.take(&["SET", "FROM"]) => {
+            let from = c.name("a relation")?;
+            Ok(StatementKind::AlterSink(AlterSink {
+                name,
+                if_exists,
+                from,
+            }))
+        }
         ObjectType::Source if c.nth_is(0, "ADD") || c.nth_is(0, "DROP") => {
             alter_source(c, name, if_exists)
         }
@@ -182,6 +191,10 @@ fn alter_connection(
             break;
         }
     }
+    named_once(actions.iter().map(|action| match action {
+        AlterConnectionAction::Set(option) => (option.name, option.position),
+        AlterConnectionAction::Unset { name, position } => (*name, *position),
+    }))?;
     let validate = validate_option(c)?;
     Ok(StatementKind::AlterConnection(AlterConnection {
         name,

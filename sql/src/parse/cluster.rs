@@ -202,9 +202,10 @@ fn size(c: &mut Cursor<'_>) -> Result<Ident, Error> {
     match c.option_value()? {
         OptionValue::String(value) | OptionValue::Word(value) => Ok(Ident { value, position }),
         OptionValue::None => Err(c.error("a size")),
-        OptionValue::Number(_) | OptionValue::Secret(_) | OptionValue::Name(_) => {
-            Err(invalid("SIZE", "must be a string", position))
-        }
+        OptionValue::Number(_)
+        | OptionValue::Secret(_)
+        | OptionValue::Name(_)
+        | OptionValue::Addresses(_) => Err(invalid("SIZE", "must be a string", position)),
     }
 }
 

@@ -116,12 +116,13 @@ pub(super) fn create(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
         }
         "CONNECTION" => source::create_connection(c),
         "SOURCE" => source::create_source(c),
+        "SINK" => source::create_sink(c),
         "ROLE" => role::create(c, role::Made::Role),
         "USER" => role::create(c, role::Made::User),
-        "SINK" | "TYPE" | "NETWORK" | "FUNCTION" | "PROCEDURE" | "TRIGGER" | "EXTENSION"
-        | "SEQUENCE" | "AGGREGATE" | "CAST" | "COLLATION" | "DOMAIN" | "LANGUAGE" | "OPERATOR"
-        | "POLICY" | "PUBLICATION" | "SUBSCRIPTION" | "RULE" | "SERVER" | "FOREIGN"
-        | "TABLESPACE" | "STATISTICS" | "GROUP" | "UNLOGGED" | "EVENT" | "ACCESS" => {
+        "TYPE" | "NETWORK" | "FUNCTION" | "PROCEDURE" | "TRIGGER" | "EXTENSION" | "SEQUENCE"
+        | "AGGREGATE" | "CAST" | "COLLATION" | "DOMAIN" | "LANGUAGE" | "OPERATOR" | "POLICY"
+        | "PUBLICATION" | "SUBSCRIPTION" | "RULE" | "SERVER" | "FOREIGN" | "TABLESPACE"
+        | "STATISTICS" | "GROUP" | "UNLOGGED" | "EVENT" | "ACCESS" => {
             let what = if word == "NETWORK" {
                 "NETWORK POLICY"
             } else {
@@ -141,7 +142,12 @@ fn table(c: &mut Cursor<'_>, temporary: bool) -> Result<StatementKind, Error> {
     let if_not_exists = c.if_not_exists()?;
     let name = c.name("a table name")?;
     if c.peek_words(&["FROM", "SOURCE"]) {
-        return table_from_source(c, name, if_not_exists);
+        return table_from_source(c, name, if_not_exists, source::DeclaredColumns::default());
+    }
+    let mut ahead = c.clone();
+    if ahead.skip_group().is_ok() && ahead.peek_words(&["FROM", "SOURCE"]) {
+        let columns = crate::connector::declared_columns(c)?;
+        return table_from_source(c, name, if_not_exists, columns);
     }
     if c.nth_is(0, "AS") {
         return Err(Error::unsupported("CREATE TABLE AS is not supported")
@@ -165,12 +171,6 @@ fn table(c: &mut Cursor<'_>, temporary: bool) -> Result<StatementKind, Error> {
             return Err(c.error("\",\" or \")\""));
         }
         c.skip();
-    }
-    if c.peek_words(&["FROM", "SOURCE"]) {
-        return Err(
-            Error::unsupported("a column list before FROM SOURCE is not supported")
-                .at(c.position()),
-        );
     }
     for word in ["INHERITS", "PARTITION", "TABLESPACE", "USING", "ON", "AS"] {
         if c.nth_is(0, word) {
@@ -332,6 +332,7 @@ fn table_from_source(
     c: &mut Cursor<'_>,
     name: Name,
     if_not_exists: bool,
+    columns: source::DeclaredColumns,
 ) -> Result<StatementKind, Error> {
     c.expect(&["FROM", "SOURCE"])?;
     let source = c.name("a source")?;
@@ -342,19 +343,13 @@ fn table_from_source(
         reference = Some(c.name("a table upstream")?);
         c.expect_token(&Token::RParen)?;
     }
-    for word in ["FORMAT", "KEY", "INCLUDE", "ENVELOPE"] {
-        if c.nth_is(0, word) {
-            return Err(Error::unsupported(format!(
-                "{word} of CREATE TABLE FROM SOURCE is not supported"
-            ))
-            .at(c.position()));
-        }
-    }
+    let messages = source::messages(c, columns)?.map(Box::new);
     let mut statement = CreateTableFromSource {
         name,
         if_not_exists,
         source,
         reference,
+        messages,
         text_columns: Vec::new(),
         exclude_columns: Vec::new(),
     };

@@ -103,16 +103,14 @@ fn show_create(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
         ("INDEX", ObjectType::Index),
         ("SOURCE", ObjectType::Source),
         ("CONNECTION", ObjectType::Connection),
+        ("SINK", ObjectType::Sink),
         ("CLUSTER", ObjectType::Cluster),
     ];
     let object_type = if c.take(&["MATERIALIZED", "VIEW"]) {
         ObjectType::MaterializedView
     } else if let Some((_, object_type)) = types.iter().find(|(word, _)| c.take(&[word])) {
         *object_type
-    } else if let Some(word) = c
-        .bare(0)
-        .filter(|word| matches!(word.as_str(), "SINK" | "TYPE"))
-    {
+    } else if let Some(word) = c.bare(0).filter(|word| word == "TYPE") {
         return Err(
             Error::unsupported(format!("SHOW CREATE {word} is not supported")).at(position),
         );

@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
+use flowstone_types::SqlType;
 use sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
 use crate::ast::{
-    CreateConnection, CreateSource, Name, OptionValue, SourceTables, StatementKind,
-    SubsourceReference,
+    CreateConnection, CreateSink, CreateSource, Ident, Name, OptionValue, SourceTables,
+    StatementKind, SubsourceReference,
 };
 use crate::connector::{self, OptionReader};
 use crate::error::{Error, ErrorKind};
 
-pub(super) use crate::connector::{column_option, connection_option, connection_option_name};
+pub(super) use crate::connector::{
+    DeclaredColumns, Messages, column_option, connection_option, connection_option_name,
+};
 
 /// Connectors read their parts of a statement with the cursor.
 impl OptionReader for Cursor<'_> {
@@ -44,6 +47,52 @@ impl OptionReader for Cursor<'_> {
         self.take_token(&Token::Eq)
     }
 
+    fn ends_item(&self) -> bool {
+        matches!(
+            self.peek(0),
+            Token::Comma | Token::RParen | Token::RBracket | Token::EOF
+        )
+    }
+
+    fn take_comma(&mut self) -> bool {
+        self.take_token(&Token::Comma)
+    }
+
+    fn ident(&mut self, what: &str) -> Result<Ident, Error> {
+        Cursor::ident(self, what)
+    }
+
+    fn take_string(&mut self) -> Option<String> {
+        Cursor::take_string(self)
+    }
+
+    fn string(&mut self, what: &str) -> Result<String, Error> {
+        Cursor::string(self, what)
+    }
+
+    fn sql_type(&mut self) -> Result<SqlType, Error> {
+        Cursor::sql_type(self)
+    }
+
+    fn expression(&mut self) -> Result<sqlparser::ast::Expr, Error> {
+        Cursor::expr(self)
+    }
+
+    fn text_map(&mut self) -> Result<Vec<(String, String)>, Error> {
+        Cursor::expect(self, &["MAP"])?;
+        self.expect_token(&Token::LBracket)?;
+        if self.take_token(&Token::RBracket) {
+            return Ok(Vec::new());
+        }
+        let entries = self.comma_separated(|c| {
+            let key = Cursor::string(c, "a key")?;
+            c.expect_token(&Token::RArrow)?;
+            Ok((key, Cursor::string(c, "a value")?))
+        })?;
+        self.expect_token(&Token::RBracket)?;
+        Ok(entries)
+    }
+
     fn expect(&mut self, words: &[&str]) -> Result<(), Error> {
         Cursor::expect(self, words)
     }
@@ -73,6 +122,19 @@ impl OptionReader for Cursor<'_> {
         item: impl FnMut(&mut Self) -> Result<T, Error>,
     ) -> Result<Vec<T>, Error> {
         Cursor::parenthesized(self, item)
+    }
+
+    fn list<T>(
+        &mut self,
+        item: impl FnMut(&mut Self) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        self.take_token(&Token::Eq);
+        if !self.take_token(&Token::LBracket) {
+            return Cursor::parenthesized(self, item);
+        }
+        let items = self.comma_separated(item)?;
+        self.expect_token(&Token::RBracket)?;
+        Ok(items)
     }
 }
 
@@ -112,9 +174,14 @@ pub(super) fn create_connection(c: &mut Cursor<'_>) -> Result<StatementKind, Err
 pub(super) fn create_source(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
     let if_not_exists = c.if_not_exists()?;
     let name = c.name("a source name")?;
+    let columns = if *c.peek(0) == Token::LParen {
+        connector::declared_columns(c)?
+    } else {
+        DeclaredColumns::default()
+    };
     let in_cluster = c.in_cluster()?;
     c.expect(&["FROM"])?;
-    let kind = connector::source(c)?;
+    let kind = connector::source(c, columns)?;
     for word in ["FORMAT", "KEY", "INCLUDE", "ENVELOPE"] {
         if c.nth_is(0, word) {
             return Err(Error::unsupported(format!(
@@ -139,6 +206,51 @@ pub(super) fn create_source(c: &mut Cursor<'_>) -> Result<StatementKind, Error> 
         tables,
         expose_progress_as,
         options,
+    }))
+}
+
+/// What `CREATE TABLE … FROM SOURCE` says of messages.
+pub(super) fn messages(
+    c: &mut Cursor<'_>,
+    columns: DeclaredColumns,
+) -> Result<Option<Messages>, Error> {
+    connector::messages_of_table(c, columns)
+}
+
+/// `CREATE SINK`, after its kind.
+pub(super) fn create_sink(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
+    let if_not_exists = c.if_not_exists()?;
+    let name = c.name("a sink name")?;
+    let in_cluster = c.in_cluster()?;
+    c.expect(&["FROM"])?;
+    let from = c.name("a relation")?;
+    c.expect(&["INTO"])?;
+    let kind = connector::sink(c)?;
+    let mut snapshot = None;
+    if c.take(&["WITHOUT", "SNAPSHOT"]) {
+        snapshot = Some(false);
+    } else if c.peek_words(&["WITH", "SNAPSHOT"]) {
+        c.take(&["WITH", "SNAPSHOT"]);
+        snapshot = Some(true);
+    } else {
+        for option in c.with_options(&["SNAPSHOT"])? {
+            let value = option.value.boolean();
+            snapshot = Some(value.ok_or_else(|| {
+                Error::new(
+                    ErrorKind::InvalidParameterValue,
+                    "invalid value for SNAPSHOT: a boolean is required",
+                )
+                .at(option.position)
+            })?);
+        }
+    }
+    Ok(StatementKind::CreateSink(CreateSink {
+        name,
+        if_not_exists,
+        in_cluster,
+        from,
+        kind,
+        snapshot: snapshot.unwrap_or(true),
     }))
 }
 

@@ -2,13 +2,15 @@
 
 use super::parse;
 use crate::ast::{
-    AlterConnectionAction, CommentTarget, ConnectionOptionName, CopyDirection, CopyFormat,
-    CopyRelation, CreateSourceKind, ExplainKind, ExplainTarget, GeneratorKind, IsolationLevel,
-    Name, ObjectType, OptionValue, ResetVariable, SetValue, ShowFilter, ShowKind, ShowOf,
-    ShowStatement, ShowVariable, SourceTables, Statement, StatementKind, SubscribeRelation,
-    TransactionMode,
+    AlterConnectionAction, CommentTarget, ConnectionKind, ConnectionOptionName, CopyDirection,
+    CopyFormat, CopyRelation, CreateSinkKind, CreateSource, CreateSourceKind, EnvelopeClause,
+    ExplainKind, ExplainTarget, FormatSyntax, GeneratorKind, IncludeKind, IsolationLevel, Name,
+    ObjectType, OptionValue, ResetVariable, SchemaSource, SetValue, ShowFilter, ShowKind, ShowOf,
+    ShowStatement, ShowVariable, SourceTables, Statement, StatementKind, Strategy,
+    SubscribeRelation, TransactionMode,
 };
 use crate::error::ErrorKind;
+use flowstone_proto::kafka::KafkaStart;
 use std::time::Duration;
 
 fn one(text: &str) -> Statement {
@@ -188,8 +190,8 @@ fn what_we_know_and_do_not_do_fails_alone() {
             "ALTER CLUSTER REPLICA is not supported",
         ),
         (
-            "CREATE SINK s FROM v INTO KAFKA CONNECTION k (TOPIC 't')",
-            "CREATE SINK is not supported",
+            "CREATE SINK s FROM v INTO ICEBERG CATALOG CONNECTION k (NAMESPACE 'n')",
+            "sinks INTO ICEBERG are not supported",
         ),
         (
             "CREATE ROLE r CONNECTION LIMIT 5",
@@ -205,12 +207,12 @@ fn what_we_know_and_do_not_do_fails_alone() {
             "ALTER ROLE … SET is not supported",
         ),
         (
-            "CREATE CONNECTION k TO KAFKA (BROKER 'x:1', SASL MECHANISMS = 'PLAIN')",
-            "connections TO KAFKA are not supported",
+            "CREATE CONNECTION k TO KAFKA (BROKER 'x:1' USING SSH TUNNEL t)",
+            "USING SSH TUNNEL is not supported",
         ),
         (
-            "CREATE SOURCE s FROM KAFKA CONNECTION k (TOPIC 't')",
-            "sources FROM KAFKA are not supported",
+            "CREATE SOURCE s (a) FROM LOAD GENERATOR COUNTER",
+            "columns of this kind of source are not supported",
         ),
         (
             "CREATE SOURCE s FROM WEBHOOK BODY FORMAT JSON",
@@ -736,6 +738,203 @@ fn connections() {
     );
 }
 
+fn topic(text: &str) -> crate::ast::NewTopic {
+    match one(text).kind {
+        StatementKind::CreateSource(CreateSource {
+            kind: CreateSourceKind::Kafka(topic),
+            ..
+        }) => *topic,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+#[test]
+fn connections_to_kafka_and_to_registries() {
+    let text = "CREATE CONNECTION k TO KAFKA (BROKERS ('b-1:9096' USING ADDRESS '10.0.0.1' PORT 9001, 'b-2:9096'), \
+                SECURITY PROTOCOL = 'SASL_SSL', SASL MECHANISMS 'SCRAM-SHA-512', SASL USERNAME = foo, SASL PASSWORD = SECRET p, PROGRESS TOPIC 't') \
+                WITH (VALIDATE = false)";
+    let StatementKind::CreateConnection(create) = one(text).kind else {
+        panic!("none")
+    };
+    assert_eq!(create.kind, ConnectionKind::Kafka);
+    assert_eq!(create.options.len(), 6);
+    let OptionValue::Addresses(brokers) = &create.options[0].value else {
+        panic!("no brokers")
+    };
+    assert_eq!(
+        brokers
+            .iter()
+            .map(|broker| (broker.address.as_str(), broker.reached_at.as_deref()))
+            .collect::<Vec<_>>(),
+        [("b-1:9096", Some("10.0.0.1:9001")), ("b-2:9096", None)]
+    );
+    let text = "CREATE CONNECTION c TO CONFLUENT SCHEMA REGISTRY (URL 'http://r:8081', USERNAME = 'foo', PASSWORD = SECRET p, SSL KEY = SECRET k)";
+    assert!(
+        matches!(one(text).kind, StatementKind::CreateConnection(create) if create.kind == ConnectionKind::Registry && create.options.len() == 4)
+    );
+    fails_at("CREATE CONNECTION k TO KAFKA (BROKER 5)", "5");
+    fails_at("CREATE CONNECTION k TO KAFKA (BROKERS 'x')", "'x'");
+    fails_at("CREATE CONNECTION k TO KAFKA (BROKER 'x' USING y)", "y");
+}
+
+#[test]
+fn topics_and_what_their_messages_are() {
+    let plain = topic("CREATE SOURCE s FROM KAFKA CONNECTION a.k (TOPIC 't')");
+    assert_eq!(plain.connection.name(), Some(&name("a.k")));
+    assert_eq!(
+        (plain.topic.as_str(), plain.start, plain.messages),
+        ("t", KafkaStart::Earliest, None)
+    );
+    let full = topic(
+        "CREATE SOURCE s (a, b, c) IN CLUSTER c FROM KAFKA CONNECTION k (TOPIC = 't', START OFFSET (0, 10), \
+         TOPIC METADATA REFRESH INTERVAL '5s', GROUP ID PREFIX 'g') \
+         KEY FORMAT TEXT VALUE FORMAT AVRO USING CONFLUENT SCHEMA REGISTRY CONNECTION csr KEY STRATEGY LATEST VALUE STRATEGY ID 7 \
+         INCLUDE KEY AS k, PARTITION, HEADER 'h' AS x BYTES INCLUDE OFFSET AS o ENVELOPE UPSERT (VALUE DECODING ERRORS = (INLINE AS e))",
+    );
+    assert_eq!(full.start, KafkaStart::Offsets(vec![0, 10]));
+    assert_eq!(full.metadata_interval, Duration::from_secs(5));
+    let messages = full.messages.unwrap();
+    assert!(!messages.bare);
+    assert_eq!(messages.columns.columns.len(), 3);
+    assert_eq!(messages.include.len(), 4);
+    assert_eq!(
+        messages.include[2].kind,
+        IncludeKind::Header {
+            name: "h".to_owned(),
+            bytes: true
+        }
+    );
+    let format = messages.value.unwrap().format;
+    let FormatSyntax::Avro(SchemaSource::Registry { value, .. }) = &format else {
+        panic!("no registry")
+    };
+    assert_eq!(*value, Strategy::Id(7));
+    assert!(
+        matches!(messages.envelope, Some(EnvelopeClause::Upsert { inline_errors: Some(Some(name)) }) if name.value == "e")
+    );
+    let relative =
+        topic("CREATE SOURCE s FROM KAFKA CONNECTION k (TOPIC t, START TIMESTAMP = -3600000)");
+    assert_eq!(relative.start, KafkaStart::Timestamp(-3_600_000));
+    for format in [
+        "TEXT",
+        "BYTES",
+        "JSON",
+        "REGEX '(?P<a>.*)'",
+        "CSV WITH 3 COLUMNS DELIMITED BY '|'",
+        "CSV WITH HEADER (a, b)",
+        "AVRO USING SCHEMA '{}' (CONFLUENT WIRE FORMAT = FALSE)",
+        "AVRO USING CONFLUENT SCHEMA REGISTRY CONNECTION c VALUE STRATEGY INLINE '{}'",
+        "PROTOBUF MESSAGE 'a.B' USING SCHEMA '\\x0a'",
+        "PROTOBUF USING CONFLUENT SCHEMA REGISTRY CONNECTION c",
+    ] {
+        let text = format!(
+            "CREATE SOURCE s FROM KAFKA CONNECTION k (TOPIC 't') FORMAT {format} ENVELOPE NONE ON DECODE ERROR DEAD LETTER 'd'"
+        );
+        assert!(topic(&text).messages.unwrap().bare, "{text}");
+    }
+    for (text, marked) in [
+        ("CREATE SOURCE s FROM KAFKA x", "x"),
+        ("CREATE SOURCE s FROM KAFKA CONNECTION k", ""),
+        ("CREATE SOURCE s FROM KAFKA CONNECTION k (x 1)", "x"),
+        (
+            "CREATE SOURCE s FROM KAFKA CONNECTION k (TOPIC 't') FORMAT x",
+            "x",
+        ),
+        (
+            "CREATE SOURCE s FROM KAFKA CONNECTION k (TOPIC 't') FORMAT TEXT ENVELOPE x",
+            "x",
+        ),
+        (
+            "CREATE SOURCE s FROM KAFKA CONNECTION k (TOPIC 't') FORMAT TEXT INCLUDE x",
+            "x",
+        ),
+        (
+            "CREATE SOURCE s FROM KAFKA CONNECTION k (TOPIC 't') KEY FORMAT TEXT ENVELOPE UPSERT",
+            "ENVELOPE",
+        ),
+    ] {
+        if marked.is_empty() {
+            fails_at_end(text);
+        } else {
+            fails_at(text, marked);
+        }
+    }
+}
+
+#[test]
+fn tables_of_messages_and_sinks() {
+    let text = "CREATE TABLE t (id int, v text, PRIMARY KEY (id) NOT ENFORCED) FROM SOURCE s (REFERENCE \"a.b\") KEY FORMAT JSON VALUE FORMAT JSON ENVELOPE UPSERT";
+    let StatementKind::CreateTableFromSource(table) = one(text).kind else {
+        panic!("none")
+    };
+    let messages = table.messages.unwrap();
+    assert_eq!(messages.columns.columns.len(), 2);
+    assert_eq!(messages.columns.primary_key[0].value, "id");
+    assert!(messages.columns.columns[1].sql_type.is_some());
+
+    let text = "CREATE SINK IF NOT EXISTS s IN CLUSTER c FROM m INTO KAFKA CONNECTION k (TOPIC 't', COMPRESSION TYPE 'gzip', PARTITION BY = p, \
+                TOPIC PARTITION COUNT 4, TOPIC REPLICATION FACTOR 1, TOPIC CONFIG MAP['cleanup.policy' => 'compact']) KEY (a, b) NOT ENFORCED HEADERS h \
+                FORMAT AVRO USING CONFLUENT SCHEMA REGISTRY CONNECTION csr (AVRO VALUE FULLNAME 'x.Y', DOC ON TYPE m = 'd', VALUE DOC ON COLUMN m.a = 'e', \
+                KEY COMPATIBILITY LEVEL 'full') ENVELOPE UPSERT WITH (SNAPSHOT = false)";
+    let StatementKind::CreateSink(sink) = one(text).kind else {
+        panic!("none")
+    };
+    assert!(sink.if_not_exists && !sink.snapshot);
+    let CreateSinkKind::Kafka(sink) = sink.kind;
+    assert_eq!((sink.partitions, sink.replication), (Some(4), Some(1)));
+    assert_eq!(
+        sink.settings,
+        [("cleanup.policy".to_owned(), "compact".to_owned())]
+    );
+    assert_eq!(sink.key.as_ref().map(Vec::len), Some(2));
+    assert!(sink.key_not_enforced);
+    assert_eq!(sink.docs.len(), 2);
+    assert_eq!(sink.key_compatibility.as_deref(), Some("FULL"));
+    assert!(matches!(sink.envelope, Some(EnvelopeClause::Upsert { .. })));
+
+    let text = "CREATE SINK s FROM m INTO KAFKA CONNECTION k (TOPIC 't') KEY FORMAT TEXT VALUE FORMAT JSON ENVELOPE DEBEZIUM";
+    let StatementKind::CreateSink(sink) = one(text).kind else {
+        panic!("none")
+    };
+    assert!(sink.snapshot);
+    assert!(
+        matches!(one("ALTER SINK s SET FROM a.m").kind, StatementKind::AlterSink(alter) if alter.from == name("a.m"))
+    );
+    assert!(
+        matches!(one("DROP SINK IF EXISTS s CASCADE").kind, StatementKind::Drop(drop) if drop.object_type == ObjectType::Sink)
+    );
+    assert!(matches!(
+        one("SHOW CREATE SINK s").kind,
+        StatementKind::Show(_)
+    ));
+    fails_at("CREATE SINK s FROM m INTO x", "x");
+    fails_at(
+        "CREATE SINK s FROM m INTO KAFKA CONNECTION k (TOPIC 't') ENVELOPE UPSERT",
+        "ENVELOPE",
+    );
+}
+
+/// Statements of a guide of 2021.
+#[test]
+fn brokers_and_urls_in_place_of_connections() {
+    let bytes = topic(
+        "CREATE SOURCE raw_pageviews FROM KAFKA BROKER 'kafka:9092' TOPIC 'pageviews' FORMAT BYTES",
+    );
+    assert!(bytes.connection.name().is_none());
+    assert!(bytes.messages.is_some());
+    let mut users = topic(
+        "CREATE SOURCE users FROM KAFKA BROKER 'kafka:9092' TOPIC 'mysql.shop.users' \
+         FORMAT AVRO USING CONFLUENT SCHEMA REGISTRY 'http://schema-registry:8081' ENVELOPE DEBEZIUM",
+    );
+    assert_eq!(users.topic, "mysql.shop.users");
+    assert_eq!(users.messages.as_mut().unwrap().references().len(), 1);
+    let text = "CREATE SINK s FROM v INTO KAFKA BROKER 'kafka' TOPIC 't' FORMAT AVRO USING CONFLUENT SCHEMA REGISTRY 'http://r:8081'";
+    let StatementKind::CreateSink(mut sink) = one(text).kind else {
+        panic!("none")
+    };
+    assert_eq!(sink.kind.references().len(), 2);
+}
+
 #[test]
 fn sources() {
     let text = "CREATE SOURCE IF NOT EXISTS s IN CLUSTER c FROM POSTGRES CONNECTION pg (PUBLICATION 'p', TEXT COLUMNS (public.t.a, t.b), EXCLUDE COLUMNS = [t.c]) \
@@ -1156,6 +1355,8 @@ const BROKEN_SEEDS: &[(&str, usize, &str)] = &[
     ("ingest-data", 3615, "<SSH_BASTION_PORT>"),  // a placeholder
     ("ingest-data", 3744, "SSH TUNNEL"),          // a comma is missing before it
     ("ingest-data", 3769, ");"),                  // a comma before the parenthesis
+    ("ingest-data", 3945, "SSH TUNNEL"),          // a comma is missing before it
+    ("ingest-data", 3969, "<id>"),                // a placeholder
     ("ingest-data", 4048, "CHECK"),               // a semicolon in the middle of the statement
     ("ingest-data", 4213, "<SOURCE_NAME>"),       // a placeholder
     ("ingest-data", 4272, "<SOURCE_ID>"),         // a placeholder

@@ -1,8 +1,9 @@
 //! Functions whose value is known when the statement is planned: of the session, of the clock, and of the catalog.
 //!
-//! Owns what they stand for. Those that look into the catalog per row become a CASE over the catalog's entries, so that a plan carries
-//! everything it needs. Must not know plans. Called by [`super::rewrite`].
+//! Owns what they stand for. Those that look into the catalog per row become a look-up among the catalog's entries, which are
+//! a constant, so that a plan carries everything it needs and is no deeper the more there are. Must not know plans. Called by [`super::rewrite`].
 
+use flowstone_functions::lookup::LOOKUP_TEXT;
 use flowstone_types::SqlType;
 use flowstone_types::sql_type::RegKind;
 use sqlparser::ast::{BinaryOperator, CaseWhen, Expr, FunctionArg, Value};
@@ -151,7 +152,9 @@ fn session(ctx: &PlanContext<'_>, function: &str, args: &[Expr]) -> Result<Optio
         ("mz_version_num", []) => integer(MATERIALIZE_VERSION_NUM, &SqlType::Int4),
         ("getdatabaseencoding", []) => name("UTF8"),
         ("pg_client_encoding", []) => name("UTF8"),
-        ("mz_environment_id", []) => text("flowstone-local-00000000-0000-0000-0000-000000000000-0"),
+        ("mz_environment_id", []) => {
+            text(format!("flowstone-local-{}-0", ctx.catalog.installation))
+        }
         ("mz_is_superuser", []) => boolean(
             ctx.catalog
                 .find_role(ctx.user)
@@ -445,21 +448,15 @@ fn relation_size(ctx: &PlanContext<'_>, relation: &Expr) -> Result<Expr, Error> 
         None => relation.clone(),
     };
     let relation = cast(relation, &SqlType::Oid);
-    let mut cases: Vec<CaseWhen> = ctx
-        .catalog
-        .items
-        .values()
-        .filter_map(|item| Some((item.oid, (ctx.bytes)(item.id)?)))
-        .map(|(number, bytes)| CaseWhen {
-            condition: binary(relation.clone(), BinaryOperator::Eq, oid(number)),
-            result: integer(bytes, &SqlType::Int8),
-        })
-        .collect();
-    cases.push(CaseWhen {
+    let items = ctx.catalog.items.values();
+    let sizes = items.filter_map(|item| Some((item.oid, (ctx.bytes)(item.id)?.to_string())));
+    let size = cast(by_oid(&relation, sizes), &SqlType::Int8);
+    let none = CaseWhen {
         condition: Expr::IsNotNull(Box::new(relation)),
         result: integer(0, &SqlType::Int8),
-    });
-    Ok(searched_case(cases, &SqlType::Int8))
+    };
+    let none = searched_case(vec![none], &SqlType::Int8);
+    Ok(marker("unify:coalesce", vec![size, none]))
 }
 
 /// Whether an unqualified name finds the item.
@@ -468,16 +465,34 @@ fn is_visible(ctx: &PlanContext<'_>, item: &Item) -> bool {
         || matches!(item.kind, ItemKind::Secret | ItemKind::Connection(_))
 }
 
-/// `CASE subject WHEN oid THEN text … END`
+/// The text of the entry whose OID is `subject`.
 fn by_oid(subject: &Expr, entries: impl Iterator<Item = (u32, String)>) -> Expr {
-    let subject = cast(subject.clone(), &SqlType::Oid);
-    let conditions: Vec<CaseWhen> = entries
-        .map(|(number, value)| CaseWhen {
-            condition: binary(subject.clone(), BinaryOperator::Eq, oid(number)),
-            result: text(value),
-        })
-        .collect();
-    searched_case(conditions, &SqlType::Text)
+    let entries = entries.map(|(number, value)| (number.to_string(), value));
+    by_key(oid_text(subject), entries.collect())
+}
+
+/// The digits of an OID.
+fn oid_text(subject: &Expr) -> Expr {
+    cast(cast(subject.clone(), &SqlType::Oid), &SqlType::Text)
+}
+
+/// The text of the entry whose OID and number are these.
+fn by_oid_and_number(subject: &Expr, number: &Expr, entries: Vec<(u32, usize, String)>) -> Expr {
+    let concatenated = |left, right| binary(left, BinaryOperator::StringConcat, right);
+    let number = cast(cast(number.clone(), &SqlType::Int4), &SqlType::Text);
+    let key = concatenated(concatenated(oid_text(subject), text(".")), number);
+    let entries = entries.into_iter();
+    let entries = entries.map(|(oid, number, value)| (format!("{oid}.{number}"), value));
+    by_key(key, entries.collect())
+}
+
+/// The text of the entry whose key is `key`.
+fn by_key(key: Expr, entries: Vec<(String, String)>) -> Expr {
+    if entries.is_empty() {
+        return null(&SqlType::Text);
+    }
+    let entries = flowstone_functions::lookup::entries(entries);
+    call(LOOKUP_TEXT, vec![key, text(entries)])
 }
 
 fn searched_case(conditions: Vec<CaseWhen>, sql_type: &SqlType) -> Expr {
@@ -494,24 +509,13 @@ fn searched_case(conditions: Vec<CaseWhen>, sql_type: &SqlType) -> Expr {
 }
 
 fn column_comments(ctx: &PlanContext<'_>, relation: &Expr, number: &Expr) -> Expr {
-    let relation = cast(relation.clone(), &SqlType::Oid);
-    let number = cast(number.clone(), &SqlType::Int4);
-    let mut conditions = Vec::new();
+    let mut comments = Vec::new();
     for item in ctx.catalog.items.values() {
         for (column, comment) in &item.column_comments {
-            let same_item = binary(relation.clone(), BinaryOperator::Eq, oid(item.oid));
-            let same_column = binary(
-                number.clone(),
-                BinaryOperator::Eq,
-                integer(column + 1, &SqlType::Int4),
-            );
-            conditions.push(CaseWhen {
-                condition: binary(same_item, BinaryOperator::And, same_column),
-                result: text(comment.clone()),
-            });
+            comments.push((item.oid, column + 1, comment.clone()));
         }
     }
-    searched_case(conditions, &SqlType::Text)
+    by_oid_and_number(relation, number, comments)
 }
 
 fn index_definitions<'a>(ctx: &PlanContext<'a>) -> impl Iterator<Item = (u32, String)> + use<'a> {
@@ -543,41 +547,24 @@ fn index_definitions<'a>(ctx: &PlanContext<'a>) -> impl Iterator<Item = (u32, St
 
 /// `pg_get_indexdef(index, column, pretty)`: column 0 is the whole definition.
 fn index_columns(ctx: &PlanContext<'_>, index: &Expr, column: &Expr) -> Expr {
-    let subject = cast(index.clone(), &SqlType::Oid);
-    let column = cast(column.clone(), &SqlType::Int4);
-    let mut conditions = Vec::new();
-    let mut add = |oid_of_index: u32, number: usize, definition: String| {
-        let same_index = binary(subject.clone(), BinaryOperator::Eq, oid(oid_of_index));
-        let same_column = binary(
-            column.clone(),
-            BinaryOperator::Eq,
-            integer(number, &SqlType::Int4),
-        );
-        conditions.push(CaseWhen {
-            condition: binary(same_index, BinaryOperator::And, same_column),
-            result: text(definition),
-        });
-    };
-    for (number, definition) in index_definitions(ctx) {
-        add(number, 0, definition);
-    }
+    let definitions = index_definitions(ctx);
+    let mut found: Vec<_> = definitions
+        .map(|(number, definition)| (number, 0, definition))
+        .collect();
     for item in ctx.catalog.items.values() {
         if let ItemKind::Index { key, .. } = &item.kind {
             for (position, key) in key.iter().enumerate() {
-                add(item.oid, position + 1, key.expression.clone());
+                found.push((item.oid, position + 1, key.expression.clone()));
             }
         }
     }
     for key in keys(ctx.catalog) {
         for (position, column) in key.columns().enumerate() {
-            add(
-                key.oid(),
-                position + 1,
-                crate::ast::quote_ident(&column.name),
-            );
+            let name = crate::ast::quote_ident(&column.name);
+            found.push((key.oid(), position + 1, name));
         }
     }
-    searched_case(conditions, &SqlType::Text)
+    by_oid_and_number(index, column, found)
 }
 
 /// The parts of a name as text has it: `public.t`, `"My Table"`.
@@ -727,7 +714,7 @@ fn known_classes(ctx: &PlanContext<'_>) -> Vec<(String, u32)> {
     for item in catalog.items.values().filter(|item| {
         !matches!(
             item.kind,
-            ItemKind::Secret | ItemKind::Connection(_) | ItemKind::Source(_)
+            ItemKind::Secret | ItemKind::Connection(_) | ItemKind::Source(_) | ItemKind::Sink(_)
         )
     }) {
         if let Some(schema) = catalog.schemas.get(&item.schema) {

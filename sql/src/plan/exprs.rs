@@ -457,6 +457,14 @@ impl PostgresTyping {
                     return Err(raise(no_operator(&op.to_string(), &left_type, &right_type)));
                 }
                 match (&left_type, &right_type) {
+                    (SqlType::MzTimestamp, moment) | (moment, SqlType::MzTimestamp)
+                        if is_moment(moment) && !can_cast(moment, &SqlType::MzTimestamp) =>
+                    {
+                        return Err(raise(Error::unsupported(format!(
+                            "comparing mz_timestamp with {} is not supported",
+                            moment.without_modifier()
+                        ))));
+                    }
                     (SqlType::MzTimestamp, moment) if is_moment(moment) => {
                         (left, cast_expr(right, moment, &SqlType::MzTimestamp)?)
                     }

@@ -144,25 +144,13 @@ pub(super) fn cast(expr: Expr, to: &SqlType) -> Result<Expr> {
         SqlType::Numeric(modifier @ Some(_)) => parse_numeric(text, *modifier)
             .map(|value| exact(value, *modifier))
             .map_err(|_| raise(out_of_range("numeric field overflow"))),
-        to if is_integer(to) => {
+        to if to.is_integer() => {
             let value = parse_numeric(text, WHOLE)
                 .map_err(|_| raise(out_of_range(format!("{to} out of range"))))?;
             cast_expr(exact(value, WHOLE), &SqlType::Numeric(WHOLE), to)
         }
         to => settled(expr, to),
     }
-}
-
-const fn is_integer(sql_type: &SqlType) -> bool {
-    matches!(
-        sql_type,
-        SqlType::Int2
-            | SqlType::Int4
-            | SqlType::Int8
-            | SqlType::UInt2
-            | SqlType::UInt4
-            | SqlType::UInt8
-    )
 }
 
 /// The operands of an operator where one is such a literal and the other, of type `other`, tells what it is.
@@ -172,7 +160,7 @@ pub(super) fn beside(
     other: &SqlType,
     compares: bool,
 ) -> Result<(Expr, Expr)> {
-    let is_number = is_integer(other) || matches!(other, SqlType::Numeric(_));
+    let is_number = other.is_integer() || matches!(other, SqlType::Numeric(_));
     match other {
         SqlType::Float4 | SqlType::Float8 => Ok((settled(literal, &SqlType::Float8)?, operand)),
         other

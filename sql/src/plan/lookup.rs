@@ -66,6 +66,8 @@ impl KeyValue {
 pub struct LookupPlan {
     /// The index, or the collection whose own key it is.
     pub index: ObjectId,
+    /// Indexes that would have been taken before it, were they hydrated: once one of them is, the query is to be recognised anew.
+    pub better: Vec<ObjectId>,
     /// Which columns of the indexed relation the result has, in order.
     pub projection: Vec<usize>,
     key: Vec<KeyValue>,
@@ -119,6 +121,7 @@ pub fn recognise_lookup(
         .get(&shape.collection)
         .filter(|key| covers(key))
         .map(|key| (shape.collection, key.clone()));
+    let mut better = Vec::new();
     let (index, columns) = own.or_else(|| {
         let indexes = catalog.items.values().filter_map(|item| {
             let ItemKind::Index { on, key } = &item.kind else {
@@ -126,16 +129,18 @@ pub fn recognise_lookup(
             };
             let columns: Vec<usize> = key.iter().map(|part| part.column).collect::<Option<_>>()?;
             // One that stands still has the rows of an earlier epoch.
-            let useful = *on == shape.collection
-                && covers(&columns)
-                && !catalog.is_paused(item.id)
-                && is_hydrated(item.id);
+            let useful = *on == shape.collection && covers(&columns) && !catalog.is_paused(item.id);
             useful.then_some((item.id, columns))
         });
-        indexes.min_by_key(|(id, _)| {
-            let of = catalog.cluster_of(*id);
-            (Some(of) != cluster, of != ClusterId::DEFAULT, *id)
-        })
+        let rank = |id: ObjectId| {
+            let of = catalog.cluster_of(id);
+            (Some(of) != cluster, of != ClusterId::DEFAULT, id)
+        };
+        let (hydrated, others): (Vec<_>, Vec<_>) = indexes.partition(|(id, _)| is_hydrated(*id));
+        let best = hydrated.into_iter().min_by_key(|(id, _)| rank(*id))?;
+        let others = others.into_iter().map(|(id, _)| id);
+        better = others.filter(|id| rank(*id) < rank(best.0)).collect();
+        Some(best)
     })?;
     let types = catalog.items.get(&shape.collection)?.columns()?;
     let (mut key, mut fields) = (Vec::new(), Vec::new());
@@ -151,6 +156,7 @@ pub fn recognise_lookup(
     }
     Some(LookupPlan {
         index,
+        better,
         projection: shape.columns,
         key,
         key_schema: Arc::new(Schema::new(fields)),

@@ -140,8 +140,8 @@ fn in_schema<'a>(ctx: &PlanContext<'a>, schema: &Schema, name: &str) -> Option<R
     let catalog: &'a Catalog = ctx.catalog;
     catalog
         .items
-        .values()
-        .find(|item| item.schema == schema.id && item.name == name && item.is_relation())
+        .named(schema.id, name)
+        .find(|item| item.is_relation())
         .map(Relation::Item)
 }
 

@@ -117,7 +117,8 @@ impl<'p, 'a> Provider<'p, 'a> {
                 ItemKind::Source(_)
                 | ItemKind::Index { .. }
                 | ItemKind::Secret
-                | ItemKind::Connection(_) => Err(Error::new(
+                | ItemKind::Connection(_)
+                | ItemKind::Sink(_) => Err(Error::new(
                     ErrorKind::WrongObjectType,
                     format!(
                         "\"{}\" is not a table, view or materialized view",

@@ -10,9 +10,10 @@ use crate::catalog::{Cluster, ClusterSize, Item, ItemKind, Replica, ReplicaId};
 /// The id of the cluster that an item is in; `None` of what is in none.
 pub(super) fn cluster_of(ctx: &SystemContext<'_>, item: &Item) -> Option<String> {
     match item.kind {
-        ItemKind::MaterializedView { .. } | ItemKind::Index { .. } | ItemKind::Source(_) => {
-            Some(ctx.catalog.cluster_of(item.id).to_string())
-        }
+        ItemKind::MaterializedView { .. }
+        | ItemKind::Index { .. }
+        | ItemKind::Source(_)
+        | ItemKind::Sink(_) => Some(ctx.catalog.cluster_of(item.id).to_string()),
         _ => None,
     }
 }

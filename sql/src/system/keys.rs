@@ -63,11 +63,8 @@ impl<'a> Key<'a> {
     pub(crate) fn name(&self) -> String {
         let base = format!("{}_pkey", self.table.name);
         let is_free = |name: &String| {
-            !self
-                .catalog
-                .items
-                .values()
-                .any(|item| item.schema == self.table.schema && &item.name == name)
+            let mut taken = self.catalog.items.named(self.table.schema, name);
+            taken.next().is_none()
         };
         std::iter::once(base.clone())
             .chain((1_u32..).map(|number| format!("{base}{number}")))

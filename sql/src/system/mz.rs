@@ -51,7 +51,7 @@ pub(super) mod catalog {
             "envelope_type": Text null, "key_format": Text null, "value_format": Text null, "cluster_id": Text null, "owner_id": Text,
             "privileges": TextArray, "create_sql": Text null, "redacted_create_sql": Text null,
         }
-        16_712 "mz_sinks" mz_rows::empty {
+        16_712 "mz_sinks" mz_rows::sinks {
             "id": Text, "oid": Oid, "schema_id": Text, "name": Text, "type": Text, "connection_id": Text null, "size": Text null,
             "envelope_type": Text null, "format": Text null, "key_format": Text null, "value_format": Text null, "cluster_id": Text,
             "owner_id": Text, "create_sql": Text, "redacted_create_sql": Text,
@@ -79,8 +79,8 @@ pub(super) mod catalog {
         16_719 "mz_ssh_tunnel_connections" mz_rows::empty { "id": Text, "public_key_1": Text, "public_key_2": Text }
         16_720 "mz_aws_privatelink_connections" mz_rows::empty { "id": Text, "principal": Text }
         16_721 "mz_egress_ips" mz_rows::empty { "egress_ip": Text, "prefix_length": Int4, "cidr": Text }
-        16_722 "mz_kafka_connections" mz_rows::empty { "id": Text, "brokers": TextArray, "sink_progress_topic": Text }
-        16_723 "mz_kafka_sources" mz_rows::empty { "id": Text, "group_id_prefix": Text, "topic": Text }
+        16_722 "mz_kafka_connections" mz_rows::connector_connections { "id": Text, "brokers": TextArray, "sink_progress_topic": Text }
+        16_723 "mz_kafka_sources" mz_rows::connector_sources { "id": Text, "group_id_prefix": Text null, "topic": Text }
         16_724 "mz_array_types" mz_rows::array_types { "id": Text, "element_id": Text }
         16_725 "mz_base_types" mz_rows::base_types { "id": Text }
         16_726 "mz_list_types" mz_rows::empty { "id": Text, "element_id": Text, "element_modifiers": TextArray null }
@@ -92,6 +92,7 @@ pub(super) mod catalog {
             "size": Text, "processes": UInt8, "workers": UInt8, "cpu_nano_cores": UInt8, "memory_bytes": UInt8 null, "disk_bytes": UInt8 null,
             "credits_per_hour": Numeric null,
         }
+        16_730 "mz_kafka_sinks" mz_rows::connector_sinks { "id": Text, "topic": Text }
     }
 }
 
@@ -142,15 +143,22 @@ pub(super) mod internal {
             "object_id": Text, "records": UInt8, "bytes": UInt8, "errors": UInt8, "error": Text null,
         }
         16_816 "mz_wallclock_global_lag" mz_rows::lag { "object_id": Text, "lag": Interval null }
-        16_817 "mz_sink_statuses" mz_rows::empty {
+        16_817 "mz_sink_statuses" mz_rows::sink_statuses {
             "id": Text, "name": Text, "type": Text, "last_status_change_at": TimestampTz null, "status": Text, "error": Text null,
             "details": Jsonb null,
         }
-        16_818 "mz_sink_statistics" mz_rows::empty {
+        16_818 "mz_sink_statistics" mz_rows::sink_statistics {
             "id": Text, "replica_id": Text null, "messages_staged": UInt8, "messages_committed": UInt8, "bytes_staged": UInt8,
             "bytes_committed": UInt8,
         }
         16_819 "mz_cluster_schedules" cluster_rows::schedules { "cluster_id": Text, "type": Text, "refresh_hydration_time_estimate": Interval null }
         16_820 "mz_object_memory" mz_rows::object_memory { "object_id": Text, "holder": Text, "bytes": UInt8 }
+        16_821 "mz_kafka_source_tables" mz_rows::connector_tables {
+            "id": Text, "topic": Text, "envelope_type": Text null, "key_format": Text null, "value_format": Text null,
+        }
+        16_822 "mz_kafka_source_partitions" mz_rows::source_partitions {
+            "id": Text, "partition": Int4, "offset_known": UInt8 null, "offset_committed": UInt8 null, "lag": UInt8 null,
+        }
+        16_823 "mz_process_memory" mz_rows::process_memory { "resident_bytes": UInt8 null, "allocated_bytes": UInt8, "object_bytes": UInt8 }
     }
 }

@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 
 use flowstone_proto::message::{CollectionStatistics, SourceStatistics, SourceStatus};
-use flowstone_types::{ObjectId, SourcePosition, SqlType};
+use flowstone_types::{Epoch, ObjectId, SourcePosition, SqlType};
 
 use super::cluster_rows::{self, cluster_of, replica_of};
 use super::information_rows::internal_name;
+use super::overview::PartitionState;
 use super::pg_rows::TYPES;
 use super::rows::{Rows, Value};
-use super::{DEFAULT_ROLE_ID, SystemContext};
+use super::{DEFAULT_ROLE_ID, StatusState, SystemContext};
 use crate::catalog::{Catalog, Item, ItemKind, Schema};
-use crate::connector::SystemColumns;
+use crate::connector::{MessageTable, SystemColumns, SystemValue};
 
 pub(super) fn empty(_: &SystemContext<'_>, _: &mut Rows) {}
 
@@ -313,6 +314,12 @@ pub(super) fn sources(ctx: &SystemContext<'_>, rows: &mut Rows) {
         };
         let connection = connector.as_ref().and_then(|found| found.connection());
         let own = connector.and_then(|found| found.source_columns(rows.relation()));
+        // What a source makes of messages is what its own table makes of them.
+        let messages = match item.kind {
+            ItemKind::Source(_) => ctx.catalog.own_messages(item.id).map(|(_, said)| said),
+            _ => ctx.catalog.message_tables.get(&item.id),
+        };
+        let of_messages = messages.map(MessageTable::system_columns);
         let common: [(&'static str, Value); 10] = [
             ("id", item.id.into()),
             ("oid", item.oid.into()),
@@ -325,7 +332,109 @@ pub(super) fn sources(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ("create_sql", (&item.create_sql).into()),
             ("redacted_create_sql", (&item.create_sql).into()),
         ];
+        rows.push_all(
+            common
+                .into_iter()
+                .chain(texts(own.unwrap_or_default()))
+                .chain(texts(of_messages.unwrap_or_default())),
+        );
+    }
+}
+
+pub(super) fn sinks(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        let ItemKind::Sink(sink) = &item.kind else {
+            continue;
+        };
+        let own = sink.kind.system_columns(rows.relation());
+        let common: [(&'static str, Value); 10] = [
+            ("id", item.id.into()),
+            ("oid", item.oid.into()),
+            ("schema_id", schema_of(ctx, item)),
+            ("name", (&item.name).into()),
+            ("type", sink.kind.type_name().into()),
+            ("connection_id", sink.kind.connection().into()),
+            ("cluster_id", cluster_of(ctx, item).into()),
+            ("owner_id", DEFAULT_ROLE_ID.into()),
+            ("create_sql", (&item.create_sql).into()),
+            ("redacted_create_sql", (&item.create_sql).into()),
+        ];
         rows.push_all(common.into_iter().chain(texts(own.unwrap_or_default())));
+    }
+}
+
+pub(super) fn sink_statuses(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        let ItemKind::Sink(sink) = &item.kind else {
+            continue;
+        };
+        let Standing {
+            status,
+            error,
+            hint,
+            changed_at_ms,
+        } = standing(ctx, item);
+        let details = hint.map(|hint| serde_json::json!({ "hints": [hint] }));
+        rows.push([
+            ("id", item.id.into()),
+            ("name", (&item.name).into()),
+            ("type", sink.kind.type_name().into()),
+            ("last_status_change_at", changed_at_ms.into()),
+            ("status", status.into()),
+            ("error", error.into()),
+            ("details", details.map_or(Value::Null, Value::Json)),
+        ]);
+    }
+}
+
+/// What is staged is committed: a sink is told by transactions only.
+pub(super) fn sink_statistics(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx).filter(|item| matches!(item.kind, ItemKind::Sink(_))) {
+        let counted = ctx.runtime.sink_statistics.get(&item.id).copied();
+        let counted = counted.unwrap_or_default();
+        rows.push([
+            ("id", item.id.into()),
+            ("replica_id", replica_of(ctx, item).into()),
+            ("messages_staged", counted.messages.into()),
+            ("messages_committed", counted.messages.into()),
+            ("bytes_staged", counted.bytes.into()),
+            ("bytes_committed", counted.bytes.into()),
+        ]);
+    }
+}
+
+/// The sinks of the kinds that list them in this relation.
+pub(super) fn connector_sinks(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        let ItemKind::Sink(sink) = &item.kind else {
+            continue;
+        };
+        if let Some(columns) = sink.kind.system_columns(rows.relation()) {
+            let id = std::iter::once(("id", Value::from(item.id)));
+            rows.push_all(id.chain(texts(columns)));
+        }
+    }
+}
+
+/// The connections of the kinds that list them in this relation.
+pub(super) fn connector_connections(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx) {
+        let ItemKind::Connection(connection) = &item.kind else {
+            continue;
+        };
+        let installation = ctx.catalog.installation;
+        let listed =
+            connection
+                .connector()
+                .connection_columns(rows.relation(), installation, item.id);
+        if let Some(columns) = listed {
+            let id = std::iter::once(("id", Value::from(item.id)));
+            let columns = columns.into_iter().map(|(name, value)| match value {
+                SystemValue::Text(text) => (name, Value::Text(text)),
+                SystemValue::Texts(texts) => (name, Value::Texts(texts)),
+            });
+            rows.push_all(id.chain(columns));
+        }
     }
 }
 
@@ -482,6 +591,24 @@ pub(super) fn source_statistics(ctx: &SystemContext<'_>, rows: &mut Rows) {
     }
 }
 
+/// The partitions of the topics that sources read.
+pub(super) fn source_partitions(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    for item in items(ctx).filter(|item| matches!(item.kind, ItemKind::Source(_))) {
+        let Some(counted) = counted(ctx, item) else {
+            continue;
+        };
+        for state in PartitionState::all(&counted.statistics) {
+            rows.push([
+                ("id", item.id.into()),
+                ("partition", state.partition.into()),
+                ("offset_known", state.offset_known.into()),
+                ("offset_committed", state.offset_committed.into()),
+                ("lag", state.lag().into()),
+            ]);
+        }
+    }
+}
+
 /// What the tables of a source have counted together.
 fn sum<'a>(all: impl Iterator<Item = &'a SourceStatistics>) -> SourceStatistics {
     let add = |left: Option<u64>, right: Option<u64>| {
@@ -524,7 +651,7 @@ fn join(left: Option<&SourcePosition>, right: Option<&SourcePosition>) -> Option
     }
 }
 
-/// The state of a source, of a table that one feeds, or of a source's progress relation, as the relations name it.
+/// The state of a source, of a table that one feeds, of a source's progress relation, or of a sink, as the relations name it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Standing {
     pub(super) status: &'static str,
@@ -534,16 +661,21 @@ pub(super) struct Standing {
 }
 
 pub(super) fn standing(ctx: &SystemContext<'_>, item: &Item) -> Standing {
-    // The progress relation is in the state of its source.
-    let subject = match item.kind {
-        ItemKind::Progress { source, .. } => source,
-        _ => item.id,
-    };
-    let state = ctx.runtime.source_statuses.get(&subject);
+    let runtime = ctx.runtime;
+    standing_of(match item.kind {
+        ItemKind::Sink(_) => runtime.sink_statuses.get(&item.id),
+        // The progress relation is in the state of its source.
+        ItemKind::Progress { source, .. } => runtime.source_statuses.get(&source),
+        _ => runtime.source_statuses.get(&item.id),
+    })
+}
+
+fn standing_of(state: Option<&StatusState>) -> Standing {
     let (status, error, hint) = match state.map(|state| &state.status) {
         None => ("created", None, None),
         Some(SourceStatus::Starting) => ("starting", None, None),
         Some(SourceStatus::Running) => ("running", None, None),
+        Some(SourceStatus::Warned { hint }) => ("running", None, Some(hint)),
         Some(SourceStatus::Stalled { error, hint }) => ("stalled", Some(error), hint.as_ref()),
         Some(SourceStatus::Failed { error, hint }) => ("failed", Some(error), hint.as_ref()),
     };
@@ -726,7 +858,9 @@ pub(super) fn connector_tables(ctx: &SystemContext<'_>, rows: &mut Rows) {
             continue;
         };
         let connector = source.kind.connector();
-        if let Some(columns) = connector.table_columns(rows.relation(), &table.table) {
+        let messages = ctx.catalog.message_tables.get(&item.id);
+        let listed = connector.table_columns(rows.relation(), &table.table, messages);
+        if let Some(columns) = listed {
             let id = std::iter::once(("id", Value::from(item.id)));
             rows.push_all(id.chain(texts(columns)));
         }
@@ -859,6 +993,22 @@ pub(super) fn frontiers(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ("write_frontier", goes_on.then_some(*upper).into()),
         ]);
     }
+    // What is in a topic is not read here.
+    for (id, upper) in sink_frontiers(ctx) {
+        rows.push([("object_id", id.into()), ("write_frontier", upper.into())]);
+    }
+}
+
+/// The sinks that have written, each with the first epoch of which its topic does not have all.
+fn sink_frontiers<'a>(
+    ctx: &SystemContext<'a>,
+) -> impl Iterator<Item = (ObjectId, Epoch)> + use<'a> {
+    let runtime = ctx.runtime;
+    let sinks = items(ctx).filter(|item| matches!(item.kind, ItemKind::Sink(_)));
+    sinks.filter_map(move |item| {
+        let written = runtime.sink_statistics.get(&item.id)?;
+        Some((item.id, written.frontier()?))
+    })
 }
 
 /// What is paused does not lag behind: it is not to follow.
@@ -870,6 +1020,10 @@ pub(super) fn lag(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ("object_id", (*id).into()),
             ("lag", goes_on.then_some(lag_ms).into()),
         ]);
+    }
+    for (id, upper) in sink_frontiers(ctx) {
+        let lag_ms = ctx.runtime.now_ms.saturating_sub(upper.0);
+        rows.push([("object_id", id.into()), ("lag", lag_ms.into())]);
     }
 }
 
@@ -914,4 +1068,14 @@ pub(super) fn object_memory(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ]);
         }
     }
+}
+
+/// What the process has of the system, what of that was allocated, and what of that objects are said to hold.
+pub(super) fn process_memory(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    let held = ctx.runtime.collections.values().map(|held| held.bytes);
+    rows.push([
+        ("resident_bytes", ctx.runtime.resident_bytes.into()),
+        ("allocated_bytes", ctx.runtime.allocated_bytes.into()),
+        ("object_bytes", held.fold(0, u64::saturating_add).into()),
+    ]);
 }

@@ -1,20 +1,22 @@
 //! What a person who looks after a node wants to see of each object: its state, how much it holds, how far behind it is.
 //!
-//! The same facts as in `mz_source_statuses`, `mz_source_statistics`, `mz_hydration_statuses` and `mz_collection_statistics`, put together per object, for
-//! callers that cannot ask the worker: what is shown here must be shown above all when the node is in trouble.
+//! The same facts as in `mz_source_statuses`, `mz_source_statistics`, `mz_kafka_source_partitions`, `mz_sink_statuses`, `mz_sink_statistics`,
+//! `mz_hydration_statuses` and `mz_collection_statistics`, put together per object, for callers that cannot ask the worker: what is shown here must be shown
+//! above all when the node is in trouble.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use flowstone_types::ObjectId;
+use flowstone_proto::message::SourceStatistics;
+use flowstone_types::{Epoch, ObjectId, SourcePosition};
 
-use super::SystemContext;
 use super::mz_rows::{Counted, counted, is_hydrated, offset, paused, source_type, standing};
+use super::{SinkStatistics, SystemContext};
 use crate::catalog::{Catalog, Item, ItemKind};
 
 /// What can be done about a view or an index that has failed.
 const FAILED_HINT: &str = "Drop it and create it again, or start the node again to have it tried.";
 
-/// One source, table, materialized view or index.
+/// One source, table, materialized view, index or sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectState {
     /// Its identity.
@@ -27,7 +29,7 @@ pub struct ObjectState {
     pub name: String,
     /// What it is.
     pub kind: ObjectKind,
-    /// What it belongs to: the source of a table, the relation of an index.
+    /// What it belongs to: the source of a table, the relation of an index, what a sink writes.
     pub parent: Option<ObjectId>,
     /// The schema and the name of that.
     pub parent_name: Option<(String, String)>,
@@ -45,10 +47,12 @@ pub struct ObjectState {
     pub rows: Option<u64>,
     /// Bytes of memory; for a source, those of its tables.
     pub bytes: Option<u64>,
-    /// How old the newest readable state is, in milliseconds; `None` while there is none.
+    /// How old the newest readable state is, in milliseconds, of a sink what its topic holds; `None` while there is none.
     pub lag_ms: Option<u64>,
     /// For a source and what it feeds.
     pub ingestion: Option<Ingestion>,
+    /// For a sink, once it has written.
+    pub delivery: Option<SinkStatistics>,
 }
 
 /// What an object is.
@@ -64,6 +68,8 @@ pub enum ObjectKind {
     MaterializedView,
     /// An index.
     Index,
+    /// A sink; how `mz_sinks` calls what it writes to.
+    Sink(&'static str),
 }
 
 /// How an object is, worst last.
@@ -88,7 +94,7 @@ pub enum Status {
 }
 
 /// What a source, or a table that one feeds, has read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ingestion {
     /// Rows in the snapshot, as upstream estimates.
     pub snapshot_known: Option<u64>,
@@ -104,19 +110,57 @@ pub struct Ingestion {
     pub offset_known: Option<u64>,
     /// Newest position in a complete epoch.
     pub offset_committed: Option<u64>,
+    /// How far behind upstream it is, in the unit of positions; `None` while that is not known of every partition.
+    pub offset_lag: Option<u64>,
     /// What a position counts.
     pub offset_unit: &'static str,
+    /// For a source itself, not for its tables: the partitions of its topic, ascending. Empty of what has none.
+    pub partitions: Vec<PartitionState>,
 }
 
-impl Ingestion {
-    /// How far behind upstream it is, in the unit of positions.
+/// A partition of a topic that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionState {
+    /// Its number.
+    pub partition: i32,
+    /// Where it ends, as far as is known: after a start what was read before, until the brokers are heard. `None` if nothing is known of it.
+    pub offset_known: Option<u64>,
+    /// The next offset to be read: what is before it is in a complete epoch. `None` while nothing of the partition is.
+    pub offset_committed: Option<u64>,
+}
+
+impl PartitionState {
+    /// The partitions that a source knows of, ascending; none if it has no such thing.
+    pub(super) fn all(statistics: &SourceStatistics) -> Vec<Self> {
+        fn offsets(position: Option<&SourcePosition>) -> Option<&BTreeMap<i32, i64>> {
+            match position {
+                Some(SourcePosition::KafkaOffsets(offsets)) => Some(offsets),
+                _ => None,
+            }
+        }
+        let known = offsets(statistics.offset_known.as_ref());
+        let committed = offsets(statistics.offset_committed.as_ref());
+        let of = |offsets: Option<&BTreeMap<i32, i64>>, partition: i32| {
+            u64::try_from(*offsets?.get(&partition)?).ok()
+        };
+        let named = known.into_iter().chain(committed);
+        let named: BTreeSet<i32> = named.flat_map(|offsets| offsets.keys().copied()).collect();
+        let states = named.into_iter().map(|partition| Self {
+            partition,
+            offset_known: of(known, partition),
+            offset_committed: of(committed, partition),
+        });
+        states.collect()
+    }
+
+    /// How many offsets there are that have not been read. Messages may be fewer: transactions and compaction leave gaps.
     #[must_use]
-    pub fn offset_lag(&self) -> Option<u64> {
+    pub fn lag(&self) -> Option<u64> {
         Some(self.offset_known?.saturating_sub(self.offset_committed?))
     }
 }
 
-/// Every source, table, materialized view and index, by identity.
+/// Every source, table, materialized view, index and sink, by identity.
 ///
 /// Cost: O(objects and their dependencies).
 #[must_use]
@@ -137,6 +181,7 @@ fn object(ctx: &SystemContext<'_>, item: &Item, troubles: &mut Troubles) -> Opti
         },
         ItemKind::MaterializedView { .. } => (ObjectKind::MaterializedView, None),
         ItemKind::Index { on, .. } => (ObjectKind::Index, Some(*on)),
+        ItemKind::Sink(sink) => (ObjectKind::Sink(sink.kind.type_name()), Some(sink.from)),
         ItemKind::Progress { .. }
         | ItemKind::View { .. }
         | ItemKind::Secret
@@ -164,7 +209,8 @@ fn object(ctx: &SystemContext<'_>, item: &Item, troubles: &mut Troubles) -> Opti
         lag_ms: None,
         ingestion: counted
             .as_ref()
-            .map(|counted| ingestion(parent.unwrap_or(item.id), ctx.catalog, counted)),
+            .map(|counted| ingestion(item.id, parent, ctx.catalog, counted)),
+        delivery: ctx.runtime.sink_statistics.get(&item.id).copied(),
     };
     if let (ObjectKind::Source(_), Some(counted)) = (kind, &counted) {
         (state.rows, state.bytes) = (Some(counted.rows), Some(counted.bytes));
@@ -177,14 +223,12 @@ fn object(ctx: &SystemContext<'_>, item: &Item, troubles: &mut Troubles) -> Opti
         ObjectKind::MaterializedView | ObjectKind::Index => {
             maintained(ctx, item, troubles, &mut state);
         }
+        ObjectKind::Sink(_) => delivering(ctx, item, troubles, &mut state),
     }
     let readable = matches!(state.status, Status::Running | Status::Stalled);
-    state.lag_ms = ctx
-        .runtime
-        .frontiers
-        .get(&item.id)
+    state.lag_ms = frontier(ctx, &state)
         .filter(|_| readable)
-        .map(|(_, upper)| ctx.runtime.now_ms.saturating_sub(upper.0));
+        .map(|upper| ctx.runtime.now_ms.saturating_sub(upper.0));
     if state.data_errors > 0 {
         state.status = Status::Failed;
         if state.error.is_none() {
@@ -200,20 +244,57 @@ fn qualified_name(catalog: &Catalog, id: ObjectId) -> Option<(String, String)> {
     Some((schema.name.clone(), item.name.clone()))
 }
 
-fn ingestion(source: ObjectId, catalog: &Catalog, counted: &Counted) -> Ingestion {
-    let source = catalog.items.get(&source).map(|item| &item.kind);
+/// The first epoch of which it does not have all.
+fn frontier(ctx: &SystemContext<'_>, state: &ObjectState) -> Option<Epoch> {
+    match &state.delivery {
+        Some(written) => written.frontier(),
+        None => ctx
+            .runtime
+            .frontiers
+            .get(&state.id)
+            .map(|(_, upper)| *upper),
+    }
+}
+
+/// `source`: what feeds it, if it is not a source itself.
+fn ingestion(
+    id: ObjectId,
+    source: Option<ObjectId>,
+    catalog: &Catalog,
+    counted: &Counted,
+) -> Ingestion {
+    let kind = catalog.items.get(&source.unwrap_or(id));
+    let kind = kind.map(|item| &item.kind);
     let statistics = &counted.statistics;
+    let partitions = PartitionState::all(statistics);
+    let known = offset(statistics.offset_known.as_ref());
+    let committed = offset(statistics.offset_committed.as_ref());
+    // A partition whose end is not known yet does not make up for another one.
+    let offset_lag = if partitions.is_empty() {
+        known
+            .zip(committed)
+            .map(|(known, committed)| known.saturating_sub(committed))
+    } else {
+        let mut lags = partitions.iter().map(PartitionState::lag);
+        lags.try_fold(0_u64, |sum, lag| Some(sum.saturating_add(lag?)))
+    };
     Ingestion {
         snapshot_known: statistics.snapshot_records_known,
         snapshot_staged: statistics.snapshot_records_staged,
         snapshot_committed: counted.snapshot_committed,
         messages_received: statistics.messages_received,
         bytes_received: statistics.bytes_received,
-        offset_known: offset(statistics.offset_known.as_ref()),
-        offset_committed: offset(statistics.offset_committed.as_ref()),
-        offset_unit: match source {
+        offset_known: known,
+        offset_committed: committed,
+        offset_lag,
+        offset_unit: match kind {
             Some(ItemKind::Source(source)) => source.kind.connector().offset_unit(),
             _ => "bytes",
+        },
+        partitions: if source.is_none() {
+            partitions
+        } else {
+            Vec::new()
         },
     }
 }
@@ -267,6 +348,42 @@ fn maintained(
         state.status = Status::Hydrating;
     } else if state.error.is_some() {
         state.status = Status::Stalled;
+    }
+}
+
+/// A sink is told by the worker how it is; but not of what keeps changes from coming.
+fn delivering(
+    ctx: &SystemContext<'_>,
+    item: &Item,
+    troubles: &mut Troubles,
+    state: &mut ObjectState,
+) {
+    let standing = standing(ctx, item);
+    state.status = match standing.status {
+        "stalled" => Status::Stalled,
+        "failed" => Status::Failed,
+        "running" => Status::Running,
+        "starting" => Status::Starting,
+        _ => Status::Created,
+    };
+    state.status_since_ms = standing.changed_at_ms;
+    state.error = standing.error;
+    state.hint = standing.hint;
+    if state.status >= Status::Stalled {
+        return;
+    }
+    let Some(from) = state.parent.and_then(|from| ctx.catalog.items.get(&from)) else {
+        return;
+    };
+    if let Some(cluster) = ctx.catalog.paused_by(from.id) {
+        state.status = Status::Paused;
+        state.error = paused(ctx, from.id);
+        state.hint = Some(cluster.resume_hint());
+    } else if let Some(trouble) = troubles.of(ctx, from) {
+        state.error = Some(trouble);
+        if state.status == Status::Running {
+            state.status = Status::Stalled;
+        }
     }
 }
 

@@ -47,11 +47,14 @@ pub(super) const fn relation_kind(item: &Item) -> Option<&'static str> {
         ItemKind::View { .. } => Some("v"),
         ItemKind::MaterializedView { .. } => Some("m"),
         ItemKind::Index { .. } => Some("i"),
-        ItemKind::Source(_) | ItemKind::Secret | ItemKind::Connection(_) => None,
+        ItemKind::Source(_) | ItemKind::Secret | ItemKind::Connection(_) | ItemKind::Sink(_) => {
+            None
+        }
     }
 }
 
 pub(super) fn classes(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    let indexed = ctx.indexed();
     for (schema, item) in ctx.items() {
         let Some(kind) = relation_kind(item) else {
             continue;
@@ -72,7 +75,7 @@ pub(super) fn classes(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ("relowner", DEFAULT_ROLE_OID.into()),
             ("relam", access.into()),
             ("reltuples", tuples(ctx, item)),
-            ("relhasindex", ctx.has_index(item).into()),
+            ("relhasindex", indexed.contains(&item.id).into()),
             ("relpersistence", "p".into()),
             ("relkind", kind.into()),
             ("relnatts", columns.into()),
@@ -706,6 +709,7 @@ pub(super) fn settings(ctx: &SystemContext<'_>, rows: &mut Rows) {
 }
 
 pub(super) fn tables(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    let indexed = ctx.indexed();
     for (schema, item) in ctx
         .items()
         .filter(|(_, item)| relation_kind(item) == Some("r"))
@@ -714,7 +718,7 @@ pub(super) fn tables(ctx: &SystemContext<'_>, rows: &mut Rows) {
             ("schemaname", (&schema.name).into()),
             ("tablename", (&item.name).into()),
             ("tableowner", DEFAULT_ROLE.into()),
-            ("hasindexes", ctx.has_index(item).into()),
+            ("hasindexes", indexed.contains(&item.id).into()),
             ("hasrules", false.into()),
             ("hastriggers", false.into()),
             ("rowsecurity", false.into()),
@@ -743,13 +747,14 @@ pub(super) fn views(ctx: &SystemContext<'_>, rows: &mut Rows) {
 }
 
 pub(super) fn materialized_views(ctx: &SystemContext<'_>, rows: &mut Rows) {
+    let indexed = ctx.indexed();
     for (schema, item) in ctx.items() {
         if let ItemKind::MaterializedView { query, .. } = &item.kind {
             rows.push([
                 ("schemaname", (&schema.name).into()),
                 ("matviewname", (&item.name).into()),
                 ("matviewowner", DEFAULT_ROLE.into()),
-                ("hasindexes", ctx.has_index(item).into()),
+                ("hasindexes", indexed.contains(&item.id).into()),
                 ("ispopulated", true.into()),
                 ("definition", format!("{query};").into()),
             ]);

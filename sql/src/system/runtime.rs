@@ -18,6 +18,10 @@ pub struct RuntimeState {
     pub source_statuses: BTreeMap<ObjectId, StatusState>,
     /// Counters of sources and of the tables they feed.
     pub source_statistics: BTreeMap<ObjectId, SourceStatistics>,
+    /// States of sinks.
+    pub sink_statuses: BTreeMap<ObjectId, StatusState>,
+    /// Counters of sinks.
+    pub sink_statistics: BTreeMap<ObjectId, SinkStatistics>,
     /// Source tables whose snapshot is complete and visible.
     pub snapshot_committed: BTreeSet<ObjectId>,
     /// How long the last hydration of an object took, in milliseconds.
@@ -34,9 +38,32 @@ pub struct RuntimeState {
     pub sessions: Vec<SessionState>,
     /// What is subscribed to.
     pub subscriptions: Vec<SubscriptionState>,
+    /// Memory that the process has, in bytes, if the system says so.
+    pub resident_bytes: Option<u64>,
+    /// Bytes that it has allocated and not freed.
+    pub allocated_bytes: u64,
 }
 
-/// The state of a source or source table.
+/// Counters of a sink since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SinkStatistics {
+    /// Messages that are committed.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The newest epoch all of whose changes are committed.
+    pub committed_epoch: Option<Epoch>,
+}
+
+impl SinkStatistics {
+    /// The first epoch of which there may be changes that are not committed; `None` before the first commit.
+    #[must_use]
+    pub fn frontier(&self) -> Option<Epoch> {
+        self.committed_epoch.map(Epoch::next)
+    }
+}
+
+/// The state of a source, a source table or a sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusState {
     /// The state.

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int32Array};
+use flowstone_proto::kafka::SinkPartition;
 use flowstone_sql::catalog::Column;
 use flowstone_sql::error::ErrorKind;
+use flowstone_sql::lower::lower_partition;
 use flowstone_sql::plan::{PlanContext, plan_copy_from, plan_index, plan_query, plan_view};
 use flowstone_types::SqlType;
 
@@ -434,6 +436,30 @@ fn session_and_catalog_functions_are_constants() {
 }
 
 #[test]
+fn what_the_catalog_says_of_an_oid_is_looked_up_row_by_row() {
+    let mut fixture = Fixture::new();
+    fixture.view("cheap", "SELECT id FROM items WHERE price < 1");
+    let items = fixture.catalog.items.values();
+    let newest = items.map(|item| item.oid).max().expect("there are items");
+    // Of the view, and of two that are not there.
+    let oid = format!("({newest} + id - 1)::oid");
+    let sql = format!(
+        "SELECT {oid}::regclass::text, pg_get_viewdef({oid}) LIKE '%price%', obj_description({oid}, 'pg_class') FROM items ORDER BY id"
+    );
+    let (_, rows) = fixture.query(&sql).expect("runs");
+    let expected = [
+        "cheap|true|∅".to_owned(),
+        format!("{}|∅|∅", newest + 1),
+        format!("{}|∅|∅", newest + 2),
+    ];
+    assert_eq!(rows, expected);
+    // The catalog is a constant of the plan, however large it is.
+    let planned = fixture.plan(&sql).expect("plans");
+    let shown = planned.plan.display_indent().to_string();
+    assert!(shown.contains("lookup_text("), "{shown}");
+}
+
+#[test]
 fn views_are_expanded_and_their_text_survives_another_search_path() {
     let mut fixture = Fixture::new();
     fixture.view(
@@ -539,6 +565,27 @@ fn maintained_queries_refuse_the_clock_and_chance() {
             (
                 ErrorKind::InvalidObjectDefinition,
                 format!("cannot materialize call to {function}")
+            )
+        );
+    }
+}
+
+#[test]
+fn logical_times_are_not_compared_with_clocks_yet() {
+    let fixture = Fixture::new();
+    for (sql, moment) in [
+        ("SELECT mz_now() > now()", "timestamp with time zone"),
+        (
+            "SELECT localtimestamp <= mz_now()",
+            "timestamp without time zone",
+        ),
+    ] {
+        let error = plan_query(&fixture.ctx(), &parse_query(sql), &[]).expect_err(sql);
+        assert_eq!(
+            (error.kind, error.message),
+            (
+                ErrorKind::FeatureNotSupported,
+                format!("comparing mz_timestamp with {moment} is not supported")
             )
         );
     }
@@ -905,6 +952,43 @@ fn copy_and_index_name_their_columns() {
         ["id", "upper(name)", "-(-id)"]
     );
     assert_eq!(index.planned.columns.len(), 5);
+}
+
+/// Where a sink's messages go is computed of one row, as a `uint8`.
+#[test]
+fn what_decides_on_partitions_is_a_number_of_one_row() {
+    let fixture = Fixture::new();
+    let items = fixture
+        .catalog
+        .items
+        .values()
+        .find(|item| item.name == "items")
+        .expect("exists")
+        .id;
+    let lower = |text: &str| {
+        let expr = flowstone_sql::parse::parse_expr(text).expect("parses");
+        lower_partition(&fixture.ctx(), items, &expr)
+    };
+    for text in ["id + 1", "price", "id::uint8", "7", "items.id"] {
+        let lowered = lower(text);
+        assert!(
+            matches!(lowered, Ok(SinkPartition::Expression(_))),
+            "{text}: {lowered:?}"
+        );
+    }
+    for (text, kind) in [
+        ("name", ErrorKind::DatatypeMismatch),
+        ("nothing", ErrorKind::UndefinedColumn),
+        ("count(*)", ErrorKind::FeatureNotSupported),
+        ("row_number() OVER ()", ErrorKind::FeatureNotSupported),
+        (
+            "(SELECT max(id) FROM items)",
+            ErrorKind::FeatureNotSupported,
+        ),
+    ] {
+        let refused = lower(text).expect_err(text);
+        assert_eq!(refused.kind, kind, "{text}: {refused}");
+    }
 }
 
 /// The queries that psql 15 sends for its backslash commands.

@@ -8,7 +8,7 @@ use flowstone_tests::{Node, text};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::wire::{RawClient, fields, tags};
+use crate::wire::{RawClient, tags};
 
 /// How long something may take that has to happen.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -154,19 +154,9 @@ async fn a_paused_cluster_keeps_nobody_waiting_but_who_reads_it_and_goes_on_wher
     // Who reads it is told for what it waits, while it does.
     let mut raw = RawClient::connect(&node).await;
     raw.query("SELECT total FROM in_there").await;
-    let telling = async {
-        loop {
-            let message = raw.receive().await;
-            if message.0 == b'N' {
-                return fields(&[message], b'N');
-            }
-        }
-    };
-    let notice = tokio::time::timeout(DEADLINE, telling).await.unwrap();
-    assert_eq!(
-        notice[&'M'],
-        "waiting for materialized view \"in_there\": cluster \"there\" is paused"
-    );
+    let notice = raw
+        .told("waiting for materialized view \"in_there\": cluster \"there\" is paused")
+        .await;
     assert_eq!(
         notice[&'H'],
         "ALTER CLUSTER there SET (REPLICATION FACTOR 1) lets it go on."

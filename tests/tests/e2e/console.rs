@@ -4,7 +4,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use flowstone_tests::http::{self, Answer};
-use flowstone_tests::{Browser, Gate, Node, Postgres, wait};
+use flowstone_tests::kafka::{Listener, Record};
+use flowstone_tests::{Browser, Gate, Kafka, Node, Postgres, wait};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
@@ -606,6 +607,17 @@ impl Page {
         .unwrap();
     }
 
+    async fn until_text(&mut self, expression: &str, expected: &str) {
+        wait::until(expected, DEADLINE, async || {
+            match self.browser.evaluate(expression).await {
+                Ok(Value::String(text)) if text == expected => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+        .unwrap();
+    }
+
     /// Complaints of the browser, but for requests to a node that is away.
     fn complaints(&self) -> Vec<&String> {
         self.browser
@@ -825,4 +837,98 @@ async fn the_page_shows_a_snapshot_move_and_what_becomes_of_each_object() {
     })
     .await;
     assert_eq!(page.complaints(), Vec::<&String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_topics_by_partition_and_sinks_with_what_they_have_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut kafka = Kafka::start(dir.path()).await.unwrap();
+    kafka.create_topic("in", 2, &[]).await.unwrap();
+    let records = ["a", "b", "a"].map(|line| Record::of_value(line).to_partition(1));
+    kafka.produce("in", &records).await.unwrap();
+    let node = Node::start(dir.path(), 2).await.unwrap();
+    let client = node.connect().await.unwrap();
+    let sql = async |sql: &str| client.batch_execute(sql).await.unwrap();
+    sql(&format!(
+        "CREATE CONNECTION kafka TO KAFKA (BROKER '{}', SECURITY PROTOCOL 'PLAINTEXT')",
+        kafka.bootstrap(Listener::Plaintext)
+    ))
+    .await;
+    sql("CREATE SOURCE lines FROM KAFKA CONNECTION kafka (TOPIC 'in') FORMAT TEXT").await;
+    sql("CREATE MATERIALIZED VIEW counts AS SELECT text, count(*) AS n FROM lines GROUP BY text")
+        .await;
+    sql("CREATE SINK counted FROM counts INTO KAFKA CONNECTION kafka (TOPIC 'out') KEY (text) FORMAT JSON ENVELOPE UPSERT")
+        .await;
+
+    let mut page = Page::open(&node).await;
+    page.until("public.lines", "read", |object| {
+        object["status"] == "running" && seen(object, "text").contains("|up to date|")
+    })
+    .await;
+    let list = "document.querySelector('#sources details.partitions')";
+    page.until_true(&format!(
+        "{list}.querySelector('summary').textContent === '2 partitions · up to date'"
+    ))
+    .await;
+    page.until_text(
+        &format!(
+            "{list}.open = true, [...{list}.querySelectorAll('table > tbody > tr')].map((row) => [...row.cells].map((cell) => cell.textContent).join('|')).join()"
+        ),
+        "0|0|0|up to date,1|3|3|up to date",
+    )
+    .await;
+    let sink = page
+        .until("public.counted", "written", |object| {
+            let messages = seen(object, "rows").parse::<u64>();
+            object["status"] == "running" && messages.is_ok_and(|messages| messages >= 2)
+        })
+        .await;
+    let text = seen(&sink, "text");
+    assert!(text.contains("kafka from public.counts"), "{sink}");
+    assert!(
+        text.contains(" ms|") || text.contains(" s|"),
+        "the lag: {sink}"
+    );
+    assert!(seen(&sink, "memory").ends_with(" B"), "{sink}");
+
+    // The same to programs.
+    let answer = http::request(node.http_port(), "GET", "/api/objects", &[], "")
+        .await
+        .unwrap();
+    let objects = answer.json().unwrap();
+    let find = |kind: &str| {
+        let mut objects = objects["objects"].as_array().unwrap().iter();
+        objects.find(|object| object["type"] == kind).unwrap()
+    };
+    assert_eq!(
+        find("source")["ingestion"]["partitions"],
+        json!([
+            {"partition": 0, "offset_known": "0", "offset_committed": "0", "lag": 0},
+            {"partition": 1, "offset_known": "3", "offset_committed": "3", "lag": 0},
+        ])
+    );
+    let sink = find("sink");
+    assert_eq!(sink["sink_type"], json!("kafka"));
+    assert!(sink["delivery"]["frontier"].is_string(), "{sink}");
+    let partitions = client
+        .query(
+            "SELECT p.partition, p.offset_known::int8, p.offset_committed::int8, p.lag::int8 \
+             FROM mz_internal.mz_kafka_source_partitions AS p JOIN mz_sources AS s ON s.id = p.id \
+             WHERE s.name = 'lines' AND s.type = 'kafka' ORDER BY 1",
+            &[],
+        )
+        .await
+        .unwrap();
+    let partitions: Vec<(i32, i64, i64, i64)> = partitions
+        .iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
+        .collect();
+    assert_eq!(partitions, [(0, 0, 0, 0), (1, 3, 3, 0)]);
+    assert_eq!(page.complaints(), Vec::<&String>::new());
+
+    // What keeps changes from a sink is its trouble too.
+    kafka.kill_all();
+    page.until_status("public.lines", "stalled").await;
+    let stalled = page.until_status("public.counted", "stalled").await;
+    assert!(!seen(&stalled, "trouble").is_empty(), "{stalled}");
 }

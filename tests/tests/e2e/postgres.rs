@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use flowstone_tests::text::say;
 use flowstone_tests::{Node, NodeOptions, Postgres, wait};
 use futures::{StreamExt, pin_mut};
 use tempfile::TempDir;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, SimpleQueryMessage};
+
+use crate::wire::RawClient;
 
 /// How long a change may take to arrive, and a state to be noticed. Generous: the machine may be busy.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -158,20 +161,6 @@ impl World {
         )
         .await
         .unwrap()
-    }
-}
-
-/// An error with everything that the server said about it.
-fn say(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(error) => format!(
-            "{} ({}) detail: {:?} hint: {:?}",
-            error.message(),
-            error.code().code(),
-            error.detail(),
-            error.hint()
-        ),
-        None => format!("{error:?}"),
     }
 }
 
@@ -1390,6 +1379,11 @@ async fn an_upstream_that_is_away_after_a_kill_holds_up_its_tables_and_nothing_e
             ))
             .await;
         world.until_status("mz_source", "stalled", "refused").await;
+        // Who reads it is told for what it waits.
+        let mut raw = RawClient::connect(&world.node).await;
+        raw.query("SELECT * FROM joined").await;
+        raw.told("waiting for source \"mz_source\", which is held up: it cannot give what it gave before")
+            .await;
         world.sql("SET statement_timeout = '1s'").await;
         for sql in [
             "SELECT * FROM a",
@@ -1438,4 +1432,45 @@ async fn what_is_held_up_can_be_dropped_and_the_node_be_stopped() {
     world.node.restart().await.unwrap();
     world.client = world.node.connect().await.unwrap();
     world.until("SELECT n FROM own", &["3"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_altered_is_used_without_a_restart() {
+    let world = World::with_source(
+        "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (1, 'one')",
+    )
+    .await;
+    world.until_same("SELECT id, v FROM a ORDER BY id").await;
+    // Where nobody is.
+    world
+        .sql("ALTER CONNECTION pg_connection SET (PORT 1) WITH (VALIDATE = false)")
+        .await;
+    world
+        .until_status("mz_source", "stalled", "could not connect")
+        .await;
+    world.up("INSERT INTO a VALUES (2, 'two')").await;
+    let port = world.postgres.port();
+    world
+        .sql(&format!(
+            "ALTER CONNECTION pg_connection SET (PORT {port}, PASSWORD SECRET pgpass)"
+        ))
+        .await;
+    world.until_same("SELECT id, v FROM a ORDER BY id").await;
+    // Another database of the server: nothing is lost by that.
+    world
+        .sql("ALTER CONNECTION pg_connection SET (DATABASE 'template1') WITH (VALIDATE = false)")
+        .await;
+    world
+        .until_status("mz_source", "stalled", "another database")
+        .await;
+    world.up("UPDATE a SET v = 'zwei' WHERE id = 2").await;
+    world
+        .sql("ALTER CONNECTION pg_connection SET (DATABASE 'postgres')")
+        .await;
+    world.until_same("SELECT id, v FROM a ORDER BY id").await;
+    // The value that a secret has does not matter to this server; that it is another one ends what goes on, and no more.
+    world.sql("ALTER SECRET pgpass AS 'other'").await;
+    world.up("DELETE FROM a WHERE id = 1").await;
+    world.until_same("SELECT id, v FROM a ORDER BY id").await;
+    world.until_status("mz_source", "running", "").await;
 }

@@ -469,6 +469,22 @@ impl RawClient {
         (tag, body)
     }
 
+    /// Waits for a notice with this message, while the statement runs. Returns its fields.
+    pub(crate) async fn told(&mut self, message: &str) -> BTreeMap<char, String> {
+        loop {
+            let received = tokio::time::timeout(DEADLINE, self.receive())
+                .await
+                .unwrap_or_else(|_| panic!("nobody said \"{message}\""));
+            assert_ne!(received.0, b'Z', "it did not say \"{message}\"");
+            if received.0 == b'N' {
+                let notice = fields(&[received], b'N');
+                if notice[&'M'] == message {
+                    return notice;
+                }
+            }
+        }
+    }
+
     /// Everything up to and including ReadyForQuery, but for what a statement says of what it waits for: whether it waits is the machine's business.
     pub(crate) async fn until_ready(&mut self) -> Vec<(u8, Vec<u8>)> {
         let mut messages = Vec::new();
@@ -830,6 +846,32 @@ async fn notices_arrive_before_the_statement_completes() {
     raw.query("SET client_min_messages = error").await;
     raw.until_ready().await;
     raw.query("COMMIT").await;
+    assert_eq!(tags(&raw.until_ready().await), "CZ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_says_that_it_is_not_durable_while_it_waits_for_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path(), 1).await.unwrap();
+    let client = node.connect().await.unwrap();
+    client
+        .batch_execute("CREATE TABLE t (a int)")
+        .await
+        .unwrap();
+    node.stop().await.unwrap();
+    // Three seconds pass before what says that a write counts is on disk.
+    let options = NodeOptions {
+        environment: vec![(
+            "FLOWSTONE_FAILPOINTS".to_owned(),
+            "acknowledged-slot.write=errorx6".to_owned(),
+        )],
+        ..NodeOptions::default()
+    };
+    let node = Node::start_with(dir.path(), 1, options).await.unwrap();
+    let mut raw = RawClient::connect(&node).await;
+    raw.query("INSERT INTO t VALUES (1)").await;
+    raw.told("waiting until what was written is durable and can be seen")
+        .await;
     assert_eq!(tags(&raw.until_ready().await), "CZ");
 }
 

@@ -1,5 +1,7 @@
 //! Reading cells into a column.
 
+mod typed;
+
 use std::sync::Arc;
 
 use arrow_array::types::{

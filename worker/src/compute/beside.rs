@@ -283,8 +283,8 @@ impl Compute {
         }
     }
 
-    /// Whether more waits for what runs beside the base than may.
-    pub(super) fn is_behind(&self) -> bool {
+    /// Whether more waits for what runs beside the base than may: nothing should be added before [`Compute::heard`] has made it less, or something is dropped.
+    pub(crate) fn is_behind(&self) -> bool {
         self.lanes.is_behind() || self.sides.is_behind()
     }
 }

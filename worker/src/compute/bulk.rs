@@ -9,7 +9,8 @@
 //! Invariants. Until all of it is there its collection, and what is computed from it, cannot be read ([`super::held`]); what changes the collection meanwhile
 //! comes behind it. The pieces are changes of the epochs in whose time they enter, so that the epochs from the first set aside to the last piece are passed over
 //! ([`super::lanes::Jump`]): nobody reads these collections at them. While something is set aside no epoch from the first on is committed,
-//! and afterwards none before the last piece: a commit of one in between would have a part. The collections of a source are complete together.
+//! and afterwards none before the last piece: a commit of one in between would have a part. The collections of a source are complete together. No write that
+//! would be set aside gets an epoch while as much is as may: who writes waits, as the feed does with its next piece.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -32,6 +33,9 @@ use crate::size::{BYTES_AT_ONCE, ROWS_AT_ONCE, bytes_of};
 /// What enters in one piece, unless a single row has more bytes: a few milliseconds of work.
 const PIECE_ROWS: usize = 8192;
 const PIECE_BYTES: usize = 2 << 20;
+
+/// What may wait to enter. A write that would be set aside while more does waits before anybody hears that it was evaluated: so no client adds to it.
+const SET_ASIDE_BYTES: usize = 256 << 20;
 
 /// Changes that are put together while they wait: more of them enter separately.
 const JOINED_MAX: usize = 64;
@@ -159,6 +163,13 @@ impl Bulk {
         self.left.is_empty()
     }
 
+    /// Whether a source has more that belongs to `epoch` or to an earlier one: how long that takes is up to the disk.
+    fn is_open_at(&self, epoch: Epoch) -> bool {
+        let collections = self.open.values().flatten();
+        let mut left = collections.filter_map(|id| self.left.get(id));
+        left.any(|left| left.first <= epoch)
+    }
+
     /// Before it no epoch has everything that belongs to it and nothing else, as far as stored tables go.
     pub(super) const fn last(&self) -> Epoch {
         self.last
@@ -246,6 +257,23 @@ impl Bulk {
         self.due = self.due.saturating_add(due);
     }
 
+    /// Whether as much as may waits to enter, at most.
+    fn has_room(&self) -> bool {
+        let bytes = self.queue.iter().map(|(_, load)| {
+            let [_, _, bytes] = load.size();
+            bytes
+        });
+        bytes.fold(0, usize::saturating_add) <= SET_ASIDE_BYTES
+    }
+
+    /// Whether changes of an epoch would be set aside, all or some.
+    fn would_set_aside(&self, changes: &[(ObjectId, DeltaBatch)]) -> bool {
+        let sizes = sizes(changes.iter().map(|(id, delta)| (*id, &delta.rows)));
+        sizes
+            .into_iter()
+            .any(|(id, size)| is_large(size) || self.left.contains_key(&id))
+    }
+
     /// What enters next.
     fn next(&mut self) -> Option<(ObjectId, Load)> {
         let next = self.queue.pop_front();
@@ -271,10 +299,30 @@ fn add(left: &mut BTreeMap<ObjectId, Left>, id: ObjectId, epoch: Epoch) {
     left.entry(id).or_insert(Left { count, first }).count += 1;
 }
 
+/// How much enters of each collection, in rows and bytes.
+fn sizes<'a>(
+    changes: impl Iterator<Item = (ObjectId, &'a RecordBatch)>,
+) -> BTreeMap<ObjectId, (usize, usize)> {
+    let mut sizes: BTreeMap<ObjectId, (usize, usize)> = BTreeMap::new();
+    for (id, rows) in changes {
+        let (count, bytes) = sizes.entry(id).or_default();
+        *count += rows.num_rows();
+        // What batches share is only counted where it may matter.
+        if rows.get_array_memory_size() > BYTES_AT_ONCE {
+            *bytes = bytes.saturating_add(bytes_of(rows));
+        }
+    }
+    sizes
+}
+
+/// Whether it is too much to enter at once.
+const fn is_large((rows, bytes): (usize, usize)) -> bool {
+    rows > ROWS_AT_ONCE || bytes > BYTES_AT_ONCE
+}
+
 impl Compute {
     /// Takes out of an epoch's input what is too much to enter at once, and what comes behind something that was.
     pub(super) fn set_aside(&mut self, epoch: Epoch, input: &mut EpochInput) {
-        let mut sizes: BTreeMap<ObjectId, (usize, usize)> = BTreeMap::new();
         let direct = input.direct.iter().flat_map(|(id, input)| {
             let deltas = match input {
                 CollectionInput::Deltas(deltas) => &deltas[..],
@@ -286,19 +334,8 @@ impl Compute {
             let rows = changes.iter().map(|changes| &changes.rows);
             rows.map(|rows| (*id, rows))
         });
-        for (id, rows) in direct.chain(upstream) {
-            let (count, bytes) = sizes.entry(id).or_default();
-            *count += rows.num_rows();
-            // What batches share is only counted where it may matter.
-            if rows.get_array_memory_size() > BYTES_AT_ONCE {
-                *bytes = bytes.saturating_add(bytes_of(rows));
-            }
-        }
-        let large = |id: &ObjectId| {
-            sizes
-                .get(id)
-                .is_some_and(|(rows, bytes)| *rows > ROWS_AT_ONCE || *bytes > BYTES_AT_ONCE)
-        };
+        let sizes = sizes(direct.chain(upstream));
+        let large = |id: &ObjectId| sizes.get(id).copied().is_some_and(is_large);
         let before = self.bulk.left.len();
         for (source, collections) in std::mem::take(&mut input.begun) {
             self.bulk.begin(epoch, source, collections);
@@ -338,9 +375,24 @@ impl Compute {
         }
     }
 
+    /// Whether a write with these changes has to wait: it would be set aside, and there is no room.
+    pub(crate) fn has_no_room_for(&self, changes: &[(ObjectId, DeltaBatch)]) -> bool {
+        !self.bulk.is_empty() && self.bulk.would_set_aside(changes) && !self.bulk.has_room()
+    }
+
+    /// Whether more may be set aside.
+    pub(crate) fn has_room(&self) -> bool {
+        self.bulk.has_room()
+    }
+
     /// Whether something was set aside.
     pub(crate) fn has_set_aside(&self) -> bool {
         !self.bulk.is_empty()
+    }
+
+    /// Whether a commit of `epoch` lacks what a source has yet to give.
+    pub(crate) fn waits_for_source(&self, epoch: Epoch) -> bool {
+        self.bulk.is_open_at(epoch)
     }
 
     /// Lets a piece of what was set aside enter however busy the base is, and what has to, or its collections would never be complete while they are changed.
@@ -353,13 +405,9 @@ impl Compute {
         self.bulk.is_due()
     }
 
-    /// Enters a piece of what was set aside.
+    /// Enters a piece of what was set aside. Not while [`Compute::is_behind`].
     pub(crate) async fn enter_a_piece(&mut self) -> Result<EpochOutput, Error> {
         let mut output = EpochOutput::default();
-        while self.is_behind() {
-            let heard = self.hear().await;
-            output.append(self.heard(heard).await?);
-        }
         let Some((id, load)) = self.bulk.next() else {
             return Ok(output);
         };

@@ -3,8 +3,9 @@
 //! Owns finding such updates among a table's changes of one epoch and completing them. Must not know what shards do with the result.
 //! Called by [`Compute::run`] before changes are partitioned.
 //!
-//! Invariants. A candidate is an `Upsert` with unchanged cells right after a `DeleteByKey`. It changed the key if no row has its key at that point: upstream
-//! keys are unique at every moment, so otherwise it is an ordinary update that happens to follow a deletion. Rows of the epoch count: nothing here ticks.
+//! Invariants. Such an update is an `Upsert` of which the upstream said that it moved a row, right after the `DeleteByKey` of the row's old key. Any other
+//! `Upsert` with unchanged cells is left as it is, whatever was deleted before it: its values are those of the row with the very same key, and if there is none,
+//! nobody knows them. Rows of the epoch count: nothing here ticks.
 
 use std::sync::Arc;
 
@@ -66,21 +67,9 @@ impl Compute {
     }
 }
 
-/// Whether there may be an update that changed a key and left out values. Cheap: it is asked of all changes.
+/// Whether there is an update that changed a key and left out values. Cheap: it is asked of all changes.
 fn has_candidates(changes: &[SourceChanges]) -> bool {
-    let mut last = None;
-    changes.iter().any(|changes| {
-        let rows: HashSet<u32> = changes.unchanged.iter().map(|(row, _)| *row).collect();
-        let mut previous = if changes.truncate_before { None } else { last };
-        last = changes.ops.last().copied().or(last);
-        !rows.is_empty()
-            && (0_u32..).zip(&changes.ops).any(|(row, op)| {
-                let before = previous.replace(*op);
-                *op == SourceOp::Upsert
-                    && before == Some(SourceOp::DeleteByKey)
-                    && rows.contains(&row)
-            })
-    })
+    changes.iter().any(|changes| !changes.moved.is_empty())
 }
 
 /// One [`SourceChanges`] for everything between truncations, its keys normalised as those of the collection are.
@@ -102,6 +91,7 @@ fn merge(changes: Vec<SourceChanges>) -> Result<Vec<SourceChanges>, TypeError> {
             rows: normalize_batch(&rows),
             ops: Vec::new(),
             unchanged: Vec::new(),
+            moved: Vec::new(),
             truncate_before: first.truncate_before,
         };
         for change in run {
@@ -112,6 +102,8 @@ fn merge(changes: Vec<SourceChanges>) -> Result<Vec<SourceChanges>, TypeError> {
                     .into_iter()
                     .map(|(row, column)| (row + offset, column)),
             );
+            all.moved
+                .extend(change.moved.into_iter().map(|row| row + offset));
             all.ops.extend(change.ops);
         }
         merged.push(all);
@@ -119,19 +111,14 @@ fn merge(changes: Vec<SourceChanges>) -> Result<Vec<SourceChanges>, TypeError> {
     Ok(merged)
 }
 
-/// The rows whose keys must be looked up: of every candidate its own and that of the deletion before it.
+/// The rows whose keys must be looked up: of every update that changed a key its own and that of the deletion before it.
 fn wanted_keys(changes: &SourceChanges) -> Vec<u32> {
-    let rows: HashSet<u32> = changes.unchanged.iter().map(|(row, _)| *row).collect();
-    let mut wanted = Vec::new();
-    for (row, ops) in (1_u32..).zip(changes.ops.windows(2)) {
-        if ops == [SourceOp::DeleteByKey, SourceOp::Upsert] && rows.contains(&row) {
-            wanted.extend([row - 1, row]);
-        }
-    }
-    wanted
+    let moved = changes.moved.iter();
+    let pairs = moved.filter_map(|row| Some([row.checked_sub(1)?, *row]));
+    pairs.flatten().collect()
 }
 
-/// Fills the cells of candidates that changed their key. `stored`: the collection's rows with the keys of [`wanted_keys`].
+/// Fills the cells of updates that changed their key. `stored`: the collection's rows with the keys of [`wanted_keys`].
 fn complete(
     changes: SourceChanges,
     key: &[usize],
@@ -157,6 +144,10 @@ fn complete(
             .or_default()
             .push(*column);
     }
+    let mut moved: HashSet<usize> = HashSet::new();
+    for row in &changes.moved {
+        moved.insert(usize::try_from(*row).map_err(|_| too_many())?);
+    }
     // Where the values of unchanged cells are, and which rows are to be filled.
     let mut places: HashMap<(usize, u16), Place> = HashMap::new();
     let mut filled: HashSet<usize> = HashSet::new();
@@ -169,7 +160,8 @@ fn complete(
             SourceOp::Delete => drop(current.remove(key)),
             SourceOp::Insert | SourceOp::Upsert => {
                 let own = current.insert(key, Place::Changed(row));
-                let from = own.or(just_deleted);
+                let old = just_deleted.filter(|_| moved.contains(&row));
+                let from = old.or(own);
                 for column in unchanged.get(&row).into_iter().flatten() {
                     let Some(from) = from else { continue };
                     let place = match from {
@@ -179,7 +171,7 @@ fn complete(
                         Place::Stored(_) => from,
                     };
                     places.insert((row, *column), place);
-                    if own.is_none() {
+                    if old.is_some() {
                         filled.insert(row);
                     }
                 }
@@ -222,6 +214,7 @@ fn fill(
     changes
         .unchanged
         .retain(|(row, _)| usize::try_from(*row).is_ok_and(|row| !filled.contains(&row)));
+    changes.moved.clear();
     Ok(changes)
 }
 

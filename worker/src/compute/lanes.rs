@@ -38,9 +38,6 @@ use self::task::{Change, Task, Work};
 pub(super) use self::task::{Said, load_errors, load_stored};
 use super::shards::{ShardMaker, ShardPool};
 
-/// Changes that may wait for a lane, in bytes; beyond, the next epoch waits for the lane.
-pub(super) const BACKLOG_BYTES: usize = 1 << 30;
-
 /// How long lanes are waited for when the worker stops: what they do is done again at the next start.
 const STOP_TIME: Duration = Duration::from_secs(1);
 
@@ -176,6 +173,8 @@ pub(super) struct Parts {
     pub(super) delta: DeltaTables,
     /// Threads of a lane of the default cluster.
     pub(super) threads: usize,
+    /// Changes that may wait for a lane.
+    pub(super) backlog_bytes_max: usize,
 }
 
 /// All lanes.
@@ -365,7 +364,7 @@ impl Lanes {
                 .all(|cluster| cluster.change.is_none())
     }
 
-    /// A transaction reads at an epoch: no lane passes over it any more, unless too many do.
+    /// Somebody reads at an epoch, which was run or is about to be: no lane passes over it any more, unless too many do.
     pub(super) fn stop_at(&self, epoch: Epoch) {
         if !self.lanes.is_empty() {
             self.stops.add(epoch);
@@ -378,7 +377,7 @@ impl Lanes {
         going.is_some_and(|going| going.objects.contains(&id))
     }
 
-    /// Whether so much waits for a lane that no epoch should be run before it has done some of it.
+    /// Whether so much waits for a lane that nothing should be added before it has done some of it.
     pub(super) fn is_behind(&self) -> bool {
         // Only while something is being done: what has to wait for an epoch would wait for it for ever.
         let works = |number: LaneId| {
@@ -388,7 +387,7 @@ impl Lanes {
         };
         self.lanes
             .iter()
-            .any(|(id, lane)| lane.backlog_bytes > BACKLOG_BYTES && works(*id))
+            .any(|(id, lane)| lane.backlog_bytes > self.parts.backlog_bytes_max && works(*id))
     }
 
     /// Sends every lane what it can do by now. `readable_from`: the first epoch at which an object can be read; `None` while it is being made.

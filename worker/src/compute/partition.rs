@@ -2,13 +2,16 @@
 //!
 //! Must not know whose shards they are. Called for the base and for lanes.
 
-use flowstone_dataflow::{CollectionInput, partition_changes, partition_delta};
+use flowstone_dataflow::{CollectionInput, Held, partition_changes, partition_delta};
 use flowstone_proto::message::CollectionStatistics;
 use flowstone_types::ObjectId;
 
 use super::MAINTENANCE_FUEL;
 use super::shards::{PartitionedInputs, ShardPool};
 use crate::Error;
+
+/// What holds copies of collections that are elsewhere.
+const COPY: &str = "copy";
 
 /// Spreads inputs over `count` shards by the columns that are given with each.
 pub(super) fn partition(
@@ -49,26 +52,60 @@ pub(super) fn partition(
     Ok(shards)
 }
 
-/// What shards hold of objects, after they have compacted for about a millisecond.
+/// What shards hold.
+#[derive(Debug)]
+pub(super) struct Counted {
+    /// Of the objects that were asked for, in that order.
+    pub(super) objects: Vec<(ObjectId, CollectionStatistics)>,
+    /// Bytes of everything else.
+    others: u64,
+}
+
+impl Counted {
+    /// The same with everything else as a part of the first object: what is in a lane is there for its objects, as its copies of what they read are.
+    pub(super) fn with_copies(self) -> Vec<(ObjectId, CollectionStatistics)> {
+        let Self {
+            mut objects,
+            others,
+        } = self;
+        if let Some((_, first)) = objects.first_mut()
+            && others > 0
+        {
+            first.bytes = first.bytes.saturating_add(others);
+            first.held.insert(COPY.to_owned(), others);
+        }
+        objects
+    }
+}
+
+/// What shards hold of objects, after they have compacted for about a millisecond; without the buffers that were counted in this round already.
 pub(super) async fn count(
     pool: &ShardPool,
     ids: Vec<ObjectId>,
-) -> Result<Vec<(ObjectId, CollectionStatistics)>, Error> {
+    held: Held,
+) -> Result<Counted, Error> {
     let asked = ids.clone();
     let shards = pool
         .on_each(move |_, shard| {
             shard.maintain(MAINTENANCE_FUEL);
-            let mut statistics = shard.statistics();
-            asked
-                .iter()
-                .map(|id| statistics.remove(id).unwrap_or_default())
-                .collect::<Vec<_>>()
+            let mut statistics = shard.statistics_beside(&held);
+            let of_asked = asked.iter().map(|id| statistics.remove(id));
+            let of_asked: Vec<_> = of_asked.map(Option::unwrap_or_default).collect();
+            let others = statistics.values().map(|other| other.bytes);
+            (of_asked, others.fold(0, u64::saturating_add))
         })
         .await?;
     let counted = ids.into_iter().enumerate().map(|(index, id)| {
-        let of_shards = shards.iter().filter_map(|shard| shard.get(index).cloned());
+        let of_shards = shards
+            .iter()
+            .filter_map(|(shard, _)| shard.get(index).cloned());
         let all = of_shards.fold(CollectionStatistics::default(), CollectionStatistics::and);
         (id, all)
     });
-    Ok(counted.collect())
+    let objects = counted.collect();
+    let others = shards.iter().map(|(_, others)| *others);
+    Ok(Counted {
+        objects,
+        others: others.fold(0, u64::saturating_add),
+    })
 }

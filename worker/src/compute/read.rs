@@ -103,7 +103,9 @@ impl Running {
 impl Compute {
     /// Takes a read in, and starts it if its epoch has come.
     pub(crate) async fn read(&mut self, read: Read) -> Result<(), Error> {
-        if let ReadAt::Exactly(epoch) = read.at() {
+        if let ReadAt::Exactly(epoch) = read.at()
+            && epoch <= self.last_run
+        {
             self.lanes.stop_at(epoch);
         }
         let Some(results) = self.results.take(read.request()) else {
@@ -121,6 +123,19 @@ impl Compute {
             Err(error) => fail(results, error),
         }
         Ok(())
+    }
+
+    /// An epoch is about to be run: no lane passes over those up to it at which somebody waits to read. Before, they would only take the place of others: who
+    /// reads may ask for an epoch that is years away.
+    pub(super) fn stop_for_reads(&self, epoch: Epoch) {
+        for waiting in &self.waiting_reads {
+            if let ReadAt::Exactly(at) = waiting.read.at()
+                && self.last_run < at
+                && at <= epoch
+            {
+                self.lanes.stop_at(at);
+            }
+        }
     }
 
     /// Starts every waiting read whose epoch has come.

@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::failures::failures_of;
-use super::lanes::{BACKLOG_BYTES, Place};
+use super::lanes::Place;
 use super::shards::{PartitionedInputs, ShardPool, Shards};
 use super::{Compute, EpochOutput, MAINTENANCE_FUEL};
 use crate::Error;
@@ -91,10 +91,12 @@ pub(super) struct Sides {
     sides: BTreeMap<ObjectId, Side>,
     hydrating: Arc<Semaphore>,
     tasks: TaskTracker,
+    /// Changes that may wait for a fork.
+    backlog_bytes_max: usize,
 }
 
 impl Sides {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(backlog_bytes_max: usize) -> Self {
         #[expect(
             clippy::disallowed_methods,
             reason = "who says something waits for an answer, or has a bounded backlog"
@@ -106,6 +108,7 @@ impl Sides {
             sides: BTreeMap::new(),
             hydrating: Arc::new(Semaphore::new(HYDRATING_MAX)),
             tasks: TaskTracker::new(),
+            backlog_bytes_max,
         }
     }
 
@@ -141,7 +144,7 @@ impl Sides {
         let cancel = CancellationToken::new();
         #[expect(
             clippy::disallowed_methods,
-            reason = "what waits is bounded in bytes: the next epoch waits for the fork"
+            reason = "what waits is bounded in bytes: an epoch is not complete before the fork has done some of it"
         )]
         let (work, queue) = mpsc::unbounded_channel();
         let side = Side {
@@ -194,12 +197,12 @@ impl Sides {
         }
     }
 
-    /// Whether so much waits for a fork that no epoch should be run before it has come back.
+    /// Whether so much waits for a fork that nothing should be added before it has done some of it.
     pub(super) fn is_behind(&self) -> bool {
         let backlogs = self.sides.values().map(|side| &side.backlog_bytes);
         backlogs
             .map(|bytes| bytes.load(Ordering::Relaxed))
-            .any(|bytes| bytes > BACKLOG_BYTES)
+            .any(|bytes| bytes > self.backlog_bytes_max)
     }
 
     /// Notes how far a fork is.

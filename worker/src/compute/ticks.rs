@@ -46,6 +46,12 @@ fn batches(input: &CollectionInput) -> Vec<&RecordBatch> {
     }
 }
 
+/// How many rows an input has.
+pub(super) fn rows_of(input: &CollectionInput) -> usize {
+    let rows = batches(input).into_iter().map(RecordBatch::num_rows);
+    rows.fold(0, usize::saturating_add)
+}
+
 /// The parts of an input, each with its size in bytes.
 pub(super) fn pieces(
     input: CollectionInput,
@@ -122,6 +128,8 @@ fn part_of_changes(change: &SourceChanges, from: usize, rows: RecordBatch) -> So
     SourceChanges {
         ops: change.ops.get(from..to).unwrap_or_default().to_vec(),
         unchanged: unchanged.collect(),
+        // They have been completed.
+        moved: Vec::new(),
         truncate_before: change.truncate_before && from == 0,
         rows,
     }

@@ -43,10 +43,11 @@ struct Worker {
 impl Worker {
     async fn greeted(dir: &Path) -> Self {
         let (coordinator, end) = connect();
-        let worker = Self {
-            end: coordinator,
-            task: tokio::spawn(start(config(dir), end)),
-        };
+        Self::greet(coordinator, tokio::spawn(start(config(dir), end))).await
+    }
+
+    async fn greet(end: CoordinatorEnd, task: tokio::task::JoinHandle<Result<(), Error>>) -> Self {
+        let worker = Self { end, task };
         worker
             .send(Command::Hello {
                 version: PROTOCOL_VERSION,
@@ -223,6 +224,7 @@ async fn a_table_added_to_a_source_that_has_failed_says_so_at_once() {
         upstream_oid: 1,
         columns: Vec::new(),
         key: vec![0],
+        upstream: Vec::new(),
     };
     worker
         .send(Command::AddSourceTables {

@@ -1,7 +1,7 @@
 //! What the feed makes of a local log that refuses, and of a take that does not end well.
 
 use arrow_schema::Schema;
-use flowstone_proto::message::{LoadGenerator, SourceKind};
+use flowstone_proto::message::LoadGenerator;
 use flowstone_types::SqlType;
 use flowstone_types::clock::SystemClock;
 
@@ -43,6 +43,7 @@ async fn streaming(
         upstream_oid: 1,
         columns: Vec::new(),
         key: Vec::new(),
+        upstream: Vec::new(),
     };
     let described = feed.create_source(SourceDescription {
         id: SOURCE,
@@ -91,7 +92,7 @@ fn piece(table: ObjectId) -> Next {
 /// What the source gives next.
 async fn given(feed: &mut Feed) -> EpochInput {
     assert_eq!(feed.more().await, SOURCE);
-    feed.late_input(SOURCE, Epoch(3)).await.unwrap().0
+    feed.late_input(SOURCE, Epoch(3)).unwrap().0
 }
 
 #[tokio::test]
@@ -119,10 +120,61 @@ async fn pieces_are_given_in_order_and_what_is_bound_later_comes_behind() {
         pieces.push(input.upstream.len());
     }
     assert_eq!(pieces, [1, 0, 1, 0]);
-    // Then the take of the binding that waited.
+    // Then the take of the binding that waited, which is a stream as well.
+    assert_eq!(given(&mut feed).await.begun, [(SOURCE, vec![TABLE])]);
     assert_eq!(given(&mut feed).await.ended, [SOURCE]);
     assert_eq!(feed.more().now_or_never(), None);
     feed.stop().await;
+}
+
+#[tokio::test]
+async fn a_source_that_is_altered_is_described_as_it_was_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut feed, _sender, _said) = streaming(dir.path()).await;
+    let described = feed.sources[&SOURCE].description.clone();
+    let mut table = described.tables[0].clone();
+    table.upstream = vec![1];
+    let kind = described.kind.clone();
+    feed.alter_source(SOURCE, kind, &[table]).unwrap();
+    let tables = &feed.sources[&SOURCE].description.tables;
+    assert_eq!((tables.len(), &tables[0].upstream[..]), (1, &[1_u8][..]));
+    // What was being given goes on.
+    assert!(feed.sources[&SOURCE].is_behind());
+    let unknown = feed.alter_source(GONE, described.kind, &[]).unwrap_err();
+    assert!(
+        matches!(unknown, Error::UnknownObject(id) if id == GONE),
+        "{unknown:?}"
+    );
+    feed.stop().await;
+}
+
+#[test]
+fn what_comes_late_is_read_while_the_router_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (mut feed, sender, _said) = streaming(dir.path()).await;
+        let source = feed.sources.get_mut(&SOURCE).unwrap();
+        source.waiting.push_back(binding(9));
+        sender.send(Ok(None)).await.unwrap();
+        assert!(given(&mut feed).await.ended.is_empty());
+        // Nothing can be read from now on.
+        let (release, wait) = std::sync::mpsc::sync_channel::<()>(1);
+        let stalled = tokio::task::spawn_blocking(move || wait.recv().unwrap());
+        assert_eq!(given(&mut feed).await.begun, [(SOURCE, vec![TABLE])]);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+            assert_eq!(feed.more().now_or_never(), None);
+        }
+        release.send(()).unwrap();
+        stalled.await.unwrap();
+        assert_eq!(given(&mut feed).await.ended, [SOURCE]);
+        feed.stop().await;
+    });
 }
 
 #[tokio::test]
@@ -162,7 +214,7 @@ async fn what_is_damaged_ends_the_worker_and_what_is_stopped_never_looks_complet
     };
     sender.send(Err(damaged)).await.unwrap();
     assert_eq!(feed.more().await, SOURCE);
-    let error = feed.late_input(SOURCE, Epoch(3)).await.unwrap_err();
+    let error = feed.late_input(SOURCE, Epoch(3)).unwrap_err();
     assert!(matches!(error, Error::Source(_)), "{error:?}");
     feed.stop().await;
 
@@ -176,7 +228,7 @@ async fn what_is_damaged_ends_the_worker_and_what_is_stopped_never_looks_complet
     for handle in feed.drop_objects(&[SOURCE, TABLE]).await {
         handle.stop().await;
     }
-    let (input, released) = feed.late_input(SOURCE, Epoch(3)).await.unwrap();
+    let (input, released) = feed.late_input(SOURCE, Epoch(3)).unwrap();
     assert!(input.ended.is_empty() && released.is_none());
     assert!(sender.is_closed());
     feed.stop().await;

@@ -10,14 +10,19 @@
 
 use std::collections::BTreeMap;
 
+use flowstone_dataflow::Held;
 use flowstone_storage::{CollectionCommit, StagedSnapshot};
 use flowstone_types::{DeltaBatch, Epoch, ObjectId};
 
-use crate::consolidation::{Consolidated, Consolidation, Size};
+use crate::consolidation::{Consolidated, Consolidation, Size, Sizes};
 
 /// A collection with less waiting is left as it is.
 const ROWS_KEPT: usize = 262_144;
 const BYTES_KEPT: usize = 32 << 20;
+
+/// Of a collection with more changes waiting it is not looked which buffers they share with its rows: small ones share none, for rows that come a few at a time
+/// are put together there.
+const CHANGES_LOOKED_AT: usize = 4096;
 
 /// Changes of stored collections that no commit contains yet.
 #[derive(Debug, Default)]
@@ -32,24 +37,45 @@ pub(crate) struct CommitBuffer {
 #[derive(Debug, Default)]
 struct Pending {
     deltas: Vec<DeltaBatch>,
+    /// Of these.
+    sizes: Sizes,
     /// What the consolidation of this number makes less of; it is here until that has ended.
-    consolidating: Option<(u64, Vec<DeltaBatch>)>,
+    consolidating: Option<(u64, Vec<DeltaBatch>, Sizes)>,
     staged: Vec<(Epoch, StagedSnapshot)>,
     /// What the running commit contains.
     committing: Vec<DeltaBatch>,
     committing_staged: Vec<StagedSnapshot>,
-    /// Of what no commit contains.
-    size: Size,
-    /// The same when it was last consolidated.
+    /// How much no commit contained when it was last consolidated.
     consolidated: Size,
 }
 
 impl Pending {
+    /// How much no commit contains.
+    fn size(&self) -> Size {
+        let beside = self.consolidating.as_ref().map(|(.., sizes)| sizes.all());
+        self.sizes.all().plus(beside.unwrap_or_default())
+    }
+
     /// Whether it is large, and twice what it was.
     fn has_grown(&self) -> bool {
-        let (now, then) = (self.size, self.consolidated);
+        let (now, then) = (self.size(), self.consolidated);
         let rows = now.rows > ROWS_KEPT && now.rows / 2 >= then.rows;
         rows || (now.bytes > BYTES_KEPT && now.bytes / 2 >= then.bytes)
+    }
+
+    /// Bytes of what waits and of what is being committed, without the buffers that were counted already.
+    fn bytes(&self, held: &Held) -> u64 {
+        let consolidating = self.consolidating.iter().flat_map(|(_, deltas, _)| deltas);
+        let all = self.deltas.iter().chain(&self.committing);
+        let all = all.chain(consolidating);
+        let bytes = if self.deltas.len() + self.committing.len() > CHANGES_LOOKED_AT {
+            self.size()
+                .bytes
+                .saturating_add(Size::of(&self.committing).bytes)
+        } else {
+            all.map(|delta| held.add(&delta.rows)).sum()
+        };
+        u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 }
 
@@ -65,7 +91,7 @@ impl CommitBuffer {
         }
         let pending = self.pending.entry(id).or_default();
         for delta in deltas {
-            pending.size.add(&delta);
+            pending.sizes.add(&delta);
             pending.deltas.push(delta);
         }
         self.grown |= pending.has_grown();
@@ -80,6 +106,19 @@ impl CommitBuffer {
             .push((epoch, staged));
     }
 
+    /// Whether a collection has changes that no commit contains for sure.
+    #[must_use]
+    pub(crate) fn has(&self, id: ObjectId) -> bool {
+        self.pending.contains_key(&id)
+    }
+
+    /// What is held of each collection, without the buffers that were counted already. Cost: O(changes).
+    pub(crate) fn bytes(&self, held: &Held) -> BTreeMap<ObjectId, u64> {
+        let bytes = self.pending.iter();
+        let bytes = bytes.map(|(id, pending)| (*id, pending.bytes(held)));
+        bytes.filter(|(_, bytes)| *bytes > 0).collect()
+    }
+
     /// Forgets a collection that was dropped.
     pub(crate) fn remove(&mut self, id: ObjectId) {
         self.pending.remove(&id);
@@ -91,14 +130,15 @@ impl CommitBuffer {
         let mut commits = Vec::new();
         for (id, pending) in &mut self.pending {
             // The commit does not wait for what is being consolidated; the result comes for nothing.
-            if let Some((_, mut deltas)) = pending.consolidating.take() {
+            if let Some((_, mut deltas, sizes)) = pending.consolidating.take() {
                 pending.deltas.append(&mut deltas);
+                pending.sizes.append(sizes);
             }
             let due = |delta: &mut DeltaBatch| delta.epoch <= epoch;
             pending
                 .committing
                 .extend(pending.deltas.extract_if(.., due));
-            pending.size = Size::of(&pending.deltas);
+            pending.sizes.take_through(epoch);
             pending.consolidated = Size::default();
             let staged = pending.staged.extract_if(.., |(at, _)| *at <= epoch);
             pending
@@ -159,14 +199,15 @@ impl CommitBuffer {
         let is_older = |delta: &mut DeltaBatch| delta.epoch <= durable;
         let deltas: Vec<DeltaBatch> = pending.deltas.extract_if(.., is_older).collect();
         // Also if nothing comes of it.
-        pending.consolidated = pending.size;
+        pending.consolidated = pending.size();
         if deltas.is_empty() {
             return None;
         }
+        let sizes = pending.sizes.take_through(durable);
         let first = waiting.unwrap_or(durable).min(durable);
         self.consolidations += 1;
         let number = self.consolidations;
-        pending.consolidating = Some((number, deltas.clone()));
+        pending.consolidating = Some((number, deltas.clone(), sizes));
         let parts = deltas.into_iter();
         let (before, after): (Vec<_>, Vec<_>) = parts.partition(|delta| delta.epoch <= first);
         Some(Consolidation {
@@ -178,19 +219,20 @@ impl CommitBuffer {
 
     /// Takes in what a consolidation has left, unless what it was made of has become part of a commit or is gone.
     pub(crate) fn consolidated(&mut self, consolidated: Consolidated) {
-        let Consolidated { id, number, deltas } = consolidated;
+        let Consolidated { id, number, left } = consolidated;
         let Some(pending) = self.pending.get_mut(&id) else {
             return;
         };
-        let Some((_, before)) = pending
+        let Some((_, before, sizes_before)) = pending
             .consolidating
-            .take_if(|(running, _)| *running == number)
+            .take_if(|(running, ..)| *running == number)
         else {
             return;
         };
-        pending.deltas.extend(deltas.unwrap_or(before));
-        pending.size = Size::of(&pending.deltas);
-        pending.consolidated = pending.size;
+        let (deltas, sizes) = left.unwrap_or((before, sizes_before));
+        pending.deltas.extend(deltas);
+        pending.sizes.append(sizes);
+        pending.consolidated = pending.size();
     }
 }
 

@@ -82,6 +82,14 @@ fn catalog() -> Catalog {
 
 /// The index that answers `SELECT b FROM t WHERE a = 1` for a session in a cluster.
 fn index(catalog: &Catalog, cluster: Option<ClusterId>, hydrated: &[ObjectId]) -> Option<ObjectId> {
+    lookup(catalog, cluster, hydrated).map(|lookup| lookup.index)
+}
+
+fn lookup(
+    catalog: &Catalog,
+    cluster: Option<ClusterId>,
+    hydrated: &[ObjectId],
+) -> Option<LookupPlan> {
     let ctx = PlanContext {
         catalog,
         database: "materialize",
@@ -100,7 +108,7 @@ fn index(catalog: &Catalog, cluster: Option<ClusterId>, hydrated: &[ObjectId]) -
     let query = crate::parse::parse_query("SELECT b FROM t WHERE a = 1").unwrap();
     let planned = plan_query(&ctx, &query, &[]).unwrap();
     let is_hydrated = |id: ObjectId| hydrated.contains(&id);
-    recognise_lookup(catalog, &planned, cluster, &is_hydrated).map(|lookup| lookup.index)
+    recognise_lookup(catalog, &planned, cluster, &is_hydrated)
 }
 
 #[test]
@@ -124,4 +132,14 @@ fn an_index_that_would_have_to_be_waited_for_is_not_used() {
     catalog.apply(&[cluster(CLUSTERS[1], 0)]).unwrap();
     assert_eq!(index(&catalog, here, &[SECOND, FIRST]), Some(FIRST));
     assert_eq!(index(&catalog, here, &[SECOND]), None);
+}
+
+#[test]
+fn what_is_better_than_the_index_that_answers_is_known() {
+    let catalog = catalog();
+    let here = Some(CLUSTERS[1]);
+    let better = |hydrated: &[ObjectId]| lookup(&catalog, here, hydrated).unwrap().better;
+    assert_eq!(better(&[FIRST]), [SECOND, HOME]);
+    assert_eq!(better(&[FIRST, HOME]), [SECOND]);
+    assert!(better(&[SECOND]).is_empty());
 }

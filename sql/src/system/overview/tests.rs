@@ -1,3 +1,7 @@
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, UInt64Type};
+use arrow_array::{Array, RecordBatch};
+use flowstone_proto::kafka::KafkaStart;
 use flowstone_proto::message::{
     CollectionStatistics, LoadGenerator, SourceStatistics, SourceStatus, SourceTable,
 };
@@ -5,9 +9,11 @@ use flowstone_types::{ClusterId, Epoch, SourcePosition};
 
 use super::*;
 use crate::catalog::{
-    CatalogChange, Cluster, ClusterKind, ClusterSize, SchemaId, Source, SourceItemKind, TableSource,
+    CatalogChange, Cluster, ClusterKind, ClusterSize, SchemaId, Sink, SinkItemKind, Source,
+    SourceItemKind, TableSource,
 };
-use crate::system::{RuntimeState, SessionInfo, StatusState};
+use crate::connector::{SinkFormatItem, TopicSink};
+use crate::system::{self, RuntimeState, SessionInfo, StatusState};
 
 const SOURCE: ObjectId = ObjectId::User(2000);
 const FED: ObjectId = ObjectId::User(2001);
@@ -18,6 +24,8 @@ const INDEX: ObjectId = ObjectId::User(2005);
 const OF_TABLE: ObjectId = ObjectId::User(2006);
 /// Made of the materialized view, where a test says so.
 const ABOVE: ObjectId = ObjectId::User(2008);
+/// Of the materialized view, where the source is a topic.
+const SINK: ObjectId = ObjectId::User(2009);
 
 /// A source that feeds a table, a table, a view over the fed table, a materialized view and an index over the view, and a materialized view of the table.
 fn catalog() -> Catalog {
@@ -31,6 +39,7 @@ fn catalog() -> Catalog {
             upstream_oid: 1,
             columns: Vec::new(),
             key: Vec::new(),
+            upstream: Vec::new(),
         },
         owned: true,
     };
@@ -84,6 +93,49 @@ fn catalog() -> Catalog {
             .apply(&[CatalogChange::PutItem(Box::new(item))])
             .unwrap();
     }
+    catalog
+}
+
+/// The same, but for a topic as the source, and a sink of the materialized view.
+fn catalog_of_topics() -> Catalog {
+    let mut catalog = catalog();
+    let connection = ObjectId::User(2010);
+    let mut source = catalog.items[&SOURCE].clone();
+    source.kind = ItemKind::Source(Source {
+        kind: SourceItemKind::Kafka {
+            connection,
+            topic: "in".to_owned(),
+            start: KafkaStart::Earliest,
+            metadata_interval_ms: 60_000,
+            group_id_prefix: None,
+        },
+        progress: None,
+    });
+    let mut sink = catalog.items[&MATERIALIZED].clone();
+    (sink.id, sink.name) = (SINK, "sink".to_owned());
+    sink.depends_on = vec![MATERIALIZED];
+    let written = TopicSink {
+        connection,
+        topic: "out".to_owned(),
+        partitions: None,
+        replication: None,
+        settings: Vec::new(),
+        key: None,
+        key_not_enforced: false,
+        value: SinkFormatItem::Json,
+        is_upsert: false,
+        headers: None,
+        partition_by: None,
+        compression: "lz4".to_owned(),
+        snapshot: true,
+        transactional_id_prefix: None,
+    };
+    sink.kind = ItemKind::Sink(Sink {
+        from: MATERIALIZED,
+        kind: SinkItemKind::Kafka(Box::new(written)),
+    });
+    let changes = [source, sink].map(|item| CatalogChange::PutItem(Box::new(item)));
+    catalog.apply(&changes).unwrap();
     catalog
 }
 
@@ -148,6 +200,16 @@ fn states_in(catalog: &Catalog, runtime: &RuntimeState) -> BTreeMap<ObjectId, Ob
         .collect()
 }
 
+/// The rows of a relation of `mz_internal`.
+fn rows(catalog: &Catalog, runtime: &RuntimeState, name: &str) -> RecordBatch {
+    let context = SystemContext {
+        catalog,
+        session: &SessionInfo::default(),
+        runtime,
+    };
+    system::rows(system::relation("mz_internal", name).unwrap(), &context).unwrap()
+}
+
 #[test]
 fn what_is_well_runs_and_says_how_much_it_holds() {
     let states = states(&runtime());
@@ -173,9 +235,9 @@ fn what_is_well_runs_and_says_how_much_it_holds() {
         states[&INDEX].parent_name,
         Some(("public".to_owned(), "view".to_owned()))
     );
-    let ingestion = states[&SOURCE].ingestion.unwrap();
+    let ingestion = states[&SOURCE].ingestion.clone().unwrap();
     assert_eq!(
-        (ingestion.offset_lag(), ingestion.offset_unit),
+        (ingestion.offset_lag, ingestion.offset_unit),
         (Some(20), "ticks")
     );
     assert_eq!(ingestion.messages_received, 9);
@@ -192,7 +254,7 @@ fn a_snapshot_that_is_not_visible_is_being_read() {
         .insert(SOURCE, state(SourceStatus::Starting));
     let found = states(&runtime);
     assert_eq!(found[&SOURCE].status, Status::Snapshotting);
-    let ingestion = found[&SOURCE].ingestion.unwrap();
+    let ingestion = found[&SOURCE].ingestion.clone().unwrap();
     assert_eq!(
         (ingestion.snapshot_staged, ingestion.snapshot_known),
         (Some(4), Some(10))
@@ -286,4 +348,98 @@ fn errors_in_the_data_are_failures_with_their_text() {
     assert_eq!(states[&OF_TABLE].data_errors, 2);
     assert_eq!(states[&OF_TABLE].error.as_deref(), Some("division by zero"));
     assert_eq!(states[&TABLE].status, Status::Running);
+}
+
+#[test]
+fn a_source_of_a_topic_says_how_far_it_is_behind_in_each_partition() {
+    let catalog = catalog_of_topics();
+    let mut runtime = runtime();
+    let mut read = |known: &[(i32, i64)], committed: &[(i32, i64)]| {
+        let position = |offsets: &[(i32, i64)]| {
+            Some(SourcePosition::KafkaOffsets(
+                offsets.iter().copied().collect(),
+            ))
+        };
+        let counted = runtime.source_statistics.get_mut(&SOURCE).unwrap();
+        counted.offset_known = position(known);
+        counted.offset_committed = position(committed);
+        let states = states_in(&catalog, &runtime);
+        let fed = states[&FED].ingestion.clone().unwrap();
+        assert!(fed.partitions.is_empty(), "they are those of the source");
+        let ingestion = states[&SOURCE].ingestion.clone().unwrap();
+        assert_eq!(ingestion.offset_unit, "messages");
+        let lags = ingestion.partitions.iter().map(PartitionState::lag);
+        let lags: Vec<Option<u64>> = lags.collect();
+
+        let rows = rows(&catalog, &runtime, "mz_kafka_source_partitions");
+        let ids = rows["id"].as_string::<i32>().iter();
+        assert!(ids.flatten().all(|id| id == SOURCE.to_string()));
+        let partitions = rows["partition"].as_primitive::<Int32Type>();
+        let listed = ingestion.partitions.iter().map(|state| state.partition);
+        assert_eq!(partitions.values()[..], listed.collect::<Vec<_>>());
+        let listed = rows["lag"].as_primitive::<UInt64Type>().iter();
+        assert_eq!(listed.collect::<Vec<_>>(), lags);
+        (lags, ingestion.offset_lag)
+    };
+    // What was read of one before it was known to be there does not make up for another.
+    let lags = vec![Some(0), Some(40)];
+    assert_eq!(
+        read(&[(0, 10), (1, 100)], &[(0, 50), (1, 60)]),
+        (lags, Some(40))
+    );
+    // A partition of which nothing is read, and one of whose end nothing is known.
+    let lags = vec![Some(2), None, None];
+    assert_eq!(read(&[(0, 10), (1, 7)], &[(0, 8), (2, 60)]), (lags, None));
+    assert_eq!(read(&[], &[]), (vec![], Some(0)));
+}
+
+#[test]
+fn a_sink_says_what_it_has_written_and_what_keeps_changes_from_it() {
+    let catalog = catalog_of_topics();
+    let mut runtime = runtime();
+    let states = states_in(&catalog, &runtime);
+    assert_eq!(states[&SINK].status, Status::Created);
+    assert_eq!((states[&SINK].delivery, states[&SINK].lag_ms), (None, None));
+
+    let written = SinkStatistics {
+        messages: 3,
+        bytes: 30,
+        committed_epoch: Some(Epoch(2_999)),
+    };
+    runtime.sink_statistics.insert(SINK, written);
+    let running = state(SourceStatus::Running);
+    runtime.sink_statuses.insert(SINK, running);
+    let states = states_in(&catalog, &runtime);
+    let sink = &states[&SINK];
+    assert_eq!(sink.kind, ObjectKind::Sink("kafka"));
+    assert_eq!(sink.status, Status::Running);
+    let of = ("public".to_owned(), "materialized".to_owned());
+    assert_eq!(sink.parent_name, Some(of));
+    assert_eq!((sink.delivery, sink.lag_ms), (Some(written), Some(2_000)));
+    assert_eq!((sink.rows, sink.bytes), (None, None));
+    let frontiers = rows(&catalog, &runtime, "mz_frontiers");
+    let ids = frontiers["object_id"].as_string::<i32>().iter();
+    assert_eq!(ids.flatten().last(), Some("u2009"));
+    let upper = frontiers["write_frontier"].as_primitive::<UInt64Type>();
+    assert_eq!(upper.values().last(), Some(&3_000));
+    assert_eq!(frontiers["read_frontier"].null_count(), 1);
+    let lags = rows(&catalog, &runtime, "mz_wallclock_global_lag");
+    assert_eq!(lags.num_rows(), frontiers.num_rows());
+
+    let stalled = |error: &str| {
+        state(SourceStatus::Stalled {
+            error: error.to_owned(),
+            hint: None,
+        })
+    };
+    runtime.source_statuses.insert(SOURCE, stalled("away"));
+    let sink = states_in(&catalog, &runtime).remove(&SINK).unwrap();
+    assert_eq!(sink.status, Status::Stalled);
+    let trouble = "source \"source\" has stalled";
+    assert_eq!(sink.error.as_deref(), Some(trouble));
+    // Its own trouble says more.
+    runtime.sink_statuses.insert(SINK, stalled("no broker"));
+    let sink = states_in(&catalog, &runtime).remove(&SINK).unwrap();
+    assert_eq!(sink.error.as_deref(), Some("no broker"));
+    assert_eq!(sink.lag_ms, Some(2_000));
 }

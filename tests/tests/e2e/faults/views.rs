@@ -6,6 +6,7 @@ use flowstone_tests::{Node, NodeOptions};
 use tokio_postgres::Client;
 
 use super::{failure, rows};
+use crate::wire::{RawClient, tags};
 
 async fn node(dir: &Path) -> Node {
     let arguments = ["--recompute-seconds-max", "2", "--query-memory-mib", "64"];
@@ -71,6 +72,41 @@ async fn a_view_that_never_ends_is_given_up() {
         .await
         .unwrap();
     assert_eq!(rows(&client, "SELECT n FROM endless").await.unwrap(), ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_a_view_that_is_behind_is_told_so_while_it_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = NodeOptions {
+        arguments: ["--recompute-seconds-max", "60"]
+            .map(ToOwned::to_owned)
+            .to_vec(),
+        ..NodeOptions::default()
+    };
+    let node = Node::start_with(dir.path(), 2, options).await.unwrap();
+    let client = node.connect().await.unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE t (a bigint);
+             CREATE MATERIALIZED VIEW endless AS WITH RECURSIVE r (n) AS (SELECT a FROM t UNION ALL SELECT n + 1 FROM r WHERE n > 0) SELECT count(*) AS n FROM r;
+             INSERT INTO t VALUES (0)",
+        )
+        .await
+        .unwrap();
+    assert_eq!(rows(&client, "SELECT n FROM endless").await.unwrap(), ["1"]);
+    client
+        .batch_execute("INSERT INTO t VALUES (1)")
+        .await
+        .unwrap();
+    let mut raw = RawClient::connect(&node).await;
+    raw.query("SELECT n FROM endless").await;
+    raw.told("waiting for materialized view \"endless\", which is behind")
+        .await;
+    client
+        .batch_execute("DROP MATERIALIZED VIEW endless")
+        .await
+        .unwrap();
+    assert!(tags(&raw.until_ready().await).ends_with("EZ"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -140,6 +140,51 @@ fn changes() -> Vec<SourceChanges> {
 }
 
 #[test]
+fn a_commit_lacks_what_a_source_has_yet_to_give_from_its_first_epoch_on() {
+    let mut bulk = streaming();
+    assert!(!bulk.is_open_at(Epoch(4)));
+    assert!(bulk.is_open_at(Epoch(5)) && bulk.is_open_at(Epoch(9)));
+    bulk.end(SOURCE);
+    assert!(bulk.is_open_at(Epoch(5)), "what it gave has yet to enter");
+    while !bulk.is_empty() {
+        enter(&mut bulk);
+    }
+    assert!(!bulk.is_open_at(Epoch(9)));
+    bulk.set_aside(Epoch(9), FIRST, piece());
+    assert!(!bulk.is_open_at(Epoch(9)), "it goes on by itself");
+}
+
+/// Changes of many rows.
+fn rows(count: usize) -> DeltaBatch {
+    let column: ArrayRef = Arc::new(Int64Array::from(vec![1; count]));
+    let rows = RecordBatch::try_from_iter([("id", column)]).unwrap();
+    DeltaBatch::insert(rows, Epoch(1))
+}
+
+#[test]
+fn what_would_be_set_aside_waits_while_as_much_is_as_may_and_nothing_else_does() {
+    let (small, large) = (rows(1), rows(2 * ROWS_AT_ONCE));
+    let mut bulk = Bulk::default();
+    let (mut count, room) = (0, SET_ASIDE_BYTES / bytes_of(&large.rows));
+    while bulk.has_room() {
+        let piece = CollectionInput::Deltas(vec![large.clone()]);
+        bulk.set_aside(Epoch(1), FIRST, Load::Piece(piece));
+        count += 1;
+    }
+    assert_eq!(count, room + 1);
+    for (id, delta, waits) in [
+        (FIRST, &small, true),
+        (SECOND, &large, true),
+        (SECOND, &small, false),
+    ] {
+        let changes = [(id, delta.clone())];
+        assert_eq!(bulk.would_set_aside(&changes), waits, "{id}");
+    }
+    enter(&mut bulk);
+    assert!(bulk.has_room());
+}
+
+#[test]
 fn what_changes_with_every_epoch_comes_in_behind_a_snapshot_while_it_does() {
     let tables: Vec<_> = (2..10).map(ObjectId::User).collect();
     let mut bulk = Bulk::default();

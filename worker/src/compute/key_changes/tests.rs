@@ -4,7 +4,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
 use arrow_array::{Int32Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
-use flowstone_types::SourceOp::{Delete, DeleteByKey, Upsert};
+use flowstone_types::SourceOp::{DeleteByKey, Upsert};
 use flowstone_types::{SourceChanges, SourceOp};
 
 use super::{complete, has_candidates, merge, wanted_keys};
@@ -19,20 +19,23 @@ fn rows(rows: &[(i32, Option<&str>)]) -> RecordBatch {
     RecordBatch::try_new(Arc::new(schema), vec![Arc::new(keys), Arc::new(values)]).unwrap()
 }
 
-/// Changes of rows `(operation, key, value)`; the value `?` was left out.
+/// Changes of rows `(operation, key, value)`; the value `?` was left out, and so was `<` of a row that had the key before.
 fn changes(list: &[(SourceOp, i32, Option<&str>)]) -> SourceChanges {
     let values: Vec<(i32, Option<&str>)> = list
         .iter()
-        .map(|(_, key, value)| (*key, value.filter(|value| *value != "?")))
+        .map(|(_, key, value)| (*key, value.filter(|value| !["?", "<"].contains(value))))
         .collect();
+    let rows_with = |wanted: &'static [&'static str]| {
+        (0_u32..)
+            .zip(list)
+            .filter(move |(_, (.., value))| value.is_some_and(|value| wanted.contains(&value)))
+            .map(|(row, _)| row)
+    };
     SourceChanges {
         rows: rows(&values),
         ops: list.iter().map(|(op, ..)| *op).collect(),
-        unchanged: (0_u32..)
-            .zip(list)
-            .filter(|(_, (.., value))| *value == Some("?"))
-            .map(|(row, _)| (row, 1))
-            .collect(),
+        unchanged: rows_with(&["?", "<"]).map(|row| (row, 1)).collect(),
+        moved: rows_with(&["<"]).collect(),
         truncate_before: false,
     }
 }
@@ -47,7 +50,7 @@ fn values(changes: &SourceChanges) -> Vec<(i32, Option<&str>)> {
 
 #[test]
 fn a_changed_key_takes_the_values_of_the_deleted_row() {
-    let changes = changes(&[(DeleteByKey, 1, None), (Upsert, 2, Some("?"))]);
+    let changes = changes(&[(DeleteByKey, 1, None), (Upsert, 2, Some("<"))]);
     assert!(has_candidates(std::slice::from_ref(&changes)));
     assert_eq!(wanted_keys(&changes), [0, 1]);
     let done = complete(changes, &[0], &rows(&[(1, Some("long"))])).unwrap();
@@ -68,17 +71,53 @@ fn an_update_after_a_deletion_of_another_row_keeps_its_own_values() {
 }
 
 #[test]
+fn an_update_of_a_row_that_is_not_there_takes_nothing_of_another_that_was_deleted_before() {
+    let list = [(DeleteByKey, 1, None), (Upsert, 2, Some("?"))];
+    let first = changes(&list);
+    assert!(!has_candidates(std::slice::from_ref(&first)));
+    assert!(wanted_keys(&first).is_empty());
+    let done = complete(first, &[0], &rows(&[(1, Some("one"))])).unwrap();
+    assert_eq!(values(&done), [(1, None), (2, None)]);
+    assert_eq!(
+        done.unchanged,
+        [(1, 1)],
+        "the shard says that there is none"
+    );
+    // Nor if something else moved a row in the same epoch.
+    let list = [
+        (DeleteByKey, 3, None),
+        (Upsert, 4, Some("<")),
+        (Upsert, 1, Some("again")),
+        (DeleteByKey, 1, None),
+        (Upsert, 2, Some("?")),
+    ];
+    let stored = rows(&[(1, Some("one")), (3, Some("three"))]);
+    let done = complete(changes(&list), &[0], &stored).unwrap();
+    let seen = values(&done);
+    assert_eq!((seen[1], seen[4]), ((4, Some("three")), (2, None)));
+    assert_eq!(done.unchanged, [(4, 1)]);
+}
+
+#[test]
+fn a_changed_key_that_a_row_has_takes_the_values_that_are_named() {
+    let changes = changes(&[(DeleteByKey, 1, None), (Upsert, 2, Some("<"))]);
+    let done = complete(changes, &[0], &rows(&[(1, Some("one")), (2, Some("two"))])).unwrap();
+    assert_eq!(values(&done), [(1, None), (2, Some("one"))]);
+    assert!(done.unchanged.is_empty() && done.moved.is_empty());
+}
+
+#[test]
 fn values_follow_a_row_through_several_keys() {
     let list = [
         (Upsert, 1, Some("?")),
         (DeleteByKey, 1, None),
-        (Upsert, 2, Some("?")),
+        (Upsert, 2, Some("<")),
         (Upsert, 2, Some("?")),
         (DeleteByKey, 2, None),
-        (Upsert, 3, Some("?")),
+        (Upsert, 3, Some("<")),
         (Upsert, 4, Some("four")),
         (DeleteByKey, 4, None),
-        (Upsert, 5, Some("?")),
+        (Upsert, 5, Some("<")),
     ];
     let done = complete(changes(&list), &[0], &rows(&[(1, Some("one"))])).unwrap();
     let seen: Vec<(i32, Option<&str>)> = values(&done);
@@ -97,7 +136,7 @@ fn values_follow_a_row_through_several_keys() {
 fn a_pair_is_found_over_a_batch_border_and_not_over_a_truncation() {
     let (first, second) = (
         changes(&[(DeleteByKey, 1, None)]),
-        changes(&[(Upsert, 2, Some("?"))]),
+        changes(&[(Upsert, 2, Some("<"))]),
     );
     let split = vec![first.clone(), second.clone()];
     assert!(has_candidates(&split));
@@ -110,10 +149,6 @@ fn a_pair_is_found_over_a_batch_border_and_not_over_a_truncation() {
             ..second
         },
     ];
-    assert!(!has_candidates(&truncated));
-    assert_eq!(merge(truncated).unwrap().len(), 2);
-    assert!(!has_candidates(&[changes(&[
-        (Delete, 1, None),
-        (Upsert, 2, Some("?"))
-    ])]));
+    let merged = merge(truncated).unwrap();
+    assert_eq!((merged.len(), wanted_keys(&merged[1])), (2, vec![]));
 }

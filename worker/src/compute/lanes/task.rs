@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
 use flowstone_dataflow::{
-    CollectionInput, Snapshot, TickOutput, partition_columns, partition_delta,
+    CollectionInput, Held, Snapshot, TickOutput, partition_columns, partition_delta,
 };
 use flowstone_proto::message::{CollectionDescription, CollectionStatistics, DataflowDescription};
 use flowstone_proto::plan::Plan;
@@ -102,8 +102,8 @@ pub(super) enum Work {
     Drop(Vec<ObjectId>),
     Advance(Advance),
     AllowCompaction(Epoch),
-    /// Asks for counters of objects.
-    Count(Vec<ObjectId>),
+    /// Asks for counters of objects, without the buffers that were counted elsewhere.
+    Count(Vec<ObjectId>, Held),
 }
 
 /// What came of it.
@@ -233,9 +233,9 @@ impl Task {
                     .on_each(move |_, shard| shard.allow_compaction(since))
                     .await?;
             }
-            Work::Count(ids) => {
-                let counted = count(&self.pool, ids).await?;
-                return Ok(Some(Said::Counted(counted)));
+            Work::Count(ids, held) => {
+                let counted = count(&self.pool, ids, held).await?;
+                return Ok(Some(Said::Counted(counted.with_copies())));
             }
         }
         Ok(None)

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use flowstone_dataflow::Held;
 use flowstone_proto::message::CollectionStatistics;
 use flowstone_types::{Epoch, EvalError, ObjectId};
 
@@ -157,8 +158,8 @@ impl Lanes {
         Some(since)
     }
 
-    /// Asks lanes for the counters of what is in them.
-    pub(in crate::compute) fn count(&mut self) {
+    /// Asks lanes for the counters of what is in them. `held`: the buffers that others were said to hold.
+    pub(in crate::compute) fn count(&mut self, held: &Held) {
         for (number, lane) in &mut self.lanes {
             if lane.counting || !lane.outstanding.is_empty() {
                 continue;
@@ -168,7 +169,7 @@ impl Lanes {
             let ids: Vec<ObjectId> = own.collect();
             if !ids.is_empty() {
                 lane.counting = true;
-                lane.send(Work::Count(ids));
+                lane.send(Work::Count(ids, held.clone()));
             }
         }
     }

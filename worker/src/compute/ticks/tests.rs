@@ -86,12 +86,14 @@ fn changes_are_cut_with_what_they_say_of_their_rows() {
         rows: texts(0, 100, 1000),
         ops: ops.clone(),
         unchanged: vec![(0, 0), (33, 0), (99, 0)],
+        moved: Vec::new(),
         truncate_before: true,
     };
     let empty = SourceChanges {
         rows: texts(0, 0, 10),
         ops: Vec::new(),
         unchanged: Vec::new(),
+        moved: Vec::new(),
         truncate_before: true,
     };
     let inputs = vec![(ONE, CollectionInput::Changes(vec![change, empty]))];

@@ -71,6 +71,17 @@ fn buffer(changes: &[(u64, i32, i64)]) -> CommitBuffer {
     buffer
 }
 
+/// What is known of how much waits is what there is.
+fn check_sizes(buffer: &CommitBuffer) {
+    for pending in buffer.pending.values() {
+        let mut size = Size::of(&pending.deltas);
+        if let Some((_, deltas, _)) = &pending.consolidating {
+            size = size.plus(Size::of(deltas));
+        }
+        assert_eq!(pending.size(), size);
+    }
+}
+
 /// What a commit of `epoch` does to each row. It has succeeded.
 fn commit(buffer: &mut CommitBuffer, epoch: u64) -> BTreeMap<i32, i64> {
     let mut sums: BTreeMap<i32, i64> = BTreeMap::new();
@@ -82,6 +93,7 @@ fn commit(buffer: &mut CommitBuffer, epoch: u64) -> BTreeMap<i32, i64> {
             }
         }
     }
+    check_sizes(buffer);
     buffer.committed();
     sums.retain(|_, weight| *weight != 0);
     sums
@@ -132,7 +144,7 @@ fn only_what_is_large_and_has_doubled_is_consolidated() {
     let consolidation = buffer.start_consolidation(Epoch(1), None).unwrap();
     buffer.consolidated(consolidation.run());
     assert_eq!(buffer.pending[&VIEW].deltas.len(), 1);
-    assert!(buffer.pending[&VIEW].size.rows <= ROWS_KEPT);
+    assert!(buffer.pending[&VIEW].size().rows <= ROWS_KEPT);
 }
 
 #[test]
@@ -167,6 +179,7 @@ proptest! {
         let done = consolidation.map(Consolidation::run);
         for buffer in [&mut plain, &mut consolidated] {
             buffer.add(VIEW, later.iter().copied().map(change));
+            check_sizes(buffer);
         }
         let mut done = if lost {
             // It ends after the first commit.
@@ -174,6 +187,7 @@ proptest! {
         } else {
             if let Some(done) = done {
                 consolidated.consolidated(done);
+                check_sizes(&consolidated);
             }
             None
         };

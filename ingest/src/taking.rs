@@ -1,6 +1,6 @@
 //! What was taken, on its way to whoever took it: piece by piece, so that what is on disk is never in memory as a whole.
 //!
-//! Owns the order of the pieces. Must not know the stream, which goes on meanwhile. Called by [`crate::Pieces`].
+//! Owns the order of the pieces. Must not know how changes are received, which goes on meanwhile, nor any kind of source. Called by [`crate::Pieces`].
 //!
 //! Invariants. A table's snapshot comes first, then its changes in order, then the errors of its rows and its own. Once the end was given, every failure
 //! that is known of and every row that is in error is on disk.
@@ -8,18 +8,21 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use flowstone_proto::message::SourceBinding;
 use flowstone_types::{ObjectId, SourceChanges};
 
-use super::state::{Shared, Taken, TakenTable};
-use super::table_log::{CutEnd, Failure};
+use crate::binding::{Binding, Position};
+use crate::capture::{Shared, State};
 use crate::row_errors::Notes;
+use crate::table_log::{CutEnd, Failure, Log, TakenTable};
 use crate::transactions::Part;
 use crate::{Error, TableChanges, TableData};
 
 /// What is left of a take.
 #[derive(Debug)]
-pub(crate) struct Taking {
-    shared: Arc<Shared>,
+pub(crate) struct Taking<S: State> {
+    shared: Arc<Shared<S>>,
+    /// The ordinal of the position up to which it goes.
     position: u64,
     tables: VecDeque<TakenTable>,
     failures: Vec<(ObjectId, Failure)>,
@@ -27,14 +30,26 @@ pub(crate) struct Taking {
     ready: VecDeque<TableChanges>,
 }
 
-impl Taking {
-    pub(crate) fn new(shared: Arc<Shared>, position: u64, taken: Taken) -> Self {
-        Self {
-            shared,
-            position,
-            tables: taken.tables,
-            failures: taken.failures,
-            ready: VecDeque::new(),
+impl<S: State> Taking<S> {
+    /// Takes what a binding names, as [`crate::SourceHandle::take_pieces`] says. The source is not borrowed: whoever waits for it does so where it likes.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is taken until everything is there.
+    pub(crate) fn begin(
+        shared: &Arc<Shared<S>>,
+        binding: &SourceBinding,
+    ) -> impl Future<Output = Result<Self, Error>> + Send + use<S> {
+        let (shared, binding) = (Arc::clone(shared), binding.clone());
+        async move {
+            let binding: Binding<'_, S::Position> = Binding::of(&binding)?;
+            let taken = shared.take(&binding).await?;
+            Ok(Self {
+                shared: Arc::clone(&shared),
+                position: Position::ordinal(binding.position),
+                tables: taken.tables,
+                failures: taken.failures,
+                ready: VecDeque::new(),
+            })
         }
     }
 
@@ -72,8 +87,8 @@ impl Taking {
         changes: SourceChanges,
         notes: Notes,
     ) -> Result<(), Error> {
-        let resolved = match self.shared.lock().table_mut(table) {
-            Some(log) => log.resolve(changes, notes, self.position),
+        let resolved = match self.shared.lock().logs_mut().table_mut(table) {
+            Some(log) => log.account_mut().resolve(changes, notes, self.position),
             // It was removed meanwhile.
             None => return Ok(()),
         };
@@ -97,14 +112,14 @@ impl Taking {
             return;
         };
         let mut state = self.shared.lock();
-        let Some(log) = state.table_mut(table) else {
+        let logs = state.logs_mut();
+        let Some(log) = logs.table_mut(table) else {
             return;
         };
         let CutEnd { error, failed } = log.end_cut(self.position);
         if let Some(failure) = failed {
-            let failure = (table, failure);
-            state.record_failures(std::slice::from_ref(&failure));
-            self.failures.push(failure);
+            logs.record_failure(table, &failure);
+            self.failures.push((table, failure));
         }
         drop(state);
         if !row_errors.is_empty() {

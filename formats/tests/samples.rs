@@ -1,0 +1,5 @@
+//! Topics as connectors wrote them.
+
+#[cfg(test)]
+#[path = "samples/debezium.rs"]
+mod debezium;
