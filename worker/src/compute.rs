@@ -9,7 +9,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow_schema::SchemaRef;
 use flowstone_dataflow::{CollectionInput, Held, TickOutput, partition_columns};
 use flowstone_proto::local::ResultStreams;
 use flowstone_proto::message::{
@@ -104,7 +103,7 @@ pub(crate) struct Compute {
     sides: Sides,
     /// Whether indexes of the base are being built.
     building: bool,
-    /// What ends by itself.
+    /// What ends by itself, or with what was set aside.
     tasks: TaskTracker,
     /// What reads a dataflow that is not back yet, in order.
     waiting_dataflows: Vec<DataflowDescription>,
@@ -229,13 +228,11 @@ impl Compute {
         self.readable.read().durable
     }
 
-    /// Why an object is not maintained any more, if that is so.
-    pub(crate) fn failure_of(&self, id: ObjectId) -> Option<String> {
-        self.readable
-            .read()
-            .failed
-            .get(&id)
-            .map(EvalError::to_string)
+    /// Why objects are not maintained any more, of those that are not.
+    pub(crate) fn failures(&self) -> BTreeMap<ObjectId, String> {
+        let readable = self.readable.read();
+        let failed = readable.failed.iter();
+        failed.map(|(id, error)| (*id, error.to_string())).collect()
     }
 
     async fn respond(&self, response: Response) {
@@ -518,11 +515,6 @@ impl Compute {
         ))
     }
 
-    fn schema_of(&self, id: ObjectId) -> Result<SchemaRef, Error> {
-        let description = self.collections.get(&id).ok_or(Error::UnknownObject(id))?;
-        Ok(Arc::clone(&description.schema))
-    }
-
     /// Hands what shards computed to lanes, to subscriptions and to `output`, and ends what has failed. `covered`: a collection whose rows are on disk already.
     async fn absorb(
         &mut self,
@@ -621,10 +613,13 @@ impl Compute {
     }
 
     /// Sends counters that changed, and compacts what is idle. `uncommitted` says how much waits for a commit, without the buffers that were counted already.
-    pub(crate) async fn housekeep(
+    pub(crate) async fn housekeep<F>(
         &mut self,
-        uncommitted: impl FnOnce(&Held) -> BTreeMap<ObjectId, u64>,
-    ) -> Result<(), Error> {
+        uncommitted: impl FnOnce(Held) -> F,
+    ) -> Result<(), Error>
+    where
+        F: Future<Output = Result<BTreeMap<ObjectId, u64>, Error>>,
+    {
         let held = Held::default();
         let ids: Vec<ObjectId> = {
             let readable = self.readable.read();
@@ -632,7 +627,7 @@ impl Compute {
             ids.filter(|id| !readable.places.contains_key(id)).collect()
         };
         let counted = partition::count(&self.shards, ids, held.clone()).await?;
-        self.uncommitted = uncommitted(&held);
+        self.uncommitted = uncommitted(held.clone()).await?;
         // What a lane has in common with the base is the base's.
         self.lanes.count(&held);
         for (id, statistics) in counted.objects {
@@ -664,6 +659,10 @@ impl Compute {
     pub(crate) async fn stop(self) -> Result<(), Error> {
         self.sides.stop().await;
         self.lanes.stop().await;
+        // Who reads for it ends.
+        drop(self.bulk);
+        self.tasks.close();
+        self.tasks.wait().await;
         let shards = self.shards;
         // Joining threads blocks; they end as soon as their queue is closed.
         tokio::task::spawn_blocking(move || shards.stop())

@@ -2,10 +2,11 @@
 //!
 //! Owns the order of everything that happens. Must not know what the parts do. Called by `node` through [`start`].
 //!
-//! Invariants. One command at a time; a `RunEpoch` is over, local log synced, before the next command is looked at. Slow work that needs no order (queries,
-//! Delta commits, upstream questions, plans to be tried) runs in tasks of its own, and its end comes back as an event. No command waits for what runs beside
-//! the base: while too much waits for that, nothing more of what was set aside or comes late enters, and an epoch that was run is not said to be complete, so
-//! that the coordinator sends no more of them than it may have in here.
+//! Invariants. One command at a time. What of a command waits for a disk or an upstream is the work of a part, which says when it has come to something (`Fed`,
+//! `Heard`, `Event`): an epoch is put together, and its record in the local log noted, by the feed. The commands behind it wait until it is over, but for those
+//! that may overtake it (`order`), and everything else goes on. Slow work that needs no order (queries, Delta commits, upstream questions, plans to be tried)
+//! runs in tasks, and its end comes back as an event. No command waits for what runs beside the base: while too much waits for that, nothing more of what was set
+//! aside or comes late enters, and an epoch that was run is not said to be complete, so that the coordinator sends no more of them than it may have in here.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -17,8 +18,7 @@ use flowstone_ingest::SourceEvent;
 use flowstone_proto::PROTOCOL_VERSION;
 use flowstone_proto::local::WorkerEnd;
 use flowstone_proto::message::{
-    CollectionDescription, Command, Export, LogId, RequestId, Response, RunEpoch,
-    SourceDescription, Staged,
+    CollectionDescription, Command, Export, LogId, RequestId, Response, RunEpoch, Staged,
 };
 use flowstone_proto::plan::Plan;
 use flowstone_storage::{DeltaTables, LogRecord, LogStore};
@@ -33,11 +33,15 @@ use crate::compute::direct::{Readable, WorkerReads};
 use crate::compute::shards::{ShardMaker, ShardPool};
 use crate::compute::{self, Compute, Heard, Read};
 use crate::event::Event;
-use crate::feed::{self, EpochInput, Feed};
-use crate::keep::{self, Keep};
+use crate::feed::{self, EpochInput, Fed, Feed, Late};
+use crate::keep::{self, KeepHandle};
 use crate::log::SharedLog;
 use crate::query::{Compiler, Evaluator, QueryRunner, internal};
 use crate::trial::Trial;
+
+mod order;
+
+use order::{Commands, InHand};
 
 /// Events of sources and tasks waiting for the router. A full channel makes the sender wait: the router is busy with an epoch.
 const EVENTS_IN_FLIGHT: usize = 1024;
@@ -70,7 +74,7 @@ pub struct Config {
 /// The state of the router.
 #[derive(Debug)]
 struct Engine {
-    commands: mpsc::Receiver<Command>,
+    commands: Commands,
     responses: mpsc::Sender<Response>,
     source_events: mpsc::Receiver<SourceEvent>,
     events: mpsc::Receiver<Event>,
@@ -79,7 +83,9 @@ struct Engine {
     trial: Trial,
     feed: Feed,
     compute: Compute,
-    keep: Keep,
+    keep: KeepHandle,
+    /// The newest epoch that was run and whose record counts.
+    acknowledged: Epoch,
     /// A commit that waits for lanes to come to its epoch.
     waiting_commit: Option<Epoch>,
     /// Writes that were evaluated and would be set aside, while as much is as may: the coordinator is told of them later.
@@ -166,7 +172,7 @@ impl Opened {
         let log = SharedLog::new(self.log);
         let state_dir = config.data_dir.join("sources");
         Engine {
-            commands: end.commands,
+            commands: Commands::new(end.commands),
             source_events,
             events,
             tasks: TaskTracker::new(),
@@ -192,13 +198,14 @@ impl Opened {
                 subscriber_memory_bytes: config.subscriber_memory_bytes,
                 backlog_bytes_max: self.backlog_bytes_max,
             }),
-            keep: Keep::new(keep::Parts {
+            keep: KeepHandle::start(keep::Parts {
                 responses: end.responses.clone(),
                 events: event_sender,
                 delta: self.delta,
                 log,
                 state_dir,
             }),
+            acknowledged: Epoch::MIN,
             waiting_commit: None,
             waiting_writes: VecDeque::new(),
             completing: VecDeque::new(),
@@ -217,6 +224,8 @@ enum Flow {
 impl Engine {
     async fn run(mut self) -> Result<(), Error> {
         let outcome = self.serve().await;
+        // Nobody hears of the ends of tasks any more: those that would tell, some of them awaited below, must not wait for room.
+        self.events.close();
         self.compute.close();
         if let Err(error) = &outcome {
             tracing::error!(%error, "worker stops: an invariant is broken");
@@ -246,25 +255,26 @@ impl Engine {
                 self.get_on().await?;
             }
             let may_enter = !self.compute.is_behind();
+            let late = self.late();
+            let (in_hand, acknowledged) = (self.in_hand(), self.acknowledged);
             tokio::select! {
                 biased;
                 Some(event) = self.events.recv() => self.handle(event).await?,
                 Some(event) = self.source_events.recv() => self.respond(said_by_source(event)).await,
                 heard = self.compute.hear() => self.heard(heard).await?,
-                command = self.commands.recv() => match command {
+                fed = self.feed.hear(late) => self.fed(fed?).await?,
+                command = self.commands.next(in_hand, acknowledged) => match command {
                     None => return Ok(()),
                     Some(command) => if self.act(command).await? == Flow::Stop { return Ok(()) },
                 },
                 _ = housekeeping.tick() => {
-                    self.consolidate();
-                    self.pass_sinks();
+                    self.consolidate().await?;
+                    self.pass_sinks().await?;
                     let keep = &self.keep;
                     self.compute.housekeep(|held| keep.bytes(held)).await?;
                 }
                 // Nothing else waits.
-                () = std::future::ready(()), if may_enter && self.compute.has_set_aside() => self.enter_a_piece().await?,
-                // Only when the piece before has entered, or they would pile up there.
-                source = self.feed.more(), if may_enter && !self.compute.has_set_aside() => self.run_late(source).await?,
+                () = std::future::ready(()), if may_enter && self.compute.has_a_piece() => self.enter_a_piece().await?,
                 () = std::future::ready(()), if self.compute.is_building() => self.build().await?,
             }
         }
@@ -278,7 +288,7 @@ impl Engine {
                 local_log,
             } => self.greet(version, commit_point, local_log).await?,
             Command::CreateCollection(description) => self.create_collection(description).await?,
-            Command::CreateSource(description) => self.create_source(*description).await?,
+            Command::CreateSource(description) => self.feed.create_source(*description),
             Command::AddSourceTables { source, tables } => {
                 self.feed.add_source_tables(source, tables).await?;
                 if let Some(collections) = self.feed.held(source) {
@@ -298,28 +308,30 @@ impl Engine {
             } => self.prepare(request, plan, export),
             Command::CreateDataflow(description) => {
                 let output = self.compute.create_dataflow(description).await?;
-                self.keep.absorb(output);
+                self.keep.absorb(output).await?;
             }
             Command::CreateSink(description) => {
-                self.keep.create_sink(*description, self.compute.last_run());
+                let now = self.compute.last_run();
+                self.keep.create_sink(description, now).await?;
             }
             Command::AlterSink(description) => {
-                self.keep.alter_sink(*description, self.compute.last_run());
+                let now = self.compute.last_run();
+                self.keep.alter_sink(description, now).await?;
             }
             Command::FailDataflow { id, error } => self.compute.fail(id, error).await?,
             Command::Drop { objects } => {
                 let sources = self.feed.drop_objects(&objects).await;
-                self.keep.drop_objects(&objects, sources);
+                self.keep.drop_objects(objects.clone(), sources).await?;
                 self.compute.drop_objects(objects).await?;
             }
-            Command::CleanUp(work) => self.keep.clean_up(work),
+            Command::CleanUp(work) => self.keep.clean_up(work).await?,
             Command::StageWrite(write) => self.compute.stage_write(write).await?,
             Command::DiscardWrite { write } => {
                 self.feed.discard(write);
                 self.waiting_writes.retain(|(waiting, _)| *waiting != write);
                 self.compute.discard_write(write);
             }
-            Command::RunEpoch(run) => self.run_epoch(run).await?,
+            Command::RunEpoch(run) => self.run_epoch(run)?,
             Command::BindingDurable { epoch } => self.compute.binding_durable(epoch).await?,
             Command::Commit { epoch } => {
                 if epoch > self.compute.last_run() {
@@ -338,10 +350,7 @@ impl Engine {
                 change,
             } => self.compute.set_cluster(cluster, threads, change).await?,
             Command::DropCluster { cluster } => self.compute.drop_cluster(cluster).await?,
-            Command::CommitPointDurable { epoch } => {
-                self.feed.commit_point_durable(epoch).await?;
-                self.keep.commit_point_durable(epoch);
-            }
+            Command::CommitPointDurable { epoch } => self.feed.commit_point_durable(epoch),
             Command::AllowCompaction { since } => self.compute.allow_compaction(since).await?,
             Command::Peek(peek) => self.compute.read(Read::Peek(peek)).await?,
             Command::Lookup(lookup) => self.compute.read(Read::Lookup(lookup)).await?,
@@ -386,8 +395,9 @@ impl Engine {
                 "coordinator speaks version {version}, worker {PROTOCOL_VERSION}"
             )));
         }
+        self.acknowledged = commit_point;
         self.compute.begin_at(commit_point);
-        self.keep.begin_at(commit_point);
+        self.keep.begin_at(commit_point).await?;
         let (logged_epochs, found) = self.feed.recover(commit_point, local_log).await?;
         self.respond(Response::Ready {
             version: PROTOCOL_VERSION,
@@ -410,15 +420,8 @@ impl Engine {
         Ok(())
     }
 
-    async fn create_source(&mut self, description: SourceDescription) -> Result<(), Error> {
-        for (table, errors) in self.feed.create_source(description).await? {
-            self.keep.add_errors(table, errors.clone());
-            self.compute.load_errors(table, errors).await?;
-        }
-        Ok(())
-    }
-
-    async fn run_epoch(&mut self, run: RunEpoch) -> Result<(), Error> {
+    /// Begins an epoch: the feed puts together what it changes.
+    fn run_epoch(&mut self, run: RunEpoch) -> Result<(), Error> {
         let last_run = self.compute.last_run();
         if run.epoch <= last_run {
             return Err(Error::Protocol(format!(
@@ -426,29 +429,53 @@ impl Engine {
                 run.epoch
             )));
         }
-        let input = {
-            let input = self.feed.input(&run);
-            tokio::pin!(input);
-            loop {
-                tokio::select! {
-                    input = &mut input => break input?,
-                    // Status and progress must flow while a source is waited for: they tell the user why.
-                    Some(event) = self.source_events.recv() => {
-                        drop(self.responses.send(said_by_source(event)).await);
-                    }
-                    heard = self.compute.hear() => {
-                        let output = self.compute.heard(heard).await?;
-                        self.keep.absorb(output);
-                    }
+        self.feed.begin_epoch(run);
+        Ok(())
+    }
+
+    /// Whether what a source did not give with its epoch may enter: only when no command waits, and when the piece before has entered, or they would pile up.
+    fn late(&self) -> Late {
+        let busy = self.compute.is_behind() || self.compute.has_set_aside();
+        if busy || !self.commands.is_idle() {
+            Late::Unwanted
+        } else {
+            Late::Wanted
+        }
+    }
+
+    /// What the commands that come wait for.
+    const fn in_hand(&self) -> InHand {
+        if self.feed.is_at_work() {
+            InHand::Feed
+        } else if self.keep.is_restoring() {
+            InHand::Tables
+        } else {
+            InHand::Nothing
+        }
+    }
+
+    /// Goes on with what the feed has done.
+    async fn fed(&mut self, fed: Fed) -> Result<(), Error> {
+        match fed {
+            Fed::Started(row_errors) => {
+                for (table, errors) in row_errors {
+                    self.keep.add_errors(table, errors.clone()).await?;
+                    self.compute.load_errors(table, errors).await?;
                 }
             }
-        };
-        let epoch = run.epoch;
-        self.enter(epoch, input).await?;
-        self.commit_if_complete().await?;
-        self.feed.finish_acknowledging().await?;
-        self.completing.push_back(epoch);
-        self.complete().await
+            Fed::Input(epoch, input) => {
+                self.enter(epoch, input).await?;
+                self.commit_if_complete().await?;
+            }
+            Fed::Acknowledged(epoch) => {
+                self.acknowledged = epoch;
+                self.completing.push_back(epoch);
+                self.complete().await?;
+            }
+            Fed::Cut(epoch) => self.keep.commit_point_durable(epoch).await?,
+            Fed::More(source) => self.run_late(source).await?,
+        }
+        Ok(())
     }
 
     /// Says that what was run is complete, unless too much waits for what runs beside the base: then whatever ends that wait comes here again.
@@ -479,7 +506,7 @@ impl Engine {
         if !self.compute.is_behind() {
             self.enter_what_waits().await?;
         }
-        self.consolidate();
+        self.consolidate().await?;
         if self.compute.is_building() {
             self.build().await?;
         }
@@ -503,16 +530,15 @@ impl Engine {
     }
 
     /// Keeps small what waits for a commit.
-    fn consolidate(&mut self) {
+    async fn consolidate(&self) -> Result<(), Error> {
         let durable = self.compute.durable();
-        self.keep.consolidate(durable, self.waiting_commit);
+        self.keep.consolidate(durable, self.waiting_commit).await
     }
 
     /// Sinks that wait for a moment which no commit comes after hear that it has come.
-    fn pass_sinks(&mut self) {
+    async fn pass_sinks(&self) -> Result<(), Error> {
         let through = self.compute.stored_through();
-        let compute = &self.compute;
-        self.keep.pass_sinks(through, |id| compute.failure_of(id));
+        self.keep.pass_sinks(through, self.compute.failures()).await
     }
 
     /// Runs what a source did not give with its epoch, as changes of the newest one: nobody has seen its collections since.
@@ -557,7 +583,7 @@ impl Engine {
             failpoint::passed(Kind::EpochInput, Step::Tell);
         }
         let output = self.compute.run(epoch, input).await?;
-        self.keep.absorb(output);
+        self.keep.absorb(output).await?;
         if !failures.is_empty() {
             self.respond(Response::Failed { epoch, failures }).await;
         }
@@ -566,20 +592,19 @@ impl Engine {
 
     async fn enter_a_piece(&mut self) -> Result<(), Error> {
         let output = self.compute.enter_a_piece().await?;
-        self.keep.absorb(output);
+        self.keep.absorb(output).await?;
         self.compute.maintain().await?;
         self.commit_if_complete().await
     }
 
     async fn build(&mut self) -> Result<(), Error> {
         let output = self.compute.build().await?;
-        self.keep.absorb(output);
-        Ok(())
+        self.keep.absorb(output).await
     }
 
     async fn heard(&mut self, heard: Heard) -> Result<(), Error> {
         let output = self.compute.heard(heard).await?;
-        self.keep.absorb(output);
+        self.keep.absorb(output).await?;
         self.commit_if_complete().await
     }
 
@@ -608,7 +633,7 @@ impl Engine {
             self.respond(Response::CommitPutOff { epoch, from }).await;
             return Ok(());
         }
-        self.keep.commit(epoch)
+        self.keep.commit(epoch).await
     }
 
     async fn handle(&mut self, event: Event) -> Result<(), Error> {
@@ -626,9 +651,11 @@ impl Engine {
                     }
                 }
             }
-            Event::Committed { epoch, result } => self.keep.committed(epoch, result?).await,
-            Event::Maintained => self.keep.maintained(),
-            Event::Consolidated(consolidated) => self.keep.consolidated(consolidated),
+            Event::Restored(result) => {
+                result?;
+                self.keep.restored();
+            }
+            Event::Broken(error) => return Err(error),
         }
         Ok(())
     }

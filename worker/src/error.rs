@@ -33,6 +33,9 @@ pub enum Error {
     /// A shard thread is gone.
     #[error("a shard thread ended")]
     ShardGone,
+    /// The keep's task is gone.
+    #[error("the keep's task ended")]
+    KeepGone,
     /// A command names what does not exist.
     #[error("command refers to object {0}, which does not exist")]
     UnknownObject(ObjectId),

@@ -1,9 +1,8 @@
 //! What happens in tasks that a part began: the router hears of it, and tells the part.
 
 use flowstone_proto::message::{RequestError, RequestId};
-use flowstone_types::{Epoch, ObjectId};
 
-use crate::consolidation::Consolidated;
+use crate::Error;
 use crate::write::StagedWrite;
 
 /// What happened in tasks that a part began.
@@ -14,13 +13,8 @@ pub(crate) enum Event {
         write: RequestId,
         result: Result<StagedWrite, RequestError>,
     },
-    /// A commit has ended.
-    Committed {
-        epoch: Epoch,
-        result: Result<Vec<(ObjectId, i64)>, flowstone_storage::Error>,
-    },
-    /// Maintenance has ended.
-    Maintained,
-    /// Less is left of what waits for a commit.
-    Consolidated(Consolidated),
+    /// A table that exists was brought back to the commit point.
+    Restored(Result<(), flowstone_storage::Error>),
+    /// The keep cannot go on.
+    Broken(Error),
 }

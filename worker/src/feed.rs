@@ -3,22 +3,25 @@
 //! Owns the sources, the writes that were evaluated and wait for their epoch, the local log, and what has failed for good. For an epoch it gives
 //! [`EpochInput`]. Must not know shards or Delta tables, but for the snapshots that sources write there. Called by the router.
 //!
-//! Invariants. What an epoch's writes change is synced in the local log before [`Feed::input`] ends. An upstream is told of a position once the commit point
-//! above it is durable, and after the local log was cut. What is bound is given exactly and in order, but not always with its epoch: a source may be held up, or
-//! have more than fits in memory or can be read from disk soon, which is read piece by piece in a task of its own. Nobody may see its collections then, and no
-//! commit of what lacks it may begin, until all of it was given; what is bound to it meanwhile is given after it, and its progress relation changes when its
-//! tables have. Only an epoch waits here for what is read, and not for long.
+//! What waits for a disk or an upstream is begun here, and [`Feed::hear`] says when it has ended: a source that is started, an epoch that is put together
+//! ([`gathering`]), a cut of the log. One such work at a time: the router begins the next when it has heard of the end of the one before.
+//!
+//! Invariants. What an epoch's writes change is synced in the local log before its input is given, and that the record counts is synced before the epoch is said
+//! to be acknowledged. Nothing is appended to the log, and it is not cut, between a record and the note that it counts. An upstream is told of a position once the
+//! commit point above it is durable, and after the local log was cut. What is bound is given exactly and in order, but not always with its epoch: a source may be
+//! held up, or have more than fits in memory or can be read from disk soon, which is read piece by piece in a task of its own. Nobody may see its collections then,
+//! and no commit of what lacks it may begin, until all of it was given; what is bound to it meanwhile is given after it, and its progress relation changes when its
+//! tables have. While an epoch is put together nothing is given late: what is bound to it would come into one before it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow_array::{ArrayRef, Int32Array, RecordBatch, UInt64Array};
 use arrow_schema::SchemaRef;
 use flowstone_dataflow::CollectionInput;
 use flowstone_disk::failpoint::{self, Kind, Step};
-use flowstone_ingest::{Pieces, SourceContext, SourceEvent, SourceHandle, TableChanges, TableData};
+use flowstone_ingest::{SourceContext, SourceEvent, SourceHandle, TableChanges, TableData};
 use flowstone_proto::message::{
     Failure, LogId, RequestError, RequestId, Response, RunEpoch, SourceBinding, SourceDescription,
     SourceKind, SourceTable, Staged,
@@ -29,27 +32,23 @@ use flowstone_types::{
     Weights,
 };
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::task::TaskTracker;
 
 use crate::Error;
 use crate::error::with_causes;
-use crate::log::{SharedLog, finish};
+use crate::log::SharedLog;
 use crate::retry::{RETRY_FIRST, retrying};
-use crate::size::{BYTES_AT_ONCE, ROWS_AT_ONCE, bytes_of};
 use crate::write::StagedWrite;
 
+mod gathering;
+mod source;
 #[cfg(test)]
 mod tests;
 
-/// How long an epoch waits for its sources to give what is bound: after a restart they have to connect and to read it again, and what waits on disk has to be
-/// read.
-const SOURCE_PATIENCE: Duration = Duration::from_secs(3);
-
-/// Pieces that are read before they are asked for: one may have 64 MB, and another is read while it waits.
-const PIECES_AHEAD: usize = 1;
+use gathering::Gathering;
+use source::Source;
 
 /// What an epoch changes.
 #[derive(Debug, Default)]
@@ -77,202 +76,50 @@ impl EpochInput {
     }
 }
 
-/// A source as the feed knows it.
+/// What the feed has done.
 #[derive(Debug)]
-struct Source {
-    description: SourceDescription,
-    handle: SourceHandle,
-    /// The position its progress relation shows.
-    progress: Option<SourcePosition>,
-    /// Bound positions whose epochs are not in a durable commit point.
-    bound: VecDeque<(Epoch, SourcePosition)>,
-    /// What is being given in pieces.
-    stream: Option<Stream>,
-    /// What was bound and could not be given when its epoch was run, oldest first: it comes behind the stream.
-    waiting: VecDeque<SourceBinding>,
-    /// Whether something of it has to be waited for: the source is held up.
-    held: bool,
-    /// Why it can never go on, if a take said so.
-    failure: Option<Failure>,
-    /// Tables that have yet to say that the source has failed for good.
-    failing: Vec<ObjectId>,
+pub(crate) enum Fed {
+    /// A source was started. The errors of its rows, which its tables have from the beginning.
+    Started(Vec<(ObjectId, Vec<(EvalError, i64)>)>),
+    /// What an epoch changes is there; the part of its writes is in the local log.
+    Input(Epoch, EpochInput),
+    /// What was logged of an epoch counts.
+    Acknowledged(Epoch),
+    /// The local log was cut for a commit point, if the disk did not refuse it, and upstreams were told.
+    Cut(Epoch),
+    /// A source can give more of what it did not give with its epoch.
+    More(ObjectId),
 }
 
-impl Source {
-    /// Its tables and its progress relation.
-    fn collections(&self) -> Vec<ObjectId> {
-        let tables = self.description.tables.iter().map(|table| table.id);
-        tables.chain(self.description.progress).collect()
-    }
-
-    /// Whether something that is bound was not given.
-    fn is_behind(&self) -> bool {
-        self.stream.is_some() || !self.waiting.is_empty()
-    }
-
-    /// What it has up to a bound position; if that is more than enters at once, or cannot be read soon, the beginning of it, and the rest is in the stream.
-    async fn take(
-        &mut self,
-        binding: &SourceBinding,
-        deadline: tokio::time::Instant,
-        tasks: &TaskTracker,
-    ) -> Result<Vec<TableChanges>, Error> {
-        let mut reading = first_of(self.handle.take_pieces(binding));
-        let (mut taken, mut rows, mut bytes) = (Vec::new(), 0_usize, 0_usize);
-        while rows <= ROWS_AT_ONCE && bytes <= BYTES_AT_ONCE {
-            // What is being read is not given up by that.
-            let Ok(next) = tokio::time::timeout_at(deadline, &mut reading).await else {
-                break;
-            };
-            let (piece, left) = match next {
-                Ok(Some(next)) => next,
-                Ok(None) => return Ok(taken),
-                Err(error) => {
-                    self.refused(error)?;
-                    return Ok(Vec::new());
-                }
-            };
-            if let TableData::Changes(changes) = &piece.data {
-                rows = rows.saturating_add(changes.rows.num_rows());
-                bytes = bytes.saturating_add(bytes_of(&changes.rows));
-            }
-            taken.push(piece);
-            reading = next_of(left);
-        }
-        self.stream = Some(Stream::start(binding.clone(), reading, tasks));
-        Ok(taken)
-    }
-
-    /// What was bound cannot be had.
-    fn refused(&mut self, error: flowstone_ingest::Error) -> Result<(), Error> {
-        match error {
-            flowstone_ingest::Error::Stopped => Ok(()),
-            // Every table says so ([`Feed::fail_sources`]), and everything else goes on.
-            flowstone_ingest::Error::Failed { message, hint } => {
-                self.failure.get_or_insert(Failure { message, hint });
-                Ok(())
-            }
-            error => Err(error.into()),
-        }
-    }
-
-    /// Waits until more of what was bound can be given; for ever if there is nothing.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost.
-    async fn wait(&mut self) {
-        if let Some(stream) = &mut self.stream {
-            stream.wait().await;
-        } else if let Some(binding) = self.waiting.front() {
-            self.handle.ready(binding).await;
-        } else {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// More of what was bound, and the binding of which that is the last. What comes behind the stream becomes the stream.
-    fn give(
-        &mut self,
-        tasks: &TaskTracker,
-    ) -> Result<(Vec<TableChanges>, Option<SourceBinding>), Error> {
-        let Some(mut stream) = self.stream.take() else {
-            if let Some(binding) = self.waiting.pop_front() {
-                let reading = first_of(self.handle.take_pieces(&binding));
-                self.stream = Some(Stream::start(binding, reading, tasks));
-            }
-            return Ok((Vec::new(), None));
-        };
-        let mut taken = Vec::new();
-        match stream.next.take() {
-            None => {}
-            Some(Ok(Some(piece))) => taken.push(piece),
-            Some(Ok(None)) => return Ok((taken, Some(stream.binding))),
-            // The process ends. What is left was not given, and must not look as if it was.
-            Some(Err(flowstone_ingest::Error::Stopped)) => stream.stopped = true,
-            Some(Err(error)) => {
-                self.refused(error)?;
-                return Ok((taken, Some(stream.binding)));
-            }
-        }
-        self.stream = Some(stream);
-        Ok((taken, None))
-    }
+/// Whether who listens would take more of what a source did not give with its epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Late {
+    Wanted,
+    Unwanted,
 }
 
-/// What comes next of a take: a piece, the end, or why there is none.
-type Next = Result<Option<TableChanges>, flowstone_ingest::Error>;
-
-/// A piece that is being read, with what is left of the take after it; `None` at the end.
-type Reading = BoxFuture<'static, Result<Option<(TableChanges, Pieces)>, flowstone_ingest::Error>>;
-
-/// The first piece of a take.
-fn first_of(taking: BoxFuture<'static, Result<Pieces, flowstone_ingest::Error>>) -> Reading {
-    async move { next_of(taking.await?).await }.boxed()
-}
-
-/// The next piece of a take.
-fn next_of(mut pieces: Pieces) -> Reading {
-    async move {
-        let next = pieces.next().await?;
-        Ok::<_, flowstone_ingest::Error>(next.map(|piece| (piece, pieces)))
-    }
-    .boxed()
-}
-
-/// What is left of a take that does not enter at once: it is more than does, or comes late, or is not read soon. It is read in a task of its own, so that nothing
-/// waits for a disk, and no further ahead than there is room; if the stream is dropped the task ends.
+/// What the feed has begun.
 #[derive(Debug)]
-struct Stream {
-    binding: SourceBinding,
-    pieces: mpsc::Receiver<Next>,
-    /// What was read and not given.
-    next: Option<Next>,
-    /// The source was stopped while it was read: there is no more, and there never is an end.
-    stopped: bool,
+enum Work {
+    Start(JoinHandle<Result<(SourceDescription, SourceHandle), flowstone_ingest::Error>>),
+    /// The writes of the epoch that is put together are on their way to the local log.
+    Log(JoinHandle<Result<Vec<(ObjectId, DeltaBatch)>, flowstone_storage::Error>>),
+    /// What is noted in the local log of an epoch, if it has writes, is on its way to the disk.
+    Acknowledge(
+        Epoch,
+        Option<JoinHandle<Result<(), flowstone_storage::Error>>>,
+    ),
+    Cut(Epoch, JoinHandle<Result<(), flowstone_storage::Error>>),
 }
 
-impl Stream {
-    fn start(binding: SourceBinding, mut reading: Reading, tasks: &TaskTracker) -> Self {
-        let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
-        tasks.spawn(async move {
-            loop {
-                let next = tokio::select! {
-                    // The source was dropped, and its files may be gone.
-                    () = sender.closed() => return,
-                    next = &mut reading => next,
-                };
-                let (next, left) = match next {
-                    Ok(Some((piece, left))) => (Ok(Some(piece)), Some(left)),
-                    Ok(None) => (Ok(None), None),
-                    Err(error) => (Err(error), None),
-                };
-                if sender.send(next).await.is_err() {
-                    return;
-                }
-                let Some(left) = left else { return };
-                reading = next_of(left);
-            }
-        });
-        Self {
-            binding,
-            pieces: receiver,
-            next: None,
-            stopped: false,
-        }
-    }
-
-    /// Waits until something was read.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost.
-    async fn wait(&mut self) {
-        if self.stopped {
-            std::future::pending::<()>().await;
-        }
-        if self.next.is_none() {
-            let next = self.pieces.recv().await;
-            let gone = || flowstone_ingest::Error::Invariant("a take has no end".to_owned());
-            self.next = Some(next.unwrap_or_else(|| Err(gone())));
+impl Work {
+    /// Gives it up, as far as that is possible.
+    fn abort(&self) {
+        match self {
+            Self::Start(task) => task.abort(),
+            Self::Log(task) => task.abort(),
+            Self::Acknowledge(_, Some(task)) | Self::Cut(_, task) => task.abort(),
+            Self::Acknowledge(_, None) => {}
         }
     }
 }
@@ -291,8 +138,10 @@ pub(crate) struct Feed {
     log: SharedLog,
     /// Records of the local log above the commit point, waiting to be run again.
     logged: BTreeMap<Epoch, LogRecord>,
-    /// What is noted in the local log of the newest epoch, on its way to the disk.
-    acknowledging: Option<JoinHandle<Result<(), flowstone_storage::Error>>>,
+    /// What has yet to end.
+    work: Option<Work>,
+    /// The epoch that is put together.
+    gathering: Option<Gathering>,
     sources: BTreeMap<ObjectId, Source>,
     /// The one that gave late what it had, the last time.
     served: Option<ObjectId>,
@@ -301,7 +150,7 @@ pub(crate) struct Feed {
     staged: BTreeMap<RequestId, StagedWrite>,
     /// Sources and source tables that have failed for good, as far as their collections say so.
     failed: BTreeSet<ObjectId>,
-    /// What reads streams.
+    /// What reads streams, and what has yet to end.
     tasks: TaskTracker,
 }
 
@@ -328,7 +177,8 @@ impl Feed {
             delta: parts.delta,
             log: parts.log,
             logged: logged.map(|record| (record.epoch, record)).collect(),
-            acknowledging: None,
+            work: None,
+            gathering: None,
             sources: BTreeMap::new(),
             served: None,
             schemas: BTreeMap::new(),
@@ -363,27 +213,101 @@ impl Feed {
         }
     }
 
-    /// Starts a source. Returns the errors of its rows, which its tables have from the beginning.
+    /// Whether something was begun that has yet to end ([`Feed::hear`]): nothing else may be begun, and no object added or dropped.
+    pub(crate) const fn is_at_work(&self) -> bool {
+        self.work.is_some() || self.gathering.is_some()
+    }
+
+    /// Waits until what was begun has ended, or has come to something; while nothing was, and that is wanted, until a source can give more of what it did not give
+    /// with its epoch. Never ends if there is nothing to wait for.
     ///
     /// # Errors
-    /// [`Error::Source`] if its description or its state on disk is no good.
-    pub(crate) async fn create_source(
-        &mut self,
-        description: SourceDescription,
-    ) -> Result<Vec<(ObjectId, Vec<(EvalError, i64)>)>, Error> {
-        let handle = loop {
-            let context = self.source_context(&description);
-            match flowstone_ingest::start(description.clone(), context).await {
-                Err(error) if error.retryable() => {
-                    tracing::warn!(
-                        error = with_causes(&error),
-                        "a source could not be started; trying again"
-                    );
-                    tokio::time::sleep(RETRY_FIRST).await;
+    /// [`Error::Protocol`] if an epoch names a write that is not staged; [`Error::Storage`], [`Error::Source`] if something broke.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost, and nothing is said twice.
+    pub(crate) async fn hear(&mut self, late: Late) -> Result<Fed, Error> {
+        loop {
+            if let Some(work) = &mut self.work {
+                match work {
+                    Work::Start(task) => {
+                        let started = task.await;
+                        self.work = None;
+                        let (description, handle) = ended(started)?;
+                        return Ok(self.started(description, handle));
+                    }
+                    Work::Log(task) => {
+                        let written = task.await;
+                        self.work = None;
+                        let written = ended(written)?;
+                        if let Some(gathering) = &mut self.gathering {
+                            gathering.written = Some(written);
+                        }
+                    }
+                    Work::Acknowledge(epoch, task) => {
+                        let epoch = *epoch;
+                        let noted = match task {
+                            Some(task) => ended(task.await),
+                            None => Ok(()),
+                        };
+                        self.work = None;
+                        noted?;
+                        return Ok(Fed::Acknowledged(epoch));
+                    }
+                    Work::Cut(epoch, task) => {
+                        let epoch = *epoch;
+                        let cut = task.await;
+                        self.work = None;
+                        self.tell_upstreams(epoch, cut)?;
+                        return Ok(Fed::Cut(epoch));
+                    }
                 }
-                started => break started?,
+            } else if let Some(gathering) = &mut self.gathering {
+                gathering.ask(&mut self.sources, &self.tasks).await?;
+                if let Some(input) = self.log_or_give()? {
+                    return Ok(input);
+                }
+            } else if late == Late::Wanted {
+                return Ok(Fed::More(self.more().await));
+            } else {
+                return std::future::pending().await;
             }
-        };
+        }
+    }
+
+    /// Begins to start a source: [`Fed::Started`].
+    pub(crate) fn create_source(&mut self, description: SourceDescription) {
+        let (tables, clock, events) = (
+            self.delta.clone(),
+            Arc::clone(&self.clock),
+            self.events.clone(),
+        );
+        let (state_dir, schemas) = (self.state_dir.clone(), self.schemas_of(&description.tables));
+        let task = self.tasks.spawn(async move {
+            loop {
+                let context = SourceContext {
+                    tables: tables.clone(),
+                    clock: Arc::clone(&clock),
+                    state_dir: state_dir.clone(),
+                    schemas: schemas.clone(),
+                    events: events.clone(),
+                };
+                match flowstone_ingest::start(description.clone(), context).await {
+                    Err(error) if error.retryable() => {
+                        tracing::warn!(
+                            error = with_causes(&error),
+                            "a source could not be started; trying again"
+                        );
+                        tokio::time::sleep(RETRY_FIRST).await;
+                    }
+                    started => return started.map(|handle| (description, handle)),
+                }
+            }
+        });
+        self.work = Some(Work::Start(task));
+    }
+
+    fn started(&mut self, description: SourceDescription, handle: SourceHandle) -> Fed {
         if description.failure.is_some() {
             self.failed.insert(description.id);
         }
@@ -400,17 +324,7 @@ impl Feed {
             description,
         };
         self.sources.insert(source.description.id, source);
-        Ok(row_errors)
-    }
-
-    fn source_context(&self, description: &SourceDescription) -> SourceContext {
-        SourceContext {
-            tables: self.delta.clone(),
-            clock: Arc::clone(&self.clock),
-            state_dir: self.state_dir.clone(),
-            schemas: self.schemas_of(&description.tables),
-            events: self.events.clone(),
-        }
+        Fed::Started(row_errors)
     }
 
     fn schemas_of(&self, tables: &[SourceTable]) -> Vec<(ObjectId, SchemaRef)> {
@@ -501,11 +415,14 @@ impl Feed {
         self.sources.values().any(|source| source.held)
     }
 
-    /// Waits until a source can give more of what it did not give with its epoch, and says which. Never ends while there is none.
+    /// Waits until a source can give more of what it did not give with its epoch, and says which. Never ends while there is none, or something was begun.
     ///
     /// # Cancel safety
     /// Nothing is taken, and nothing is lost.
     pub(crate) async fn more(&mut self) -> ObjectId {
+        if self.is_at_work() {
+            return std::future::pending().await;
+        }
         let behind = self.sources.iter_mut();
         let behind = behind.filter(|(_, source)| source.is_behind());
         let mut behind: Vec<_> = behind.collect();
@@ -531,7 +448,7 @@ impl Feed {
     /// has to be read is read elsewhere.
     ///
     /// # Errors
-    /// As [`Feed::input`].
+    /// [`Error::Source`] if something broke.
     pub(crate) fn late_input(
         &mut self,
         id: ObjectId,
@@ -574,18 +491,47 @@ impl Feed {
         Ok((input, released))
     }
 
-    /// What an epoch changes; the part of its writes is durable then. Waits a moment for sources, and can be given up while it does.
-    ///
-    /// # Errors
-    /// [`Error::Protocol`] if the epoch names a write that is not staged; [`Error::Storage`], [`Error::Source`] if something broke.
-    pub(crate) async fn input(&mut self, run: &RunEpoch) -> Result<EpochInput, Error> {
-        let mut input = EpochInput::default();
-        let taken = self.take_sources(run, &mut input).await?;
-        let written = self.log_writes(run).await?;
-        if !written.is_empty() {
-            // That the record counts is written down while the shards work; nobody hears of the epoch before.
-            self.acknowledging = Some(self.log.start(LogStore::acknowledge));
-        }
+    /// Begins to put together what an epoch changes: [`Fed::Input`], then [`Fed::Acknowledged`].
+    pub(crate) fn begin_epoch(&mut self, run: RunEpoch) {
+        self.gathering = Some(Gathering::new(run));
+    }
+
+    /// All sources were asked. The writes are logged, or, if that was done or there are none, the input is given.
+    fn log_or_give(&mut self) -> Result<Option<Fed>, Error> {
+        let Some(mut gathering) = self.gathering.take() else {
+            return Ok(None);
+        };
+        let written = match gathering.written.take() {
+            Some(written) => written,
+            None => {
+                let (epoch, changes) = (gathering.run.epoch, self.changes_of(&gathering.run)?);
+                if !gathering.run.replay && !changes.is_empty() {
+                    let record = LogRecord { epoch, changes };
+                    let logging = log_writes(self.log.clone(), self.responses.clone(), record);
+                    self.work = Some(Work::Log(self.tasks.spawn(logging)));
+                    self.gathering = Some(gathering);
+                    return Ok(None);
+                }
+                changes
+            }
+        };
+        self.give(gathering, written).map(Some)
+    }
+
+    /// What an epoch changes. From now on that its record counts is written down, while the shards work; nobody hears of the epoch before.
+    fn give(
+        &mut self,
+        gathering: Gathering,
+        written: Vec<(ObjectId, DeltaBatch)>,
+    ) -> Result<Fed, Error> {
+        let Gathering {
+            run,
+            mut input,
+            taken,
+            ..
+        } = gathering;
+        let noting = (!written.is_empty()).then(|| self.tasks.spawn(acknowledge(self.log.clone())));
+        self.work = Some(Work::Acknowledge(run.epoch, noting));
         for (table, delta) in written {
             if self.schemas.contains_key(&table) {
                 let deltas = CollectionInput::Deltas(vec![delta]);
@@ -600,7 +546,7 @@ impl Feed {
                 self.advance_progress(binding, run.epoch, &mut input)?;
             }
         }
-        Ok(input)
+        Ok(Fed::Input(run.epoch, input))
     }
 
     /// Sorts what sources gave.
@@ -636,29 +582,6 @@ impl Feed {
         }
     }
 
-    /// Waits until what [`Feed::input`] logged counts.
-    ///
-    /// # Errors
-    /// [`Error::Storage`] if trying again cannot help.
-    pub(crate) async fn finish_acknowledging(&mut self) -> Result<(), Error> {
-        let Some(task) = self.acknowledging.take() else {
-            return Ok(());
-        };
-        match finish(task).await {
-            Err(error) if error.retryable() => {
-                tracing::warn!(
-                    error = with_causes(&error),
-                    "the local log refused a note; trying again"
-                );
-                Ok(retrying("note what the local log holds", || {
-                    self.log.run(LogStore::acknowledge)
-                })
-                .await?)
-            }
-            outcome => Ok(outcome?),
-        }
-    }
-
     /// Lets the tables of sources that have failed for good say so from this epoch on.
     fn fail_sources(&mut self, input: &mut EpochInput) {
         for (id, source) in &mut self.sources {
@@ -684,48 +607,8 @@ impl Feed {
         }
     }
 
-    /// Takes what each bound source has up to its position, or the beginning of it. One that does not have it soon is held up from now on; what is bound to one
-    /// that has not given everything comes behind.
-    async fn take_sources(
-        &mut self,
-        run: &RunEpoch,
-        input: &mut EpochInput,
-    ) -> Result<Vec<TableChanges>, Error> {
-        let mut taken = Vec::new();
-        // All of them together.
-        let deadline = tokio::time::Instant::now() + SOURCE_PATIENCE;
-        for binding in &run.bindings {
-            // A source that was dropped after its position was bound has nothing to say any more.
-            let Some(source) = self.sources.get_mut(&binding.source) else {
-                continue;
-            };
-            let behind = source.is_behind();
-            let ready = !behind
-                && tokio::time::timeout_at(deadline, source.handle.ready(binding))
-                    .await
-                    .is_ok();
-            if ready {
-                taken.extend(source.take(binding, deadline, &self.tasks).await?);
-            } else {
-                if !behind {
-                    input.held.push((binding.source, source.collections()));
-                    source.held = true;
-                }
-                source.waiting.push_back(binding.clone());
-            }
-            // Also tables that were added since it is so.
-            if source.is_behind() && !source.held {
-                input.begun.push((binding.source, source.collections()));
-            }
-            let bound = (run.epoch, binding.position.clone());
-            source.bound.push_back(bound);
-        }
-        Ok(taken)
-    }
-
-    /// The changes of the epoch's writes, durable in the local log when this returns. Writes that the disk refuses, or that are too large together, have failed,
-    /// and the epoch goes on without.
-    async fn log_writes(&mut self, run: &RunEpoch) -> Result<Vec<(ObjectId, DeltaBatch)>, Error> {
+    /// What the writes of an epoch change.
+    fn changes_of(&mut self, run: &RunEpoch) -> Result<Vec<(ObjectId, DeltaBatch)>, Error> {
         if run.replay {
             return Ok(self
                 .logged
@@ -751,33 +634,7 @@ impl Feed {
                 )
             }));
         }
-        if changes.is_empty() {
-            return Ok(changes);
-        }
-        let record = Arc::new(LogRecord {
-            epoch: run.epoch,
-            changes,
-        });
-        let appended = Arc::clone(&record);
-        match self.log.run(move |log| log.append(&appended)).await {
-            Ok(()) => Ok(Arc::try_unwrap(record)
-                .map_or_else(|shared| shared.changes.clone(), |record| record.changes)),
-            Err(error) => {
-                let refusal = refusal(&error).ok_or(error)?;
-                // Only once nothing of it can come back the writes have failed.
-                retrying("cut back the local log", || self.log.run(LogStore::settle)).await?;
-                // The coordinator may have gone.
-                drop(
-                    self.responses
-                        .send(Response::WritesFailed {
-                            epoch: run.epoch,
-                            error: refusal,
-                        })
-                        .await,
-                );
-                Ok(Vec::new())
-            }
-        }
+        Ok(changes)
     }
 
     /// The change of a bound source's progress relation: one row, its position.
@@ -816,19 +673,26 @@ impl Feed {
         Ok(())
     }
 
-    /// A restart begins at `epoch` from now on: the log is cut, and then upstreams may forget what came before.
-    ///
-    /// # Errors
-    /// [`Error::Storage`] if trying again cannot help.
-    pub(crate) async fn commit_point_durable(&mut self, epoch: Epoch) -> Result<(), Error> {
+    /// A restart begins at `epoch` from now on: begins to cut the log, after which upstreams may forget what came before: [`Fed::Cut`].
+    pub(crate) fn commit_point_durable(&mut self, epoch: Epoch) {
+        let cut = self.log.start(move |log| log.truncate_through(epoch));
+        self.work = Some(Work::Cut(epoch, cut));
+    }
+
+    /// Upstreams may forget what came before `epoch`, if the log was cut.
+    fn tell_upstreams(
+        &mut self,
+        epoch: Epoch,
+        cut: Result<Result<(), flowstone_storage::Error>, JoinError>,
+    ) -> Result<(), Error> {
         // Upstream is told last: should anything go back to an earlier state before, the log knows.
-        match self.log.run(move |log| log.truncate_through(epoch)).await {
+        match cut {
             // The log stays longer than it must; the next commit point cuts it.
-            Err(error) if error.retryable() => {
+            Ok(Err(error)) if error.retryable() => {
                 tracing::warn!(%error, pause = ?RETRY_FIRST, "the local log could not be cut");
                 return Ok(());
             }
-            outcome => outcome?,
+            cut => ended(cut)?,
         }
         for source in self.sources.values_mut() {
             let mut newest = None;
@@ -853,8 +717,12 @@ impl Feed {
         Ok(())
     }
 
-    /// Stops every source, and what reads of them.
+    /// Stops every source, and what reads of them. What was begun is given up, if there is something.
     pub(crate) async fn stop(&mut self) {
+        if let Some(work) = self.work.take() {
+            work.abort();
+        }
+        self.gathering = None;
         for (_, source) in std::mem::take(&mut self.sources) {
             drop(source.stream);
             source.handle.stop().await;
@@ -862,6 +730,52 @@ impl Feed {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+/// What a task has come to.
+fn ended<T, E: Into<Error>>(task: Result<Result<T, E>, JoinError>) -> Result<T, Error> {
+    match task {
+        Ok(outcome) => outcome.map_err(Into::into),
+        Err(error) => Err(flowstone_storage::Error::Invariant(error.to_string()).into()),
+    }
+}
+
+/// Writes what an epoch's writes change to the local log, and gives it back once it is on disk. Writes that the disk refuses, or that are too large together, have
+/// failed, and the epoch goes on without.
+async fn log_writes(
+    log: SharedLog,
+    responses: mpsc::Sender<Response>,
+    record: LogRecord,
+) -> Result<Vec<(ObjectId, DeltaBatch)>, flowstone_storage::Error> {
+    let epoch = record.epoch;
+    let record = Arc::new(record);
+    let appended = Arc::clone(&record);
+    match log.run(move |log| log.append(&appended)).await {
+        Ok(()) => Ok(Arc::try_unwrap(record)
+            .map_or_else(|shared| shared.changes.clone(), |record| record.changes)),
+        Err(error) => {
+            let Some(refusal) = refusal(&error) else {
+                return Err(error);
+            };
+            // Only once nothing of it can come back the writes have failed.
+            retrying("cut back the local log", || log.run(LogStore::settle)).await?;
+            let failed = Response::WritesFailed {
+                epoch,
+                error: refusal,
+            };
+            // The coordinator may have gone.
+            drop(responses.send(failed).await);
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// Notes that the newest record of the local log counts.
+async fn acknowledge(log: SharedLog) -> Result<(), flowstone_storage::Error> {
+    retrying("note what the local log holds", || {
+        log.run(LogStore::acknowledge)
+    })
+    .await
 }
 
 /// What the writers of an epoch hear whose record the local log refused; `None` if that is no reason to go on without them.

@@ -1,22 +1,25 @@
 //! The keep: what was computed on its way into the Delta tables, and what is done to these beside.
 //!
 //! Owns the group-commit buffer ([`buffer`]), the one commit, the one pass of maintenance and the one consolidation of the buffer that may run, and clean-up
-//! ([`cleanup`]), and the sinks, which write what is committed ([`sinks`]). Must not know dataflows. Called by the router, which tells it of the ends of what it began.
+//! ([`cleanup`]), and the sinks, which write what is committed ([`sinks`]). Must not know dataflows. It has a task of its own ([`task`]), in which it hears of the
+//! ends of what it began; the router tells it through a bounded queue what to do.
 //!
-//! Invariants. One commit runs at a time, and the local log has noted it before the coordinator hears of it. Files of a dropped table are deleted while neither
-//! a commit nor maintenance runs.
+//! Invariants. No table that exists is read, written or cleaned up here before all of them are as they were at the commit point: the router sees to that. One
+//! commit runs at a time, and the local log has noted it before the coordinator hears of it. Files of a dropped table are deleted while neither a commit nor
+//! maintenance runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arrow_schema::SchemaRef;
 use flowstone_dataflow::Held;
 use flowstone_disk::failpoint::{self, Kind, Step};
 use flowstone_ingest::SourceHandle;
 use flowstone_proto::message::{CollectionDescription, Response, SinkDescription};
 use flowstone_storage::DeltaTables;
 use flowstone_types::{Epoch, EvalError, EvalErrorKind, ObjectId};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,15 +34,22 @@ use crate::retry::retrying;
 mod buffer;
 mod cleanup;
 mod sinks;
+mod task;
 
 use buffer::CommitBuffer;
 use sinks::Sinks;
+pub(crate) use task::KeepHandle;
+
+/// Tables that are brought back to the commit point at a time: each opens some files.
+const RESTORED_AT_ONCE: usize = 16;
 
 /// The state of the keep.
 #[derive(Debug)]
-pub(crate) struct Keep {
+struct Keep {
     responses: mpsc::Sender<Response>,
     /// Where what was begun says that it has ended.
+    ended: mpsc::Sender<Ended>,
+    /// To the router.
     events: mpsc::Sender<Event>,
     tasks: TaskTracker,
     delta: DeltaTables,
@@ -52,15 +62,36 @@ pub(crate) struct Keep {
     sinks: Sinks,
     /// Delta tables to delete once neither a commit nor maintenance runs.
     dropped_tables: Vec<ObjectId>,
-    /// Ends with the sources that were dropped last.
-    stopping: TaskTracker,
+    /// Sources that were dropped and have yet to stop, those of each drop together.
+    stopping: Vec<TaskTracker>,
     /// Ends the work that would go on for as long as it takes; it is remembered elsewhere.
     cancel: CancellationToken,
+    /// For tables that are being brought back to the commit point.
+    places: Arc<Semaphore>,
     /// Tables that are being created.
     creating: Vec<JoinHandle<Result<(), flowstone_storage::Error>>>,
     committing: bool,
     maintaining: bool,
     consolidating: bool,
+}
+
+/// The end of what was begun.
+#[derive(Debug)]
+enum Ended {
+    Commit {
+        epoch: Epoch,
+        result: Result<Vec<(ObjectId, i64)>, flowstone_storage::Error>,
+    },
+    Maintenance,
+    /// Less is left of what waits for a commit.
+    Consolidation(Consolidated),
+}
+
+/// What is known of a table that is to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Table {
+    New,
+    Existing,
 }
 
 /// What a keep is made of.
@@ -74,10 +105,11 @@ pub(crate) struct Parts {
 }
 
 impl Keep {
-    pub(crate) fn new(parts: Parts) -> Self {
+    fn new(parts: Parts, ended: mpsc::Sender<Ended>) -> Self {
         Self {
             sinks: Sinks::new(parts.responses.clone(), parts.delta.clone()),
             responses: parts.responses,
+            ended,
             events: parts.events,
             tasks: TaskTracker::new(),
             delta: parts.delta,
@@ -86,8 +118,9 @@ impl Keep {
             stored: BTreeSet::new(),
             buffer: CommitBuffer::default(),
             dropped_tables: Vec::new(),
-            stopping: no_tasks(),
+            stopping: Vec::new(),
             cancel: CancellationToken::new(),
+            places: Arc::new(Semaphore::new(RESTORED_AT_ONCE)),
             creating: Vec::new(),
             committing: false,
             maintaining: false,
@@ -95,44 +128,33 @@ impl Keep {
         }
     }
 
-    /// Creates the table of a collection; one that was committed before is brought back to its version at the commit point. One that is new is created
-    /// beside everything else, however long it takes: the next commit waits for it.
-    ///
-    /// # Errors
-    /// [`Error::Storage`] if trying again cannot help.
-    pub(crate) async fn create_table(
-        &mut self,
-        description: &CollectionDescription,
-    ) -> Result<(), Error> {
+    /// Creates the table of a collection, beside everything else, however long it takes: the next commit waits for it. One that exists is brought back to its
+    /// version at the commit point: [`Event::Restored`]. Until then nothing but tables may be created, and nothing may be begun here.
+    pub(crate) fn create_table(&mut self, description: &CollectionDescription, table: Table) {
         let id = description.id;
         self.sinks.add_table(id, description.delta_version);
         if let Some(failure) = &description.failure {
             let error = EvalError::new(EvalErrorKind::Source, failure.message.clone());
             self.add_errors(id, vec![(error, 1)]);
         }
-        let (delta, name) = (self.delta.clone(), description.name.clone());
-        let schema = Arc::clone(&description.schema);
-        let is_new = description.delta_version.is_none() && !delta.table_path(id).exists();
-        let creation = async move {
-            retrying("create a table", || {
-                let (delta, name, schema) = (&delta, &name, Arc::clone(&schema));
-                async move { delta.create(id, name, schema).await }
-            })
-            .await
-        };
-        if is_new {
-            self.creating.push(self.tasks.spawn(creation));
-            self.stored.insert(id);
-            return Ok(());
-        }
-        creation.await?;
-        retrying("roll a table back", || {
-            let (delta, version) = (&self.delta, description.delta_version);
-            async move { delta.roll_back(id, version).await }
-        })
-        .await?;
         self.stored.insert(id);
-        Ok(())
+        let (delta, name) = (self.delta.clone(), description.name.clone());
+        let (schema, version) = (Arc::clone(&description.schema), description.delta_version);
+        if table == Table::New {
+            let creation = async move { create(&delta, id, &name, &schema).await };
+            self.creating.push(self.tasks.spawn(creation));
+            return;
+        }
+        let (places, events) = (Arc::clone(&self.places), self.events.clone());
+        let restoring = self.tasks.spawn(async move {
+            // Nobody closes it.
+            let _place = places.acquire_owned().await;
+            restore(&delta, id, &name, &schema, version).await
+        });
+        self.tasks.spawn(async move {
+            let result = came_to(restoring).await;
+            drop(events.send(Event::Restored(result)).await);
+        });
     }
 
     /// Forgets objects. Clean-up that comes later waits until the sources among them have stopped.
@@ -143,12 +165,21 @@ impl Keep {
             }
         }
         self.sinks.drop_objects(objects);
+        self.stop_beside(sources.into_iter().map(SourceHandle::stop));
+    }
+
+    /// Stops something beside everything else. What was dropped before may still be stopping.
+    fn stop_beside<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        stops: impl IntoIterator<Item = F>,
+    ) {
+        self.stopping.retain(|stopping| !stopping.is_empty());
         let stopping = TaskTracker::new();
-        for source in sources {
-            stopping.spawn(source.stop());
+        for stop in stops {
+            stopping.spawn(stop);
         }
         stopping.close();
-        self.stopping = stopping;
+        self.stopping.push(stopping);
     }
 
     /// Takes in what is to be stored.
@@ -220,7 +251,7 @@ impl Keep {
             return;
         };
         self.consolidating = true;
-        let events = self.events.clone();
+        let ended = self.ended.clone();
         self.tasks.spawn(async move {
             let (id, number) = consolidation.name();
             let consolidated = tokio::task::spawn_blocking(move || consolidation.run()).await;
@@ -228,7 +259,7 @@ impl Keep {
                 tracing::error!(%id, %error, "what waits for a commit could not be consolidated");
                 Consolidated::nothing(id, number)
             });
-            drop(events.send(Event::Consolidated(consolidated)).await);
+            drop(ended.send(Ended::Consolidation(consolidated)).await);
         });
     }
 
@@ -249,18 +280,14 @@ impl Keep {
             )));
         }
         self.committing = true;
-        let (delta, events) = (self.delta.clone(), self.events.clone());
+        let (delta, ended) = (self.delta.clone(), self.ended.clone());
         let log = self.log.clone();
         let commits = self.buffer.up_to(epoch);
         self.sinks.commit(epoch, &commits);
         let creating = std::mem::take(&mut self.creating);
-        self.tasks.spawn(async move {
-            if let Err(error) = created(creating).await {
-                let result = Err(error);
-                drop(events.send(Event::Committed { epoch, result }).await);
-                return;
-            }
-            let result = retrying("group commit", || {
+        let committing = self.tasks.spawn(async move {
+            created(creating).await?;
+            retrying("group commit", || {
                 let (delta, commits, log) = (delta.clone(), commits.clone(), log.clone());
                 async move {
                     let versions = delta.commit(epoch, commits).await?;
@@ -270,8 +297,11 @@ impl Keep {
                     Ok(versions)
                 }
             })
-            .await;
-            drop(events.send(Event::Committed { epoch, result }).await);
+            .await
+        });
+        self.tasks.spawn(async move {
+            let result = came_to(committing).await;
+            drop(ended.send(Ended::Commit { epoch, result }).await);
         });
         Ok(())
     }
@@ -296,8 +326,8 @@ impl Keep {
             return;
         }
         self.maintaining = true;
-        let (delta, events) = (self.delta.clone(), self.events.clone());
-        self.tasks.spawn(async move {
+        let (delta, ended) = (self.delta.clone(), self.ended.clone());
+        let maintaining = self.tasks.spawn(async move {
             for id in tables {
                 match delta.maintain(id).await {
                     Ok(()) | Err(flowstone_storage::Error::Dropped(_)) => {}
@@ -306,7 +336,12 @@ impl Keep {
                     }
                 }
             }
-            drop(events.send(Event::Maintained).await);
+        });
+        self.tasks.spawn(async move {
+            if let Err(error) = maintaining.await {
+                tracing::error!(%error, "table maintenance panicked; it will be tried again after a later commit");
+            }
+            drop(ended.send(Ended::Maintenance).await);
         });
     }
 
@@ -335,25 +370,50 @@ fn told(epoch: Epoch) -> Result<(), flowstone_storage::Error> {
     })
 }
 
+/// Creates a table, or sees that it is there.
+async fn create(
+    delta: &DeltaTables,
+    id: ObjectId,
+    name: &str,
+    schema: &SchemaRef,
+) -> Result<(), flowstone_storage::Error> {
+    retrying("create a table", || {
+        delta.create(id, name, Arc::clone(schema))
+    })
+    .await
+}
+
+/// Brings a table that exists back to its version at the commit point.
+async fn restore(
+    delta: &DeltaTables,
+    id: ObjectId,
+    name: &str,
+    schema: &SchemaRef,
+    version: Option<i64>,
+) -> Result<(), flowstone_storage::Error> {
+    create(delta, id, name, schema).await?;
+    retrying("roll a table back", || delta.roll_back(id, version)).await
+}
+
 /// Waits until tables are created, or dropped.
 async fn created(
     creating: Vec<JoinHandle<Result<(), flowstone_storage::Error>>>,
 ) -> Result<(), flowstone_storage::Error> {
     for table in creating {
-        match table.await {
-            Ok(Ok(()) | Err(flowstone_storage::Error::Dropped(_))) => {}
-            Ok(Err(error)) => return Err(error),
-            Err(error) => return Err(flowstone_storage::Error::Invariant(error.to_string())),
+        match came_to(table).await {
+            Ok(()) | Err(flowstone_storage::Error::Dropped(_)) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
 }
 
-/// Nothing to wait for.
-fn no_tasks() -> TaskTracker {
-    let tasks = TaskTracker::new();
-    tasks.close();
-    tasks
+/// What a task has come to. That it panicked has to be heard as well: somebody waits for its end.
+async fn came_to<T>(
+    task: JoinHandle<Result<T, flowstone_storage::Error>>,
+) -> Result<T, flowstone_storage::Error> {
+    task.await
+        .unwrap_or_else(|error| Err(flowstone_storage::Error::Invariant(error.to_string())))
 }
 
 #[cfg(test)]

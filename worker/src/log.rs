@@ -39,7 +39,7 @@ impl SharedLog {
 }
 
 /// What work that was started has come to.
-pub(crate) async fn finish<T>(work: JoinHandle<Result<T>>) -> Result<T> {
+async fn finish<T>(work: JoinHandle<Result<T>>) -> Result<T> {
     work.await
         .map_err(|_| flowstone_storage::Error::Invariant("the log thread panicked".to_owned()))?
 }

@@ -23,6 +23,8 @@ use crate::Error;
 pub(crate) enum Heard {
     Lane(LaneEvent),
     Side(SideEvent),
+    /// More of a snapshot was read: it can enter.
+    Read,
 }
 
 impl Compute {
@@ -84,9 +86,11 @@ impl Compute {
 
     /// What happens next beside the base. Can be given up.
     pub(crate) async fn hear(&mut self) -> Heard {
+        let read = self.bulk.wait(&self.delta, &self.collections, &self.tasks);
         tokio::select! {
             event = self.lanes.hear() => Heard::Lane(event),
             event = self.sides.hear() => Heard::Side(event),
+            () = read => Heard::Read,
         }
     }
 
@@ -95,6 +99,7 @@ impl Compute {
         match heard {
             Heard::Lane(event) => self.lane_said(event).await,
             Heard::Side(event) => self.side_said(event).await,
+            Heard::Read => Ok(EpochOutput::default()),
         }
     }
 

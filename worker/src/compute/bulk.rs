@@ -1,7 +1,8 @@
 //! What is too much to enter at once: a COPY of many rows, a large transaction, a snapshot.
 //!
 //! Owns what was set aside when its epoch was run, and enters it in pieces between the epochs that follow, which do not wait for it. Must not know where it comes
-//! from. Called by the compute and, when nothing else waits, by the router.
+//! from. Called by the compute and, when nothing else waits, by the router. The rows of a snapshot are read in a task of its own, a piece ahead: nothing here waits
+//! for a disk, and what was not read yet does not enter.
 //!
 //! What of a transaction fits nowhere is not here as a whole: the feed gives a piece when the one before has entered ([`EpochInput::begun`]), and all collections
 //! of its source lack something until it says that there are no more ([`EpochInput::ended`]).
@@ -14,15 +15,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 
 use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
 use flowstone_dataflow::CollectionInput;
-use flowstone_proto::message::Response;
-use flowstone_storage::StagedSnapshot;
+use flowstone_proto::message::{CollectionDescription, Response};
+use flowstone_storage::{DeltaTables, StagedSnapshot};
 use flowstone_types::{DeltaBatch, Epoch, ObjectId, SourceChanges};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use super::ticks::pieces;
 use super::{Compute, EpochOutput};
@@ -43,8 +47,97 @@ const JOINED_MAX: usize = 64;
 /// A step with fewer rows is as much work as one with these.
 const STEP_ROWS: usize = 128;
 
-/// The rows of a snapshot that are still to be read. Nobody shares them.
-type Rows = Mutex<BoxStream<'static, Result<RecordBatch, flowstone_storage::Error>>>;
+/// Pieces of a snapshot that are read before they are asked for; who reads waits then.
+const PIECES_AHEAD: usize = 1;
+
+/// A piece of a snapshot that was read, `None` behind the last, or why there is none.
+type Piece = Result<Option<Vec<RecordBatch>>, Error>;
+
+/// The rows of a snapshot that have yet to enter. Whoever reads them ends when this is dropped.
+#[derive(Debug)]
+struct Rows {
+    pieces: mpsc::Receiver<Piece>,
+    /// What enters next.
+    next: Option<Piece>,
+}
+
+impl Rows {
+    /// Begins to read a snapshot.
+    fn read(
+        delta: DeltaTables,
+        staged: StagedSnapshot,
+        schema: SchemaRef,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
+        tasks.spawn(async move {
+            tokio::select! {
+                // The table was dropped.
+                () = sender.closed() => {}
+                () = read_pieces(&delta, &staged, schema, &sender) => {}
+            }
+        });
+        Self { pieces, next: None }
+    }
+
+    /// There is nothing that could be read.
+    fn refused(error: Error) -> Self {
+        let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
+        // There is room for one.
+        drop(sender.try_send(Err(error)));
+        Self { pieces, next: None }
+    }
+
+    /// Waits until something was read; for ever while what was read before has yet to enter.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    async fn wait(&mut self) {
+        if self.next.is_some() {
+            return std::future::pending().await;
+        }
+        let next = self.pieces.recv().await;
+        let gone = || flowstone_storage::Error::Invariant("a snapshot has no end".to_owned());
+        self.next = Some(next.unwrap_or_else(|| Err(gone().into())));
+    }
+}
+
+/// Reads a snapshot, piece by piece, as long as somebody takes them.
+async fn read_pieces(
+    delta: &DeltaTables,
+    staged: &StagedSnapshot,
+    schema: SchemaRef,
+    pieces: &mpsc::Sender<Piece>,
+) {
+    let mut rows = match delta.read_staged(staged, schema).await {
+        Ok(rows) => rows,
+        Err(error) => {
+            drop(pieces.send(Err(error.into())).await);
+            return;
+        }
+    };
+    loop {
+        let piece = read_piece(&mut rows).await;
+        let is_last = !matches!(piece, Ok(Some(_)));
+        if pieces.send(piece).await.is_err() || is_last {
+            return;
+        }
+    }
+}
+
+async fn read_piece(
+    rows: &mut BoxStream<'static, Result<RecordBatch, flowstone_storage::Error>>,
+) -> Piece {
+    let (mut piece, mut count) = (Vec::new(), 0);
+    while count < PIECE_ROWS {
+        let Some(batch) = rows.next().await.transpose()? else {
+            break;
+        };
+        count += batch.num_rows();
+        piece.push(batch);
+    }
+    Ok((!piece.is_empty()).then_some(piece))
+}
 
 enum Load {
     Piece(CollectionInput),
@@ -274,8 +367,46 @@ impl Bulk {
             .any(|(id, size)| is_large(size) || self.left.contains_key(&id))
     }
 
-    /// What enters next.
+    /// Whether what enters next is there: of a snapshot it may have yet to be read.
+    fn is_ready(&self) -> bool {
+        match self.queue.front() {
+            Some((_, Load::Snapshot(_, rows))) => {
+                rows.as_ref().is_some_and(|rows| rows.next.is_some())
+            }
+            Some(_) => true,
+            None => false,
+        }
+    }
+
+    /// Waits until more of the snapshot that enters next was read, which begins here; for ever if it is there already, or something else enters next.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(super) async fn wait(
+        &mut self,
+        delta: &DeltaTables,
+        collections: &BTreeMap<ObjectId, CollectionDescription>,
+        tasks: &TaskTracker,
+    ) {
+        let Some((table, Load::Snapshot(staged, rows))) = self.queue.front_mut() else {
+            return std::future::pending().await;
+        };
+        let table = *table;
+        let rows = rows.get_or_insert_with(|| match collections.get(&table) {
+            Some(collection) => {
+                let schema = Arc::clone(&collection.schema);
+                Rows::read(delta.clone(), staged.clone(), schema, tasks)
+            }
+            None => Rows::refused(Error::UnknownObject(table)),
+        });
+        rows.wait().await;
+    }
+
+    /// What enters next, if it is there.
     fn next(&mut self) -> Option<(ObjectId, Load)> {
+        if !self.is_ready() {
+            return None;
+        }
         let next = self.queue.pop_front();
         let cost = next.as_ref().map_or(self.due, |(_, load)| load.cost());
         self.due = self.due.saturating_sub(cost);
@@ -287,9 +418,9 @@ impl Bulk {
         self.due = self.due.max(PIECE_ROWS);
     }
 
-    /// Whether more has to enter before the next epoch.
+    /// Whether more has to enter before the next epoch, and is there: no epoch waits for a disk.
     fn is_due(&self) -> bool {
-        self.due > 0 && !self.queue.is_empty()
+        self.due > 0 && self.is_ready()
     }
 }
 
@@ -390,6 +521,11 @@ impl Compute {
         !self.bulk.is_empty()
     }
 
+    /// Whether a piece of what was set aside can enter.
+    pub(crate) fn has_a_piece(&self) -> bool {
+        self.bulk.is_ready()
+    }
+
     /// Whether a commit of `epoch` lacks what a source has yet to give.
     pub(crate) fn waits_for_source(&self, epoch: Epoch) -> bool {
         self.bulk.is_open_at(epoch)
@@ -452,40 +588,33 @@ impl Compute {
         Ok(output)
     }
 
-    /// Enters a piece of a snapshot. Its rows are committed by naming their files, not by writing them again. Returns whether that was the last.
+    /// Enters a piece of a snapshot, if one was read. Its rows are committed by naming their files, not by writing them again. Returns whether that was the last.
     async fn enter_snapshot(
         &mut self,
         table: ObjectId,
         staged: StagedSnapshot,
-        rows: Option<Rows>,
+        mut rows: Option<Rows>,
         output: &mut EpochOutput,
     ) -> Result<bool, Error> {
         let epoch = self.last_run;
-        let mut rows = match rows {
-            Some(rows) => rows,
-            None => {
-                let schema = self.schema_of(table)?;
-                Mutex::new(self.delta.read_staged(&staged, schema).await?)
+        let read = rows.as_mut().and_then(|rows| rows.next.take());
+        let mut piece = None;
+        if let Some(read) = read {
+            piece = read?;
+            if piece.is_none() {
+                output.snapshots.push((table, epoch, staged));
+                return Ok(true);
             }
-        };
-        let (mut piece, mut count) = (Vec::new(), 0);
-        while count < PIECE_ROWS {
-            let Some(batch) = rows.get_mut().next().await.transpose()? else {
-                break;
-            };
-            count += batch.num_rows();
-            piece.push(DeltaBatch::insert(batch, epoch));
         }
-        let last = piece.is_empty();
-        if last {
-            output.snapshots.push((table, epoch, staged));
-        } else {
-            let load = Load::Snapshot(staged, Some(rows));
-            self.bulk.queue.push_front((table, load));
+        let load = Load::Snapshot(staged, rows);
+        self.bulk.queue.push_front((table, load));
+        if let Some(piece) = piece {
+            let insert = |batch| DeltaBatch::insert(batch, epoch);
+            let piece = piece.into_iter().map(insert).collect();
             let input = vec![(table, CollectionInput::Deltas(piece))];
             self.tick(epoch, input, Some(table), output).await?;
         }
-        Ok(last)
+        Ok(false)
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use arrow_schema::Schema;
 use flowstone_proto::local::{CoordinatorEnd, connect};
 use flowstone_proto::message::{
-    CollectionKind, DataflowDescription, Export, Failure, PostgresConnection, SourceKind,
-    SourceTable, SslMode,
+    CollectionKind, DataflowDescription, Export, Failure, PostgresConnection, SourceDescription,
+    SourceKind, SourceTable, SslMode,
 };
 use flowstone_proto::plan::{Expr, Node, NodeId, Operator, Plan};
 use flowstone_types::clock::SystemClock;

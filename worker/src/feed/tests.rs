@@ -1,12 +1,17 @@
-//! What the feed makes of a local log that refuses, and of a take that does not end well.
+//! What the feed makes of a local log that refuses or is slow, and of a take that does not end well.
 
+use std::time::Duration;
+
+use arrow_array::Int64Array;
 use arrow_schema::Schema;
 use flowstone_proto::message::LoadGenerator;
 use flowstone_types::SqlType;
 use flowstone_types::clock::SystemClock;
 
+use super::source::{Next, Stream};
 use super::*;
 
+const DEADLINE: Duration = Duration::from_secs(60);
 const SOURCE: ObjectId = ObjectId::User(10);
 const TABLE: ObjectId = ObjectId::User(11);
 const GONE: ObjectId = ObjectId::User(12);
@@ -25,7 +30,7 @@ async fn streaming(
     }
     let (log, records) = LogStore::open(&log_dir).unwrap();
     let (responses, _) = mpsc::channel(16);
-    let (events, said) = mpsc::channel(64);
+    let (events, happened) = mpsc::channel(64);
     let mut feed = Feed::new(Parts {
         responses,
         events,
@@ -45,7 +50,7 @@ async fn streaming(
         key: Vec::new(),
         upstream: Vec::new(),
     };
-    let described = feed.create_source(SourceDescription {
+    feed.create_source(SourceDescription {
         id: SOURCE,
         name: "s".to_owned(),
         kind: SourceKind::LoadGenerator {
@@ -62,7 +67,9 @@ async fn streaming(
         bound: false,
         failure: None,
     });
-    described.await.unwrap();
+    assert!(feed.is_at_work());
+    assert!(matches!(said(&mut feed).await, Fed::Started(errors) if errors.is_empty()));
+    feed.recover(Epoch::MIN, None).await.unwrap();
     let (sender, pieces) = mpsc::channel(16);
     let stream = Stream {
         binding: binding(7),
@@ -71,7 +78,27 @@ async fn streaming(
         stopped: false,
     };
     feed.sources.get_mut(&SOURCE).unwrap().stream = Some(stream);
-    (feed, sender, said)
+    (feed, sender, happened)
+}
+
+/// What the feed says of what was begun.
+async fn said(feed: &mut Feed) -> Fed {
+    let said = tokio::time::timeout(DEADLINE, feed.hear(Late::Unwanted)).await;
+    said.expect("the feed never says anything").unwrap()
+}
+
+/// What an epoch changes.
+async fn input(feed: &mut Feed, run: RunEpoch) -> EpochInput {
+    let epoch = run.epoch;
+    feed.begin_epoch(run);
+    let given = said(feed).await;
+    let Fed::Input(at, input) = given else {
+        panic!("{given:?}");
+    };
+    assert_eq!(at, epoch);
+    assert!(matches!(said(feed).await, Fed::Acknowledged(at) if at == epoch));
+    assert!(!feed.is_at_work());
+    input
 }
 
 fn binding(tick: u64) -> SourceBinding {
@@ -106,7 +133,7 @@ async fn pieces_are_given_in_order_and_what_is_bound_later_comes_behind() {
         writes: Vec::new(),
         replay: false,
     };
-    let input = feed.input(&run).await.unwrap();
+    let input = input(&mut feed, run).await;
     assert!(input.upstream.is_empty() && input.held.is_empty());
     assert_eq!(input.begun, [(SOURCE, vec![TABLE])]);
     // One of a table that was dropped meanwhile is passed over.
@@ -175,6 +202,106 @@ fn what_comes_late_is_read_while_the_router_goes_on() {
         assert_eq!(given(&mut feed).await.ended, [SOURCE]);
         feed.stop().await;
     });
+}
+
+/// A write of one row, evaluated.
+fn written() -> StagedWrite {
+    let column: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    let rows = RecordBatch::try_new(schema(), vec![column]).unwrap();
+    StagedWrite {
+        changes: vec![(TABLE, DeltaBatch::insert(rows, Epoch::MIN))],
+        affected: vec![1],
+    }
+}
+
+/// Has the local log busy until it is told.
+fn stall(feed: &Feed) -> std::sync::mpsc::SyncSender<()> {
+    let (begin, begun) = std::sync::mpsc::sync_channel::<()>(1);
+    let (release, wait) = std::sync::mpsc::sync_channel::<()>(1);
+    drop(feed.log.start(move |_| {
+        begin.send(()).unwrap();
+        wait.recv().unwrap();
+        Ok(())
+    }));
+    begun.recv_timeout(DEADLINE).unwrap();
+    release
+}
+
+#[tokio::test]
+async fn an_epoch_is_given_when_its_writes_are_in_the_local_log_and_nobody_waits_for_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut feed, sender, _happened) = streaming(dir.path()).await;
+    let (named, other) = (RequestId(1), RequestId(2));
+    feed.stage(named, written());
+    let release = stall(&feed);
+    feed.begin_epoch(RunEpoch {
+        epoch: Epoch(3),
+        bindings: vec![binding(9)],
+        writes: vec![named],
+        replay: false,
+    });
+    sender.send(piece(TABLE)).await.unwrap();
+    for _ in 0..10 {
+        assert!(feed.hear(Late::Wanted).now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    // What belongs to no epoch yet goes on, and nothing is given late: it would come before what is bound already.
+    feed.stage(other, written());
+    feed.discard(other);
+    assert_eq!(feed.more().now_or_never(), None);
+    release.send(()).unwrap();
+    let first = said(&mut feed).await;
+    let Fed::Input(Epoch(3), input) = first else {
+        panic!("{first:?}");
+    };
+    assert_eq!(input.begun, [(SOURCE, vec![TABLE])]);
+    assert!(
+        matches!(&input.direct[..], [(TABLE, CollectionInput::Deltas(deltas))] if deltas[0].epoch == Epoch(3)),
+        "{:?}",
+        input.direct
+    );
+    assert!(feed.is_at_work(), "that the record counts is not noted");
+    assert!(matches!(said(&mut feed).await, Fed::Acknowledged(Epoch(3))));
+    assert_eq!(given(&mut feed).await.upstream.len(), 1);
+    feed.stop().await;
+}
+
+#[tokio::test]
+async fn upstreams_are_told_of_a_commit_point_when_the_log_was_cut_and_nobody_waits_for_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut feed, _sender, _happened) = streaming(dir.path()).await;
+    let source = feed.sources.get_mut(&SOURCE).unwrap();
+    for epoch in [3, 5] {
+        let position = SourcePosition::GeneratorTick(epoch);
+        source.bound.push_back((Epoch(epoch), position));
+    }
+    let release = stall(&feed);
+    feed.commit_point_durable(Epoch(4));
+    assert!(feed.hear(Late::Wanted).now_or_never().is_none());
+    assert_eq!(feed.sources[&SOURCE].bound.len(), 2);
+    release.send(()).unwrap();
+    assert!(matches!(said(&mut feed).await, Fed::Cut(Epoch(4))));
+    assert_eq!(feed.sources[&SOURCE].bound.len(), 1);
+    assert!(!feed.is_at_work());
+    feed.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_read_soon_is_given_with_its_epoch_and_nothing_is_left_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut feed, sender, _happened) = streaming(dir.path()).await;
+    sender.send(Ok(None)).await.unwrap();
+    assert_eq!(given(&mut feed).await.ended, [SOURCE]);
+    let run = RunEpoch {
+        epoch: Epoch(3),
+        bindings: vec![binding(9)],
+        writes: Vec::new(),
+        replay: false,
+    };
+    let input = input(&mut feed, run).await;
+    assert!(input.begun.is_empty() && input.held.is_empty());
+    assert_eq!(feed.more().now_or_never(), None);
+    feed.stop().await;
 }
 
 #[tokio::test]

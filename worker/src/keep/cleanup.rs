@@ -70,7 +70,10 @@ impl Keep {
     {
         let (stopping, responses) = (self.stopping.clone(), self.responses.clone());
         let work = async move {
-            stopping.wait().await;
+            // All that were stopping when this began: whose state, or whose table's files, they are is not known here.
+            for stopping in stopping {
+                stopping.wait().await;
+            }
             let mut pause = PAUSE_FIRST;
             while let Err(error) = attempt().await {
                 // A source that has just stopped lets go of its slot in a moment.

@@ -1,11 +1,16 @@
 //! What is set aside, without shards.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_array::{ArrayRef, Int64Array};
+use arrow_schema::Schema;
+use flowstone_proto::message::CollectionKind;
+use flowstone_types::SqlType;
+use futures::FutureExt;
 
 use super::*;
 
+const DEADLINE: Duration = Duration::from_secs(60);
 const SOURCE: ObjectId = ObjectId::User(1);
 const FIRST: ObjectId = ObjectId::User(2);
 const SECOND: ObjectId = ObjectId::User(3);
@@ -254,4 +259,64 @@ fn what_is_large_does_not_enter_in_the_time_that_was_left_of_something_before() 
         steps += 1;
     }
     assert_eq!(steps, 1);
+}
+
+#[tokio::test]
+async fn a_snapshot_is_read_in_a_task_of_its_own_and_what_was_not_read_does_not_enter() {
+    const ROWS: usize = 3 * PIECE_ROWS / 2;
+    let dir = tempfile::tempdir().unwrap();
+    let delta = DeltaTables::open(dir.path()).await.unwrap();
+    let schema = Arc::new(Schema::new(vec![SqlType::Int8.to_field("id", true)]));
+    let name = "d.s.t".to_owned();
+    let created = delta.create(FIRST, &name, Arc::clone(&schema));
+    created.await.unwrap();
+    let mut writer = delta.stage(FIRST, Arc::clone(&schema)).await.unwrap();
+    let column: ArrayRef = Arc::new(Int64Array::from(vec![1; ROWS]));
+    let rows = RecordBatch::try_new(Arc::clone(&schema), vec![column]).unwrap();
+    writer.write(&rows).await.unwrap();
+    let staged = writer.finish().await.unwrap();
+    let description = CollectionDescription {
+        id: FIRST,
+        name,
+        schema,
+        key: None,
+        kind: CollectionKind::SourceTable { source: SOURCE },
+        delta_version: None,
+        failure: None,
+    };
+    let collections = BTreeMap::from([(FIRST, description)]);
+    let tasks = TaskTracker::new();
+    let mut bulk = Bulk::default();
+    bulk.set_aside(Epoch(5), FIRST, Load::Snapshot(staged, None));
+    bulk.set_aside(Epoch(5), SECOND, piece());
+    let mut read = 0;
+    loop {
+        // No epoch waits for it, and what is due is due still.
+        bulk.allow_a_piece();
+        assert!(!bulk.is_due() && bulk.next().is_none());
+        assert_eq!(bulk.due, PIECE_ROWS);
+        if read == 0 {
+            let waiting = bulk.wait(&delta, &collections, &tasks);
+            assert_eq!(waiting.now_or_never(), None);
+        }
+        let waiting = bulk.wait(&delta, &collections, &tasks);
+        tokio::time::timeout(DEADLINE, waiting).await.unwrap();
+        assert!(bulk.is_due());
+        // Nobody is told twice.
+        let waiting = bulk.wait(&delta, &collections, &tasks);
+        assert_eq!(waiting.now_or_never(), None);
+        let Some((FIRST, Load::Snapshot(staged, Some(mut rows)))) = bulk.next() else {
+            panic!("no snapshot enters");
+        };
+        let piece = rows.next.take().unwrap().unwrap();
+        let Some(piece) = piece else { break };
+        read += piece.iter().map(RecordBatch::num_rows).sum::<usize>();
+        let load = Load::Snapshot(staged, Some(rows));
+        bulk.queue.push_front((FIRST, load));
+    }
+    assert_eq!(read, ROWS);
+    // Who reads a snapshot ends with it.
+    assert!(bulk.is_ready());
+    tasks.close();
+    tokio::time::timeout(DEADLINE, tasks.wait()).await.unwrap();
 }

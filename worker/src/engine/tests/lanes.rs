@@ -878,3 +878,62 @@ async fn a_large_transaction_enters_in_pieces_beside_later_epochs_and_is_never_r
     assert_eq!(driven.committed(commit).await, None);
     driven.worker.stop().await;
 }
+
+#[test]
+fn reads_go_on_while_an_epoch_waits_for_the_disk_and_what_comes_behind_it_keeps_its_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut driven = Driven::new(dir.path()).await;
+        driven.write(&[1]).await;
+        let before = ReadAt::AtLeast(driven.epoch);
+        let write = driven.request();
+        let operations = vec![WriteOperation::InsertRows {
+            table: TABLE,
+            rows: encode_batches(&schema(), &[rows(&[2])]).unwrap(),
+        }];
+        let staged = StageWrite { write, operations };
+        driven.worker.send(Command::StageWrite(staged)).await;
+        driven
+            .wait("that a write is staged", |response| {
+                matches!(response, Response::WriteStaged { .. }).then_some(())
+            })
+            .await;
+        // Nothing can be written from now on.
+        let (release, wait) = sync_channel::<()>(1);
+        let stalled = tokio::task::spawn_blocking(move || wait.recv().unwrap());
+        let run = RunEpoch {
+            epoch: driven.epoch.next(),
+            bindings: Vec::new(),
+            writes: vec![write],
+            replay: false,
+        };
+        let epoch = run.epoch;
+        driven.worker.send(Command::RunEpoch(run)).await;
+        assert_eq!(driven.look_up(TABLE, 1, before).await, Ok(true));
+        // What is made has its inputs as of the epoch before it, and it is read when it is there.
+        driven
+            .create(VIEW, ClusterId::DEFAULT, TABLE, Export::Collection)
+            .await;
+        let behind = driven.ask(VIEW, 2, ReadAt::AtLeast(epoch)).await;
+        while let Ok(response) = driven.worker.end.responses.try_recv() {
+            assert_ne!(response, Response::EpochComplete { epoch });
+        }
+        release.send(()).unwrap();
+        stalled.await.unwrap();
+        driven
+            .wait("that the epoch is complete", |response| {
+                (*response == Response::EpochComplete { epoch }).then_some(())
+            })
+            .await;
+        driven.worker.send(Command::BindingDurable { epoch }).await;
+        driven.are_hydrated(&[VIEW]).await;
+        let at = ReadAt::AtLeast(epoch);
+        assert_eq!(found(VIEW, at, behind).await, Ok(true));
+        driven.worker.stop().await;
+    });
+}
