@@ -2,12 +2,14 @@
 
 use datafusion::logical_expr::ScalarUDF;
 use flowstone_types::SqlType;
+use flowstone_types::kafka_hash::kafka_murmur2;
 use hmac::{Hmac, Mac};
 use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 
 use crate::errors::{EvalResult, invalid_parameter};
+use crate::seahash;
 use crate::udf::{P, R, UuidBytes, function, map1, map2, map3, overload};
 
 fn bytea() -> R {
@@ -90,9 +92,33 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
         function(
             "crc32",
             vec![
-                overload(&[P::Text], R::Sql(SqlType::UInt4), |call| crc32(call, true)),
+                overload(&[P::Text], R::Sql(SqlType::UInt4), |call| {
+                    map1(call, |text: &str| Ok(crc32fast::hash(text.as_bytes())))
+                }),
                 overload(&[P::Bytea], R::Sql(SqlType::UInt4), |call| {
-                    crc32(call, false)
+                    map1(call, |bytes: &[u8]| Ok(crc32fast::hash(bytes)))
+                }),
+            ],
+        ),
+        function(
+            "kafka_murmur2",
+            vec![
+                overload(&[P::Text], R::Sql(SqlType::Int4), |call| {
+                    map1(call, |text: &str| Ok(kafka_murmur2(text.as_bytes())))
+                }),
+                overload(&[P::Bytea], R::Sql(SqlType::Int4), |call| {
+                    map1(call, |bytes: &[u8]| Ok(kafka_murmur2(bytes)))
+                }),
+            ],
+        ),
+        function(
+            "seahash",
+            vec![
+                overload(&[P::Text], R::Sql(SqlType::UInt8), |call| {
+                    map1(call, |text: &str| Ok(seahash::hash(text.as_bytes())))
+                }),
+                overload(&[P::Bytea], R::Sql(SqlType::UInt8), |call| {
+                    map1(call, |bytes: &[u8]| Ok(seahash::hash(bytes)))
                 }),
             ],
         ),
@@ -115,27 +141,6 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
             )],
         ),
     ]
-}
-
-fn crc32(
-    call: &crate::udf::Call<'_>,
-    of_text: bool,
-) -> datafusion::common::Result<arrow_array::ArrayRef> {
-    use arrow_array::cast::AsArray;
-    let array = call.arg(0)?;
-    let sums: arrow_array::UInt32Array = if of_text {
-        crate::udf::texts(array)?
-            .iter()
-            .map(|text| text.map(|text| crc32fast::hash(text.as_bytes())))
-            .collect()
-    } else {
-        array
-            .as_binary::<i32>()
-            .iter()
-            .map(|bytes| bytes.map(crc32fast::hash))
-            .collect()
-    };
-    Ok(std::sync::Arc::new(sums))
 }
 
 fn unknown_algorithm(kind: &str) -> flowstone_types::EvalError {
@@ -186,15 +191,63 @@ mod tests {
 
     #[test]
     fn known_digests() {
+        // RFC 1321 and FIPS 180-4.
+        for (kind, known) in [
+            ("md5", "900150983cd24fb0d6963f7d28e17f72"),
+            ("sha1", "a9993e364706816aba3e25717850c26c9cd0d89d"),
+            (
+                "sha224",
+                "23097d223405d8228642a477bda255b32aadbce4bda0b3f7e36c9da7",
+            ),
+            (
+                "sha256",
+                "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            ),
+            (
+                "sha384",
+                "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7",
+            ),
+            (
+                "sha512",
+                "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+            ),
+        ] {
+            assert_eq!(hex::encode(digest(b"abc", kind).unwrap()), known, "{kind}");
+        }
         assert_eq!(
-            hex::encode(digest(b"abc", "sha1").unwrap()),
-            "a9993e364706816aba3e25717850c26c9cd0d89d"
-        );
-        assert_eq!(
-            hex::encode(hmac(b"what do ya want for nothing?", b"Jefe", "sha256").unwrap()),
-            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+            digest(b"abc", "SHA1").unwrap(),
+            digest(b"abc", "sha1").unwrap()
         );
         assert!(digest(b"", "sha0").is_err());
+    }
+
+    #[test]
+    fn known_authentication_codes() {
+        // RFC 2202 and RFC 4231, test case 2.
+        for (kind, known) in [
+            ("md5", "750c783e6ab0b503eaa86e310a5db738"),
+            ("sha1", "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79"),
+            (
+                "sha224",
+                "a30e01098bc6dbbf45690f3a7e9e6d0f8bbea2a39e6148008fd05e44",
+            ),
+            (
+                "sha256",
+                "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+            ),
+            (
+                "sha384",
+                "af45d2e376484031617f78d2b58a6b1b9c7ef464f5a01b47e42ec3736322445e8e2240ca5e69e2c78b3239ecfab21649",
+            ),
+            (
+                "sha512",
+                "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea2505549758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737",
+            ),
+        ] {
+            let code = hmac(b"what do ya want for nothing?", b"Jefe", kind).unwrap();
+            assert_eq!(hex::encode(code), known, "{kind}");
+        }
+        assert!(hmac(b"", b"", "sha0").is_err());
     }
 
     #[test]

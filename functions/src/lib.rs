@@ -34,6 +34,7 @@ mod numeric;
 mod operators;
 mod pattern;
 mod pieces;
+mod seahash;
 mod series;
 mod signatures;
 mod streams;

@@ -14,6 +14,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{
     ArrowPrimitiveType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type,
     Int64Type, IntervalMonthDayNanoType, Time64MicrosecondType, TimestampMicrosecondType,
+    UInt32Type, UInt64Type,
 };
 use arrow_array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Decimal128Array, FixedSizeBinaryArray,
@@ -753,7 +754,15 @@ macro_rules! primitive_value {
     )*};
 }
 
-primitive_value!(i16 => Int16Type, i32 => Int32Type, i64 => Int64Type, f32 => Float32Type, f64 => Float64Type);
+primitive_value!(
+    i16 => Int16Type,
+    i32 => Int32Type,
+    i64 => Int64Type,
+    u32 => UInt32Type,
+    u64 => UInt64Type,
+    f32 => Float32Type,
+    f64 => Float64Type,
+);
 
 /// Newtypes for values that share a Rust type with a number.
 macro_rules! wrapped_value {

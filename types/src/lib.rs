@@ -19,6 +19,7 @@ pub mod hash;
 pub mod id;
 pub mod interval;
 pub mod jsonb;
+pub mod kafka_hash;
 pub mod normalize;
 pub mod numeric;
 pub mod sort_key;

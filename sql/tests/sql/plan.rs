@@ -969,7 +969,17 @@ fn what_decides_on_partitions_is_a_number_of_one_row() {
         let expr = flowstone_sql::parse::parse_expr(text).expect("parses");
         lower_partition(&fixture.ctx(), items, &expr)
     };
-    for text in ["id + 1", "price", "id::uint8", "7", "items.id"] {
+    for text in [
+        "id + 1",
+        "price",
+        "id::uint8",
+        "7",
+        "items.id",
+        "kafka_murmur2(name)",
+        "kafka_murmur2(name || id::text)",
+        "seahash(name)",
+        "crc32(name)",
+    ] {
         let lowered = lower(text);
         assert!(
             matches!(lowered, Ok(SinkPartition::Expression(_))),
