@@ -18,11 +18,12 @@ use flowstone_sql::ast::{Password, PasswordOption};
 use flowstone_sql::catalog::{CatalogChange, DEFAULT_ROLE, PasswordVerifier, Role};
 use flowstone_sql::ddl::PasswordChange;
 use flowstone_sql::error::ErrorKind;
+use flowstone_types::Clock;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use crate::catalog::CatalogReader;
 use crate::error::Error;
-use crate::shared::Shared;
 use scram::{Exchange, ScramError, Verifier};
 use throttle::Throttle;
 
@@ -111,18 +112,29 @@ impl AuthState {
 /// Checks who somebody is; clones share one table of failures. From [`crate::Client::authenticator`].
 #[derive(Clone, Debug)]
 pub struct Authenticator {
-    shared: Arc<Shared>,
+    state: Arc<AuthState>,
+    /// Where the roles are.
+    catalog: CatalogReader,
+    clock: Arc<dyn Clock>,
 }
 
 impl Authenticator {
-    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(crate) const fn new(
+        state: Arc<AuthState>,
+        catalog: CatalogReader,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            state,
+            catalog,
+            clock,
+        }
     }
 
     /// Whether everybody must say a password. If not, [`Authenticator::admit_trusted`] is all there is to ask.
     #[must_use]
     pub fn password_required(&self) -> bool {
-        self.shared.auth.policy == AuthPolicy::Scram
+        self.state.policy == AuthPolicy::Scram
     }
 
     /// Whether `user` may log in where no password is asked for. A name that is no role's may.
@@ -130,7 +142,7 @@ impl Authenticator {
     /// # Errors
     /// [`AuthError::NotPermitted`].
     pub fn admit_trusted(&self, user: &str) -> Result<(), AuthError> {
-        match self.shared.catalog().find_role(user) {
+        match self.catalog.now().find_role(user) {
             Some(role) if !role.login => Err(AuthError::NotPermitted {
                 role: role.name.clone(),
             }),
@@ -171,7 +183,7 @@ impl Authenticator {
 
     /// What `user`'s password is checked against, and whether it can be right at all.
     fn verifier(&self, user: &str) -> (Verifier, bool) {
-        let catalog = self.shared.catalog();
+        let catalog = self.catalog.now();
         let role = catalog.find_role(user);
         let real = role
             .and_then(|role| role.password.as_ref())
@@ -179,21 +191,21 @@ impl Authenticator {
         let valid = role.is_some_and(|role| !self.has_ended(role)) && real.is_some();
         (
             real.filter(|_| valid)
-                .unwrap_or_else(|| self.shared.auth.mock(user)),
+                .unwrap_or_else(|| self.state.mock(user)),
             valid,
         )
     }
 
     fn has_ended(&self, role: &Role) -> bool {
-        let now_us = i64::try_from(self.shared.clock.now_ms())
+        let now_us = i64::try_from(self.clock.now_ms())
             .unwrap_or(i64::MAX)
             .saturating_mul(1000);
         role.valid_until_us.is_some_and(|end_us| end_us <= now_us)
     }
 
     async fn wait_for_turn(&self, user: &str, peer: IpAddr) -> Result<(), AuthError> {
-        let now_ms = self.shared.clock.now_ms();
-        let wait_ms = self.shared.auth.throttle.lock().admit(user, peer, now_ms);
+        let now_ms = self.clock.now_ms();
+        let wait_ms = self.state.throttle.lock().admit(user, peer, now_ms);
         match wait_ms {
             Some(0) => Ok(()),
             Some(wait_ms) => {
@@ -213,11 +225,11 @@ impl Authenticator {
 
     /// Notes how an attempt ended, and says what the client hears.
     fn conclude(&self, user: &str, peer: IpAddr, proven: bool) -> Result<(), AuthError> {
-        let catalog = self.shared.catalog();
+        let catalog = self.catalog.now();
         let role = catalog.find_role(user);
-        let mut throttle = self.shared.auth.throttle.lock();
+        let mut throttle = self.state.throttle.lock();
         let Some(role) = role.filter(|_| proven) else {
-            throttle.failed(user, peer, self.shared.clock.now_ms());
+            throttle.failed(user, peer, self.clock.now_ms());
             drop(throttle);
             // Only the log says why.
             let reason = match role {
@@ -247,16 +259,16 @@ impl Authenticator {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, AuthError> {
-        hash(&self.shared, work).await.ok_or(AuthError::Unavailable)
+        hash(&self.state, work).await.ok_or(AuthError::Unavailable)
     }
 }
 
 /// Runs the hashing of a password on a thread of its own, few at once.
 async fn hash<T: Send + 'static>(
-    shared: &Shared,
+    state: &AuthState,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    let permit = Arc::clone(&shared.auth.hashes).acquire_owned().await.ok()?;
+    let permit = Arc::clone(&state.hashes).acquire_owned().await.ok()?;
     tokio::task::spawn_blocking(move || {
         let result = work();
         drop(permit);
@@ -329,7 +341,7 @@ impl Login {
 
 /// What a statement's `PASSWORD` makes of a role's password. Hashes it on a thread of its own.
 pub(crate) async fn password_change(
-    shared: &Shared,
+    state: &AuthState,
     option: Option<&PasswordOption>,
 ) -> Result<PasswordChange, Error> {
     match option {
@@ -337,13 +349,13 @@ pub(crate) async fn password_change(
         Some(PasswordOption::Null) => Ok(PasswordChange::Clear),
         Some(PasswordOption::Text(Password(text))) if text.is_empty() => Ok(PasswordChange::Clear),
         Some(PasswordOption::Text(Password(text))) => {
-            verifier_of(shared, text).await.map(PasswordChange::Set)
+            verifier_of(state, text).await.map(PasswordChange::Set)
         }
     }
 }
 
 /// The verifier of a password, or the verifier that the text is already.
-async fn verifier_of(shared: &Shared, text: &str) -> Result<PasswordVerifier, Error> {
+async fn verifier_of(state: &AuthState, text: &str) -> Result<PasswordVerifier, Error> {
     let refused = |kind, message: &str| flowstone_sql::Error::new(kind, message);
     if let Some(verifier) = Verifier::parse(text) {
         if verifier.iterations() > scram::ITERATIONS_MAX {
@@ -369,7 +381,7 @@ async fn verifier_of(shared: &Shared, text: &str) -> Result<PasswordVerifier, Er
     let mut salt = [0; scram::SALT_BYTES];
     aws_lc_rs::rand::fill(&mut salt).map_err(|_| Error::Internal("no randomness".to_owned()))?;
     let password = zeroize::Zeroizing::new(text.to_owned());
-    hash(shared, move || {
+    hash(state, move || {
         Verifier::derive(&password, &salt, scram::ITERATIONS)
     })
     .await
@@ -379,10 +391,11 @@ async fn verifier_of(shared: &Shared, text: &str) -> Result<PasswordVerifier, Er
 
 /// Gives the default role its first password; `None` if it has one already.
 pub(crate) async fn first_password(
-    shared: &Shared,
+    state: &AuthState,
+    catalog: &CatalogReader,
     password: &str,
 ) -> Result<Option<CatalogChange>, Error> {
-    let catalog = shared.catalog();
+    let catalog = catalog.now();
     let Some(role) = catalog
         .find_role(DEFAULT_ROLE)
         .filter(|role| role.password.is_none())
@@ -394,7 +407,7 @@ pub(crate) async fn first_password(
             "the initial password is empty".to_owned(),
         ));
     }
-    let verifier = verifier_of(shared, password).await?;
+    let verifier = verifier_of(state, password).await?;
     Ok(Some(CatalogChange::PutRole(Role {
         password: Some(verifier),
         ..role.clone()

@@ -2,40 +2,22 @@
 //!
 //! Owns [`Client`] and the start of the coordinator. Must not know any protocol. Called by `pgwire`, `console` and `node`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use flowstone_proto::local::CoordinatorEnd;
-use flowstone_sql::catalog::Machine;
 use flowstone_sql::system::{self, ObjectState, SessionInfo, SystemContext};
-use flowstone_types::Clock;
+use tokio::sync::oneshot;
 
-use crate::auth::{AuthPolicy, Authenticator, first_password};
+use crate::auth::{Authenticator, first_password};
+use crate::catalog::Turn;
+use crate::config::Config;
 use crate::coordinator;
 use crate::error::Error;
+use crate::event::Event;
 use crate::memory::SessionMemory;
-use crate::session::{Session, change_roles};
-use crate::shared::{Shared, Turn};
-
-/// What the coordinator is given.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Its own directory is `coordinator` in here; the secret key is `secrets.key` unless told otherwise.
-    pub data_dir: PathBuf,
-    /// Where the key of secrets is kept, if not in the data directory.
-    pub secret_key_file: Option<PathBuf>,
-    /// Who must say a password.
-    pub auth: AuthPolicy,
-    /// Bytes that all sessions together may hold ([`crate::memory`]).
-    pub session_memory_bytes: usize,
-    /// Milliseconds between two group commits.
-    pub commit_interval_ms: u64,
-    /// The threads of the worker, and those that clusters may have.
-    pub machine: Machine,
-    /// The clock.
-    pub clock: Arc<dyn Clock>,
-}
+use crate::parts::Parts;
+use crate::session::{Session, SessionOptions, change_roles, runtime_state};
 
 /// Starts the coordinator: reads what it must not forget, sets the worker up, and begins to issue epochs.
 ///
@@ -46,24 +28,13 @@ pub struct Config {
 pub async fn start(config: Config, worker: CoordinatorEnd) -> Result<Client, Error> {
     coordinator::start(config, worker)
         .await
-        .map(|shared| Client { shared })
+        .map(|parts| Client { parts })
 }
 
 /// A handle to the running coordinator; clones share it.
 #[derive(Clone, Debug)]
 pub struct Client {
-    shared: Arc<Shared>,
-}
-
-/// Who opens a session, and what it starts with.
-#[derive(Clone, Debug, Default)]
-pub struct SessionOptions {
-    /// The user.
-    pub user: String,
-    /// The database; the default one if `None`.
-    pub database: Option<String>,
-    /// Session variables from the startup message.
-    pub parameters: Vec<(String, String)>,
+    parts: Arc<Parts>,
 }
 
 /// Whether the node serves reads.
@@ -119,19 +90,23 @@ impl Client {
     /// # Errors
     /// `UnknownDatabase` of [`Error::Sql`]; [`Error::Session`] for a startup parameter with a bad value; [`Error::Unavailable`] while shutting down.
     pub async fn open_session(&self, options: SessionOptions) -> Result<Session, Error> {
-        Session::open(Arc::clone(&self.shared), options)
+        Session::open(Arc::clone(&self.parts), options)
     }
 
     /// What counts against the bound of all sessions, for a client that has none yet.
     #[must_use]
     pub fn session_memory(&self) -> SessionMemory {
-        self.shared.memory.session()
+        self.parts.memory.session()
     }
 
     /// Checks who clients are.
     #[must_use]
     pub fn authenticator(&self) -> Authenticator {
-        Authenticator::new(Arc::clone(&self.shared))
+        Authenticator::new(
+            Arc::clone(&self.parts.auth),
+            self.parts.catalog.clone(),
+            Arc::clone(&self.parts.clock),
+        )
     }
 
     /// Gives the role that exists in a new node its first password, or the one that a verifier in PostgreSQL's form was made of. Nothing happens if it has one.
@@ -144,11 +119,11 @@ impl Client {
             words: "ALTER ROLE",
             process_id: None,
         };
-        let turn = self.shared.take_turn(turn).await;
-        match first_password(&self.shared, password).await? {
+        let turn = self.parts.turns.take(turn).await;
+        match first_password(&self.parts.auth, &self.parts.catalog, password).await? {
             None => Ok(false),
             Some(change) => {
-                change_roles(Arc::clone(&self.shared), turn, vec![change]).await?;
+                change_roles(Arc::clone(&self.parts), turn, vec![change]).await?;
                 Ok(true)
             }
         }
@@ -157,7 +132,7 @@ impl Client {
     /// Whether anybody can log in where passwords are asked for.
     #[must_use]
     pub fn has_password(&self) -> bool {
-        let catalog = self.shared.catalog();
+        let catalog = self.parts.catalog.now();
         catalog
             .roles
             .values()
@@ -166,13 +141,13 @@ impl Client {
 
     /// Cancels what the session runs, if the secret is right. Otherwise nothing happens, and nobody is told.
     pub fn cancel(&self, process_id: i32, secret: &[u8]) {
-        self.shared.sessions.cancel(process_id, secret);
+        self.parts.sessions.cancel(process_id, secret);
     }
 
     /// Whether reads are served.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        match self.shared.not_ready_reason() {
+        match self.not_ready_reason() {
             None => Readiness {
                 ready: true,
                 reason: "ready".to_owned(),
@@ -187,8 +162,8 @@ impl Client {
     /// What the node is doing, object by object. Asks nobody: it answers whatever state the node is in.
     #[must_use]
     pub fn overview(&self) -> Overview {
-        let catalog = self.shared.catalog();
-        let runtime = self.shared.runtime_state(Vec::new());
+        let catalog = self.parts.catalog.now();
+        let runtime = runtime_state(&self.parts, Vec::new());
         let objects = system::overview(&SystemContext {
             catalog: &catalog,
             session: &SessionInfo::default(),
@@ -198,7 +173,7 @@ impl Client {
             version: runtime.version,
             now_ms: runtime.now_ms,
             started_ms: runtime.boot_time_ms,
-            epoch: self.shared.published.borrow().observable.0,
+            epoch: self.parts.timeline.published.borrow().observable.0,
             readiness: self.readiness(),
             objects,
         }
@@ -207,26 +182,51 @@ impl Client {
     /// Counters.
     #[must_use]
     pub fn metrics_snapshot(&self) -> Metrics {
-        let published = self.shared.published.borrow().clone();
+        let published = self.parts.timeline.published.borrow().clone();
         Metrics {
-            sessions: self.shared.sessions.count(),
-            statements_total: self.shared.counters.statements.load(Ordering::Relaxed),
-            statement_errors_total: self.shared.counters.errors.load(Ordering::Relaxed),
+            sessions: self.parts.sessions.count(),
+            statements_total: self.parts.counters.statements.load(Ordering::Relaxed),
+            statement_errors_total: self.parts.counters.errors.load(Ordering::Relaxed),
             epoch: published.observable.0,
             commit_epoch: published.commit_point.0,
-            since: self.shared.holds.since().0,
+            since: self.parts.timeline.holds.since().0,
             epochs_total: published.epochs_total,
-            catalog_items: u64::try_from(self.shared.catalog().items.len()).unwrap_or(u64::MAX),
+            catalog_items: u64::try_from(self.parts.catalog.now().items.len()).unwrap_or(u64::MAX),
         }
     }
 
     /// Resolves when the coordinator or the worker cannot go on: the process must exit. The text says why.
     pub async fn failed(&self) -> String {
-        self.shared.failed().await
+        self.parts.liveness.failed().await
     }
 
     /// Refuses new statements, finishes the writes that wait, commits, stops the worker and the Raft group.
     pub async fn shutdown(&self) {
-        self.shared.shutdown().await;
+        let Parts {
+            liveness,
+            events,
+            raft,
+            ..
+        } = &*self.parts;
+        if liveness.stop() {
+            return;
+        }
+        let (done, finished) = oneshot::channel();
+        if events.tell(Event::Shutdown { done }).await.is_ok() {
+            // An error means that the loop ended before: there is nothing left to wait for.
+            let _ = finished.await;
+        }
+        raft.shutdown().await;
+        liveness.ended().await;
+    }
+
+    fn not_ready_reason(&self) -> Option<String> {
+        if let Some(reason) = self.parts.liveness.reason() {
+            return Some(reason);
+        }
+        self.parts
+            .timeline
+            .is_replaying()
+            .then(|| "replaying what was not committed before the restart".to_owned())
     }
 }

@@ -9,74 +9,46 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use flowstone_proto::PROTOCOL_VERSION;
 use flowstone_proto::local::CoordinatorEnd;
-use flowstone_proto::message::{
-    Command, Failure, LogId, RequestError, RequestId, Response, SourceStatus,
-};
+use flowstone_proto::message::{Command, Failure, LogId, RequestError, Response, SourceStatus};
 use flowstone_sql::catalog::ItemKind;
 use flowstone_sql::system::SinkStatistics;
-use flowstone_types::{Epoch, ObjectId};
+use flowstone_types::{Clock, Epoch, ObjectId};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use hashbrown::HashMap;
-use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::auth::AuthState;
-use crate::client::Config;
+use crate::catalog::{CatalogReader, CatalogTurns};
+use crate::config::Config;
 use crate::epochs::{Effect, EpochLoop, FreezeId, Recovered, WriteId};
 use crate::error::Error;
+use crate::event::{Event, Events};
+use crate::headroom::Headroom;
 use crate::holds::Holds;
 use crate::install;
+use crate::liveness::Liveness;
 use crate::locks::{WriteGuard, WriteLocks};
 use crate::memory::SessionsMemory;
+use crate::numbers::Numbers;
+use crate::parts::Parts;
 use crate::raft::node::RaftTasks;
 use crate::raft::{Command as Replicated, ProposeError, RaftNode, State};
-use crate::registry::SessionRegistry;
+use crate::registry::{Counters, SessionRegistry};
+use crate::reported::{Reported, Runtime};
+use crate::resizes::Resizes;
 use crate::secrets::SecretKey;
-use crate::shared::{Counters, Published, Runtime, Shared, Waiters};
+use crate::subscriptions::Subscriptions;
+use crate::timeline::{Published, Timeline};
+use crate::vault::Vault;
+use crate::worker::Worker;
 
-/// Events of sessions waiting for the loop, which only routes: when it is full, sessions wait.
-const EVENTS_IN_FLIGHT: usize = 1024;
 /// `since` is sent to the worker when it has moved this far: compaction need not follow every epoch.
 const SINCE_STEP_MS: u64 = 100;
-
-/// What sessions ask of the loop.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// Run these staged writes in one epoch; answered with it when it is observable, or with why they did not happen.
-    Write {
-        /// The staged writes, in order.
-        requests: Vec<RequestId>,
-        /// Memory that their rows take in the worker.
-        bytes: usize,
-        /// Names them together.
-        id: WriteId,
-        /// Ends with the epoch that takes them.
-        freeze: Option<FreezeId>,
-        /// Held until the epoch is observable, even if nobody waits for the answer any more.
-        lock: WriteGuard,
-        /// The answer.
-        done: oneshot::Sender<Result<Epoch, RequestError>>,
-    },
-    /// Let sources stand still; answered when they do.
-    Freeze {
-        id: FreezeId,
-        done: oneshot::Sender<()>,
-    },
-    /// Let sources move again.
-    Thaw { id: FreezeId },
-    /// Objects were dropped.
-    Dropped { objects: Vec<ObjectId> },
-    /// Something new must reach the Delta tables.
-    MarkDirty,
-    /// Drain, commit, stop the worker.
-    Shutdown { done: oneshot::Sender<()> },
-}
 
 /// A proposal that ended.
 enum Proposed {
@@ -107,7 +79,16 @@ enum Ending {
 }
 
 struct Loop {
-    shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    /// When the process started: milliseconds since the Unix epoch.
+    started_ms: u64,
+    raft: RaftNode,
+    catalog: CatalogReader,
+    holds: Holds,
+    worker: Arc<Worker>,
+    reported: Arc<Reported>,
+    resizes: Arc<Resizes>,
+    liveness: Liveness,
     epochs: EpochLoop,
     responses: mpsc::Receiver<Response>,
     events: mpsc::Receiver<Event>,
@@ -133,7 +114,7 @@ struct Loop {
 ///
 /// # Errors
 /// [`Error::Unavailable`].
-pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<Shared>, Error> {
+pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<Parts>, Error> {
     let key_path = config
         .secret_key_file
         .clone()
@@ -190,49 +171,56 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
     };
     let (published, published_receiver) = watch::channel(published);
     let (failure, failure_receiver) = watch::channel(None);
-    let (events, event_receiver) = mpsc::channel(EVENTS_IN_FLIGHT);
     let mut seed = [0; 32];
     aws_lc_rs::rand::fill(&mut seed).map_err(|_| Error::Internal("no randomness".to_owned()))?;
     let started_ms = config.clock.now_ms();
-    let shared = Arc::new(Shared {
-        data_dir: config.data_dir,
+    let runtime = Runtime {
+        visible: state.commit_point.snapshotted.clone(),
+        ..Runtime::default()
+    };
+    let numbers = Arc::<Numbers>::default();
+    let liveness = Liveness::new(failure_receiver);
+    let (events, event_receiver) = Events::channel(liveness.clone());
+    let worker = Worker::new(commands, results, Arc::clone(&numbers), liveness.clone());
+    let catalog = CatalogReader::new(state.catalog.clone());
+    let auth = AuthState::new(config.auth, &key.derive("salts of users that do not exist"));
+    let parts = Arc::new(Parts {
         started_ms,
         clock: config.clock,
         machine: config.machine,
+        auth: Arc::new(auth),
+        vault: Vault::new(key, raft.clone()),
+        headroom: Headroom::new(config.data_dir, raft.clone()),
         raft,
-        auth: AuthState::new(config.auth, &key.derive("salts of users that do not exist")),
-        key,
-        commands,
-        results,
-        direct,
+        worker: Arc::new(worker),
         events,
-        published: published_receiver,
-        failure: failure_receiver,
-        holds: Holds::default(),
+        liveness,
+        timeline: Timeline::new(published_receiver, Holds::default()),
         write_locks: WriteLocks::default(),
-        ddl: Arc::default(),
-        turn: Mutex::default(),
-        resizes: Mutex::default(),
-        source_reads: tokio::sync::Mutex::new(()),
-        waiters: Mutex::new(Waiters::default()),
-        runtime: Mutex::new(Runtime {
-            visible: state.commit_point.snapshotted.clone(),
-            ..Runtime::default()
-        }),
+        turns: CatalogTurns::new(catalog.clone()),
+        resizes: Arc::default(),
+        reported: Arc::new(Reported::new(runtime, direct)),
         sessions: SessionRegistry::new(seed),
         memory: SessionsMemory::new(config.session_memory_bytes),
-        subscriptions: Mutex::default(),
+        subscriptions: Subscriptions::default(),
         counters: Counters::default(),
-        catalog: RwLock::new(Arc::new(state.catalog.clone())),
-        next_number: AtomicU64::new(1),
-        stopping: AtomicBool::new(false),
+        catalog,
+        numbers,
     });
     let failed = state.failures.iter();
     let failed: Vec<(ObjectId, Failure)> = failed
         .map(|(id, failure)| (*id, failure.failure.clone()))
         .collect();
     let mut coordinator = Loop {
-        shared: Arc::clone(&shared),
+        clock: Arc::clone(&parts.clock),
+        started_ms,
+        raft: parts.raft.clone(),
+        catalog: parts.catalog.clone(),
+        holds: parts.timeline.holds.clone(),
+        worker: Arc::clone(&parts.worker),
+        reported: Arc::clone(&parts.reported),
+        resizes: Arc::clone(&parts.resizes),
+        liveness: parts.liveness.clone(),
         epochs,
         responses,
         events: event_receiver,
@@ -251,10 +239,16 @@ pub(crate) async fn start(config: Config, worker: CoordinatorEnd) -> Result<Arc<
         raft_tasks: Some(raft_tasks),
     };
     let failed = coordinator.note_failures(&failed);
-    shared.runtime.lock().visible.extend(failed);
-    coordinator.restore(state).await?;
+    parts.reported.runtime.lock().visible.extend(failed);
+    let restore = install::restore_commands(
+        parts.machine,
+        &parts.vault,
+        parts.numbers.next_change(),
+        state,
+    );
+    coordinator.restore(restore).await?;
     tokio::spawn(coordinator.run());
-    Ok(shared)
+    Ok(parts)
 }
 
 /// Says hello; returns the epochs in the worker's local log, and which log it is.
@@ -303,12 +297,15 @@ async fn greet(
 }
 
 impl Loop {
-    /// Brings the worker to the recovered state, routing responses meanwhile: neither side's channel can block the other.
-    async fn restore(&mut self, state: State) -> Result<(), Error> {
-        let shared = Arc::clone(&self.shared);
+    /// Brings the worker to the recovered state by what `restore` finds to be sent, routing responses meanwhile: neither side's channel can block the other.
+    async fn restore(
+        &mut self,
+        restore: impl Future<Output = Result<Vec<Command>, Error>>,
+    ) -> Result<(), Error> {
+        let worker = Arc::clone(&self.worker);
         let send = async {
-            for command in install::restore_commands(&shared, state).await? {
-                shared.send(command).await?;
+            for command in restore.await? {
+                worker.send(command).await?;
             }
             Ok(())
         };
@@ -320,7 +317,7 @@ impl Loop {
                     let stopped = response.is_none();
                     self.route(response);
                     if stopped || self.failure.borrow().is_some() {
-                        return Err(self.shared.gone());
+                        return Err(self.liveness.gone());
                     }
                 }
             }
@@ -328,14 +325,14 @@ impl Loop {
     }
 
     async fn run(mut self) {
-        let commands = self.shared.commands.clone();
-        let mut stalls = self.shared.raft.stalls();
+        let commands = self.worker.commands.clone();
+        let mut stalls = self.raft.stalls();
         loop {
             self.advance();
             if self.finished || self.failure.borrow().is_some() {
                 break;
             }
-            let idle = Duration::from_millis(self.epochs.idle_ms(self.shared.clock.now_ms()));
+            let idle = Duration::from_millis(self.epochs.idle_ms(self.clock.now_ms()));
             tokio::select! {
                 response = self.responses.recv() => self.route(response),
                 Some(event) = self.events.recv() => self.take(event),
@@ -365,14 +362,14 @@ impl Loop {
     async fn end(mut self) {
         self.events.close();
         {
-            let mut waiters = self.shared.waiters.lock();
+            let mut waiters = self.worker.waiters.lock();
             waiters.writes.clear();
             waiters.upstream.clear();
             waiters.prepared.clear();
         }
         self.writes.clear();
         self.freezes.clear();
-        self.shared.raft.shutdown().await;
+        self.raft.shutdown().await;
         if let Some(tasks) = self.raft_tasks.take() {
             tasks.closed().await;
         }
@@ -390,7 +387,7 @@ impl Loop {
     }
 
     fn advance(&mut self) {
-        for effect in self.epochs.poll(self.shared.clock.now_ms()) {
+        for effect in self.epochs.poll(self.clock.now_ms()) {
             self.execute(effect);
         }
     }
@@ -433,7 +430,7 @@ impl Loop {
                 self.queue(Command::CommitPointDurable { epoch });
                 // A sink that has written all so far is behind by what is in this commit, however long ago the one before was. Cost: O(sinks) for a commit.
                 let published = self.published.borrow().clone();
-                published.pass_sinks(&mut self.shared.runtime.lock().sink_statistics);
+                published.pass_sinks(&mut self.reported.runtime.lock().sink_statistics);
                 self.published
                     .send_modify(|published| published.commit_point = epoch);
             }
@@ -459,7 +456,7 @@ impl Loop {
     }
 
     fn propose(&mut self, what: Proposed, command: Replicated) {
-        let raft = self.shared.raft.clone();
+        let raft = self.raft.clone();
         self.proposals
             .push(Box::pin(async move { (what, raft.propose(command).await) }));
     }
@@ -480,9 +477,9 @@ impl Loop {
     /// Lets the statuses say that something has failed for good; a source with all its tables. Returns all of them.
     fn note_failures(&mut self, failures: &[(ObjectId, Failure)]) -> Vec<ObjectId> {
         let mut all = Vec::new();
-        let catalog = self.shared.catalog();
-        let now = self.shared.clock.now_ms();
-        let mut runtime = self.shared.runtime.lock();
+        let catalog = self.catalog.now();
+        let now = self.clock.now_ms();
+        let mut runtime = self.reported.runtime.lock();
         for (object, failure) in failures {
             let fed = catalog.items.values().filter(|item| match &item.kind {
                 ItemKind::Table {
@@ -516,7 +513,7 @@ impl Loop {
         } = publication;
         let became_visible = !visible.is_empty();
         if became_visible {
-            self.shared.runtime.lock().visible.extend(visible);
+            self.reported.runtime.lock().visible.extend(visible);
         }
         let stored_through = self.epochs.stored_through();
         self.published.send_modify(|published| {
@@ -527,7 +524,7 @@ impl Loop {
         for write in writes {
             self.answer_write(write, Ok(epoch));
         }
-        if let Some(since) = self.shared.holds.advance(epoch)
+        if let Some(since) = self.holds.advance(epoch)
             && since.0 >= self.since_sent.0.saturating_add(SINCE_STEP_MS)
         {
             self.since_sent = since;
@@ -550,7 +547,7 @@ impl Loop {
 
     /// Fails the writes that wait for an epoch while the disk under Raft is full: they would wait for as long as it is.
     fn refuse_writes(&mut self) {
-        let Some(error) = self.shared.raft.stalled() else {
+        let Some(error) = self.raft.stalled() else {
             return;
         };
         for (id, requests) in self.epochs.withdraw_writes() {
@@ -584,7 +581,7 @@ impl Loop {
                 self.epochs.thaw(id);
             }
             Event::Dropped { objects } => {
-                let mut runtime = self.shared.runtime.lock();
+                let mut runtime = self.reported.runtime.lock();
                 for id in objects {
                     self.epochs.object_dropped(id);
                     runtime.forget(id);
@@ -635,8 +632,8 @@ impl Loop {
             }
             Response::SourceStatus { object, .. } if self.failed.contains(&object) => {}
             Response::SourceStatus { object, status } => {
-                let now = self.shared.clock.now_ms();
-                self.shared
+                let now = self.clock.now_ms();
+                self.reported
                     .runtime
                     .lock()
                     .statuses
@@ -644,7 +641,7 @@ impl Loop {
             }
             Response::SourceStatistics(statistics) => {
                 if let Some(object) = statistics.object {
-                    self.shared
+                    self.reported
                         .runtime
                         .lock()
                         .statistics
@@ -653,8 +650,8 @@ impl Loop {
             }
             Response::SinkStatus { sink, status } => {
                 if !self.dropped.contains(&sink) {
-                    let now = self.shared.clock.now_ms();
-                    let mut runtime = self.shared.runtime.lock();
+                    let now = self.clock.now_ms();
+                    let mut runtime = self.reported.runtime.lock();
                     runtime.sink_statuses.insert(sink, (status, now));
                 }
             }
@@ -665,7 +662,7 @@ impl Loop {
                 committed_epoch,
             } => {
                 if !self.dropped.contains(&sink) {
-                    let mut runtime = self.shared.runtime.lock();
+                    let mut runtime = self.reported.runtime.lock();
                     let known = runtime.sink_statistics.entry(sink).or_default();
                     *known = SinkStatistics {
                         messages,
@@ -676,7 +673,7 @@ impl Loop {
                 }
             }
             Response::WriteStaged { write, result } => {
-                if let Some(waiter) = self.shared.waiters.lock().writes.remove(&write) {
+                if let Some(waiter) = self.worker.waiters.lock().writes.remove(&write) {
                     // The session may be gone; it discards the write when it goes.
                     let _ = waiter.send(result);
                 }
@@ -701,7 +698,7 @@ impl Loop {
             } => {
                 if !self.dropped.contains(&source) {
                     self.epochs.source_held(source, held, epoch);
-                    let mut runtime = self.shared.runtime.lock();
+                    let mut runtime = self.reported.runtime.lock();
                     if held {
                         runtime.held.insert(source);
                     } else {
@@ -720,24 +717,17 @@ impl Loop {
             }
             Response::EpochComplete { epoch } => self.epochs.epoch_complete(epoch),
             Response::ClusterReady { cluster, change } => {
-                let mut resizes = self.shared.resizes.lock();
-                if let Some(resizing) = resizes.get_mut(&cluster)
-                    && change >= resizing.change
-                    && let Some(ready) = resizing.ready.take()
-                {
-                    // The statement may have been given up.
-                    let _ = ready.send(());
-                }
+                self.resizes.tell_ready(cluster, change);
             }
             Response::Hydrated { id } => {
-                let now = self.shared.clock.now_ms();
-                let mut runtime = self.shared.runtime.lock();
+                let now = self.clock.now_ms();
+                let mut runtime = self.reported.runtime.lock();
                 runtime.hydrated.insert(id);
                 let created = runtime
                     .created_ms
                     .get(&id)
                     .copied()
-                    .unwrap_or(self.shared.started_ms);
+                    .unwrap_or(self.started_ms);
                 runtime.hydration_ms.insert(id, now.saturating_sub(created));
                 drop(runtime);
                 self.note_settled();
@@ -745,8 +735,8 @@ impl Loop {
             }
             Response::DataflowFailed { id, error } => {
                 if !self.dropped.contains(&id) {
-                    let now = self.shared.clock.now_ms();
-                    let mut runtime = self.shared.runtime.lock();
+                    let now = self.clock.now_ms();
+                    let mut runtime = self.reported.runtime.lock();
                     runtime.hydrated.remove(&id);
                     runtime.dataflow_errors.insert(id, (error.message, now));
                     drop(runtime);
@@ -756,19 +746,19 @@ impl Loop {
             Response::CommitPutOff { epoch, from } => self.epochs.commit_put_off(epoch, from),
             Response::Committed { epoch, versions } => self.epochs.committed(epoch, versions),
             Response::UpstreamAnswer { request, answer } => {
-                if let Some(waiter) = self.shared.waiters.lock().upstream.remove(&request) {
+                if let Some(waiter) = self.worker.waiters.lock().upstream.remove(&request) {
                     // The asker may have been cancelled.
                     let _ = waiter.send(answer);
                 }
             }
             Response::Prepared { request, result } => {
-                if let Some(waiter) = self.shared.waiters.lock().prepared.remove(&request) {
+                if let Some(waiter) = self.worker.waiters.lock().prepared.remove(&request) {
                     // The asker may have been cancelled.
                     let _ = waiter.send(result);
                 }
             }
             Response::CollectionStatistics { id, statistics } => {
-                self.shared
+                self.reported
                     .runtime
                     .lock()
                     .collections

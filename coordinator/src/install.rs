@@ -28,7 +28,8 @@ use crate::planning::{Planner, replanning};
 use crate::raft::command::SealedSecret;
 use crate::raft::{Cleanup, CommitPoint, DurableFailure, State};
 use crate::secrets::SecretError;
-use crate::shared::Shared;
+use crate::vault::Vault;
+use crate::worker::Worker;
 
 /// A maintained view or index, ready for the worker, and what of it is recomputed at each change.
 #[derive(Debug)]
@@ -43,37 +44,37 @@ impl PlannedDataflow {
     ///
     /// # Errors
     /// Why it cannot be rendered.
-    pub(crate) async fn prepare(&self, shared: &Shared) -> Result<(), Error> {
+    pub(crate) async fn prepare(&self, worker: &Worker) -> Result<(), Error> {
         let DataflowDescription { plan, export, .. } = &self.description;
-        shared.prepare(plan.clone(), Some(export.clone())).await
+        worker.prepare(plan.clone(), Some(export.clone())).await
     }
 }
 
 /// The values of secrets: those that a change is about to set, and else those that are set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Secrets<'a> {
-    shared: &'a Shared,
+    vault: &'a Vault,
     changed: &'a [SealedSecret],
 }
 
 impl<'a> Secrets<'a> {
     /// Those that are set.
-    pub(crate) const fn of(shared: &'a Shared) -> Self {
+    pub(crate) const fn of(vault: &'a Vault) -> Self {
         Self {
-            shared,
+            vault,
             changed: &[],
         }
     }
 
     /// Those that will be set after a change.
-    pub(crate) const fn after(shared: &'a Shared, changed: &'a [SealedSecret]) -> Self {
-        Self { shared, changed }
+    pub(crate) const fn after(vault: &'a Vault, changed: &'a [SealedSecret]) -> Self {
+        Self { vault, changed }
     }
 
     fn value(self, id: ObjectId) -> Result<Zeroizing<Vec<u8>>, Error> {
         match self.changed.iter().find(|secret| secret.id == id) {
-            Some(secret) => Ok(self.shared.key.open(id, &secret.sealed)?),
-            None => self.shared.secret_value(id),
+            Some(secret) => Ok(self.vault.open(id, &secret.sealed)?),
+            None => Ok(self.vault.value(id)?),
         }
     }
 }
@@ -97,8 +98,13 @@ impl Past {
     }
 }
 
-/// The commands that bring the worker to a recovered state.
-pub(crate) async fn restore_commands(shared: &Shared, state: State) -> Result<Vec<Command>, Error> {
+/// The commands that bring the worker to a recovered state. `change`: as of [`cluster_commands`].
+pub(crate) async fn restore_commands(
+    machine: Machine,
+    vault: &Vault,
+    change: u64,
+    state: State,
+) -> Result<Vec<Command>, Error> {
     let catalog = Arc::new(state.catalog);
     let all: Vec<ObjectId> = catalog.items.keys().copied().collect();
     let (mut dataflows, mut unplanned) = (Vec::new(), Vec::new());
@@ -136,9 +142,9 @@ pub(crate) async fn restore_commands(shared: &Shared, state: State) -> Result<Ve
         });
         partitions.insert(id, planned);
     }
-    let mut commands = cluster_commands(shared.machine, None, &catalog, shared.next_change());
+    let mut commands = cluster_commands(machine, None, &catalog, change);
     commands.extend(install_commands(
-        Secrets::of(shared),
+        Secrets::of(vault),
         &catalog,
         &all,
         &dataflows,
@@ -146,7 +152,7 @@ pub(crate) async fn restore_commands(shared: &Shared, state: State) -> Result<Ve
         &past,
     )?);
     commands.extend(unplanned);
-    commands.extend(clean_up(shared, &state.cleanup));
+    commands.extend(clean_up(vault, &state.cleanup));
     Ok(commands)
 }
 
@@ -187,7 +193,7 @@ pub(crate) fn cluster_commands(
 }
 
 /// The command that removes what dropped objects left behind, if there is anything.
-pub(crate) fn clean_up(shared: &Shared, cleanup: &BTreeMap<ObjectId, Cleanup>) -> Option<Command> {
+pub(crate) fn clean_up(vault: &Vault, cleanup: &BTreeMap<ObjectId, Cleanup>) -> Option<Command> {
     let mut work = Vec::new();
     for (id, cleanup) in cleanup {
         let remains = match cleanup {
@@ -197,7 +203,7 @@ pub(crate) fn clean_up(shared: &Shared, cleanup: &BTreeMap<ObjectId, Cleanup>) -
                 let secret = |id: ObjectId| {
                     let sealed = slot.secrets.iter().find(|secret| secret.id == id);
                     let sealed = sealed.ok_or(SecretError::Missing(id))?;
-                    Ok(shared.key.open(id, &sealed.sealed)?)
+                    Ok(vault.open(id, &sealed.sealed)?)
                 };
                 match secrets_with(&slot.connection, &secret) {
                     Ok(secrets) => Remains::Source(slot.connection.slot(&secrets, &slot.slot)),

@@ -15,7 +15,11 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// The locks of all tables.
 #[derive(Debug, Default)]
-pub(crate) struct WriteLocks(Mutex<BTreeMap<ObjectId, Arc<RwLock<()>>>>);
+pub(crate) struct WriteLocks {
+    tables: Mutex<BTreeMap<ObjectId, Arc<RwLock<()>>>>,
+    /// Held while a statement that reads a source's tables decides what to write.
+    pub(crate) source_reads: tokio::sync::Mutex<()>,
+}
 
 /// Locks of one statement or transaction; dropping releases them.
 #[derive(Debug, Default)]
@@ -76,10 +80,10 @@ impl WriteLocks {
 
     /// Forgets the lock of a dropped table.
     pub(crate) fn forget(&self, table: ObjectId) {
-        self.0.lock().remove(&table);
+        self.tables.lock().remove(&table);
     }
 
     fn lock_of(&self, table: ObjectId) -> Arc<RwLock<()>> {
-        Arc::clone(self.0.lock().entry(table).or_default())
+        Arc::clone(self.tables.lock().entry(table).or_default())
     }
 }

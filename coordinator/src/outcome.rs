@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::error::Error;
 use crate::memory::{Held, size_of_batch};
-use crate::session::StagedWrite;
+use crate::staged::StagedWrite;
 
 /// What a statement gave back.
 #[derive(Debug)]
@@ -143,44 +143,4 @@ pub enum TransactionStatus {
     InTransaction,
     /// In a transaction block that failed.
     Failed,
-}
-
-/// How important a notice is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// `NOTICE`
-    Notice,
-    /// `WARNING`
-    Warning,
-}
-
-/// A message for the user that is no error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
-    /// How important it is.
-    pub severity: Severity,
-    /// Lower case, no full stop.
-    pub message: String,
-    /// More about it: full sentences.
-    pub detail: Option<String>,
-    /// What the user can do: full sentences.
-    pub hint: Option<String>,
-}
-
-impl Notice {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Notice,
-            message: message.into(),
-            detail: None,
-            hint: None,
-        }
-    }
-
-    pub(crate) fn warning(message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            ..Self::new(message)
-        }
-    }
 }

@@ -15,9 +15,9 @@ use flowstone_types::{Budget, Epoch, ObjectId, SharedBudget, budget};
 use tokio::sync::Semaphore;
 
 use crate::error::Error;
-use crate::session::stream::Limits;
-use crate::session::variables::Variables;
-use crate::shared::Shared;
+use crate::limits::Limits;
+use crate::reported::Reported;
+use crate::variables::Variables;
 
 /// What planning may hold, of one statement or of all at a time: a statement of the largest size takes a few times its text, many times over.
 const PLANNING_BYTES: usize = 512 << 20;
@@ -51,7 +51,7 @@ pub(crate) struct Planner {
     /// What `now()` is.
     pub(crate) now_ms: u64,
     /// What the rows of objects take in memory; `None` where that does not matter.
-    pub(crate) shared: Option<Arc<Shared>>,
+    pub(crate) reported: Option<Arc<Reported>>,
     /// What `mz_now()` is, if that is fixed.
     pub(crate) transaction_epoch: Option<Epoch>,
     /// Whether what a query assigns with `set_config` is carried out.
@@ -74,7 +74,7 @@ impl Planner {
             process_id: 0,
             started_ms: 0,
             now_ms: 0,
-            shared: None,
+            reported: None,
             transaction_epoch: None,
             assigns: false,
             maintained: true,
@@ -103,7 +103,7 @@ impl Planner {
             all.map(|(name, value, _)| (name, value)).collect()
         };
         let bytes = |id: ObjectId| {
-            let runtime = self.shared.as_ref()?.runtime.lock();
+            let runtime = self.reported.as_ref()?.runtime.lock();
             runtime.collections.get(&id).map(|held| held.bytes)
         };
         let context = PlanContext {

@@ -1,14 +1,15 @@
-//! The open sessions, by process id, and how to cancel what they run.
+//! The open sessions, by process id, and how to cancel what they run; and how many statements they have run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use tokio::sync::watch;
 
-use crate::session::variables::Settings;
+use crate::variables::Settings;
 
 /// What others may know about an open session.
 #[derive(Clone, Debug)]
@@ -54,6 +55,13 @@ pub(crate) struct Registered {
     pub(crate) secret: i32,
     /// Counts cancel requests.
     pub(crate) cancelled: watch::Receiver<u64>,
+}
+
+/// Counters for the metrics endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) statements: AtomicU64,
+    pub(crate) errors: AtomicU64,
 }
 
 impl SessionRegistry {

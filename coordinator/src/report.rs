@@ -12,7 +12,7 @@ use flowstone_types::{EvalErrorKind, TypeError};
 use crate::auth::AuthError;
 use crate::auth::scram::ScramError;
 use crate::error::{Error, SessionError, TransactionError};
-use crate::outcome::Severity;
+use crate::notices::Severity;
 
 /// What can be done about numbers that PostgreSQL's `numeric` holds and ours does not.
 const NUMERIC_HINT: &str = "Declare it as numeric(38, s), or cast to that, to have 38 digits with s of them after the point; double precision and text also hold NaN and infinity.";

@@ -1,6 +1,6 @@
 //! Room on the disk and in memory: what the operating system says about it.
 //!
-//! Must not know what is written. Called by `shared`, before a client's write is begun, by the Raft log, after one of its own has failed, and for the system
+//! Must not know what is written. Called by `headroom`, before a client's write is begun, by the Raft log, after one of its own has failed, and for the system
 //! relations.
 
 use std::io;

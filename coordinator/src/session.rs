@@ -10,21 +10,18 @@ mod cursor;
 mod ddl;
 mod describe;
 mod explain;
-mod notices;
 mod read;
 mod savepoint;
 mod settings;
-pub(crate) mod stream;
+mod stream;
 mod subscribe;
 mod system;
 mod transaction;
-pub mod variables;
 mod waits;
 mod write;
 
 pub(crate) use ddl::change_roles;
-pub use notices::Notices;
-pub(crate) use transaction::StagedWrite;
+pub(crate) use system::runtime_state;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,17 +35,17 @@ use flowstone_types::datetime::TimeZone;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::client::SessionOptions;
 use crate::error::{Error, TransactionError};
+use crate::limits::Limits;
 use crate::memory::{Held, SessionMemory};
-use crate::outcome::{Description, Notice, Outcome, TransactionStatus};
+use crate::notices::{Notice, Notices};
+use crate::outcome::{Description, Outcome, TransactionStatus};
+use crate::parts::Parts;
 use crate::planning::{self, Planner};
-use crate::shared::Shared;
+use crate::variables::{Settings, Variables};
 use cursor::{Cursor, Prepared};
 use savepoint::Savepoints;
-use stream::Limits;
 use transaction::{Class, Mode, Transaction};
-use variables::{Settings, Variables};
 
 /// Parameter types that `describe` found are remembered for this many statements.
 const DESCRIBED_MAX: usize = 256;
@@ -73,10 +70,21 @@ pub fn statement_bytes(text: &str) -> usize {
         .saturating_add(items.saturating_mul(NODE_BYTES))
 }
 
+/// Who opens a session, and what it starts with.
+#[derive(Clone, Debug, Default)]
+pub struct SessionOptions {
+    /// The user.
+    pub user: String,
+    /// The database; the default one if `None`.
+    pub database: Option<String>,
+    /// Session variables from the startup message.
+    pub parameters: Vec<(String, String)>,
+}
+
 /// One client's session. Dropping it closes it.
 #[derive(Debug)]
 pub struct Session {
-    shared: Arc<Shared>,
+    parts: Arc<Parts>,
     process_id: i32,
     secret: i32,
     user: String,
@@ -109,20 +117,21 @@ struct Described {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.shared.sessions.remove(self.process_id);
+        self.parts.sessions.remove(self.process_id);
     }
 }
 
 impl Session {
-    pub(crate) fn open(shared: Arc<Shared>, options: SessionOptions) -> Result<Self, Error> {
-        if shared.stopping.load(Ordering::SeqCst) || shared.failure.borrow().is_some() {
-            return Err(shared.gone());
+    pub(crate) fn open(parts: Arc<Parts>, options: SessionOptions) -> Result<Self, Error> {
+        if parts.liveness.reason().is_some() {
+            return Err(parts.liveness.gone());
         }
         let mut variables = Variables::default();
         variables.force("session_authorization", &options.user);
         if let Some(database) = &options.database {
-            if !shared
-                .catalog()
+            if !parts
+                .catalog
+                .now()
                 .databases
                 .values()
                 .any(|known| &known.name == database)
@@ -135,16 +144,16 @@ impl Session {
         for (name, value) in &options.parameters {
             start_parameter(&mut variables, name, value)?;
         }
-        let now_ms = shared.clock.now_ms();
+        let now_ms = parts.clock.now_ms();
         let told = Arc::clone(variables.settings());
-        let registered = shared
+        let registered = parts
             .sessions
             .register(options.user.clone(), Arc::clone(&told), now_ms);
-        let memory = shared.memory.session();
+        let memory = parts.memory.session();
         let session = Self {
             text: Mutex::new((Arc::from(""), memory.nothing())),
             memory,
-            shared,
+            parts,
             process_id: registered.process_id,
             secret: registered.secret,
             user: options.user,
@@ -249,7 +258,7 @@ impl Session {
         statement: &Statement,
         parameters: &[ArrayRef],
     ) -> Result<Outcome, Error> {
-        self.shared
+        self.parts
             .counters
             .statements
             .fetch_add(1, Ordering::Relaxed);
@@ -265,7 +274,7 @@ impl Session {
     pub fn begin_implicit(&mut self) {
         if matches!(self.transaction, Transaction::Idle) {
             self.transaction = Transaction::Implicit(Mode::Undecided);
-            self.now_ms = self.shared.clock.now_ms();
+            self.now_ms = self.parts.clock.now_ms();
             self.variables.begin();
         }
     }
@@ -367,7 +376,7 @@ impl Session {
     /// Whether the user is a superuser.
     #[must_use]
     pub fn is_superuser(&self) -> bool {
-        let catalog = self.shared.catalog();
+        let catalog = self.parts.catalog.now();
         let mut roles = catalog.roles.values();
         roles.any(|role| role.superuser && role.name == self.user)
     }
@@ -396,10 +405,10 @@ impl Session {
         self.limits.notices.begin(least);
         self.resume();
         if matches!(self.transaction, Transaction::Idle) {
-            self.now_ms = self.shared.clock.now_ms();
+            self.now_ms = self.parts.clock.now_ms();
         }
-        let began_ms = self.shared.clock.now_ms();
-        self.shared.sessions.note(self.process_id, |entry| {
+        let began_ms = self.parts.clock.now_ms();
+        self.parts.sessions.note(self.process_id, |entry| {
             entry.activity.active = true;
             entry.activity.statement_began_ms = Some(began_ms);
         });
@@ -408,7 +417,7 @@ impl Session {
     /// Between statements: for others to see.
     fn note_idle(&self) {
         let in_transaction = self.transaction.in_block();
-        self.shared.sessions.note(self.process_id, |entry| {
+        self.parts.sessions.note(self.process_id, |entry| {
             entry.settings.clone_from(self.variables.settings());
             entry.activity.active = false;
             entry.activity.in_transaction = in_transaction;
@@ -417,7 +426,7 @@ impl Session {
 
     fn finish_statement<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
         if result.is_err() {
-            self.shared.counters.errors.fetch_add(1, Ordering::Relaxed);
+            self.parts.counters.errors.fetch_add(1, Ordering::Relaxed);
             self.fail_transaction();
         }
         self.note_idle();
@@ -539,13 +548,13 @@ impl Session {
     /// What planning needs, for something no user wrote.
     fn planner_without_text(&self) -> Planner {
         Planner {
-            catalog: self.shared.catalog(),
+            catalog: self.parts.catalog.now(),
             variables: self.variables.clone(),
             user: self.user.clone(),
             process_id: self.process_id,
-            started_ms: self.shared.started_ms,
+            started_ms: self.parts.started_ms,
             now_ms: self.now_ms,
-            shared: Some(Arc::clone(&self.shared)),
+            reported: Some(Arc::clone(&self.parts.reported)),
             transaction_epoch: None,
             assigns: false,
             maintained: false,

@@ -4,7 +4,6 @@
 //!
 //! Invariants. While a change is waited for nobody else changes that cluster. The wait is a task's: it goes on, and undoes the change, if the session goes away.
 
-use std::collections::btree_map::Entry;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -15,24 +14,29 @@ use flowstone_types::{ClusterId, EvalErrorKind};
 use tokio::sync::oneshot;
 
 use super::ddl::{Change, carry_through, joined};
-use super::stream::Limits;
 use super::waits;
+use crate::catalog::{CatalogReader, Turn};
 use crate::error::Error;
-use crate::shared::{Resizing, Shared, Turn};
+use crate::limits::Limits;
+use crate::parts::Parts;
+use crate::resizes::Resizes;
 
 /// Refuses changes of clusters whose last change somebody still waits for.
-pub(super) fn refuse_busy(shared: &Shared, changes: &[CatalogChange]) -> Result<(), Error> {
-    let resizes = shared.resizes.lock();
+pub(super) fn refuse_busy(
+    resizes: &Resizes,
+    catalog: &CatalogReader,
+    changes: &[CatalogChange],
+) -> Result<(), Error> {
     let busy = changes.iter().find_map(|change| match change {
         CatalogChange::PutCluster(Cluster { id, .. }) | CatalogChange::DropCluster(id) => {
-            resizes.contains_key(id).then_some(*id)
+            resizes.contains(*id).then_some(*id)
         }
         _ => None,
     });
     let Some(id) = busy else { return Ok(()) };
     let message = format!(
         "cluster \"{}\" is being changed by another statement",
-        shared.catalog().cluster_name(id)
+        catalog.now().cluster_name(id)
     );
     Err(flowstone_sql::Error::new(ErrorKind::ObjectInUse, message)
         .with_hint("Wait until that statement has ended, or cancel it.")
@@ -42,7 +46,7 @@ pub(super) fn refuse_busy(shared: &Shared, changes: &[CatalogChange]) -> Result<
 /// A change of a cluster's threads, and how long it is waited for.
 #[derive(Debug)]
 pub(super) struct Resize {
-    shared: Arc<Shared>,
+    parts: Arc<Parts>,
     /// The cluster as it was.
     before: Cluster,
     ready: oneshot::Receiver<()>,
@@ -51,7 +55,7 @@ pub(super) struct Resize {
 
 impl Drop for Resize {
     fn drop(&mut self) {
-        self.shared.resizes.lock().remove(&self.before.id);
+        self.parts.resizes.end(self.before.id);
     }
 }
 
@@ -67,7 +71,7 @@ impl Resize {
     /// What a statement waits for: `None` if it says nothing of it, or if there is nothing to wait for. `change`: the number of its change. To be called in the
     /// statement's turn, after [`refuse_busy`].
     pub(super) fn of(
-        shared: &Arc<Shared>,
+        parts: &Arc<Parts>,
         kind: &StatementKind,
         changes: &[CatalogChange],
         change: u64,
@@ -84,25 +88,17 @@ impl Resize {
         let [CatalogChange::PutCluster(after)] = changes else {
             return None;
         };
-        let before = shared.catalog().clusters.by_id.get(&after.id)?.clone();
+        let before = parts.catalog.now().clusters.by_id.get(&after.id)?.clone();
         // What is paused has nothing to catch up on, and the threads of the process are what they are.
         if !after.is_running()
             || after.id == ClusterId::DEFAULT
-            || after.threads(shared.machine) == before.threads(shared.machine)
+            || after.threads(parts.machine) == before.threads(parts.machine)
         {
             return None;
         }
-        let (told, ready) = oneshot::channel();
-        let resizing = Resizing {
-            change,
-            ready: Some(told),
-        };
-        match shared.resizes.lock().entry(after.id) {
-            Entry::Vacant(entry) => entry.insert(resizing),
-            Entry::Occupied(_) => return None,
-        };
+        let ready = parts.resizes.begin(after.id, change)?;
         Some(Self {
-            shared: Arc::clone(shared),
+            parts: Arc::clone(parts),
             before,
             ready,
             wait: *wait,
@@ -141,12 +137,12 @@ impl Resize {
             words: "ALTER CLUSTER",
             process_id: None,
         };
-        let turn = self.shared.take_turn(turn).await;
+        let turn = self.parts.turns.take(turn).await;
         let change = Change::of(
-            &self.shared,
+            &self.parts.numbers,
             vec![CatalogChange::PutCluster(self.before.clone())],
         );
-        carry_through(Arc::clone(&self.shared), turn, change)
+        carry_through(Arc::clone(&self.parts), turn, change)
             .await
             .map(drop)
     }

@@ -20,21 +20,23 @@ use flowstone_sql::ddl::{self, DdlPlan, SchemaAnswer, SpelledOut, ViewParts, pg_
 use flowstone_sql::lower::{lower, lower_partition};
 use flowstone_sql::plan::{plan_index, plan_view};
 use flowstone_types::ObjectId;
-use tokio::sync::OwnedMutexGuard;
 
 use super::Session;
 use super::cluster::{self, Resize};
 use super::transaction::Class;
 use super::waits;
 use crate::auth::{AuthPolicy, password_change};
-use crate::coordinator::Event;
+use crate::catalog::{Turn, TurnGuard};
 use crate::error::Error;
+use crate::event::Event;
 use crate::install::{self, Secrets};
 use crate::locks::{Awaited, WriteGuard};
-use crate::outcome::{Notice, Outcome, Severity};
+use crate::notices::{Notice, Severity};
+use crate::numbers::Numbers;
+use crate::outcome::Outcome;
+use crate::parts::Parts;
 use crate::raft::Command as Replicated;
 use crate::raft::command::SealedSecret;
-use crate::shared::{Shared, Turn};
 
 /// A change of the catalog, ready to be made.
 pub(super) struct Change {
@@ -48,9 +50,9 @@ pub(super) struct Change {
 
 impl Change {
     /// One that sets no secrets and drops nothing. To be called in its turn.
-    pub(super) fn of(shared: &Shared, changes: Vec<CatalogChange>) -> Self {
+    pub(super) fn of(numbers: &Numbers, changes: Vec<CatalogChange>) -> Self {
         Self {
-            number: shared.next_change(),
+            number: numbers.next_change(),
             changes,
             secrets: Vec::new(),
             locks: WriteGuard::default(),
@@ -74,15 +76,15 @@ impl Session {
         // Upstreams are asked before the turn begins: an unreachable one must not hold up everybody.
         let limits = self.limits.clone();
         let answers = limits.run(self.ask_about(statement)).await?;
-        let turn = self.shared.take_turn(Turn {
+        let turn = self.parts.turns.take(Turn {
             words: words(&statement.kind),
             process_id: Some(self.process_id),
         });
-        let what = || waits::for_turn(&self.shared);
+        let what = || waits::for_turn(&self.parts.turns);
         let turn = limits.run_telling(what, async { Ok(turn.await) }).await?;
         let plan = self.plan_ddl(statement, &answers).await?;
         plan.check_names()?;
-        cluster::refuse_busy(&self.shared, &plan.changes)?;
+        cluster::refuse_busy(&self.parts.resizes, &self.parts.catalog, &plan.changes)?;
         let secrets = self.sealed_secrets(&statement.kind, &plan)?;
         let DdlPlan {
             changes,
@@ -93,21 +95,21 @@ impl Session {
         // Who has staged writes commits first, or finds that the table is gone and commits nothing.
         let dropped = dropped_by(&changes);
         let awaited = Awaited::default();
-        let locking = self.shared.write_locks.exclusive(&dropped, &awaited);
+        let locking = self.parts.write_locks.exclusive(&dropped, &awaited);
         let locks = self.locked(&awaited, locking).await?;
-        let number = self.shared.next_change();
-        let resize = Resize::of(&self.shared, &statement.kind, &changes, number);
+        let number = self.parts.numbers.next_change();
+        let resize = Resize::of(&self.parts, &statement.kind, &changes, number);
         let change = Change {
             number,
             changes,
             secrets,
             locks,
         };
-        let work = carry_through(Arc::clone(&self.shared), turn, change);
+        let work = carry_through(Arc::clone(&self.parts), turn, change);
         // A task of its own: it goes on if this session goes away half way.
         let recomputed = match resize {
             None => {
-                let what = || waits::for_catalog(&self.shared);
+                let what = || waits::for_catalog(&self.parts.raft);
                 let work = tokio::spawn(work);
                 joined(limits.notices.while_waiting(what, work).await)?
             }
@@ -123,18 +125,19 @@ impl Session {
         _statement: &Statement,
         validate: &ValidateConnection,
     ) -> Result<Outcome, Error> {
-        let catalog = self.shared.catalog();
+        let catalog = self.parts.catalog.now();
         let item = catalog.resolve_item(
             &self.resolve_context(),
             &validate.name,
             ObjectType::Connection,
         )?;
-        let secrets = Secrets::of(&self.shared);
+        let secrets = Secrets::of(&self.parts.vault);
         let connection = install::resolve_connection(secrets, &catalog, item.id)?;
         let limits = self.limits.clone();
         limits
             .run(
-                self.shared
+                self.parts
+                    .worker
                     .ask_upstream(UpstreamQuestion::Validate(connection)),
             )
             .await?;
@@ -154,11 +157,11 @@ impl Session {
 
     /// What upstreams say that a statement needs to know: the tables that could be captured, and schemas of messages. Also checks that a new connection works.
     async fn ask_about(&self, statement: &Statement) -> Result<Answers, Error> {
-        let catalog = self.shared.catalog();
+        let catalog = self.parts.catalog.now();
         let context = self.resolve_context();
         let (catalog, kind, _) = spelled_out(catalog, &context, &statement.kind)?;
         let kind = kind.as_ref();
-        let secrets = Secrets::of(&self.shared);
+        let secrets = Secrets::of(&self.parts.vault);
         let question = match kind {
             StatementKind::CreateConnection(create) if create.validate != Some(false) => {
                 self.question_of_plan(&catalog, &context, kind)?
@@ -183,7 +186,7 @@ impl Session {
         };
         let mut answers = Answers::default();
         if let Some(question) = question
-            && let UpstreamAnswer::Tables(tables) = self.shared.ask_upstream(question).await?
+            && let UpstreamAnswer::Tables(tables) = self.parts.worker.ask_upstream(question).await?
         {
             answers.tables = tables;
         }
@@ -193,7 +196,8 @@ impl Session {
                 return Err(Error::Internal(format!("{registry} is not a registry")));
             };
             let question = UpstreamQuestion::Schema(connection, request.clone());
-            let UpstreamAnswer::Schema(schema) = self.shared.ask_upstream(question).await? else {
+            let UpstreamAnswer::Schema(schema) = self.parts.worker.ask_upstream(question).await?
+            else {
                 return Err(Error::Internal(
                     "a registry answered something else".to_owned(),
                 ));
@@ -219,7 +223,7 @@ impl Session {
             if let CatalogChange::PutItem(item) = change
                 && let ItemKind::Connection(connection) = &item.kind
             {
-                let connection = install::resolve(Secrets::of(&self.shared), connection)?;
+                let connection = install::resolve(Secrets::of(&self.parts.vault), connection)?;
                 return Ok(Some(UpstreamQuestion::Validate(connection)));
             }
         }
@@ -239,14 +243,14 @@ impl Session {
         let ItemKind::Source(source) = &item.kind else {
             return Ok(None);
         };
-        let secrets = Secrets::of(&self.shared);
+        let secrets = Secrets::of(&self.parts.vault);
         let kind = install::source_kind(secrets, catalog, item.id, &source.kind)?;
         Ok(Some(UpstreamQuestion::Describe(kind)))
     }
 
     async fn plan_ddl(&self, statement: &Statement, answers: &Answers) -> Result<DdlPlan, Error> {
         let context = self.resolve_context();
-        let catalog = self.shared.catalog();
+        let catalog = self.parts.catalog.now();
         let (catalog, kind, before) = spelled_out(catalog, &context, &statement.kind)?;
         let plan = self
             .plan_kind(statement, &catalog, &context, &kind, answers)
@@ -319,7 +323,7 @@ impl Session {
             )?),
             StatementKind::CreateRole(create) => {
                 let password = create.options.password.as_ref();
-                let change = password_change(&self.shared, password).await?;
+                let change = password_change(&self.parts.auth, password).await?;
                 let zone = self.time_zone().clone();
                 let mut plan = ddl::plan_create_role(catalog, create, change, &zone)?;
                 self.note_unasked_password(&create.options, &mut plan);
@@ -330,7 +334,7 @@ impl Session {
                     AlterRoleAction::Options(options) => options.clone(),
                     AlterRoleAction::Rename(_) => RoleOptions::default(),
                 };
-                let change = password_change(&self.shared, options.password.as_ref()).await?;
+                let change = password_change(&self.parts.auth, options.password.as_ref()).await?;
                 let zone = self.time_zone().clone();
                 let mut plan = ddl::plan_alter_role(catalog, &self.user, alter, change, &zone)?;
                 self.note_unasked_password(&options, &mut plan);
@@ -338,7 +342,7 @@ impl Session {
             }
             StatementKind::DropRoles(drop) => Ok(ddl::plan_drop_roles(catalog, &self.user, drop)?),
             StatementKind::AlterCluster(alter) => {
-                let machine = self.shared.machine;
+                let machine = self.parts.machine;
                 Ok(ddl::plan_alter_cluster(catalog, alter, machine)?)
             }
             kind => Ok(ddl::plan_ddl(catalog, context, kind)?),
@@ -362,7 +366,7 @@ impl Session {
     fn note_unasked_password(&self, options: &RoleOptions, plan: &mut DdlPlan) {
         let sets =
             matches!(&options.password, Some(PasswordOption::Text(text)) if !text.0.is_empty());
-        if sets && self.shared.auth.policy() == AuthPolicy::TrustLoopback {
+        if sets && self.parts.auth.policy() == AuthPolicy::TrustLoopback {
             plan.notices.push(ddl::Notice {
                 hint: Some("Start the node with the setting auth = \"scram\".".to_owned()),
                 ..ddl::Notice::note("this node does not ask for passwords")
@@ -459,7 +463,7 @@ impl Session {
         let (id, value) = match kind {
             StatementKind::CreateSecret(create) => (plan.created.first().copied(), &create.value),
             StatementKind::AlterSecret(alter) => {
-                let catalog = self.shared.catalog();
+                let catalog = self.parts.catalog.now();
                 let found =
                     catalog.find_item(&self.resolve_context(), &alter.name, ObjectType::Secret)?;
                 (found.map(|item| item.id), &alter.value)
@@ -469,7 +473,7 @@ impl Session {
         match id {
             Some(id) => Ok(vec![SealedSecret {
                 id,
-                sealed: self.shared.key.seal(id, &value.0)?,
+                sealed: self.parts.vault.seal(id, &value.0)?,
             }]),
             None => Ok(Vec::new()),
         }
@@ -556,12 +560,12 @@ fn dropped_by(changes: &[CatalogChange]) -> BTreeSet<ObjectId> {
 
 /// Makes changes of roles durable, outside of any session.
 pub(crate) async fn change_roles(
-    shared: Arc<Shared>,
-    turn: OwnedMutexGuard<()>,
+    parts: Arc<Parts>,
+    turn: TurnGuard,
     changes: Vec<CatalogChange>,
 ) -> Result<(), Error> {
-    let change = Change::of(&shared, changes);
-    carry_through(shared, turn, change).await.map(drop)
+    let change = Change::of(&parts.numbers, changes);
+    carry_through(parts, turn, change).await.map(drop)
 }
 
 /// What came of a task that changes the catalog.
@@ -599,32 +603,32 @@ fn new_and_gone(
 
 /// Makes a change durable and tells the worker. Returns what parts of new views are recomputed at each change.
 pub(super) async fn carry_through(
-    shared: Arc<Shared>,
-    _turn: OwnedMutexGuard<()>,
+    parts: Arc<Parts>,
+    turn: TurnGuard,
     change: Change,
 ) -> Result<Vec<String>, Error> {
-    let before = shared.catalog();
+    let before = parts.catalog.now();
     let mut after = Catalog::clone(&before);
     after.apply(&change.changes)?;
     let after = Arc::new(after);
     let (new, gone) = new_and_gone(&before, &after, &change.changes);
     // What only drops makes room.
     if new.is_empty() {
-        shared.check_log()?;
+        parts.headroom.check_log()?;
     } else {
-        shared.check_room()?;
+        parts.headroom.check_room()?;
     }
-    let clusters = install::cluster_commands(shared.machine, Some(&before), &after, change.number);
+    let clusters = install::cluster_commands(parts.machine, Some(&before), &after, change.number);
     let dataflows = install::plan_dataflows(&after, &new).await?;
     // A worker that would fail to make them says so while nothing has changed.
     for dataflow in &dataflows {
-        dataflow.prepare(&shared).await?;
+        dataflow.prepare(&parts.worker).await?;
     }
     let altered = install::altered_connections(&before, &after, &change.secrets);
     let mut partitions = install::plan_partitions(&before, &after).await?;
     install::plan_again(&after, &altered, &mut partitions).await?;
     let past = install::Past::default();
-    let values = Secrets::after(&shared, &change.secrets);
+    let values = Secrets::after(&parts.vault, &change.secrets);
     let mut commands =
         install::install_commands(values, &after, &new, &dataflows, &partitions, &past)?;
     commands.extend(install::altered_sources(values, &before, &after, &altered)?);
@@ -644,14 +648,14 @@ pub(super) async fn carry_through(
     } = change;
     if changes.is_empty() {
         for secret in secrets {
-            shared.raft.propose(Replicated::PutSecret(secret)).await?;
+            parts.raft.propose(Replicated::PutSecret(secret)).await?;
         }
         for command in commands {
-            shared.send(command).await?;
+            parts.worker.send(command).await?;
         }
         return Ok(Vec::new());
     }
-    shared
+    parts
         .raft
         .propose(Replicated::CatalogChanges {
             changes,
@@ -661,33 +665,34 @@ pub(super) async fn carry_through(
         .await?;
     let objects = install::dropped_in_worker(&before, &gone);
     if !gone.is_empty() {
-        shared
+        parts
+            .events
             .tell(Event::Dropped {
                 objects: gone.clone(),
             })
             .await?;
     }
     if !objects.is_empty() {
-        shared.send(Command::Drop { objects }).await?;
+        parts.worker.send(Command::Drop { objects }).await?;
     }
-    if let Some(command) = install::clean_up(&shared, &shared.raft.cleanup(&gone)) {
-        shared.send(command).await?;
+    if let Some(command) = install::clean_up(&parts.vault, &parts.raft.cleanup(&gone)) {
+        parts.worker.send(command).await?;
     }
     {
-        let now = shared.clock.now_ms();
-        let mut runtime = shared.runtime.lock();
+        let now = parts.clock.now_ms();
+        let mut runtime = parts.reported.runtime.lock();
         runtime.created_ms.extend(new.iter().map(|id| (*id, now)));
     }
     for command in clusters.into_iter().chain(commands) {
-        shared.send(command).await?;
+        parts.worker.send(command).await?;
     }
-    *shared.catalog.write() = after;
+    turn.replace_catalog(after);
     for id in &gone {
-        shared.write_locks.forget(*id);
+        parts.write_locks.forget(*id);
     }
     drop(locks);
     if !new.is_empty() {
-        shared.tell(Event::MarkDirty).await?;
+        parts.events.tell(Event::MarkDirty).await?;
     }
     Ok(dataflows
         .into_iter()

@@ -28,7 +28,7 @@ impl Session {
         match &statement.kind {
             Kind::Query(query) => {
                 let mut planner = self.planner(statement);
-                planner.transaction_epoch = Some(self.shared.read_epoch());
+                planner.transaction_epoch = Some(self.parts.timeline.read_epoch());
                 planner.assigns = true;
                 let tree = query.query.clone();
                 let planned = planner

@@ -38,15 +38,15 @@ impl Session {
         statement: &Statement,
         explain: &ExplainStatement,
     ) -> Result<Outcome, Error> {
-        let catalog = self.shared.catalog();
+        let catalog = self.parts.catalog.now();
         let explained = self
             .plan_explained(statement, &catalog, &explain.target)
             .await?;
         let kind = explain.kind;
-        let epoch = self.shared.read_epoch();
-        let since = self.shared.holds.since();
+        let epoch = self.parts.timeline.read_epoch();
+        let since = self.parts.timeline.holds.since();
         let cluster = self.session_cluster(&catalog);
-        let shared = Arc::clone(&self.shared);
+        let reported = Arc::clone(&self.parts.reported);
         let explaining = blocking(move || {
             let incremental = |planned: &PlannedQuery| -> Result<Vec<String>, Error> {
                 let lowered = lower(planned)?;
@@ -65,7 +65,7 @@ impl Session {
                 ExplainKind::Default if explained.maintained => incremental(&explained.planned),
                 ExplainKind::Default | ExplainKind::Plan => {
                     let names = |id| catalog.full_name(id);
-                    let is_hydrated = |id| shared.is_hydrated(id);
+                    let is_hydrated = |id| reported.is_hydrated(id);
                     let planned = &explained.planned;
                     let lookup = recognise_lookup(&catalog, planned, cluster, &is_hydrated)
                         .map(|lookup| format!("Lookup: one key of {}", names(lookup.index)));
@@ -117,7 +117,7 @@ impl Session {
         inner: &Statement,
     ) -> Result<Explained, Error> {
         let mut planner = self.planner(statement);
-        planner.transaction_epoch = Some(self.shared.read_epoch());
+        planner.transaction_epoch = Some(self.parts.timeline.read_epoch());
         let (query, maintained) = match &inner.kind {
             StatementKind::Query(query) => (query.query.clone(), false),
             StatementKind::CreateView(create) => (create.query.clone(), true),
@@ -203,7 +203,7 @@ impl Session {
     }
 
     fn show_query(&self, show: &ShowStatement) -> Result<QueryStatement, Error> {
-        let catalog = self.shared.catalog();
+        let catalog = self.parts.catalog.now();
         let text = flowstone_sql::show::show_query(&catalog, &self.resolve_context(), show)?;
         Ok(QueryStatement {
             query: flowstone_sql::parse::parse_query(&text)?,

@@ -22,11 +22,11 @@ use sqlparser::ast::{Expr, ObjectNamePart, Query, Visit, Visitor};
 use super::Session;
 use super::stream::{Request, nullable, relabel};
 use super::transaction::{Class, Mode, ReadTransaction, Transaction};
-use super::variables::Settings;
 use super::waits;
 use crate::error::{Error, TransactionError};
 use crate::holds::Hold;
 use crate::outcome::{Outcome, RowStream};
+use crate::variables::Settings;
 
 /// Recognised lookups are remembered for this many statements.
 const LOOKUPS_MAX: usize = 256;
@@ -82,7 +82,7 @@ impl Session {
         self.commit_pending(&Class::Read).await?;
         if query.as_of.is_none()
             && let Some(known) = self.known_lookup(statement, parameters)
-            && self.shared.is_hydrated(known.plan.index)
+            && self.parts.reported.is_hydrated(known.plan.index)
         {
             return self.look_up(&known, parameters).await;
         }
@@ -93,7 +93,7 @@ impl Session {
         planner.assigns = true;
         let epoch = self
             .transaction_epoch()
-            .unwrap_or_else(|| self.shared.read_epoch());
+            .unwrap_or_else(|| self.parts.timeline.read_epoch());
         planner.transaction_epoch = Some(match as_of {
             Some(AsOfEpoch::Exactly(epoch)) => epoch,
             Some(AsOfEpoch::AtLeast(least)) => epoch.max(least),
@@ -104,10 +104,10 @@ impl Session {
         let bound = parameters.to_vec();
         let may_look_up = as_of.is_none();
         let cluster = self.session_cluster(&catalog);
-        let shared = Arc::clone(&self.shared);
+        let reported = Arc::clone(&self.parts.reported);
         let planning = planner.run(move |ctx| {
             let planned = plan_query(ctx, &tree, &known_types)?;
-            let is_hydrated = |id| shared.is_hydrated(id);
+            let is_hydrated = |id| reported.is_hydrated(id);
             let lookup = recognise_lookup(ctx.catalog, &planned, cluster, &is_hydrated);
             match lookup.filter(|_| may_look_up) {
                 Some(lookup) => Ok((planned, Some(lookup))),
@@ -147,9 +147,9 @@ impl Session {
         let known = self.lookups.get(&statement.text)?;
         let better = &known.plan.better;
         let same = known.types == self.parameter_types(statement, parameters)
-            && Arc::ptr_eq(&known.catalog, &*self.shared.catalog.read())
+            && self.parts.catalog.is(&known.catalog)
             && known.settings.names_as(self.variables.settings())
-            && !better.iter().any(|id| self.shared.is_hydrated(*id));
+            && !better.iter().any(|id| self.parts.reported.is_hydrated(*id));
         same.then(|| Arc::clone(known))
     }
 
@@ -204,8 +204,8 @@ impl Session {
             let Some(key) = known.plan.key(parameters)? else {
                 return Ok(Some(Vec::new()));
             };
-            let at = ReadAt::AtLeast(self.shared.read_epoch());
-            let found = self.shared.direct.get().and_then(|direct| {
+            let at = ReadAt::AtLeast(self.parts.timeline.read_epoch());
+            let found = self.parts.reported.direct.get().and_then(|direct| {
                 direct.lookup(known.plan.index, key.columns(), &known.plan.projection, at)
             });
             match found.transpose()? {
@@ -241,12 +241,12 @@ impl Session {
         let Some(key) = known.plan.key(parameters)? else {
             return Ok((schema, RowStream::of(Vec::new())));
         };
-        let request = self.shared.next_request();
+        let request = self.parts.numbers.next_request();
         let mut reads = reads.clone();
         reads.push(known.plan.index);
-        let stream = Request::open(&self.shared, request, hold).reading(reads);
+        let stream = Request::open(&self.parts, request, hold).reading(reads);
         self.limits
-            .run(self.shared.send(Command::Lookup(Lookup {
+            .run(self.parts.worker.send(Command::Lookup(Lookup {
                 request,
                 index: known.plan.index,
                 key: WireBatch(key),
@@ -282,10 +282,10 @@ impl Session {
         let system = self.system_relations(&planned.system)?;
         let encoding = crate::planning::blocking(move || planned.encode().map_err(Error::from));
         let query = self.limits.run(encoding).await?;
-        let request = self.shared.next_request();
-        let stream = Request::open(&self.shared, request, hold).reading(reads);
+        let request = self.parts.numbers.next_request();
+        let stream = Request::open(&self.parts, request, hold).reading(reads);
         self.limits
-            .run(self.shared.send(Command::Peek(Peek {
+            .run(self.parts.worker.send(Command::Peek(Peek {
                 request,
                 query,
                 system,
@@ -319,7 +319,7 @@ impl Session {
         };
         let tree = flowstone_sql::parse::parse_query(&text)?;
         let mut planner = self.planner_without_text();
-        planner.transaction_epoch = Some(self.shared.read_epoch());
+        planner.transaction_epoch = Some(self.parts.timeline.read_epoch());
         let planned = planner.run(move |ctx| plan_query(ctx, &tree, &[])).await?;
         if !planned.constant {
             return Err(flowstone_sql::Error::unsupported("a subquery is not allowed here").into());
@@ -373,22 +373,23 @@ impl Session {
         reads: &[ObjectId],
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let what = || waits::for_reads(&self.shared, reads);
+        let parts = &self.parts;
+        let what = || waits::for_reads(&parts.catalog, &parts.timeline, &parts.reported, reads);
         self.limits.run_telling(what, work).await
     }
 
     /// Waits until the tables of sources that are read have their first content: before it there is nothing to be consistent with.
     pub(super) async fn wait_visible(&self, reads: &[ObjectId]) -> Result<(), Error> {
-        let wanted = transitive_source_tables(&self.shared.catalog(), reads);
+        let wanted = transitive_source_tables(&self.parts.catalog.now(), reads);
         if wanted.is_empty() {
             return Ok(());
         }
-        let mut published = self.shared.published.clone();
+        let mut published = self.parts.timeline.published.clone();
         loop {
             published.mark_unchanged();
-            let catalog = self.shared.catalog();
+            let catalog = self.parts.catalog.now();
             {
-                let runtime = self.shared.runtime.lock();
+                let runtime = self.parts.reported.runtime.lock();
                 let missing = wanted
                     .iter()
                     .any(|id| catalog.items.contains_key(id) && !runtime.visible.contains(id));
@@ -399,25 +400,31 @@ impl Session {
             if !reads.iter().all(|id| catalog.items.contains_key(id)) {
                 return Err(RequestError::Dropped.into());
             }
-            published.changed().await.map_err(|_| self.shared.gone())?;
+            published
+                .changed()
+                .await
+                .map_err(|_| self.parts.liveness.gone())?;
         }
     }
 
     /// Waits until nothing that is read lacks what has yet to come in at the newest epoch, which is returned.
     async fn wait_whole(&self, reads: &[ObjectId]) -> Result<Epoch, Error> {
-        let mut published = self.shared.published.clone();
+        let mut published = self.parts.timeline.published.clone();
         loop {
             let newest = published.borrow_and_update().observable;
             if self.are_whole(reads, newest) {
                 return Ok(newest);
             }
-            published.changed().await.map_err(|_| self.shared.gone())?;
+            published
+                .changed()
+                .await
+                .map_err(|_| self.parts.liveness.gone())?;
         }
     }
 
     /// Whether nothing that is read lacks what has yet to come in at an epoch.
     fn are_whole(&self, reads: &[ObjectId], epoch: Epoch) -> bool {
-        let Some(direct) = self.shared.direct.get() else {
+        let Some(direct) = self.parts.reported.direct.get() else {
             return true;
         };
         reads
@@ -430,14 +437,17 @@ impl Session {
     /// # Errors
     /// One of them is paused: it would be waited for until somebody lets it go on.
     pub(super) async fn wait_computed(&self, reads: &[ObjectId]) -> Result<(), Error> {
-        let mut published = self.shared.published.clone();
+        let mut published = self.parts.timeline.published.clone();
         loop {
             published.mark_unchanged();
             if self.are_computed(reads)? {
                 return Ok(());
             }
             // A view that is paused or dropped meanwhile is noticed with the next epoch.
-            published.changed().await.map_err(|_| self.shared.gone())?;
+            published
+                .changed()
+                .await
+                .map_err(|_| self.parts.liveness.gone())?;
         }
     }
 
@@ -446,8 +456,8 @@ impl Session {
     /// # Errors
     /// One of them is paused, or something is gone.
     pub(super) fn are_computed(&self, reads: &[ObjectId]) -> Result<bool, Error> {
-        let catalog = self.shared.catalog();
-        let newest = self.shared.published.borrow().observable;
+        let catalog = self.parts.catalog.now();
+        let newest = self.parts.timeline.published.borrow().observable;
         let mut computed = self.are_whole(reads, newest);
         for id in reads {
             let item = catalog.items.get(id).ok_or(RequestError::Dropped)?;
@@ -455,8 +465,14 @@ impl Session {
                 continue;
             }
             catalog.refuse_paused(*id)?;
-            computed &= self.shared.is_hydrated(*id)
-                || self.shared.runtime.lock().dataflow_errors.contains_key(id);
+            computed &= self.parts.reported.is_hydrated(*id)
+                || self
+                    .parts
+                    .reported
+                    .runtime
+                    .lock()
+                    .dataflow_errors
+                    .contains_key(id);
         }
         Ok(computed)
     }
@@ -508,15 +524,15 @@ impl Session {
     ) -> Result<(ReadAt, Option<Hold>), Error> {
         let domain = schemas_of(catalog, &planned.depends_on);
         if let Transaction::Explicit(Mode::Undecided) = &self.transaction {
-            let floor = self.shared.published.borrow().read_floor;
-            let mut published = self.shared.published.clone();
+            let floor = self.parts.timeline.published.borrow().read_floor;
+            let mut published = self.parts.timeline.published.clone();
             let reached = async {
                 match published
                     .wait_for(|published| published.observable >= floor)
                     .await
                 {
                     Ok(_) => Ok(()),
-                    Err(_) => Err(self.shared.gone()),
+                    Err(_) => Err(self.parts.liveness.gone()),
                 }
             };
             let reads = &planned.reads;
@@ -559,7 +575,7 @@ impl Session {
     /// The epoch that a read is at or above.
     fn read_epoch_for_level(&self) -> Epoch {
         if self.variables.settings().strict {
-            self.shared.read_epoch()
+            self.parts.timeline.read_epoch()
         } else {
             Epoch::MIN
         }
@@ -567,7 +583,7 @@ impl Session {
 
     /// Keeps an epoch readable.
     pub(super) fn hold(&self, epoch: Epoch) -> Result<Hold, Error> {
-        self.shared.holds.hold(epoch).map_err(|since| {
+        self.parts.timeline.holds.hold(epoch).map_err(|since| {
             RequestError::SinceAdvanced {
                 asked: epoch,
                 since,

@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 
 use super::Session;
 use super::transaction::{Mode, Transaction};
-use super::variables::Variables;
 use crate::error::{Error, SessionError, TransactionError};
 use crate::outcome::Outcome;
+use crate::variables::Variables;
 
 /// A point of a transaction block.
 #[derive(Debug)]

@@ -13,7 +13,8 @@ use flowstone_types::SqlType;
 use super::Session;
 use super::transaction::{Mode, Transaction};
 use crate::error::{Error, TransactionError};
-use crate::outcome::{Notice, Outcome, RowStream};
+use crate::notices::Notice;
+use crate::outcome::{Outcome, RowStream};
 
 /// A schema of text columns.
 pub(super) fn text_schema(names: &[&str]) -> SchemaRef {
@@ -92,7 +93,7 @@ impl Session {
         {
             return;
         }
-        let catalog = self.shared.catalog();
+        let catalog = self.parts.catalog.now();
         for value in values {
             match name {
                 "database" if !catalog.databases.values().any(|known| &known.name == value) => {
@@ -239,7 +240,7 @@ impl Session {
 
     fn start_block(&mut self) {
         self.transaction = Transaction::Explicit(Mode::Undecided);
-        self.now_ms = self.shared.clock.now_ms();
+        self.now_ms = self.parts.clock.now_ms();
         self.variables.begin();
     }
 

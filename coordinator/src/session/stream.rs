@@ -3,7 +3,6 @@
 //! Owns the end of a request: a stream that is dropped, cancelled or out of time cancels its request in the worker. Must not know how rows are written.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::sync::Arc;
 
 use arrow_array::{
@@ -13,59 +12,18 @@ use arrow_array::{
 use arrow_schema::{Schema, SchemaRef};
 use flowstone_proto::message::{Command, RequestError, RequestId, ResultMessage};
 use flowstone_types::{DeltaBatch, Epoch, ObjectId, SqlType};
-use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::sync::mpsc;
 
-use super::notices::Notices;
 use super::waits;
 use crate::error::Error;
 use crate::holds::Hold;
-use crate::outcome::{Notice, RowStream};
-use crate::shared::Shared;
-
-/// When a statement must end early.
-#[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    /// Changes when the client asks to cancel.
-    pub(crate) cancelled: watch::Receiver<u64>,
-    /// `statement_timeout` of the statement that runs: a stream that outlives its statement, as a cursor's does, ends with the one that reads it.
-    pub(crate) deadline: Arc<Mutex<Option<Instant>>>,
-    /// Where it says what it waits for.
-    pub(crate) notices: Notices,
-}
-
-impl Limits {
-    /// Runs `work` unless it is cancelled or takes too long.
-    ///
-    /// Dropping `work` in the middle must be all right: everything it holds is released by guards.
-    pub(crate) async fn run<T>(
-        &self,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let mut cancelled = self.cancelled.clone();
-        let deadline = *self.deadline.lock();
-        tokio::select! {
-            biased;
-            Ok(()) = cancelled.changed() => Err(Error::Cancelled),
-            () = async { match deadline { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => Err(Error::Timeout),
-            result = work => result,
-        }
-    }
-
-    /// The same for `work` that may wait for something, which `what` can tell: see [`Notices::while_waiting`].
-    pub(crate) async fn run_telling<T>(
-        &self,
-        what: impl Fn() -> Vec<Notice>,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        self.run(self.notices.while_waiting(what, work)).await
-    }
-}
+use crate::limits::Limits;
+use crate::outcome::RowStream;
+use crate::parts::Parts;
 
 /// The consumer's end of one request in the worker.
 pub(crate) struct Request {
-    shared: Arc<Shared>,
+    parts: Arc<Parts>,
     id: RequestId,
     messages: mpsc::Receiver<ResultMessage>,
     /// Keeps the epoch that is read, until the first rows are there.
@@ -82,25 +40,26 @@ impl Drop for Request {
         // If the command does not fit, the worker still notices that nobody listens.
         if !self.finished
             && self
-                .shared
+                .parts
+                .worker
                 .commands
                 .try_send(Command::Cancel { request: self.id })
                 .is_err()
         {
             tracing::debug!("a request could not be cancelled: the worker is not listening");
         }
-        drop(self.shared.results.take(self.id));
-        self.shared.subscriptions.lock().remove(&self.id);
+        drop(self.parts.worker.results.take(self.id));
+        self.parts.subscriptions.remove(self.id);
     }
 }
 
 impl Request {
     /// Opens the stream of `id`; send the command afterwards.
-    pub(crate) fn open(shared: &Arc<Shared>, id: RequestId, hold: Option<Hold>) -> Self {
+    pub(crate) fn open(parts: &Arc<Parts>, id: RequestId, hold: Option<Hold>) -> Self {
         Self {
-            shared: Arc::clone(shared),
+            parts: Arc::clone(parts),
             id,
-            messages: shared.results.open(id),
+            messages: parts.worker.results.open(id),
             hold,
             reads: Arc::default(),
             begun: false,
@@ -119,8 +78,8 @@ impl Request {
         if self.begun {
             return limits.run(self.next()).await;
         }
-        let (shared, reads) = (Arc::clone(&self.shared), Arc::clone(&self.reads));
-        let what = || waits::for_reads(&shared, &reads);
+        let (parts, reads) = (Arc::clone(&self.parts), Arc::clone(&self.reads));
+        let what = || waits::for_reads(&parts.catalog, &parts.timeline, &parts.reported, &reads);
         limits.run_telling(what, self.next()).await
     }
 
@@ -148,7 +107,7 @@ impl Request {
             }
             None => {
                 self.finished = true;
-                Err(self.shared.gone())
+                Err(self.parts.liveness.gone())
             }
         }
     }

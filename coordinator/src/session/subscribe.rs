@@ -14,8 +14,9 @@ use super::read::AsOfEpoch;
 use super::stream::{Request, SubscribeShape};
 use super::transaction::Class;
 use crate::error::Error;
-use crate::outcome::{Notice, Outcome, RowStream};
-use crate::shared::Subscription;
+use crate::notices::Notice;
+use crate::outcome::{Outcome, RowStream};
+use crate::subscriptions::Subscription;
 
 impl Session {
     pub(super) async fn subscribe(
@@ -60,12 +61,12 @@ impl Session {
             None => (None, None),
             Some(AsOfEpoch::Exactly(epoch)) => (Some(epoch), Some(self.hold(epoch)?)),
             Some(AsOfEpoch::AtLeast(epoch)) => {
-                let epoch = epoch.max(self.shared.read_epoch());
+                let epoch = epoch.max(self.parts.timeline.read_epoch());
                 (Some(epoch), Some(self.hold(epoch)?))
             }
         };
         let cluster = &self.variables.settings().cluster;
-        let cluster = self.shared.catalog().reading_cluster(cluster)?;
+        let cluster = self.parts.catalog.now().reading_cluster(cluster)?;
         let shape = SubscribeShape::new(&planned.schema, subscribe.progress);
         let schema = shape.schema();
         if let (Some(as_of), Some(up_to)) = (as_of, up_to)
@@ -77,23 +78,20 @@ impl Session {
             }
             return Ok((schema, RowStream::of(Vec::new())));
         }
-        let trial = self.shared.prepare(lowered.plan.clone(), None);
+        let trial = self.parts.worker.prepare(lowered.plan.clone(), None);
         self.limits.run(trial).await?;
         let reads = &planned.reads;
         self.run_reading(reads, self.wait_visible(reads)).await?;
-        let request = self.shared.next_request();
-        let stream = Request::open(&self.shared, request, hold).reading(reads.clone());
+        let request = self.parts.numbers.next_request();
+        let stream = Request::open(&self.parts, request, hold).reading(reads.clone());
         // The stream takes it out again when it ends.
         let subscription = Subscription {
             process_id: self.process_id,
             cluster,
-            created_at_ms: self.shared.clock.now_ms(),
+            created_at_ms: self.parts.clock.now_ms(),
             reads: planned.reads.clone(),
         };
-        self.shared
-            .subscriptions
-            .lock()
-            .insert(request, subscription);
+        self.parts.subscriptions.insert(request, subscription);
         let command = Subscribe {
             request,
             cluster,
@@ -103,7 +101,7 @@ impl Session {
             up_to,
         };
         self.limits
-            .run(self.shared.send(Command::Subscribe(command)))
+            .run(self.parts.worker.send(Command::Subscribe(command)))
             .await?;
         let mut limits = self.limits.clone();
         // A subscription is meant to go on: only a cancel ends it.

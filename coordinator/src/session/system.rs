@@ -14,8 +14,9 @@ use flowstone_types::budget::allocator::held_by_the_process;
 
 use super::Session;
 use crate::error::Error;
+use crate::parts::Parts;
 use crate::room;
-use crate::shared::Shared;
+use crate::subscriptions::Subscriptions;
 
 impl Session {
     /// The rows of system relations, as they are now.
@@ -26,9 +27,9 @@ impl Session {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        let catalog = self.shared.catalog();
+        let catalog = self.parts.catalog.now();
         let session = self.session_info();
-        let runtime = self.shared.runtime_state(self.session_states());
+        let runtime = runtime_state(&self.parts, self.session_states());
         let context = SystemContext {
             catalog: &catalog,
             session: &session,
@@ -68,13 +69,13 @@ impl Session {
 
     fn session_states(&self) -> Vec<SessionState> {
         let subscribed: BTreeSet<i32> = self
-            .shared
+            .parts
             .subscriptions
-            .lock()
-            .values()
-            .map(|subscription| subscription.process_id)
+            .entries()
+            .into_iter()
+            .map(|(_, subscription)| subscription.process_id)
             .collect();
-        let entries = self.shared.sessions.entries().into_iter();
+        let entries = self.parts.sessions.entries().into_iter();
         let states = entries.map(|(process_id, entry)| {
             let own = process_id == self.process_id;
             let settings = if own {
@@ -103,81 +104,79 @@ impl Session {
     }
 }
 
-impl Shared {
-    /// What the system relations know of the node.
-    pub(crate) fn runtime_state(&self, sessions: Vec<SessionState>) -> RuntimeState {
-        let catalog = self.catalog();
-        let published = self.published.borrow().clone();
-        let frontier = (self.holds.since(), published.observable.next());
-        let runtime = self.runtime.lock();
-        // What is being computed again was hydrated once.
-        let direct = self.direct.get();
-        let is_hydrated = |id: ObjectId| {
-            runtime.hydrated.contains(&id) && direct.is_none_or(|direct| direct.is_readable(id))
-        };
-        let maintained = catalog
-            .items
-            .values()
-            .filter(|item| {
-                matches!(
-                    item.kind,
-                    ItemKind::MaterializedView { .. } | ItemKind::Index { .. }
-                )
-            })
-            .map(|item| (item.id, is_hydrated(item.id)));
-        let collections = catalog
-            .items
-            .values()
-            .filter(|item| item.is_collection() || matches!(item.kind, ItemKind::Index { .. }))
-            .map(|item| item.id);
-        let states = |statuses: &BTreeMap<ObjectId, (SourceStatus, u64)>| {
-            let states = statuses.iter().map(|(id, (status, changed_at_ms))| {
-                let state = StatusState {
-                    status: status.clone(),
-                    changed_at_ms: *changed_at_ms,
-                };
-                (*id, state)
-            });
-            states.collect::<BTreeMap<_, _>>()
-        };
-        let mut sink_statistics = runtime.sink_statistics.clone();
-        published.pass_sinks(&mut sink_statistics);
-        RuntimeState {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            boot_time_ms: self.started_ms,
-            now_ms: self.clock.now_ms(),
-            source_statuses: states(&runtime.statuses),
-            source_statistics: runtime.statistics.clone(),
-            sink_statuses: states(&runtime.sink_statuses),
-            sink_statistics,
-            snapshot_committed: runtime.visible.clone(),
-            hydration_ms: runtime.hydration_ms.clone(),
-            hydrated: maintained.collect(),
-            dataflow_errors: runtime.dataflow_errors.clone(),
-            collections: runtime.collections.clone(),
-            frontiers: collections
-                .map(|id| (id, frontier))
-                .collect::<BTreeMap<_, _>>(),
-            sessions,
-            subscriptions: self.subscription_states(),
-            resident_bytes: room::resident(),
-            allocated_bytes: held_by_the_process(),
-        }
+/// What the system relations know of the node.
+pub(crate) fn runtime_state(parts: &Parts, sessions: Vec<SessionState>) -> RuntimeState {
+    let catalog = parts.catalog.now();
+    let published = parts.timeline.published.borrow().clone();
+    let frontier = (parts.timeline.holds.since(), published.observable.next());
+    let runtime = parts.reported.runtime.lock();
+    // What is being computed again was hydrated once.
+    let direct = parts.reported.direct.get();
+    let is_hydrated = |id: ObjectId| {
+        runtime.hydrated.contains(&id) && direct.is_none_or(|direct| direct.is_readable(id))
+    };
+    let maintained = catalog
+        .items
+        .values()
+        .filter(|item| {
+            matches!(
+                item.kind,
+                ItemKind::MaterializedView { .. } | ItemKind::Index { .. }
+            )
+        })
+        .map(|item| (item.id, is_hydrated(item.id)));
+    let collections = catalog
+        .items
+        .values()
+        .filter(|item| item.is_collection() || matches!(item.kind, ItemKind::Index { .. }))
+        .map(|item| item.id);
+    let states = |statuses: &BTreeMap<ObjectId, (SourceStatus, u64)>| {
+        let states = statuses.iter().map(|(id, (status, changed_at_ms))| {
+            let state = StatusState {
+                status: status.clone(),
+                changed_at_ms: *changed_at_ms,
+            };
+            (*id, state)
+        });
+        states.collect::<BTreeMap<_, _>>()
+    };
+    let mut sink_statistics = runtime.sink_statistics.clone();
+    published.pass_sinks(&mut sink_statistics);
+    RuntimeState {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        boot_time_ms: parts.started_ms,
+        now_ms: parts.clock.now_ms(),
+        source_statuses: states(&runtime.statuses),
+        source_statistics: runtime.statistics.clone(),
+        sink_statuses: states(&runtime.sink_statuses),
+        sink_statistics,
+        snapshot_committed: runtime.visible.clone(),
+        hydration_ms: runtime.hydration_ms.clone(),
+        hydrated: maintained.collect(),
+        dataflow_errors: runtime.dataflow_errors.clone(),
+        collections: runtime.collections.clone(),
+        frontiers: collections
+            .map(|id| (id, frontier))
+            .collect::<BTreeMap<_, _>>(),
+        sessions,
+        subscriptions: subscription_states(&parts.subscriptions),
+        resident_bytes: room::resident(),
+        allocated_bytes: held_by_the_process(),
     }
+}
 
-    fn subscription_states(&self) -> Vec<SubscriptionState> {
-        let subscriptions = self.subscriptions.lock();
-        let states = subscriptions
-            .iter()
-            .map(|(request, subscription)| SubscriptionState {
-                id: request.0.to_string(),
-                session: session_id(subscription.process_id),
-                cluster: subscription.cluster.to_string(),
-                created_at_ms: subscription.created_at_ms,
-                objects: subscription.reads.clone(),
-            });
-        states.collect()
-    }
+fn subscription_states(subscriptions: &Subscriptions) -> Vec<SubscriptionState> {
+    let subscriptions = subscriptions.entries();
+    let states = subscriptions
+        .into_iter()
+        .map(|(request, subscription)| SubscriptionState {
+            id: request.0.to_string(),
+            session: session_id(subscription.process_id),
+            cluster: subscription.cluster.to_string(),
+            created_at_ms: subscription.created_at_ms,
+            objects: subscription.reads,
+        });
+    states.collect()
 }
 
 /// The identity of a session: its number, as a UUID.

@@ -31,7 +31,8 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::auth::{AuthError, AuthPolicy};
-use crate::client::{Client, Config, start};
+use crate::client::{Client, start};
+use crate::config::Config;
 use crate::error::SessionError;
 
 /// What happens to one table: rows that go, rows that come.
@@ -651,20 +652,20 @@ fn a_write_that_nobody_waits_for_any_more_is_discarded_even_if_the_worker_is_beh
     run(async |directory, disk| {
         let node = Node::start(&directory, &disk).await;
         let session = node.session().await;
-        let shared = Arc::clone(&session.shared);
-        let write = shared.next_request();
+        let parts = Arc::clone(&session.parts);
+        let write = parts.numbers.next_request();
         let (answer, answered) = tokio::sync::oneshot::channel();
-        shared.waiters.lock().writes.insert(write, answer);
-        let staged = super::transaction::StagedWrite::new(
-            Arc::clone(&shared),
+        parts.worker.waiters.lock().writes.insert(write, answer);
+        let staged = crate::staged::StagedWrite::new(
+            Arc::clone(&parts.worker),
             write,
             ObjectId::User(1),
             "t".to_owned(),
             session.memory.hold(1).unwrap(),
         );
         // The queue to the worker is full.
-        let room = shared.commands.max_capacity();
-        let room = shared.commands.reserve_many(room).await.unwrap();
+        let room = parts.worker.commands.max_capacity();
+        let room = parts.worker.commands.reserve_many(room).await.unwrap();
         drop(staged);
         assert!(answered.await.is_err(), "the waiter is gone");
         assert!(!disk.lock().discarded.contains(&write));

@@ -2,21 +2,16 @@
 //!
 //! Owns the rules of what may follow what. Must not know statements beyond their class. Called by `session`.
 //!
-//! Invariants. The first statement fixes the mode. A transaction reads at one epoch, held readable until it ends. Staged writes of a transaction that does not
-//! commit are discarded in the worker, however it ends.
+//! Invariants. The first statement fixes the mode. A transaction reads at one epoch, held readable until it ends.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use flowstone_proto::message::{Command, RequestId, Staged};
 use flowstone_sql::catalog::SchemaId;
-use flowstone_types::{Epoch, ObjectId};
-use tokio::sync::mpsc::error::TrySendError;
+use flowstone_types::Epoch;
 
 use crate::error::TransactionError;
 use crate::holds::Hold;
-use crate::memory::{Held, MemoryError};
-use crate::shared::Shared;
+use crate::staged::StagedWrite;
 
 /// Where a session stands.
 #[derive(Debug, Default)]
@@ -59,90 +54,6 @@ impl ReadTransaction {
     /// The epoch.
     pub(crate) const fn epoch(&self) -> Epoch {
         self.hold.epoch()
-    }
-}
-
-/// A write that the worker has evaluated and keeps. Dropping it discards it there, unless its epoch was asked for.
-#[derive(Debug)]
-pub(crate) struct StagedWrite {
-    shared: Arc<Shared>,
-    request: Option<RequestId>,
-    /// The table it changes.
-    pub(crate) table: ObjectId,
-    /// What the table was called when it was written to, for messages.
-    pub(crate) name: String,
-    /// Rows affected by each operation.
-    pub(crate) counts: Vec<u64>,
-    /// What its rows take in the worker.
-    held: Held,
-}
-
-impl StagedWrite {
-    pub(crate) const fn new(
-        shared: Arc<Shared>,
-        request: RequestId,
-        table: ObjectId,
-        name: String,
-        held: Held,
-    ) -> Self {
-        Self {
-            shared,
-            request: Some(request),
-            table,
-            name,
-            counts: Vec::new(),
-            held,
-        }
-    }
-
-    /// Notes what the worker made of it.
-    ///
-    /// # Errors
-    /// The session may not hold that much.
-    pub(crate) fn evaluated(&mut self, staged: Staged) -> Result<(), MemoryError> {
-        self.counts = staged.affected;
-        self.held
-            .resize(usize::try_from(staged.bytes).unwrap_or(usize::MAX))
-    }
-
-    /// Memory that its rows take in the worker.
-    pub(crate) const fn bytes(&self) -> usize {
-        self.held.bytes()
-    }
-
-    /// Rows affected altogether.
-    pub(crate) fn rows(&self) -> u64 {
-        self.counts.iter().sum()
-    }
-
-    /// Hands the write over to an epoch.
-    pub(crate) const fn release(&mut self) -> Option<RequestId> {
-        self.request.take()
-    }
-}
-
-impl Drop for StagedWrite {
-    fn drop(&mut self) {
-        let Some(write) = self.request.take() else {
-            return;
-        };
-        // If it was not evaluated yet, nobody answers any more.
-        self.shared.waiters.lock().writes.remove(&write);
-        match self
-            .shared
-            .commands
-            .try_send(Command::DiscardWrite { write })
-        {
-            Ok(()) => {}
-            Err(TrySendError::Full(command)) => {
-                let shared = Arc::clone(&self.shared);
-                // The worker is behind: its rows must go all the same.
-                tokio::spawn(async move { drop(shared.send(command).await) });
-            }
-            Err(TrySendError::Closed(_)) => {
-                tracing::debug!("a staged write went with the worker");
-            }
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What statements wait for, in words.
 //!
-//! Owns the notices that say so. Must not wait itself, nor know when they are sent ([`super::notices`]). What it tells is as of now: whoever waits asks again.
+//! Owns the notices that say so. Must not wait itself, nor know when they are sent ([`crate::notices`]). What it tells is as of now: whoever waits asks again.
 
 use flowstone_proto::local::Lack;
 use flowstone_proto::message::SourceStatus;
@@ -10,33 +10,42 @@ use flowstone_sql::catalog::{Item, ItemKind};
 use flowstone_types::ObjectId;
 
 use super::read::transitive_source_tables;
-use crate::outcome::Notice;
-use crate::shared::{Runtime, Shared};
+use crate::catalog::{CatalogReader, CatalogTurns};
+use crate::notices::Notice;
+use crate::raft::RaftNode;
+use crate::reported::{Reported, Runtime};
+use crate::timeline::Timeline;
 
 /// Why `reads` cannot be read yet.
-pub(super) fn for_reads(shared: &Shared, reads: &[ObjectId]) -> Vec<Notice> {
+pub(super) fn for_reads(
+    catalog: &CatalogReader,
+    timeline: &Timeline,
+    reported: &Reported,
+    reads: &[ObjectId],
+) -> Vec<Notice> {
     if reads.is_empty() {
         return Vec::new();
     }
-    let is_replaying = {
-        let published = shared.published.borrow();
-        published.observable < published.read_floor
-    };
     let mut notices = Vec::new();
-    if is_replaying {
+    if timeline.is_replaying() {
         notices.push(Notice::new(
             "waiting for what was not committed before the restart to be replayed",
         ));
     }
-    let catalog = shared.catalog();
+    let catalog = catalog.now();
     for item in reads.iter().filter_map(|id| catalog.items.get(id)) {
-        notices.extend(for_read(shared, &catalog, item));
+        notices.extend(for_read(timeline, reported, &catalog, item));
     }
     notices
 }
 
 /// Why an object cannot be read yet.
-fn for_read(shared: &Shared, catalog: &Catalog, item: &Item) -> Vec<Notice> {
+fn for_read(
+    timeline: &Timeline,
+    reported: &Reported,
+    catalog: &Catalog,
+    item: &Item,
+) -> Vec<Notice> {
     let named = format!("{} \"{}\"", item.noun(), item.name);
     if let Some(cluster) = catalog.paused_by(item.id) {
         let mut notice = Notice::new(format!(
@@ -46,11 +55,11 @@ fn for_read(shared: &Shared, catalog: &Catalog, item: &Item) -> Vec<Notice> {
         notice.hint = Some(cluster.resume_hint());
         return vec![notice];
     }
-    let of_sources = for_sources(shared, catalog, item);
+    let of_sources = for_sources(reported, catalog, item);
     if !of_sources.is_empty() {
         return of_sources;
     }
-    let notice = match lack_of(shared, item) {
+    let notice = match lack_of(timeline, reported, item) {
         None => return Vec::new(),
         Some(Lack::Content) => Notice::new(format!("waiting for {named}, which is being hydrated")),
         Some(Lack::Input) => {
@@ -73,10 +82,10 @@ fn for_read(shared: &Shared, catalog: &Catalog, item: &Item) -> Vec<Notice> {
     vec![notice]
 }
 
-fn lack_of(shared: &Shared, item: &Item) -> Option<Lack> {
-    match shared.direct.get() {
+fn lack_of(timeline: &Timeline, reported: &Reported, item: &Item) -> Option<Lack> {
+    match reported.direct.get() {
         Some(direct) => {
-            let newest = shared.published.borrow().observable;
+            let newest = timeline.published.borrow().observable;
             direct.lack(item.id, newest)
         }
         None => {
@@ -84,7 +93,7 @@ fn lack_of(shared: &Shared, item: &Item) -> Option<Lack> {
                 item.kind,
                 ItemKind::MaterializedView { .. } | ItemKind::Index { .. }
             );
-            let runtime = shared.runtime.lock();
+            let runtime = reported.runtime.lock();
             let is_settled = runtime.hydrated.contains(&item.id)
                 || runtime.dataflow_errors.contains_key(&item.id);
             (is_computed && !is_settled).then_some(Lack::Content)
@@ -93,13 +102,13 @@ fn lack_of(shared: &Shared, item: &Item) -> Option<Lack> {
 }
 
 /// The sources that keep an object from being read.
-fn for_sources(shared: &Shared, catalog: &Catalog, item: &Item) -> Vec<Notice> {
+fn for_sources(reported: &Reported, catalog: &Catalog, item: &Item) -> Vec<Notice> {
     let mut under = vec![item.id];
     if matches!(item.kind, ItemKind::Index { .. }) {
         under.extend(&item.depends_on);
     }
     let tables = transitive_source_tables(catalog, &under);
-    let runtime = shared.runtime.lock();
+    let runtime = reported.runtime.lock();
     let tables = tables.iter().filter_map(|id| catalog.items.get(id));
     let notices = tables.filter_map(|table| {
         let ItemKind::Table {
@@ -146,8 +155,8 @@ fn status_of(runtime: &Runtime, objects: &[ObjectId]) -> (Option<String>, Option
 }
 
 /// For the lock of a table that another statement has.
-pub(super) fn for_lock(shared: &Shared, table: Option<ObjectId>) -> Vec<Notice> {
-    let catalog = shared.catalog();
+pub(super) fn for_lock(catalog: &CatalogReader, table: Option<ObjectId>) -> Vec<Notice> {
+    let catalog = catalog.now();
     let Some(item) = table.and_then(|id| catalog.items.get(&id)) else {
         return Vec::new();
     };
@@ -168,8 +177,8 @@ pub(super) fn for_source_reads() -> Vec<Notice> {
 }
 
 /// For the turn of another statement that changes the catalog.
-pub(super) fn for_turn(shared: &Shared) -> Vec<Notice> {
-    let turn = shared.turn.lock().clone();
+pub(super) fn for_turn(turns: &CatalogTurns) -> Vec<Notice> {
+    let turn = turns.last();
     let mut notice = Notice::new(format!(
         "waiting for another statement that changes the catalog: {}",
         turn.words
@@ -197,8 +206,8 @@ pub(super) fn for_cluster(name: &str, wait: &ClusterWait) -> Notice {
 }
 
 /// For a change of the catalog that cannot be made durable.
-pub(super) fn for_catalog(shared: &Shared) -> Vec<Notice> {
-    let stalled = shared.raft.stalled().into_iter();
+pub(super) fn for_catalog(raft: &RaftNode) -> Vec<Notice> {
+    let stalled = raft.stalled().into_iter();
     stalled
         .map(|error| {
             let mut notice = Notice::new("waiting for the change of the catalog to be durable");
@@ -209,8 +218,8 @@ pub(super) fn for_catalog(shared: &Shared) -> Vec<Notice> {
 }
 
 /// For a write that was handed to an epoch.
-pub(super) fn for_durability(shared: &Shared) -> Vec<Notice> {
+pub(super) fn for_durability(raft: &RaftNode) -> Vec<Notice> {
     let mut notice = Notice::new("waiting until what was written is durable and can be seen");
-    notice.detail = shared.raft.stalled().map(|error| error.to_string());
+    notice.detail = raft.stalled().map(|error| error.to_string());
     vec![notice]
 }

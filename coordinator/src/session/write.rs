@@ -26,29 +26,29 @@ use tokio::sync::oneshot;
 
 use super::Session;
 use super::read::{transitive_source_tables, transitive_tables};
-use super::transaction::{Class, Mode, StagedWrite};
+use super::transaction::{Class, Mode};
 use super::waits;
-use crate::coordinator::Event;
 use crate::epochs::FreezeId;
 use crate::error::{Error, SessionError, TransactionError};
+use crate::event::{Event, Events};
 use crate::locks::{Awaited, WriteGuard};
 use crate::outcome::{CopyIn, CopyOptions, Outcome};
-use crate::shared::Shared;
+use crate::staged::StagedWrite;
 
 /// Sources stand still while it exists, unless a write took it over.
 struct Freeze {
-    shared: Arc<Shared>,
+    events: Events,
     id: Option<FreezeId>,
 }
 
 impl Drop for Freeze {
     fn drop(&mut self) {
         if let Some(id) = self.id.take()
-            && self.shared.events.try_send(Event::Thaw { id }).is_err()
+            && !self.events.try_tell(Event::Thaw { id })
         {
-            let shared = Arc::clone(&self.shared);
+            let events = self.events.clone();
             // The queue is full: sources must move again all the same.
-            tokio::spawn(async move { drop(shared.tell(Event::Thaw { id }).await) });
+            tokio::spawn(async move { drop(events.tell(Event::Thaw { id }).await) });
         }
     }
 }
@@ -99,7 +99,7 @@ impl Session {
             WriteKind::Delete => "DELETE",
         };
         self.enter(&Class::Alone(what.to_owned())).await?;
-        let catalog = self.shared.catalog();
+        let catalog = self.parts.catalog.now();
         let mut tables: BTreeSet<ObjectId> = transitive_tables(&catalog, &planned.query.reads);
         tables.insert(planned.table);
         let reads_sources = !transitive_source_tables(&catalog, &planned.query.reads).is_empty();
@@ -114,7 +114,7 @@ impl Session {
                 Some(
                     limits
                         .run_telling(waits::for_source_reads, async {
-                            Ok(self.shared.source_reads.lock().await)
+                            Ok(self.parts.write_locks.source_reads.lock().await)
                         })
                         .await?,
                 )
@@ -122,7 +122,7 @@ impl Session {
                 None
             };
             let awaited = Awaited::default();
-            let locking = self.shared.write_locks.exclusive(&tables, &awaited);
+            let locking = self.parts.write_locks.exclusive(&tables, &awaited);
             let lock = self.locked(&awaited, locking).await?;
             // The wait for the locks may have been long.
             if !self.are_computed(&reads)? {
@@ -137,7 +137,7 @@ impl Session {
                 break (turn, lock, Some(freeze));
             }
         };
-        let catalog = self.shared.catalog();
+        let catalog = self.parts.catalog.now();
         if tables.iter().any(|id| !catalog.items.contains_key(id)) {
             return Err(RequestError::Dropped.into());
         }
@@ -152,14 +152,14 @@ impl Session {
     }
 
     async fn freeze_sources(&self) -> Result<Freeze, Error> {
-        let id = self.shared.next_freeze();
+        let id = self.parts.numbers.next_freeze();
         let (done, frozen) = oneshot::channel();
-        self.shared.tell(Event::Freeze { id, done }).await?;
+        self.parts.events.tell(Event::Freeze { id, done }).await?;
         let freeze = Freeze {
-            shared: Arc::clone(&self.shared),
+            events: self.parts.events.clone(),
             id: Some(id),
         };
-        frozen.await.map_err(|_| self.shared.gone())?;
+        frozen.await.map_err(|_| self.parts.liveness.gone())?;
         Ok(freeze)
     }
 
@@ -193,7 +193,7 @@ impl Session {
         awaited: &Awaited,
         locking: impl Future<Output = WriteGuard>,
     ) -> Result<WriteGuard, Error> {
-        let what = || waits::for_lock(&self.shared, awaited.table());
+        let what = || waits::for_lock(&self.parts.catalog, awaited.table());
         self.limits
             .run_telling(what, async { Ok(locking.await) })
             .await
@@ -206,25 +206,31 @@ impl Session {
         operation: WriteOperation,
         reads: &[ObjectId],
     ) -> Result<StagedWrite, Error> {
-        self.shared.check_room()?;
-        let name = match self.shared.catalog().items.get(&table) {
+        self.parts.headroom.check_room()?;
+        let name = match self.parts.catalog.now().items.get(&table) {
             Some(item) => item.name.clone(),
             None => return Err(RequestError::Dropped.into()),
         };
-        let write = self.shared.next_request();
+        let write = self.parts.numbers.next_request();
         // From here on, dropping it discards the write.
         let held = self.memory.hold(size_of_operation(&operation))?;
-        let mut staged = StagedWrite::new(Arc::clone(&self.shared), write, table, name, held);
+        let mut staged = StagedWrite::new(Arc::clone(&self.parts.worker), write, table, name, held);
         let (answer, answered) = oneshot::channel();
-        self.shared.waiters.lock().writes.insert(write, answer);
+        self.parts
+            .worker
+            .waiters
+            .lock()
+            .writes
+            .insert(write, answer);
         let work = async {
-            self.shared
+            self.parts
+                .worker
                 .send(Command::StageWrite(StageWrite {
                     write,
                     operations: vec![operation],
                 }))
                 .await?;
-            Ok(answered.await.map_err(|_| self.shared.gone())??)
+            Ok(answered.await.map_err(|_| self.parts.liveness.gone())??)
         };
         staged.evaluated(self.run_reading(reads, work).await?)?;
         Ok(staged)
@@ -245,9 +251,9 @@ impl Session {
     pub(super) async fn commit_writes(&self, staged: Vec<StagedWrite>) -> Result<(), Error> {
         let tables = staged.iter().map(|write| write.table).collect();
         let awaited = Awaited::default();
-        let locking = self.shared.write_locks.shared(&tables, &awaited);
+        let locking = self.parts.write_locks.shared(&tables, &awaited);
         let lock = self.locked(&awaited, locking).await?;
-        let catalog = self.shared.catalog();
+        let catalog = self.parts.catalog.now();
         if let Some(gone) = staged
             .iter()
             .find(|write| !catalog.items.contains_key(&write.table))
@@ -265,8 +271,7 @@ impl Session {
         lock: WriteGuard,
         freeze: Option<Freeze>,
     ) -> Result<(), Error> {
-        let room = self.shared.events.reserve().await;
-        let room = room.map_err(|_| self.shared.gone())?;
+        let room = self.parts.events.reserve().await?;
         let bytes = staged.iter().map(StagedWrite::bytes).sum();
         // They count until the epoch has taken them.
         let requests = staged.iter_mut().filter_map(StagedWrite::release).collect();
@@ -274,14 +279,14 @@ impl Session {
         room.send(Event::Write {
             requests,
             bytes,
-            id: self.shared.next_write(),
+            id: self.parts.numbers.next_write(),
             freeze: freeze.and_then(|mut freeze| freeze.id.take()),
             lock,
             done,
         });
-        let what = || waits::for_durability(&self.shared);
+        let what = || waits::for_durability(&self.parts.raft);
         let finished = self.limits.notices.while_waiting(what, finished).await;
-        finished.map_err(|_| self.shared.gone())??;
+        finished.map_err(|_| self.parts.liveness.gone())??;
         Ok(())
     }
 

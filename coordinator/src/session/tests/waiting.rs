@@ -3,8 +3,8 @@
 use futures::FutureExt;
 
 use super::*;
+use crate::catalog::Turn;
 use crate::locks::Awaited;
-use crate::shared::Turn;
 
 /// Begins a statement that waits, in a session of its own: the first thing that it says, and what comes of it.
 async fn begin(node: &Node, sql: &'static str) -> (Notice, tokio::task::JoinHandle<String>) {
@@ -46,13 +46,13 @@ fn who_waits_for_another_statement_is_told_which() {
         let node = Node::start(&directory, &disk).await;
         let mut session = node.session().await;
         tag(&mut session, "CREATE TABLE t (k int)").await;
-        let shared = Arc::clone(&session.shared);
-        let catalog = shared.catalog();
+        let parts = Arc::clone(&session.parts);
+        let catalog = parts.catalog.now();
         let table = catalog.items.values().find(|item| item.name == "t");
         let tables = std::collections::BTreeSet::from([table.unwrap().id]);
 
         let awaited = Awaited::default();
-        let lock = shared.write_locks.exclusive(&tables, &awaited).await;
+        let lock = parts.write_locks.exclusive(&tables, &awaited).await;
         // One that wants to hear of nothing but warnings waits before another one does.
         tag(&mut session, "SET client_min_messages = 'warning'").await;
         let quiet = session.notices();
@@ -68,7 +68,7 @@ fn who_waits_for_another_statement_is_told_which() {
         assert_eq!(statement.await.unwrap(), "INSERT 0 1");
         assert_eq!(silent.await.unwrap(), "INSERT 0 1");
 
-        let turn = shared.take_turn(Turn {
+        let turn = parts.turns.take(Turn {
             words: "CREATE SOURCE",
             process_id: Some(7),
         });

@@ -1,6 +1,6 @@
 //! Session variables: what `SET`, `SHOW` and `RESET` work on.
 //!
-//! Owns the list of variables with their defaults and what each takes, and the values of one session. Must not know what a value does. Called by `session`.
+//! Owns the list of variables with their defaults and what each takes, and the values of one session. Must not know what a value does. Called by `session`, and by `planning` and `registry`, which look at them.
 //!
 //! Invariants. A rolled back transaction leaves the values it found; a committed one keeps what was `SET` and forgets what was `SET LOCAL`.
 
@@ -13,7 +13,7 @@ use flowstone_types::datetime::TimeZone;
 use hashbrown::HashMap;
 
 use crate::error::SessionError;
-use crate::outcome::Severity;
+use crate::notices::Severity;
 
 /// What clients are told is the version of PostgreSQL that we behave like.
 pub const SERVER_VERSION: &str = "15.0";

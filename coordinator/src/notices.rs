@@ -1,7 +1,7 @@
-//! Notices that come up while a statement runs, on their way to the client.
+//! Notices: what they are, and those that come up while a statement runs, on their way to the client.
 //!
 //! Owns what was said and has yet to be sent, and when a statement that waits says for what. Must not know what it waits for, nor how a protocol sends notices:
-//! who serves the client takes them, while the statement runs ([`Notices::next`]) or when it has ended ([`super::Session::take_notices`]).
+//! who serves the client takes them, while the statement runs ([`Notices::next`]) or when it has ended ([`crate::Session::take_notices`]).
 //!
 //! Invariant: a statement says nothing twice, so what waits here is bounded by the things there are to wait for.
 
@@ -13,10 +13,48 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::outcome::{Notice, Severity};
-
 /// How long a statement waits before it says for what; it looks as often whether that is something else by now.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How important a notice is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// `NOTICE`
+    Notice,
+    /// `WARNING`
+    Warning,
+}
+
+/// A message for the user that is no error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// How important it is.
+    pub severity: Severity,
+    /// Lower case, no full stop.
+    pub message: String,
+    /// More about it: full sentences.
+    pub detail: Option<String>,
+    /// What the user can do: full sentences.
+    pub hint: Option<String>,
+}
+
+impl Notice {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Notice,
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
+    }
+
+    pub(crate) fn warning(message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::new(message)
+        }
+    }
+}
 
 /// Notices of the statement that runs. Clones are the same ones.
 #[derive(Clone, Debug, Default)]
@@ -55,19 +93,19 @@ impl Notices {
     }
 
     /// What has not been sent.
-    pub(super) fn take(&self) -> VecDeque<Notice> {
+    pub(crate) fn take(&self) -> VecDeque<Notice> {
         std::mem::take(&mut self.0.state.lock().waiting)
     }
 
     /// Another statement begins.
-    pub(super) fn begin(&self, least: Option<Severity>) {
+    pub(crate) fn begin(&self, least: Option<Severity>) {
         let mut state = self.0.state.lock();
         state.said.clear();
         state.least = least;
     }
 
     /// From now on the client is told of no less than that.
-    pub(super) fn set_least(&self, least: Option<Severity>) {
+    pub(crate) fn set_least(&self, least: Option<Severity>) {
         self.0.state.lock().least = least;
     }
 
