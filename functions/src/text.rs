@@ -11,7 +11,7 @@ use flowstone_types::{EvalError, EvalErrorKind, SqlType};
 
 use crate::cast::any_to_text;
 use crate::errors::{EvalResult, data_error, from_type_error, invalid_parameter, raise};
-use crate::growth::{Growth, VALUE_BYTES_MAX, too_long, value_fits};
+use crate::growth::{Growth, VALUE_BYTES_MAX, allowed, too_long, value_fits};
 use crate::pattern::{Patterns, first_group, first_match, replace, split};
 use crate::udf::{
     Call, ITEM_BYTES, P, R, TextList, aliased, function, map_rows, map1, map2, map3, map4, opt2,
@@ -794,6 +794,11 @@ fn text_columns(call: &Call<'_>, first: usize) -> Result<Vec<StringArray>> {
             if *array.data_type() == arrow_schema::DataType::Null {
                 return Ok(StringArray::new_null(array.len()));
             }
+            if *array.data_type() == arrow_schema::DataType::Utf8 {
+                return Ok(texts(array)?.clone());
+            }
+            // Each is a copy, and there may be many.
+            allowed(0)?;
             let sql_type = SqlType::from_arrow(array.data_type())
                 .map_err(|error| raise(from_type_error(&error)))?;
             // concat uses the output functions, where a boolean is one letter.

@@ -609,13 +609,17 @@ pub(crate) fn evaluate(
     } else {
         count
     };
-    allowed(spread.min(SPREAD_BYTES))?;
+    // One row of them is spread in any case.
+    allowed(spread.min(SPREAD_BYTES.max(spread / count.max(1))))?;
     let part = |from: usize, length: usize| -> Result<ArrayRef> {
         let arrays = args
             .iter()
             .map(|arg| match arg {
                 ColumnarValue::Array(array) if length < count => Ok(array.slice(from, length)),
-                other => other.to_array(length),
+                other => {
+                    allowed(0)?;
+                    other.to_array(length)
+                }
             })
             .collect::<Result<Vec<_>>>()?;
         compute(&arrays, length)

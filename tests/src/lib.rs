@@ -23,6 +23,10 @@ mod rest;
 pub mod text;
 pub mod wait;
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::bail;
+
 pub use browser::Browser;
 pub use certificates::{Authority, Flaw};
 pub use connect::Connect;
@@ -34,12 +38,25 @@ pub use node::{Node, NodeOptions};
 pub use postgres::Postgres;
 pub use registry::{Registry, RegistryOptions};
 
-/// A port of loopback that was free a moment ago.
+/// Ports for servers: below those that systems give to outgoing connections, any of which could take a port between the moment it was found free and the start of
+/// the server.
+const SERVER_PORTS: std::ops::Range<u32> = 10_000..32_000;
+
+/// A port of loopback that was free a moment ago, and that nobody in this process was given before.
 ///
 /// # Errors
-/// The operating system has none.
+/// None of many is free.
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?
-        .local_addr()?
-        .port())
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let count = SERVER_PORTS.end - SERVER_PORTS.start;
+    // Processes begin at places of their own.
+    let begin = std::process::id().wrapping_mul(613) % count;
+    for _ in 0..count {
+        let given = GIVEN.fetch_add(1, Ordering::Relaxed) % count;
+        let port = u16::try_from(SERVER_PORTS.start + (begin + given) % count)?;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port of {SERVER_PORTS:?} is free")
 }

@@ -863,7 +863,7 @@ async fn a_write_says_that_it_is_not_durable_while_it_waits_for_that() {
     let options = NodeOptions {
         environment: vec![(
             "FLOWSTONE_FAILPOINTS".to_owned(),
-            "acknowledged-slot.write=errorx6".to_owned(),
+            "acknowledged-slot.write=errorx30".to_owned(),
         )],
         ..NodeOptions::default()
     };
