@@ -189,7 +189,6 @@ impl Sinks {
             delta: self.delta.clone(),
             responses: self.responses.clone(),
             cancel: cancel.clone(),
-            tasks: self.tasks.clone(),
         });
         self.tasks.spawn(task.run())
     }
@@ -408,7 +407,7 @@ impl Sinks {
         sink.shared.changed.notify_one();
     }
 
-    /// Ends what writes.
+    /// Ends what writes. Waits for no broker.
     pub(super) async fn stop(&self) {
         for sink in self.sinks.values() {
             sink.cancel.cancel();

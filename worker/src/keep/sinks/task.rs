@@ -16,7 +16,6 @@ use flowstone_types::{DeltaBatch, Epoch, ObjectId, Weights};
 use futures::TryStreamExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::Shared;
 use super::backlog::Next;
@@ -39,8 +38,6 @@ pub(super) struct Parts {
     pub(super) responses: mpsc::Sender<Response>,
     /// Ends the task, and what it has begun.
     pub(super) cancel: CancellationToken,
-    /// Who waits for the sinks to end waits for these.
-    pub(super) tasks: TaskTracker,
 }
 
 /// The task of one sink.
@@ -129,7 +126,7 @@ impl Parts {
         let Some((deltas, to)) = self.shared.state.lock().backlog.to_merge() else {
             return;
         };
-        let summing = self.tasks.spawn_blocking(move || sum_of(&deltas, to.epoch));
+        let summing = tokio::task::spawn_blocking(move || sum_of(&deltas, to.epoch));
         match summing.await {
             Ok(Ok(sum)) => {
                 let mut state = self.shared.state.lock();
@@ -166,9 +163,9 @@ impl Task {
     }
 
     fn drop_log(&mut self) {
-        // The client waits for its threads.
+        // The client waits for its threads, and they may wait for brokers: nobody waits for that.
         if let Some(log) = self.log.take() {
-            drop(self.parts.tasks.spawn_blocking(move || drop(log)));
+            drop(tokio::task::spawn_blocking(move || drop(log)));
         }
     }
 
@@ -287,7 +284,8 @@ impl Task {
         self.parts.difference(&folding, contents, schema).await
     }
 
-    /// Does something that may block with the log. What it waits for is told meanwhile.
+    /// Does something that may block with the log. What it waits for is told meanwhile. If the task is told to stop, this goes on without an owner until the log
+    /// hears of it or its brokers answer; who stops does not wait for them, and what became of the transaction is seen when the topic is opened again.
     async fn on_log<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut KafkaLog) -> Result<T, Failure> + Send + 'static,
@@ -298,7 +296,7 @@ impl Task {
             Box::new(log)
         });
         let mut waits = log.waits();
-        let mut working = self.parts.tasks.spawn_blocking(move || {
+        let mut working = tokio::task::spawn_blocking(move || {
             let outcome = work(&mut log);
             (log, outcome)
         });

@@ -665,6 +665,47 @@ fn what_was_put_together_with_changes_that_count_already_takes_nothing_back() {
     ));
 }
 
+/// A sink of the view since epoch 10, through a broker.
+fn described(broker: &str) -> SinkDescription {
+    let mut kafka = sink(SinkEnvelope::Debezium, false);
+    kafka.connection.progress_topic = Some("progress".to_owned());
+    kafka.connection.brokers.push(KafkaBroker {
+        address: broker.to_owned(),
+        reached_at: None,
+    });
+    SinkDescription {
+        id: OTHER,
+        cluster: ClusterId::DEFAULT,
+        from: VIEW,
+        schema: schema(),
+        kafka,
+        as_of: Some(Epoch(10)),
+        begin: None,
+    }
+}
+
+/// The sinks of a node that stops while a broker is silent do not wait until the client gives up, which takes half a minute.
+#[test]
+fn stopping_waits_for_no_broker() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let stopped = runtime.block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let delta_tables = DeltaTables::open(dir.path()).await.unwrap();
+        let (responses, _said) = mpsc::channel(16);
+        let mut sinks = Sinks::new(responses, delta_tables);
+        sinks.begin_at(Epoch(10));
+        sinks.add_table(VIEW, Some(4));
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        sinks.create(described(&silent.local_addr().unwrap().to_string()));
+        let _connection = silent.accept().await.unwrap();
+        let stopping = tokio::time::timeout(std::time::Duration::from_secs(5), sinks.stop());
+        stopping.await.is_ok()
+    });
+    // As the node does: what blocks is left behind.
+    runtime.shutdown_background();
+    assert!(stopped);
+}
+
 #[tokio::test]
 async fn what_waits_waits_still_when_the_topic_is_reached_in_another_way() {
     let dir = tempfile::tempdir().unwrap();
@@ -673,22 +714,6 @@ async fn what_waits_waits_still_when_the_topic_is_reached_in_another_way() {
     let mut sinks = Sinks::new(responses, delta_tables);
     sinks.begin_at(Epoch(10));
     sinks.add_table(VIEW, Some(4));
-    let described = |broker: &str| {
-        let mut kafka = sink(SinkEnvelope::Debezium, false);
-        kafka.connection.brokers.push(KafkaBroker {
-            address: broker.to_owned(),
-            reached_at: None,
-        });
-        SinkDescription {
-            id: OTHER,
-            cluster: ClusterId::DEFAULT,
-            from: VIEW,
-            schema: schema(),
-            kafka,
-            as_of: Some(Epoch(10)),
-            begin: None,
-        }
-    };
     // Nothing is waited for from here on: no task begins.
     sinks.create(described("wrong:1"));
     let before = Arc::clone(&sinks.sinks[&OTHER].shared);
