@@ -9,12 +9,17 @@
 
 use std::collections::BTreeSet;
 
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use arrow_array::{ArrayRef, Int64Array};
+use flowstone_types::TypeError;
 use hashbrown::HashMap;
 
 use crate::envelope::layout::ChangeLayout;
+use crate::envelope::updates::Progress;
 use crate::error::{Error, Fault};
 use crate::relation::Relation;
-use crate::rows::{Decoded, Limits, Rows};
+use crate::rows::{BadRow, Decoded, Limits, Rows};
 
 mod default;
 mod encode;
@@ -22,6 +27,7 @@ mod program;
 mod resolve;
 mod schema;
 mod shape;
+mod updates;
 mod wire;
 
 pub use encode::{AvroEncoder, AvroOptions, AvroRows, NullDefaults};
@@ -30,6 +36,7 @@ use program::Program;
 use resolve::resolve;
 use schema::Schema;
 use shape::Shape;
+use updates::UpdatesProgram;
 use wire::split_prefix;
 
 /// Schemas that one decoder keeps. Topics have a few; whatever asks for more is not a topic of Avro.
@@ -51,12 +58,31 @@ pub enum AvroContent {
     Row,
     /// Those of a change: see [`ChangeLayout`].
     Envelope,
+    /// Those of updates with times; messages are arrays of these, or progress: see [`AvroDecoder::decode_updates`].
+    Updates,
 }
 
-/// The relation that a schema describes: of the rows that change, if it is an envelope.
+/// What the payloads of one call became that are updates and progress. Payloads that are absent (null) are in none of the lists.
+#[derive(Clone, Debug)]
+pub struct DecodedUpdates {
+    /// The columns of the rows that are updated, one row for each update.
+    pub columns: Vec<ArrayRef>,
+    /// The time of each.
+    pub times: Int64Array,
+    /// How many times each row comes, or goes if it is negative.
+    pub weights: Int64Array,
+    /// Which payload each is from, ascending; one may have any number.
+    pub rows: Vec<u32>,
+    /// What payloads state of progress, ascending.
+    pub progress: Vec<(u32, Progress)>,
+    /// The payloads that say nothing, ascending.
+    pub bad: Vec<BadRow>,
+}
+
+/// The relation that a schema describes: of the rows that change, if it is an envelope or one of updates.
 ///
 /// # Errors
-/// [`Error::Definition`] if it is no Avro schema, or no envelope; [`Error::Unsupported`] if it has nothing to make columns of.
+/// [`Error::Definition`] if it is no Avro schema, or none of an envelope or of updates; [`Error::Unsupported`] if it has nothing to make columns of.
 pub fn describe(
     schema: &str,
     references: &[String],
@@ -66,6 +92,42 @@ pub fn describe(
     match content {
         AvroContent::Row => Ok(shape::plain(&schema)?.relation),
         AvroContent::Envelope => Ok(shape::envelope(&schema)?.0.row().clone()),
+        AvroContent::Updates => Ok(shape::updates(&schema)?.0),
+    }
+}
+
+/// How messages of one schema are read.
+#[derive(Debug)]
+enum Reading {
+    Rows(Program),
+    Updates(UpdatesProgram),
+}
+
+impl Reading {
+    fn new(
+        writer: Schema,
+        reader: &Schema,
+        shape: &Shape,
+        content: AvroContent,
+    ) -> Result<Self, Error> {
+        Ok(match content {
+            AvroContent::Row | AvroContent::Envelope => Self::Rows(resolve(writer, reader, shape)?),
+            AvroContent::Updates => Self::Updates(UpdatesProgram::resolve(writer, reader, shape)?),
+        })
+    }
+
+    fn rows(&self) -> Result<&Program, Fault> {
+        match self {
+            Self::Rows(program) => Ok(program),
+            Self::Updates(_) => Err(Fault::from("internal error: updates are no rows")),
+        }
+    }
+
+    fn updates(&self) -> Result<&UpdatesProgram, Fault> {
+        match self {
+            Self::Updates(program) => Ok(program),
+            Self::Rows(_) => Err(Fault::from("internal error: rows are no updates")),
+        }
     }
 }
 
@@ -75,11 +137,12 @@ pub struct AvroDecoder {
     reader: Schema,
     shape: Shape,
     layout: Option<ChangeLayout>,
+    content: AvroContent,
     framing: Framing,
     /// How messages of the reader's own schema are read.
-    own: Program,
+    own: Reading,
     /// By id; of those that cannot be used, why.
-    programs: HashMap<u32, Result<Program, String>>,
+    programs: HashMap<u32, Result<Reading, String>>,
     limits: Limits,
 }
 
@@ -102,12 +165,14 @@ impl AvroDecoder {
                 let (layout, shape) = shape::envelope(&reader)?;
                 (Some(layout), shape)
             }
+            AvroContent::Updates => (None, shape::updates(&reader)?.1),
         };
-        let own = resolve(reader.clone(), &reader, &shape)?;
+        let own = Reading::new(reader.clone(), &reader, &shape, content)?;
         Ok(Self {
             reader,
             shape,
             layout,
+            content,
             framing,
             own,
             programs: HashMap::new(),
@@ -115,7 +180,7 @@ impl AvroDecoder {
         })
     }
 
-    /// The columns that [`AvroDecoder::decode`] yields.
+    /// The columns that [`AvroDecoder::decode`] yields; of updates those of the rows, then `time` and `diff`.
     #[must_use]
     pub const fn relation(&self) -> &Relation {
         &self.shape.relation
@@ -158,7 +223,7 @@ impl AvroDecoder {
         references: &[String],
     ) -> Result<(), Error> {
         let made = Schema::parse(schema, references)
-            .and_then(|writer| resolve(writer, &self.reader, &self.shape));
+            .and_then(|writer| Reading::new(writer, &self.reader, &self.shape, self.content));
         match made {
             Ok(program) => {
                 self.keep(id, Ok(program));
@@ -176,7 +241,7 @@ impl AvroDecoder {
         self.keep(id, Err(reason.to_owned()));
     }
 
-    fn keep(&mut self, id: u32, program: Result<Program, String>) {
+    fn keep(&mut self, id: u32, program: Result<Reading, String>) {
         if self.programs.len() >= SCHEMAS_MAX {
             // They are asked for again when they are needed.
             self.programs.clear();
@@ -189,14 +254,14 @@ impl AvroDecoder {
     /// # Errors
     /// [`Error::BatchTooLarge`]
     pub fn decode(&self, payloads: &[Option<&[u8]>]) -> Result<Decoded, Error> {
-        let mut last: Option<(u32, &Program)> = None;
+        let mut last: Option<(u32, &Reading)> = None;
         Rows::decode(
             &self.shape.relation,
             self.limits,
             payloads,
             |payload, columns| {
                 if self.framing == Framing::Bare {
-                    return self.own.run(payload, self.limits, columns);
+                    return self.own.rows()?.run(payload, self.limits, columns);
                 }
                 let (id, message) = split_prefix(payload)?;
                 let program = match last {
@@ -204,18 +269,63 @@ impl AvroDecoder {
                     _ => self.program(id)?,
                 };
                 last = Some((id, program));
-                program.run(message, self.limits, columns)
+                program.rows()?.run(message, self.limits, columns)
             },
         )
     }
 
-    fn program(&self, id: u32) -> Result<&Program, Fault> {
+    /// Decodes payloads of [`AvroContent::Updates`], as [`AvroDecoder::decode`] does others: of one that cannot be read no update counts.
+    ///
+    /// # Errors
+    /// [`Error::BatchTooLarge`]
+    pub fn decode_updates(&self, payloads: &[Option<&[u8]>]) -> Result<DecodedUpdates, Error> {
+        let mut progress = Vec::new();
+        let decoded = Rows::decode_many(
+            &self.shape.relation,
+            self.limits,
+            payloads,
+            |index, payload, rows| {
+                let (reading, message) = match self.framing {
+                    Framing::Bare => (&self.own, payload),
+                    Framing::Confluent => {
+                        let (id, message) = split_prefix(payload)?;
+                        (self.program(id)?, message)
+                    }
+                };
+                let stated = reading.updates()?.run(index, message, self.limits, rows)?;
+                progress.extend(stated.map(|stated| (index, stated)));
+                Ok(())
+            },
+        )?;
+        let mut columns = decoded.columns;
+        let weights = numbers(columns.pop())?;
+        let times = numbers(columns.pop())?;
+        Ok(DecodedUpdates {
+            columns,
+            times,
+            weights,
+            rows: decoded.rows,
+            progress,
+            bad: decoded.bad,
+        })
+    }
+
+    fn program(&self, id: u32) -> Result<&Reading, Fault> {
         match self.programs.get(&id) {
             Some(Ok(program)) => Ok(program),
             Some(Err(reason)) => Err(Fault::from(format!("schema {id} cannot be used: {reason}"))),
             None => Err(Fault::from(format!("schema {id} is not known"))),
         }
     }
+}
+
+/// A column of `int8`, which times and weights are.
+fn numbers(column: Option<ArrayRef>) -> Result<Int64Array, Error> {
+    let numbers = column.and_then(|column| column.as_primitive_opt::<Int64Type>().cloned());
+    numbers.ok_or_else(|| {
+        let message = "the columns of an update are not there".to_owned();
+        Error::Value(TypeError::Kernel(message))
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Envelopes: how messages state changes of a table, as operations of [`flowstone_types::SourceChanges`].
 //!
-//! Owns what append-only, upsert and Debezium topics mean. Must not know formats, topics or time: all here are functions of decoded columns.
+//! Owns what append-only, upsert and Debezium topics mean, and topics of updates with times. Must not know formats, topics or time: all here are functions of decoded columns.
 //! Called by sources of messages.
 //!
 //! Invariants. Changes are in the order of the messages. Every message is told apart: it made rows, it is bad, or it says nothing (tombstones after
@@ -20,6 +20,7 @@ use crate::rows::BadRow;
 pub mod debezium;
 pub mod layout;
 pub mod position;
+pub mod updates;
 pub mod upsert;
 
 pub use debezium::{DebeziumEnvelope, KeyColumn};

@@ -3,7 +3,7 @@
 //! Owns the columns of one call, the undoing of a row that failed half way, and the limits on what a message may ask for.
 //! Must not know any format. Called by every decoder.
 //!
-//! Invariants. A payload makes one row or none. A row that failed leaves nothing behind. Columns have equal lengths between payloads.
+//! Invariants. A payload makes one row or none, or as many as it says. One that failed leaves nothing behind. Columns have equal lengths between payloads.
 
 use arrow_array::ArrayRef;
 use flowstone_types::value::ColumnBuilder;
@@ -121,11 +121,7 @@ impl Rows {
         payloads: &[Option<&'a [u8]>],
         mut read: impl FnMut(&'a [u8], &mut [ColumnBuilder]) -> Result<(), Fault>,
     ) -> Result<Decoded, Error> {
-        let bytes = payloads.iter().flatten().map(|payload| payload.len());
-        let fits = bytes.fold(0_usize, usize::saturating_add) <= BATCH_BYTES_MAX;
-        if (!fits && payloads.len() > 1) || u32::try_from(payloads.len()).is_err() {
-            return Err(Error::BatchTooLarge(BATCH_BYTES_MAX));
-        }
+        check_size(payloads)?;
         let mut rows = Self::new(relation, payloads.len());
         for (index, payload) in (0_u32..).zip(payloads) {
             let Some(payload) = *payload else { continue };
@@ -141,6 +137,47 @@ impl Rows {
             }
         }
         Ok(rows.finish())
+    }
+
+    /// As [`Rows::decode`], of payloads that make any number of rows: `read` is given the number of the payload, and ends each row with [`Rows::end_row`].
+    ///
+    /// # Errors
+    /// [`Error::BatchTooLarge`]
+    pub(crate) fn decode_many<'a>(
+        relation: &Relation,
+        limits: Limits,
+        payloads: &[Option<&'a [u8]>],
+        mut read: impl FnMut(u32, &'a [u8], &mut Self) -> Result<(), Fault>,
+    ) -> Result<Decoded, Error> {
+        check_size(payloads)?;
+        let mut rows = Self::new(relation, payloads.len());
+        for (index, payload) in (0_u32..).zip(payloads) {
+            let Some(payload) = *payload else { continue };
+            let before = rows.rows.len();
+            let outcome = if payload.len() > limits.message_bytes_max {
+                let most = limits.message_bytes_max;
+                Err(Fault::from(format!("message is larger than {most} bytes")))
+            } else {
+                read(index, payload, &mut rows)
+            };
+            if let Err(fault) = outcome {
+                rows.rows.truncate(before);
+                rows.refuse(index, fault);
+            }
+        }
+        Ok(rows.finish())
+    }
+
+    /// The columns, each of which gets at most one cell before the row ends.
+    pub(crate) fn columns(&mut self) -> &mut [ColumnBuilder] {
+        &mut self.columns
+    }
+
+    /// Ends a row of a payload.
+    pub(crate) fn end_row(&mut self, index: u32) -> Result<(), Fault> {
+        self.complete()?;
+        self.rows.push(index);
+        Ok(())
     }
 
     /// Puts NULL into the columns that the row left out.
@@ -183,6 +220,16 @@ impl Rows {
             bad: self.bad,
         }
     }
+}
+
+/// Refuses more bytes than columns are sure to hold.
+fn check_size(payloads: &[Option<&[u8]>]) -> Result<(), Error> {
+    let bytes = payloads.iter().flatten().map(|payload| payload.len());
+    let fits = bytes.fold(0_usize, usize::saturating_add) <= BATCH_BYTES_MAX;
+    if (!fits && payloads.len() > 1) || u32::try_from(payloads.len()).is_err() {
+        return Err(Error::BatchTooLarge(BATCH_BYTES_MAX));
+    }
+    Ok(())
 }
 
 /// The column at a place that was settled when the decoder was made.

@@ -21,6 +21,7 @@ mod decoding;
 pub(crate) mod describe;
 mod early;
 mod manifest;
+mod marks;
 mod offsets;
 mod reader;
 mod registry;
@@ -106,6 +107,9 @@ impl KafkaTopicSource {
             resume_from,
             &description.snapshotted,
         );
+        if let Some(manifest) = shared.manifest.get() {
+            shared.lock().resume_marks(&manifest);
+        }
         shared.look_at_headers();
         let runtime = Handle::current();
         let (batches, decoding) = mpsc::channel(decoding::BATCHES_WAITING);

@@ -106,8 +106,17 @@ impl Program {
         columns: &mut [ColumnBuilder],
     ) -> Result<(), Fault> {
         let mut cursor = Cursor::new(message, limits);
-        self.row(&self.root, &mut cursor, columns)?;
+        self.read(&mut cursor, columns)?;
         cursor.finish()
+    }
+
+    /// Reads what the program is of, where it is a part of a message.
+    pub(super) fn read(
+        &self,
+        cursor: &mut Cursor<'_>,
+        columns: &mut [ColumnBuilder],
+    ) -> Result<(), Fault> {
+        self.row(&self.root, cursor, columns)
     }
 
     fn row(

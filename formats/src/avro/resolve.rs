@@ -26,6 +26,21 @@ const DEPTH_MAX: usize = 128;
 /// # Errors
 /// [`Error::Definition`] if no message of the writer's schema could be read.
 pub(crate) fn resolve(writer: Schema, reader: &Schema, shape: &Shape) -> Result<Program, Error> {
+    let (from, to) = (writer.root(), reader.root());
+    resolve_part(writer, from, reader, to, shape)
+}
+
+/// As [`resolve`], of a part of each schema.
+///
+/// # Errors
+/// As [`resolve`].
+pub(crate) fn resolve_part(
+    writer: Schema,
+    from: NodeId,
+    reader: &Schema,
+    to: NodeId,
+    shape: &Shape,
+) -> Result<Program, Error> {
     let mut compiler = Compiler {
         writer: &writer,
         reader,
@@ -33,7 +48,7 @@ pub(crate) fn resolve(writer: Schema, reader: &Schema, shape: &Shape) -> Result<
         documents: Vec::new(),
         known: HashMap::new(),
     };
-    let root = compiler.row(writer.root(), reader.root(), &shape.target, 0)?;
+    let root = compiler.row(from, to, &shape.target, 0)?;
     let documents = compiler.documents;
     if let RowOp::Refuse(reason) = root {
         return Err(Error::Definition(reason));

@@ -210,6 +210,129 @@ pub(crate) fn envelope(schema: &Schema) -> Result<(ChangeLayout, Shape), Error> 
     Ok((layout, shape))
 }
 
+/// The parts of a schema of updates with times and of progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UpdateNodes {
+    /// Which branch of the union is the array of updates, and what each of them is.
+    pub(crate) updates: usize,
+    pub(crate) update: NodeId,
+    /// Which branch is a statement of progress, and what that is.
+    pub(crate) progress: usize,
+    pub(crate) statement: NodeId,
+}
+
+/// Finds the parts of a union of an array of updates, which are records of `data`, `time` and `diff`, and of a record of progress with `lower`, `upper` and
+/// `counts`.
+pub(crate) fn update_nodes(schema: &Schema) -> Result<UpdateNodes, Error> {
+    let not_one = |why: String| {
+        Error::definition(format!(
+            "the Avro schema is not one of updates and progress: {why}"
+        ))
+    };
+    if !matches!(schema.node(schema.root()).kind, Kind::Union(_)) {
+        return Err(not_one("it is no union".to_owned()));
+    }
+    let (mut updates, mut progress) = (None, None);
+    for (index, branch) in schema.branches(schema.root()).into_iter().enumerate() {
+        match &schema.node(branch).kind {
+            Kind::Array(item) => {
+                updates.get_or_insert((index, *item));
+            }
+            Kind::Record(_) => {
+                progress.get_or_insert((index, branch));
+            }
+            _ => {}
+        }
+    }
+    let (updates, update) =
+        updates.ok_or_else(|| not_one("no branch is an array of updates".to_owned()))?;
+    let (progress, statement) =
+        progress.ok_or_else(|| not_one("no branch is a record of progress".to_owned()))?;
+    let field = |record: NodeId, of: &str, name: &str| {
+        let fields = schema.fields(record).unwrap_or_default();
+        let found = fields.iter().find(|field| field.name == name);
+        found
+            .map(|field| field.node)
+            .ok_or_else(|| not_one(format!("{of} has no field \"{name}\"")))
+    };
+    let long = |node: NodeId, of: &str, name: &str| {
+        if is_long(schema, node) {
+            Ok(())
+        } else {
+            Err(not_one(format!("field \"{name}\" of {of} is no long")))
+        }
+    };
+    let items = |node: NodeId, name: &str| match &schema.node(node).kind {
+        Kind::Array(item) => Ok(*item),
+        _ => Err(not_one(format!("field \"{name}\" of progress is no array"))),
+    };
+    if schema.fields(field(update, "an update", "data")?).is_none() {
+        return Err(not_one(
+            "field \"data\" of an update is no record".to_owned(),
+        ));
+    }
+    for name in ["time", "diff"] {
+        long(field(update, "an update", name)?, "an update", name)?;
+    }
+    for name in ["lower", "upper"] {
+        let item = items(field(statement, "progress", name)?, name)?;
+        long(item, "progress", name)?;
+    }
+    let count = items(field(statement, "progress", "counts")?, "counts")?;
+    for name in ["time", "count"] {
+        long(field(count, "a count", name)?, "a count", name)?;
+    }
+    Ok(UpdateNodes {
+        updates,
+        update,
+        progress,
+        statement,
+    })
+}
+
+fn is_long(schema: &Schema, id: NodeId) -> bool {
+    let node = schema.node(id);
+    node.kind == Kind::Long && node.semantic == Semantic::Plain
+}
+
+/// The columns of the rows that updates have, and those of an update, which has its time and its weight in two more.
+pub(crate) fn updates(schema: &Schema) -> Result<(Relation, Shape), Error> {
+    let nodes = update_nodes(schema)?;
+    let fields = schema.fields(nodes.update).unwrap_or_default();
+    let mut columns = Vec::new();
+    let mut parts = Vec::new();
+    let data = fields.iter().find(|field| field.name == "data");
+    let of_data = data.and_then(|data| schema.fields(data.node));
+    for field in of_data.unwrap_or_default() {
+        parts.push(add_columns(schema, &field.name, field.node, &mut columns)?);
+    }
+    if columns.is_empty() {
+        return Err(Error::unsupported("the Avro schema has no fields"));
+    }
+    let row = Relation::new(columns.clone());
+    let time = columns.len();
+    columns.push(Column::new("time", SqlType::Int8, false));
+    columns.push(Column::new("diff", SqlType::Int8, false));
+    let targets = fields.iter().map(|field| match field.name.as_str() {
+        "data" => Target::Fields {
+            fields: parts.clone(),
+            present: None,
+        },
+        "time" => Target::Column(time),
+        "diff" => Target::Column(time + 1),
+        _ => Target::Drop,
+    });
+    let target = Target::Fields {
+        fields: targets.collect(),
+        present: None,
+    };
+    let shape = Shape {
+        relation: Relation::new(columns),
+        target,
+    };
+    Ok((row, shape))
+}
+
 /// The columns of an image, and where its parts go if they start at column 0.
 fn image_of(schema: &Schema, image: NodeId) -> Result<(Relation, Target), Error> {
     let mut columns = Vec::new();

@@ -560,3 +560,147 @@ fn a_resolved_message_has_another_schema_and_says_nothing() {
     let (changed, _) = envelope.apply(Some(&no_keys), (&values, &decoded)).unwrap();
     assert!(changed.bad.is_empty() && changed.changes.ops.is_empty());
 }
+
+/// The schema of updates of rows with these fields; `more` is put among the fields of an update.
+fn schema_of_updates(fields: &str, more: &str) -> String {
+    format!(
+        r#"[{{"type":"array","items":{{"type":"record","name":"update","namespace":"com.materialize.cdc","fields":[
+        {{"name":"data","type":{{"type":"record","name":"data","fields":[{fields}]}}}},
+        {more}{{"name":"time","type":"long"}},
+        {{"name":"diff","type":"long"}}]}}}},
+        {{"type":"record","name":"progress","namespace":"com.materialize.cdc","fields":[
+        {{"name":"lower","type":{{"type":"array","items":"long"}}}},
+        {{"name":"upper","type":{{"type":"array","items":"long"}}}},
+        {{"name":"counts","type":{{"type":"array","items":{{"type":"record","name":"counts","fields":[
+        {{"name":"time","type":"long"}},{{"name":"count","type":"long"}}]}}}}}}]}}]"#
+    )
+}
+
+const ID: &str = r#"{"name":"id","type":"long"}"#;
+const ID_AND_PRICE: &str =
+    r#"{"name":"id","type":"long"},{"name":"price","type":["null","int"],"default":null}"#;
+
+/// Numbers as Avro writes them.
+fn longs(values: &[i64]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for value in values {
+        put_long(*value, &mut bytes);
+    }
+    bytes
+}
+
+#[test]
+fn messages_are_updates_or_progress() {
+    let reader = schema_of_updates(ID_AND_PRICE, "");
+    let relation = describe(&reader, &[], AvroContent::Updates).unwrap();
+    assert_eq!(described(&relation), ["id bigint", "price integer"]);
+    let decoder = AvroDecoder::new(
+        &reader,
+        &[],
+        AvroContent::Updates,
+        Framing::Bare,
+        Limits::default(),
+    )
+    .unwrap();
+    let messages = [
+        // Two updates in one block, and one in another that tells its bytes.
+        longs(&[0, 2, 5, 1, 10, 7, 1, 5, 0, 8, -1, -1, 4, 6, 0, 9, 2, 0]),
+        longs(&[1, 1, 3, 0, 1, 10, 0, 2, 9, 1, 7, 2, 0]),
+        longs(&[1, 0, 0, 0]),
+        // The second update ends too early.
+        longs(&[0, 2, 5, 0, 7, 1, 6, 0]),
+        longs(&[0, 0]),
+        longs(&[1, 2, 3, 4, 0, 0, 0]),
+        longs(&[1, 1, 3, 0, 1, 10, 0, 1, 10, 1, 0]),
+        longs(&[1, 1, 3, 0, 1, 10, 0, 2, 4, 1, 4, 1, 0]),
+        longs(&[1, 1, -3, 0, 0, 0]),
+        longs(&[2]),
+    ];
+    let payloads: Vec<_> = messages
+        .iter()
+        .map(|message| Some(message.as_slice()))
+        .collect();
+    let decoded = decoder.decode_updates(&payloads).unwrap();
+    assert_eq!(decoded.rows, [0, 0, 0]);
+    assert_eq!(decoded.times.values().to_vec(), [7, 8, 9]);
+    assert_eq!(decoded.weights.values().to_vec(), [1, -1, 2]);
+    let price = |row: usize| cell(&relation, &decoded.columns, 1, row);
+    assert_eq!([price(0), price(1)], [Some("10".to_owned()), None]);
+    let progress = |lower, upper, counts: &[(u64, u64)]| Progress {
+        lower,
+        upper,
+        counts: counts.to_vec(),
+    };
+    let end = crate::envelope::updates::END;
+    assert_eq!(
+        decoded.progress,
+        [
+            (1, progress(3, 10, &[(7, 2), (9, 1)])),
+            (2, progress(end, end, &[]))
+        ]
+    );
+    let bad: Vec<u32> = decoded.bad.iter().map(|bad| bad.index).collect();
+    assert_eq!(bad, [3, 5, 6, 7, 8, 9], "{:?}", decoded.bad);
+}
+
+#[test]
+fn updates_of_older_schemas_are_read_with_the_newer_one() {
+    let reader = schema_of_updates(ID_AND_PRICE, "");
+    let mut decoder = AvroDecoder::new(
+        &reader,
+        &[],
+        AvroContent::Updates,
+        Framing::Confluent,
+        Limits::default(),
+    )
+    .unwrap();
+    let more = r#"{"name":"more","type":"string"},"#;
+    decoder
+        .add_schema(3, &schema_of_updates(ID, more), &[])
+        .unwrap();
+    let mut message = Vec::new();
+    put_prefix(3, &mut message);
+    message.extend(longs(&[0, 1, 5]));
+    put_bytes(b"x", &mut message);
+    message.extend(longs(&[7, 1, 0]));
+    let decoded = decoder.decode_updates(&[Some(message.as_slice())]).unwrap();
+    assert!(decoded.bad.is_empty(), "{:?}", decoded.bad);
+    assert_eq!(decoded.times.values().to_vec(), [7]);
+    assert_eq!(decoded.columns[1].null_count(), 1);
+    decoder.add_schema(4, "\"long\"", &[]).unwrap_err();
+}
+
+#[test]
+fn what_is_no_schema_of_updates_says_what_it_lacks() {
+    let whole = schema_of_updates(ID, "");
+    for (schema, lack) in [
+        ("\"long\"".to_owned(), "it is no union"),
+        (
+            r#"["null","string"]"#.to_owned(),
+            "no branch is an array of updates",
+        ),
+        (
+            r#"["null",{"type":"array","items":"long"}]"#.to_owned(),
+            "no branch is a record of progress",
+        ),
+        (
+            whole.replace("\"data\",\"type\":{", "\"row\",\"type\":{"),
+            "an update has no field \"data\"",
+        ),
+        (
+            whole.replacen("\"time\",\"type\":\"long\"", "\"time\",\"type\":\"int\"", 1),
+            "field \"time\" of an update is no long",
+        ),
+        (
+            whole.replace("\"upper\"", "\"top\""),
+            "progress has no field \"upper\"",
+        ),
+        (
+            whole.replace("\"count\"", "\"number\""),
+            "a count has no field \"count\"",
+        ),
+    ] {
+        let error = describe(&schema, &[], AvroContent::Updates).unwrap_err();
+        assert!(error.to_string().ends_with(lack), "{schema}: {error}");
+    }
+}

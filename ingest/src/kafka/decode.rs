@@ -12,6 +12,7 @@
 
 mod columns;
 mod lines;
+mod updates;
 
 use std::collections::HashMap;
 
@@ -34,9 +35,11 @@ use flowstone_proto::message::SourceTable;
 use flowstone_types::SqlType;
 
 use super::batch::{Batch, Message};
+use super::marks::Mark;
 use super::upstream;
 use crate::transactions::Messages;
 use lines::{Building, Cursor};
+use updates::Updates;
 
 /// Which part of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +59,8 @@ pub(crate) struct Outcome {
     pub(crate) messages: u64,
     /// Their bytes, as they came.
     pub(crate) bytes: u64,
+    /// From where on messages are needed again, if they are updates with times.
+    pub(crate) mark: Option<Mark>,
 }
 
 /// A message that could not be read, as it came.
@@ -103,6 +108,17 @@ enum Kind {
     Append,
     Upsert,
     Changes(Box<Changes>),
+    Updates(Box<Updates>),
+}
+
+/// What is in values beside rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    Rows,
+    /// Images of rows.
+    Images,
+    /// Updates with times, and progress.
+    Updates,
 }
 
 /// Changes with images of rows.
@@ -151,11 +167,15 @@ impl TableDecoder {
         if spec.columns.len() != types.len() {
             return Err("description of the table names other columns than it has".to_owned());
         }
-        let has_images = matches!(spec.envelope, Envelope::Debezium | Envelope::Cockroach);
+        let content = match spec.envelope {
+            Envelope::None | Envelope::Upsert => Content::Rows,
+            Envelope::Debezium | Envelope::Cockroach => Content::Images,
+            Envelope::Materialize => Content::Updates,
+        };
         let key = spec.key.as_ref();
-        let key = key.map(|format| decoder(format, Side::Key, false));
+        let key = key.map(|format| decoder(format, Side::Key, Content::Rows));
         let key = key.transpose()?;
-        let value = decoder(&spec.value, Side::Value, has_images)?;
+        let value = decoder(&spec.value, Side::Value, content)?;
         let kind = match spec.envelope {
             Envelope::None => Kind::Append,
             Envelope::Upsert if key.is_none() || table.key.is_empty() => {
@@ -169,9 +189,13 @@ impl TableDecoder {
                     .ok_or("values of this format cannot be changes of rows")?;
                 Kind::Changes(Box::new(changes(&spec, table, key.as_ref(), layout)?))
             }
-            Envelope::Materialize => {
-                return Err("envelope MATERIALIZE is not supported".to_owned());
+            Envelope::Materialize if !matches!(value, Decoder::Avro(_)) => {
+                return Err("values of this format cannot be updates with times".to_owned());
             }
+            Envelope::Materialize if !table.key.is_empty() => {
+                return Err("a table of updates with times has no key".to_owned());
+            }
+            Envelope::Materialize => Kind::Updates(Box::new(Updates::new(&spec.columns, &schema)?)),
         };
         Ok(Self {
             spec,
@@ -186,9 +210,27 @@ impl TableDecoder {
         })
     }
 
-    /// Whether messages before the first one that is wanted should be shown as well: they tell what is repeated after it.
+    /// Whether messages before the first one that is wanted should be shown as well: they tell what is repeated after it, or what is whole then.
     pub(crate) fn is_watched(&self) -> bool {
-        matches!(&self.kind, Kind::Changes(changes) if changes.is_watched)
+        match &self.kind {
+            Kind::Append | Kind::Upsert => false,
+            Kind::Changes(changes) => changes.is_watched,
+            Kind::Updates(_) => true,
+        }
+    }
+
+    /// Goes on where a mark is, if messages are updates with times: they are shown from what it needs on.
+    pub(crate) fn begin_at(&mut self, mark: Mark) {
+        if let Kind::Updates(updates) = &mut self.kind {
+            updates.begin_at(mark);
+        }
+    }
+
+    /// What came of messages below an offset is in the log.
+    pub(crate) fn settle(&mut self, next: i64) {
+        if let Kind::Updates(updates) = &mut self.kind {
+            updates.settle(next);
+        }
     }
 
     fn side(&self, side: Side) -> Option<&Decoder> {
@@ -270,6 +312,9 @@ impl TableDecoder {
         end: usize,
     ) -> Result<Outcome, Stop> {
         self.last = None;
+        if matches!(self.kind, Kind::Updates(_)) {
+            return self.decode_updates(batch, first, end);
+        }
         let from = if self.is_watched() { 0 } else { first };
         let messages = batch.range(from, end);
         if messages.is_empty() {
@@ -302,6 +347,7 @@ impl TableDecoder {
             Kind::Append => building.append(&values, &value_rows)?,
             Kind::Upsert => building.upsert(&values, &value_rows)?,
             Kind::Changes(changes) => building.changes(changes, &values, &value_rows)?,
+            Kind::Updates(_) => {}
         }
         let outcome = building.finish(messages.len().saturating_sub(wanted));
         if let Some(watermark) = watermark {
@@ -309,6 +355,36 @@ impl TableDecoder {
             self.last = Some((batch.partition, before));
         }
         Ok(outcome)
+    }
+
+    /// As [`TableDecoder::decode`], of updates with times. Those before `first` are looked at, if they were not.
+    fn decode_updates(&mut self, batch: &Batch, first: usize, end: usize) -> Result<Outcome, Stop> {
+        let messages = batch.range(0, end);
+        if messages.is_empty() {
+            return Ok(Outcome::default());
+        }
+        if batch.partition != 0 {
+            let reason = format!(
+                "ENVELOPE MATERIALIZE needs a topic of one partition, and there are messages in partition {}",
+                batch.partition
+            );
+            return Err(Stop::Table(reason));
+        }
+        if let (Kind::Updates(updates), Decoder::Avro(avro)) = (&mut self.kind, &self.value) {
+            let looked = updates.look_at(avro, batch, messages);
+            looked.map_err(Stop::Table)?;
+        }
+        let Kind::Updates(updates) = &self.kind else {
+            return Ok(Outcome::default());
+        };
+        let wanted = batch.range(first, end);
+        let mut building = Building::new(self, batch, wanted, &[], None);
+        building.updates(updates)?;
+        let outcome = building.finish(wanted.len());
+        Ok(Outcome {
+            mark: updates.mark(),
+            ..outcome
+        })
     }
 
     /// What was decoded last does not count: it comes again, in other batches.
@@ -381,8 +457,9 @@ fn leave_out_repeated(
     }
 }
 
-fn decoder(format: &Format, side: Side, has_images: bool) -> Result<Decoder, String> {
+fn decoder(format: &Format, side: Side, content: Content) -> Result<Decoder, String> {
     let limits = Limits::default();
+    let has_images = content == Content::Images;
     // A key that lacks a member is none. What else lacks one has NULL.
     let nullable = side == Side::Value;
     let failed = |error: flowstone_formats::Error| error.to_string();
@@ -424,10 +501,10 @@ fn decoder(format: &Format, side: Side, has_images: bool) -> Result<Decoder, Str
             Decoder::Regex(RegexDecoder::new(pattern, limits).map_err(failed)?)
         }
         Format::Avro(avro) => {
-            let content = if has_images {
-                AvroContent::Envelope
-            } else {
-                AvroContent::Row
+            let content = match content {
+                Content::Rows => AvroContent::Row,
+                Content::Images => AvroContent::Envelope,
+                Content::Updates => AvroContent::Updates,
             };
             let framing = match avro.registry {
                 Some(_) => Framing::Confluent,

@@ -178,7 +178,9 @@ impl Work {
             }
         }
         self.run_again().await;
+        let tables: Vec<ObjectId> = done.keys().copied().collect();
         let complete = shared.lock().append(&batch, done.into_iter().collect());
+        self.settle(&batch, &tables);
         if batch.finished {
             self.end_lane(batch.lane, &complete);
         }
@@ -204,6 +206,16 @@ impl Work {
         let state = self.shared.lock();
         self.decoders
             .retain(|(table, of), _| *of != lane || state.is_read_for(*table, lane));
+    }
+
+    /// What came of a batch is in the logs of these tables.
+    fn settle(&self, batch: &Batch, tables: &[ObjectId]) {
+        let Some(next) = batch.next() else { return };
+        for table in tables {
+            if let Some(decoder) = self.decoders.get(&(*table, batch.lane)) {
+                locked(decoder).settle(next);
+            }
+        }
     }
 
     /// What was decoded for these tables comes again, in other batches.
@@ -283,7 +295,11 @@ impl Work {
         }
         let described = self.shared.lock().described(table)?;
         match TableDecoder::new(&described.0, described.1) {
-            Ok(decoder) => {
+            Ok(mut decoder) => {
+                let begins = self.shared.lock().begins(table);
+                if let Some(mark) = begins.filter(|_| lane == Lane::Main) {
+                    decoder.begin_at(mark);
+                }
                 let decoder = Arc::new(Mutex::new(decoder));
                 {
                     let state = self.shared.lock();

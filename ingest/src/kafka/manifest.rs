@@ -1,9 +1,12 @@
-//! The durable memory of a source: which cluster it reads, where it began and where its first content ends, and how often rows in error were saved beside it.
+//! The durable memory of a source: which cluster it reads, where it began and where its first content ends, how often rows in error were saved beside it, and
+//! from where tables need messages again.
 //!
 //! Called by the tasks of the source.
 
+use flowstone_types::ObjectId;
 use serde::{Deserialize, Serialize};
 
+use super::marks::Mark;
 use super::offsets::Offsets;
 use crate::manifest_file::SourceManifest;
 
@@ -24,6 +27,9 @@ pub(crate) struct Manifest {
     /// How often the file of rows in error was saved. Once it was, it must be there, and be as new as this says.
     #[serde(default)]
     pub(crate) row_error_saves: u64,
+    /// Of tables of updates with times, a mark that the commit point covers. One that is missing or old costs reading, no more, as long as the topic has it all.
+    #[serde(default)]
+    pub(crate) marks: Vec<(ObjectId, Mark)>,
 }
 
 impl SourceManifest for Manifest {

@@ -31,14 +31,13 @@ use super::manifest::{FILE_VERSION, Manifest};
 use super::offsets::{Offsets, join, raise};
 use super::start;
 use super::state::Shared;
+use crate::Error;
 use crate::backoff::Backoff;
 
 /// How often in a row a cluster has to say that a topic is gone or another one before it is believed: some seconds.
 const SUSPICIONS_MAX: u32 = 5;
 /// How often acknowledged offsets are told to the group at most.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
-/// Messages before the first that is wanted that are looked at to tell what a connector has sent again.
-const LOOK_BACK: i64 = 10_000;
 /// What librdkafka said that is kept for the user.
 const REASONS_KEPT: usize = 16;
 
@@ -290,6 +289,7 @@ impl Reader {
             start,
             target,
             row_error_saves: 0,
+            marks: Vec::new(),
         };
         self.write(manifest.clone())?;
         Ok(manifest)
@@ -375,25 +375,52 @@ impl Reader {
         watermarks: &Watermarks,
         start: &Offsets,
     ) -> Result<Vec<Part>, Ended> {
-        let (received, looks_back) = {
+        self.fail_lacking(watermarks);
+        let mut from = Vec::with_capacity(watermarks.len());
+        {
             let mut state = self.shared.lock();
-            for (id, (_, high)) in watermarks {
+            for (id, (low, high)) in watermarks {
                 raise(&mut state.upstream, *id, *high);
+                let begun = start.get(id).copied().unwrap_or(*low);
+                let next = state.received.get(id).copied().unwrap_or(begun);
+                let first = state.reads_from(*id, next);
+                from.push((*id, first.max(begun).max(*low).min(next), *high));
             }
-            let looks_back = state.tables().iter().any(|log| log.is_watched);
-            (state.received.clone(), looks_back)
+        }
+        let topic = &self.shared.own.source.topic;
+        consumer::assign(consumer, topic, Lane::Main, from.into_iter())
+    }
+
+    /// Fails the tables that need messages which are gone, though they are below what was received.
+    fn fail_lacking(&self, watermarks: &Watermarks) {
+        let Some((low, _)) = watermarks.get(&0) else {
+            return;
         };
-        let from = watermarks.iter().map(|(id, (low, high))| {
-            let begun = start.get(id).copied().unwrap_or(*low);
-            let next = received.get(id).copied().unwrap_or(begun);
-            let first = if looks_back {
-                (next - LOOK_BACK).max(begun).max(*low).min(next)
-            } else {
-                next
-            };
-            (*id, first, *high)
+        let failed = self.shared.lock().fail_lacking(*low);
+        if !failed.is_empty() {
+            self.shared.bump();
+            let reported = self.shared.report_failures(failed);
+            self.runtime.block_on(reported);
+        }
+    }
+
+    /// Notes in the manifest from where on tables need messages again, if that has changed. A disk that refuses is asked again later.
+    fn note_marks(&self) {
+        let marks = self.shared.lock().marks();
+        let known = self.shared.manifest.get();
+        if known.is_none_or(|known| known.marks == marks) {
+            return;
+        }
+        let noted = self.shared.manifest.change(|before| {
+            let before = before?;
+            Some(Manifest { marks, ..before })
         });
-        consumer::assign(consumer, &self.shared.own.source.topic, Lane::Main, from)
+        match self.runtime.block_on(noted) {
+            Ok(()) | Err(Error::Stopped) => {}
+            Err(error) => {
+                tracing::warn!(source = %self.shared.id, %error, "from where messages are needed again could not be made durable");
+            }
+        }
     }
 
     /// Reads until something ends it.
@@ -455,6 +482,7 @@ impl Reader {
             if committed_at.elapsed() >= COMMIT_INTERVAL {
                 committed_at = Instant::now();
                 self.commit(consumer, &mut committed);
+                self.note_marks();
             }
             if self.looking.is_none() && looked.elapsed() >= interval {
                 looked = Instant::now();

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::batch::{Batch, Lane};
 use super::decode::Outcome;
 use super::manifest::Manifest;
+use super::marks::{Mark, Marks};
 use super::offsets::{self, Offsets, covers, join, ordinal, raise};
 use super::standing::Standing;
 use super::table_log::{Reading, Snapshot, TableLog};
@@ -212,6 +213,68 @@ impl State {
         }
     }
 
+    /// Tables of updates with times that are in the commit point go on with the marks that were noted.
+    pub(crate) fn resume_marks(&mut self, manifest: &Manifest) {
+        let taken = self.taken.get(&0).copied().unwrap_or(0);
+        let start = manifest.start.get(&0).copied().unwrap_or(0);
+        let tables = self.logs.tables_mut().iter_mut();
+        for log in tables.filter(|log| log.has_times && log.snapshot == Snapshot::Committed) {
+            let mut marks = manifest.marks.iter();
+            let noted = marks.find(|(table, mark)| *table == log.table.id && mark.next <= taken);
+            log.marks = Marks::resumed(noted.map(|(_, mark)| *mark), start);
+        }
+    }
+
+    /// With what the decoder of everybody's messages begins for a table of updates with times.
+    pub(crate) fn begins(&self, id: ObjectId) -> Option<Mark> {
+        self.logs.table(id)?.marks.begins()
+    }
+
+    /// Of tables of updates with times, the marks that the commit point covers. That one is in it may be known no sooner than something comes after it; until
+    /// then its marks are noted as well, which count for nothing if it is not.
+    pub(crate) fn marks(&mut self) -> Vec<(ObjectId, Mark)> {
+        let Some(acknowledged) = self.acknowledged.get(&0).copied() else {
+            return Vec::new();
+        };
+        let tables = self.logs.tables_mut().iter_mut();
+        let is_bound =
+            |log: &TableLog| matches!(log.snapshot, Snapshot::Bound { .. } | Snapshot::Committed);
+        let bound = tables.filter(|log| log.has_times && is_bound(log));
+        let marks = bound.filter_map(|log| {
+            let mark = log.marks.covered(acknowledged)?;
+            Some((log.table.id, mark))
+        });
+        marks.collect()
+    }
+
+    /// From where on a partition is read whose messages below `next` were received: some are shown again to who has to know them.
+    pub(crate) fn reads_from(&self, partition: i32, next: i64) -> i64 {
+        let tables = self.logs.tables().iter();
+        let shown = tables.map(|log| log.shown_from(partition, next));
+        shown.min().unwrap_or(next)
+    }
+
+    /// The messages of the first partition below `low` are gone. Tables that have to be shown some of them cannot go on.
+    pub(crate) fn fail_lacking(&mut self, low: i64) -> Vec<(ObjectId, Failure)> {
+        let Some(next) = self.received.get(&0).copied() else {
+            return Vec::new();
+        };
+        let with_times = self.logs.tables().iter().filter(|log| log.has_times);
+        let lacking: Vec<(ObjectId, i64)> = with_times
+            .map(|log| (log.table.id, log.shown_from(0, next)))
+            .filter(|(_, from)| *from < low.min(next))
+            .collect();
+        let mut failed = Vec::new();
+        for (id, from) in lacking {
+            let message = format!(
+                "messages of partition 0 from offset {from} to {low} were removed, and may have updates at times that were not whole"
+            );
+            let failure = self.fail_table(id, message);
+            failed.extend(failure.map(|(failure, _)| (id, failure)));
+        }
+        failed
+    }
+
     /// Adds a table to the running source.
     pub(crate) fn add_table(&mut self, table: SourceTable, schema: SchemaRef) {
         let (reading, since) = if !self.has_begun {
@@ -307,8 +370,10 @@ impl State {
             let (from, end) = log.wants(batch.lane, batch.partition)?;
             // What an earlier attempt of the reader has brought comes again.
             let first = batch.before(from.max(received));
+            // Who has to know what was sent before is shown it, also if it fails behind what is received.
+            let is_shown = log.is_watched && batch.lane == Lane::Main && received < end;
             let end = batch.before(end).max(first);
-            if first == end && log.account.failure().is_some() {
+            if first == end && log.account.failure().is_some() && !is_shown {
                 return None;
             }
             Some(Want {
@@ -344,6 +409,9 @@ impl State {
             for messages in outcome.changes {
                 bytes = bytes.saturating_add(log.append(batch.lane, messages));
             }
+            if let Some(mark) = outcome.mark {
+                log.note(batch.lane, mark);
+            }
         }
         match batch.lane {
             Lane::Early(generation) if batch.finished => self.end_early(generation),
@@ -353,6 +421,8 @@ impl State {
                 if let Some(next) = ends.into_iter().flatten().max() {
                     raise(&mut self.received, batch.partition, next);
                     raise(&mut self.upstream, batch.partition, next);
+                    let logs = self.logs.tables_mut().iter_mut();
+                    logs.for_each(|log| log.reach(batch.partition, next));
                 }
                 if bytes > 0 {
                     let received = offsets::position(&self.received);
@@ -383,6 +453,9 @@ impl State {
                 continue;
             }
             let position = log.since.clone().unwrap_or_default();
+            if let Some(meet) = log.joins.as_ref().and_then(|joins| joins.get(&0)) {
+                log.marks.reach(*meet);
+            }
             log.account.counters.snapshot_staged = log.account.counters.snapshot_known;
             complete.push((log.table.id, position.clone()));
             log.snapshot = Snapshot::Read { position };

@@ -19,11 +19,15 @@ use arrow_schema::SchemaRef;
 use flowstone_proto::message::SourceTable;
 
 use super::batch::Lane;
+use super::marks::{Mark, Marks};
 use super::offsets::{Offsets, covers, distance, join, ordinal};
 use super::upstream;
 use crate::Error;
 use crate::table_log::{Account, CutEnd, Failure, Log, TakenTable};
 use crate::transactions::{Messages, TableTransactions};
+
+/// Messages before the first that is wanted that are looked at to tell what a connector has sent again.
+const LOOK_BACK: i64 = 10_000;
 
 /// Who reads the first content of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +72,10 @@ pub(crate) struct TableLog {
     pub(crate) joins: Option<Offsets>,
     /// Whether what is sent again has to be told. Then its messages are decoded one behind the other, and none that everybody reads before those of its own reader.
     pub(crate) is_watched: bool,
+    /// Whether its messages are updates with times; they are in one partition then.
+    pub(crate) has_times: bool,
+    /// From where on it needs these again.
+    pub(crate) marks: Marks,
     /// By partition first.
     logs: BTreeMap<(i32, Stage), TableTransactions>,
     /// The number of the next log.
@@ -87,6 +95,8 @@ impl TableLog {
         Self {
             account: Account::new(&table),
             is_watched: upstream::is_watched(&table),
+            has_times: upstream::has_times(&table),
+            marks: Marks::default(),
             table,
             schema,
             snapshot,
@@ -114,6 +124,7 @@ impl TableLog {
         let known = distance(start, &until);
         self.snapshot = Snapshot::Pending(Reading::Early(generation));
         self.logs.retain(|(_, stage), _| *stage != Stage::Early);
+        self.marks = Marks::default();
         self.account.counters.snapshot_known = Some(known);
         self.account.counters.snapshot_staged = Some(0);
         until
@@ -141,6 +152,43 @@ impl TableLog {
                 Some((0, meet.min(self.fails_at(partition))))
             }
             (Lane::Early(_), _) => None,
+        }
+    }
+
+    /// From where on messages of a partition are to be shown to its decoder, if what everybody reads begins at `next`.
+    pub(crate) fn shown_from(&self, partition: i32, next: i64) -> i64 {
+        if !self.has_times {
+            return if self.is_watched {
+                next.saturating_sub(LOOK_BACK)
+            } else {
+                next
+            };
+        }
+        // Its own reader shows it everything, and behind where it fails there is nothing to be known.
+        let is_read_alone = matches!(self.snapshot, Snapshot::Pending(Reading::Early(_)));
+        if partition != 0 || is_read_alone || next >= self.fails_at(partition) {
+            return next;
+        }
+        let shown = self.marks.shown();
+        shown.map_or(next, |shown| shown.min(next))
+    }
+
+    /// What its decoder knows after messages of a lane.
+    pub(crate) fn note(&mut self, lane: Lane, mark: Mark) {
+        let is_given_up = match lane {
+            Lane::Main => false,
+            Lane::Early(this) => self.snapshot != Snapshot::Pending(Reading::Early(this)),
+        };
+        if !is_given_up {
+            self.marks.push(mark);
+        }
+    }
+
+    /// Everybody's reader has brought everything of a partition up to an offset.
+    pub(crate) fn reach(&mut self, partition: i32, next: i64) {
+        let is_read_alone = matches!(self.snapshot, Snapshot::Pending(Reading::Early(_)));
+        if self.has_times && partition == 0 && !is_read_alone {
+            self.marks.reach(next);
         }
     }
 

@@ -283,11 +283,7 @@ impl Messages {
     fn check(&self) -> Result<(), Error> {
         let value = self.value.as_ref();
         match self.envelope() {
-            EnvelopeClause::Materialize => {
-                return Err(
-                    Error::unsupported("ENVELOPE MATERIALIZE is not supported").at(self.position)
-                );
-            }
+            EnvelopeClause::Materialize => self.check_updates()?,
             EnvelopeClause::Debezium => {
                 if let Some(included) = self.included_key() {
                     return Err(Error::unsupported(
@@ -365,6 +361,26 @@ impl Messages {
         Ok(())
     }
 
+    /// What cannot be said of updates with times.
+    fn check_updates(&self) -> Result<(), Error> {
+        if let Some(clause) = &self.value
+            && !matches!(clause.format, FormatSyntax::Avro(_))
+        {
+            return Err(
+                invalid("ENVELOPE MATERIALIZE requires that VALUE FORMAT is set to AVRO")
+                    .at(clause.position),
+            );
+        }
+        if let Some(included) = self.include.first() {
+            return Err(
+                Error::unsupported("INCLUDE cannot be used with ENVELOPE MATERIALIZE")
+                    .with_detail("Rows are those of updates, which may be in several messages.")
+                    .at(included.position),
+            );
+        }
+        Ok(())
+    }
+
     fn no_key_format(&self) -> Error {
         let hint = "Say KEY FORMAT … VALUE FORMAT … instead of FORMAT ….";
         match self.included_key() {
@@ -428,17 +444,22 @@ impl Messages {
 
     fn assemble(&self, value: Read, key: Option<Read>) -> Result<PlannedMessages, Error> {
         let (on_decode_error, error_column) = self.on_decode_error()?;
-        if error_column.is_some() && *self.envelope() == EnvelopeClause::Debezium {
-            return Err(
-                Error::unsupported("errors cannot be values with ENVELOPE DEBEZIUM")
-                    .with_detail("What a message changes is not known if it cannot be decoded.")
-                    .at(self.position),
-            );
+        let of_changes = match self.envelope() {
+            EnvelopeClause::Debezium => Some("DEBEZIUM"),
+            EnvelopeClause::Materialize => Some("MATERIALIZE"),
+            EnvelopeClause::None | EnvelopeClause::Upsert { .. } => None,
+        };
+        if let Some(envelope) = of_changes.filter(|_| error_column.is_some()) {
+            let message = format!("errors cannot be values with ENVELOPE {envelope}");
+            return Err(Error::unsupported(message)
+                .with_detail("What a message changes is not known if it cannot be decoded.")
+                .at(self.position));
         }
         let envelope = match self.envelope() {
             EnvelopeClause::Upsert { .. } => Envelope::Upsert,
             EnvelopeClause::Debezium => envelope_of(&value.format),
-            EnvelopeClause::None | EnvelopeClause::Materialize => Envelope::None,
+            EnvelopeClause::Materialize => Envelope::Materialize,
+            EnvelopeClause::None => Envelope::None,
         };
         let mut values: Vec<Slot> = (0_usize..)
             .map(KafkaColumn::Value)
@@ -843,11 +864,10 @@ impl Reader<'_> {
         let Some(found) = self.schema(source, part, SchemaKind::Avro)? else {
             return Ok(None);
         };
-        let is_change = part == Part::Value && *self.said.envelope() == EnvelopeClause::Debezium;
-        let content = if is_change {
-            AvroContent::Envelope
-        } else {
-            AvroContent::Row
+        let content = match (part, self.said.envelope()) {
+            (Part::Value, EnvelopeClause::Debezium) => AvroContent::Envelope,
+            (Part::Value, EnvelopeClause::Materialize) => AvroContent::Updates,
+            _ => AvroContent::Row,
         };
         let references: Vec<String> = found.references.into_iter().map(|(_, text)| text).collect();
         let relation =

@@ -27,6 +27,8 @@ mod more;
 mod producers;
 #[path = "kafka/tutorial.rs"]
 mod tutorial;
+#[path = "kafka/updates.rs"]
+mod updates;
 
 /// How long a change may take to arrive. Generous: many servers share few cores.
 const DEADLINE: Duration = Duration::from_secs(90);

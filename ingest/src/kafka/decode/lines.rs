@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use flowstone_formats::envelope::debezium::Truncation;
+use flowstone_formats::envelope::updates::Update;
 use flowstone_formats::{BadRow, Decoded};
 use flowstone_proto::kafka::{Include, KafkaColumn, OnDecodeError};
 use flowstone_types::{SourceOp, TypeError};
 
 use super::columns::{self, Cells, Place, gather, is_whole};
+use super::updates::{Told, Updates};
 use super::{Changes, Kind, Outcome, Stop, TableDecoder, dead_letter};
 use crate::kafka::batch::{Batch, Message};
 use crate::row_errors::{BadCell, MESSAGE, Notes, raw_text, shortened};
@@ -20,6 +22,14 @@ use crate::transactions::Messages;
 
 /// What stands for the bytes of a key where there is none.
 const NO_KEY: &str = "null";
+/// Rows of updates that are put together: so many that a segment of the log is never parted for them, and no time is too large for one.
+const PART_ROWS: usize = 8191;
+/// The same in bytes of rows, which columns hardly are more than.
+const PART_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of rows of updates after which those of further messages wait until these are in the log, where there is a bound. A row may come any number of times.
+const AT_ONCE_BYTES: usize = 64 * 1024 * 1024;
+/// What a row costs beside its bytes.
+const ROW_BYTES: usize = 64;
 /// Why a value of a new row is not known.
 const LEFT_OUT: &str =
     "the value was left out by the upstream, which happens if the key of its row is changed";
@@ -342,6 +352,99 @@ impl<'a> Building<'a> {
         }
         self.others_before(None, &mut others, changes, source)?;
         self.flush(source)
+    }
+
+    /// Messages are updates with times: rows come of those with which times became whole.
+    pub(super) fn updates(&mut self, updates: &Updates) -> Result<(), Stop> {
+        let nothing = Decoded {
+            columns: Vec::new(),
+            rows: Vec::new(),
+            bad: Vec::new(),
+        };
+        let source = Source::Plain {
+            keys: None,
+            values: &nothing,
+        };
+        let mut rows: Vec<(&Update, i64)> = Vec::new();
+        let (mut part_bytes, mut all_bytes) = (0_usize, 0_usize);
+        let messages = self.messages;
+        for (index, message) in (0_u32..).zip(messages) {
+            if let Some((offset, reason)) = updates.broken()
+                && offset <= message.offset
+            {
+                // What is before it counts, whatever the batch is.
+                let reason = reason.to_owned();
+                return Err(match self.batch.before(offset) {
+                    0 => Stop::Table(reason),
+                    _ => Stop::Message {
+                        offset,
+                        message: reason,
+                    },
+                });
+            }
+            match updates.told(message.offset) {
+                None => {}
+                Some(Told::Bad(reason)) => {
+                    self.push_updates(&mut rows, updates)?;
+                    let reason = format!("cannot read the value: {reason}");
+                    self.refuse(index, &reason, Bad::Message(Place::Nowhere))?;
+                    self.flush(source)?;
+                }
+                Some(Told::Closed(_)) if all_bytes >= AT_ONCE_BYTES => {
+                    // The batch is cut here: nothing waits with it.
+                    return Err(Stop::Message {
+                        offset: message.offset,
+                        message: "there are too many rows at once".to_owned(),
+                    });
+                }
+                Some(Told::Closed(closed)) => {
+                    for update in closed {
+                        for _ in 0..update.weight.unsigned_abs() {
+                            rows.push((update, message.offset + 1));
+                            part_bytes = part_bytes.saturating_add(update.row.len());
+                            all_bytes = all_bytes.saturating_add(update.row.len() + ROW_BYTES);
+                            if rows.len() >= PART_ROWS || part_bytes >= PART_BYTES {
+                                self.push_updates(&mut rows, updates)?;
+                                part_bytes = 0;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        self.push_updates(&mut rows, updates)
+    }
+
+    /// Makes a batch of rows, each with the offset after its message.
+    fn push_updates(
+        &mut self,
+        rows: &mut Vec<(&Update, i64)>,
+        updates: &Updates,
+    ) -> Result<(), Stop> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let batch = updates
+            .rows(rows, &self.decoder.schema)
+            .map_err(|error| Stop::Table(error.to_string()))?;
+        let op = |(update, _): &(&Update, i64)| {
+            if update.weight < 0 {
+                SourceOp::Delete
+            } else {
+                SourceOp::Insert
+            }
+        };
+        self.outcome.changes.push(Messages {
+            partition: self.batch.partition,
+            emptied: None,
+            rows: batch,
+            ops: rows.iter().map(op).collect(),
+            next: rows.iter().map(|(_, next)| *next).collect(),
+            unchanged: Vec::new(),
+            notes: Notes::default(),
+        });
+        rows.clear();
+        Ok(())
     }
 
     /// What is not a row of a change and comes before the message `limit`.

@@ -392,3 +392,180 @@ fn what_is_removed_before_there_is_a_table_for_it_is_passed_over() {
     assert!(!state.pass_over(0, 9), "the table lacks it");
     assert_eq!(state.received, passed);
 }
+
+/// A table of updates with times.
+fn table_with_times() -> SourceTable {
+    use flowstone_proto::kafka::{AvroFormat, Envelope, Format, KafkaColumn, KafkaTable};
+    let spec = KafkaTable {
+        key: None,
+        value: Format::Avro(AvroFormat {
+            reader: String::new(),
+            references: Vec::new(),
+            registry: None,
+        }),
+        envelope: Envelope::Materialize,
+        include: Vec::new(),
+        on_decode_error: OnDecodeError::Row,
+        columns: vec![KafkaColumn::Value(0)],
+    };
+    SourceTable {
+        upstream: spec.encode(),
+        ..table(TABLE)
+    }
+}
+
+fn mark(next: i64, needed: i64) -> Mark {
+    Mark {
+        next,
+        frontier: 3,
+        needed,
+    }
+}
+
+fn manifest(marks: Vec<(ObjectId, Mark)>) -> Manifest {
+    Manifest {
+        version: 1,
+        cluster: None,
+        topic: "t".to_owned(),
+        start: Offsets::from([(0, 5)]),
+        target: Offsets::from([(0, 10)]),
+        row_error_saves: 0,
+        marks,
+    }
+}
+
+/// What a message is that makes nothing whole.
+fn nothing_whole(mark: Mark) -> Outcome {
+    Outcome {
+        mark: Some(mark),
+        ..Outcome::default()
+    }
+}
+
+/// Messages without content.
+fn messages(lane: Lane, offsets: std::ops::Range<i64>) -> Batch {
+    let mut batch = Batch::new(lane, 0);
+    for offset in offsets {
+        batch.add(offset, None, None, &[]);
+    }
+    batch
+}
+
+#[test]
+fn what_is_not_whole_at_a_commit_point_is_read_again_after_a_restart() {
+    let bound = Offsets::from([(0, 20)]);
+    let resumed = |marks| {
+        let mut state = State::default();
+        let tables = vec![(table_with_times(), schema())];
+        state.start(tables, Some(&bound), &[TABLE]);
+        state.resume_marks(&manifest(marks));
+        state
+    };
+    // One that is behind the commit point would leave out what was given out behind it.
+    for marks in [Vec::new(), vec![(TABLE, mark(21, 12))]] {
+        let mut state = resumed(marks);
+        assert_eq!(state.reads_from(0, 20), 5);
+        assert_eq!(state.reads_from(1, 7), 7);
+        assert!(state.marks().is_empty());
+    }
+    let mut state = resumed(vec![(TABLE, mark(18, 12))]);
+    assert_eq!(state.begins(TABLE), Some(mark(18, 12)));
+    assert_eq!(state.reads_from(0, 20), 12);
+    assert_eq!(state.marks(), [(TABLE, mark(18, 12))]);
+    assert!(state.fail_lacking(12).is_empty());
+    let batch = messages(Lane::Main, 24..25);
+    state.append(&batch, vec![(TABLE, nothing_whole(mark(25, 23)))]);
+    // Another attempt of the reader goes on where this one was.
+    assert_eq!(state.reads_from(0, 25), 25);
+    assert_eq!(state.marks(), [(TABLE, mark(18, 12))]);
+    state.acknowledge(&Offsets::from([(0, 25)]));
+    assert_eq!(state.marks(), [(TABLE, mark(25, 23))]);
+    // Behind it there is something that is no message.
+    let mut end = Batch::new(Lane::Main, 0);
+    end.reached = Some(27);
+    state.append(&end, Vec::new());
+    assert_eq!(state.reads_from(0, 27), 27);
+    let mut state = resumed(vec![(TABLE, mark(18, 12))]);
+    let failed = state.fail_lacking(13);
+    assert_eq!(failed.len(), 1);
+    assert!(failed[0].1.message.contains("from offset 12 to 13"));
+    assert!(state.fail_lacking(13).is_empty());
+}
+
+#[test]
+fn marks_are_noted_as_soon_as_a_table_is_bound() {
+    let mut state = State::default();
+    state.start(vec![(table_with_times(), schema())], None, &[]);
+    let (start, target) = (Offsets::from([(0, 0)]), Offsets::from([(0, 2)]));
+    state.begin(&start, &target);
+    let batch = messages(Lane::Main, 0..2);
+    let complete = state.append(&batch, vec![(TABLE, nothing_whole(mark(2, 1)))]);
+    assert_eq!(complete, [(TABLE, target.clone())]);
+    state.acknowledge(&Offsets::from([(0, 2)]));
+    assert!(state.marks().is_empty());
+    assert!(take(&mut state, &target, &[TABLE]).is_empty());
+    // The topic may stay as it is: nothing tells that it was committed.
+    state.acknowledge(&target);
+    assert_eq!(state.marks(), [(TABLE, mark(2, 1))]);
+}
+
+#[test]
+fn who_reads_alone_is_shown_everything_by_its_own_reader() {
+    let mut state = State::default();
+    let bound = Offsets::from([(0, 20)]);
+    state.start(Vec::new(), Some(&bound), &[]);
+    state.add_table(table_with_times(), schema());
+    let early = state.begin_early(&Offsets::from([(0, 5)])).unwrap();
+    let lane = Lane::Early(early.generation);
+    let batch = messages(lane, 5..9);
+    state.append(&batch, vec![(TABLE, nothing_whole(mark(9, 6)))]);
+    assert_eq!(state.reads_from(0, 20), 20);
+    assert!(state.fail_lacking(12).is_empty());
+    let batch = messages(lane, 9..20);
+    state.append(&batch, vec![(TABLE, nothing_whole(mark(20, 6)))]);
+    assert_eq!(state.append(&Batch::end(lane), Vec::new()).len(), 1);
+    assert_eq!(state.reads_from(0, 20), 20);
+}
+
+#[test]
+fn a_table_that_fails_behind_the_commit_point_is_shown_what_it_needs_before() {
+    let failure = Failure {
+        message: "no".to_owned(),
+        keep: None,
+        offsets: Some(Offsets::from([(0, 25)])),
+        position: 25,
+    };
+    let errors = ErrorsFile {
+        version: 1,
+        errors: vec![TableError::new(TABLE, &failure)],
+    };
+    let mut state = State {
+        logs: Logs::new(BufferLimits::default(), errors, RowErrorsFile::default()),
+        ..State::default()
+    };
+    let bound = Offsets::from([(0, 20)]);
+    let tables = vec![(table_with_times(), schema())];
+    state.start(tables, Some(&bound), &[TABLE]);
+    state.resume_marks(&manifest(vec![(TABLE, mark(18, 12))]));
+    assert_eq!(state.reads_from(0, 20), 12);
+    let batch = messages(Lane::Main, 12..16);
+    let shown = Want {
+        table: TABLE,
+        first: 4,
+        end: 4,
+    };
+    assert_eq!(state.wanted(&batch), [shown]);
+    state.append(&batch, vec![(TABLE, nothing_whole(mark(16, 12)))]);
+    let batch = messages(Lane::Main, 16..30);
+    let wanted = Want {
+        table: TABLE,
+        first: 4,
+        end: 9,
+    };
+    assert_eq!(state.wanted(&batch), [wanted]);
+    state.append(&batch, vec![(TABLE, nothing_whole(mark(25, 12)))]);
+    // Behind that it needs nothing.
+    assert!(state.wanted(&messages(Lane::Main, 20..40)).is_empty());
+    assert_eq!(state.reads_from(0, 30), 30);
+    assert!(state.fail_lacking(14).is_empty());
+}

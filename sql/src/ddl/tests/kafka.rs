@@ -26,6 +26,19 @@ const CHANGEFEED: &str = r#"{"type":"record","name":"t_envelope","fields":[
         {"name":"id","type":"long"},{"name":"name","type":["null","string"]}]}]},
     {"name":"after","type":["null","t"]}]}"#;
 
+/// Updates with times.
+const UPDATES: &str = r#"FORMAT AVRO USING SCHEMA '[
+    {"type":"array","items":{"type":"record","name":"update","fields":[
+        {"name":"data","type":{"type":"record","name":"data","fields":[
+            {"name":"id","type":"long"},{"name":"name","type":["null","string"]}]}},
+        {"name":"time","type":"long"},
+        {"name":"diff","type":"long"}]}},
+    {"type":"record","name":"progress","fields":[
+        {"name":"lower","type":{"type":"array","items":"long"}},
+        {"name":"upper","type":{"type":"array","items":"long"}},
+        {"name":"counts","type":{"type":"array","items":{"type":"record","name":"counts","fields":[
+            {"name":"time","type":"long"},{"name":"count","type":"long"}]}}}]}]' ENVELOPE MATERIALIZE"#;
+
 /// What the registry of these tests has.
 fn answer(request: &SchemaRequest) -> Option<RegisteredSchema> {
     let (id, kind, text) = match request {
@@ -495,6 +508,7 @@ fn formats_say_which_columns_there_are() {
             "KEY FORMAT TEXT VALUE FORMAT JSON ENVELOPE UPSERT (VALUE DECODING ERRORS = INLINE AS e)",
             vec!["key text!", "data jsonb", "e text"],
         ),
+        (UPDATES, vec!["id bigint!", "name text"]),
     ]
     .into_iter()
     .enumerate()
@@ -697,6 +711,11 @@ fn what_does_not_go_together_is_refused_where_it_is_said() {
             "ENVELOPE DEBEZIUM requires that VALUE FORMAT is set to AVRO or JSON",
         ),
         (
+            "t",
+            format!("{csr} ENVELOPE MATERIALIZE"),
+            "the Avro schema is not one of updates and progress: it is no union",
+        ),
+        (
             "nothing",
             csr.to_owned(),
             "no schema found for subject \"nothing-value\"",
@@ -752,8 +771,13 @@ fn what_does_not_go_together_is_refused_where_it_is_said() {
         ),
         (
             "CREATE SOURCE s FROM KAFKA CONNECTION k (TOPIC 't') FORMAT TEXT ENVELOPE MATERIALIZE",
+            ErrorKind::InvalidParameterValue,
+            "ENVELOPE MATERIALIZE requires that VALUE FORMAT is set to AVRO",
+        ),
+        (
+            "CREATE SOURCE s FROM KAFKA CONNECTION k (TOPIC 't') FORMAT AVRO USING CONFLUENT SCHEMA REGISTRY CONNECTION csr INCLUDE OFFSET ENVELOPE MATERIALIZE",
             ErrorKind::FeatureNotSupported,
-            "ENVELOPE MATERIALIZE is not supported",
+            "INCLUDE cannot be used with ENVELOPE MATERIALIZE",
         ),
         (
             "CREATE SOURCE s (a, b) FROM KAFKA CONNECTION k (TOPIC 't') FORMAT TEXT",

@@ -105,7 +105,7 @@ fn add_names(schema: &Value, named: &mut HashMap<String, Value>) {
     }
 }
 
-fn put_long(value: i64, out: &mut Vec<u8>) {
+pub(super) fn put_long(value: i64, out: &mut Vec<u8>) {
     let mut left = ((value << 1) ^ (value >> 63)).cast_unsigned();
     while left >= 0x80 {
         out.push(u8::try_from(left & 0x7f).unwrap() | 0x80);
