@@ -1,12 +1,12 @@
 //! Relations: the consolidated rows of one collection, indexed by keys, so that operators can look up rows and their weights.
 //!
-//! Owns the append-only segments, the weights, the hash indexes, the error side, the history above `since`, and compaction of one relation.
+//! Owns the append-only segments, the weights, the indexes, the error side, the history above `since`, and compaction of one relation.
 //! Must not know which operators read it, or wall-clock time. Called by the operators and the executor on the shard's thread.
 //!
 //! Structure. A row is written once into a columnar segment and found through hash indexes: index 0 is over the identity columns (the collection's
 //! key if it has one, else all columns) and finds the one place of a row; each further index is an *arrangement* of the same rows by another key.
 //! So an arrangement costs one index, never a second copy of the rows, and is shared by all who ask for the same key. It may be built in slices while rows come
-//! and go ([`build`]).
+//! and go ([`build`]). An index is a hash index or an ordered one ([`ordered`]), in which the rows of a group are found by their order.
 //!
 //! Invariants. Segments are immutable; only weights change, and never those a snapshot holds. Within a tick the relation stands still: it is
 //! `before`, and the tick's delta stands beside it; [`Relation::apply`] is called once per tick, when every consumer has read.
@@ -19,7 +19,10 @@
 mod build;
 mod gather;
 mod index;
+mod moment;
+mod ordered;
 mod segment;
+mod slot;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -30,11 +33,14 @@ use flowstone_proto::message::CollectionStatistics;
 use flowstone_types::hash::{rows_equal, values_equal};
 use flowstone_types::{DeltaBatch, Epoch, EvalError};
 
-use self::build::add_rows;
 pub(crate) use self::gather::Gather;
 pub(crate) use self::index::KeyIndex;
+pub(crate) use self::moment::{Entry, Moment, Ordered, Place};
+pub(crate) use self::ordered::Order;
 use self::segment::Segment;
 pub(crate) use self::segment::{Piece, WeightChunks};
+pub(crate) use self::slot::IndexSpec;
+use self::slot::{Keys, Slot};
 use crate::Error;
 use crate::batch::{add_weights, expand, index as row_index, weights_of};
 use crate::held::{Held, allocated};
@@ -88,7 +94,7 @@ pub(crate) struct Relation {
     /// The segment that takes small appends.
     tail: Option<usize>,
     /// `None` where an index lost its last user. The first is never dropped.
-    indexes: Vec<Option<KeyIndex>>,
+    indexes: Vec<Option<Slot>>,
     errors: BTreeMap<EvalError, i64>,
     /// `None` for relations nobody reads at an epoch.
     history: Option<VecDeque<Undo>>,
@@ -108,7 +114,7 @@ impl Relation {
             segments: Vec::new(),
             free: Vec::new(),
             tail: None,
-            indexes: vec![Some(KeyIndex::new(identity))],
+            indexes: vec![Some(Slot::by_key(identity))],
             errors: BTreeMap::new(),
             history: None,
             since: Epoch::MIN,
@@ -180,8 +186,8 @@ impl Relation {
 
     /// Bytes of one index; none if it is gone.
     pub(crate) fn index_bytes(&self, number: usize) -> usize {
-        let index = self.indexes.get(number).and_then(Option::as_ref);
-        index.map_or(0, KeyIndex::bytes)
+        let slot = self.indexes.get(number).and_then(Option::as_ref);
+        slot.map_or(0, Slot::bytes)
     }
 
     /// Numbers that indexes have or had.
@@ -352,12 +358,15 @@ impl Relation {
             let hashes = self.identity_hashes(delta.rows.columns(), delta.len())?;
             let mut new_rows = Vec::new();
             let mut new_weights = Vec::new();
+            let mut gone = Vec::new();
             // Known rows first: what dies now need not be kept in the lists that grow below.
             for (row, hash) in hashes.iter().enumerate() {
                 let change = delta.weights.get(row);
                 match self.find(*hash, delta.rows.columns(), row)? {
                     Some(id) => {
-                        self.change_weight(id, change)?;
+                        if self.change_weight(id, change)? == 0 {
+                            gone.push((row_index(row), id));
+                        }
                         undo.push((id, change));
                     }
                     None if change > 0 => {
@@ -367,6 +376,7 @@ impl Relation {
                     None => return Err(Error::NegativeWeight(self.name.clone())),
                 }
             }
+            self.forget_order(&delta.rows, &gone)?;
             if new_rows.len() == delta.len() {
                 self.append(delta.rows.clone(), &new_weights, Some(hashes), &mut undo)?;
             } else if !new_rows.is_empty() {
@@ -516,7 +526,7 @@ impl Relation {
             self.free.clear();
             self.tail = None;
             self.dead = 0;
-            self.indexes.iter_mut().flatten().for_each(KeyIndex::clear);
+            self.indexes.iter_mut().flatten().for_each(Slot::clear);
             return Ok(fuel);
         }
         for number in 0..self.segments.len() {
@@ -549,26 +559,8 @@ impl Relation {
         };
         self.dead -= segment.len - segment.live;
         let segments = &self.segments;
-        for index in self.indexes.iter_mut().flatten() {
-            let mut hashes = Vec::with_capacity(segment.len);
-            for piece in &segment.pieces {
-                hashes.extend(hash_columns(
-                    piece.rows.columns(),
-                    index.columns(),
-                    piece.rows.num_rows(),
-                )?);
-            }
-            hashes.sort_unstable();
-            hashes.dedup();
-            for hash in hashes {
-                index.purge(hash, |id| weight(segments, id) != 0);
-            }
-            // Another segment that gets the number is built from its first row on.
-            if let Some((reached, row)) = &mut index.unbuilt
-                && *reached == number
-            {
-                *row = 0;
-            }
+        for slot in self.indexes.iter_mut().flatten() {
+            slot.forget((number, &segment), segments)?;
         }
         // Nothing points there any more: neither an index nor history.
         self.free.push(number);
@@ -593,7 +585,28 @@ impl Relation {
         Ok(())
     }
 
-    fn change_weight(&mut self, id: RowId, change: i64) -> Result<(), Error> {
+    /// Takes rows that have just gone out of the ordered indexes: rows of `rows`, and where they are.
+    fn forget_order(&mut self, rows: &RecordBatch, gone: &[(u32, RowId)]) -> Result<(), Error> {
+        let slots = self.indexes.iter_mut().flatten();
+        let mut ordered = slots.filter_map(Slot::ordered_mut).peekable();
+        if gone.is_empty() || ordered.peek().is_none() {
+            return Ok(());
+        }
+        let indices = UInt32Array::from_iter_values(gone.iter().map(|(row, _)| *row));
+        let rows = flowstone_types::delta::take_rows(rows, &indices)?;
+        for index in ordered {
+            let keys = index.keys(rows.columns(), rows.num_rows())?;
+            for (key, (_, id)) in itertools::zip_eq(keys, gone) {
+                if let Some(key) = key {
+                    index.remove(key, *id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The row's weight from now on.
+    fn change_weight(&mut self, id: RowId, change: i64) -> Result<i64, Error> {
         let segment = self.segments[segment_number(id)]
             .as_mut()
             .ok_or_else(|| Error::invariant("segment is gone"))?;
@@ -609,7 +622,7 @@ impl Relation {
             self.live -= 1;
             self.dead += 1;
         }
-        Ok(())
+        Ok(new)
     }
 
     /// Appends rows that are not there yet, with positive weights. `identity`: the rows' identity hashes if they are known.
@@ -621,14 +634,6 @@ impl Relation {
         undo: &mut Vec<(RowId, i64)>,
     ) -> Result<(), Error> {
         let count = rows.num_rows();
-        let mut hashes = Vec::with_capacity(self.indexes.len());
-        for (number, index) in self.indexes.iter().enumerate() {
-            hashes.push(match (index, &identity) {
-                (None, _) => Vec::new(),
-                (Some(_), Some(identity)) if number == 0 => identity.clone(),
-                (Some(index), _) => hash_columns(rows.columns(), index.columns(), count)?,
-            });
-        }
         let mut from = 0;
         while from < count {
             let (number, to) = if count < SEAL_ROWS {
@@ -640,7 +645,9 @@ impl Relation {
                 return Err(Error::invariant("tail is gone"));
             };
             let start = segment.len;
-            segment.append(rows.slice(from, to - from));
+            // Keys are made of one segment at a time: they may be as large as the rows.
+            let part = rows.slice(from, to - from);
+            segment.append(part.clone());
             for weight in &weights[from..to] {
                 segment.weights.push(*weight);
                 self.total = add_weights(self.total, *weight)?;
@@ -651,11 +658,16 @@ impl Relation {
                 undo.push((RowId::new(number, start + offset), *weight));
             }
             let segments = &self.segments;
-            for (index, hashes) in itertools::zip_eq(&mut self.indexes, &hashes) {
+            for (index, slot) in self.indexes.iter_mut().enumerate() {
                 // Of an index that is still being built, rows further on are reached later.
-                if let Some(index) = index.as_mut().filter(|index| index.covers(number)) {
-                    add_rows(index, segments, (number, start), &hashes[from..to], None);
-                }
+                let Some(slot) = slot.as_mut().filter(|slot| slot.covers(number)) else {
+                    continue;
+                };
+                let keys = match &identity {
+                    Some(identity) if index == 0 => Keys::Hashes(identity[from..to].to_vec()),
+                    _ => slot.keys(&part)?,
+                };
+                slot.add(segments, (number, start), keys, None)?;
             }
             if self.tail == Some(number)
                 && let Some(segment) = self.segments[number].as_mut()

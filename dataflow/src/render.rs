@@ -1,5 +1,6 @@
 //! Rendering: a plan becomes steps and relations of a shard.
 //!
+//! What an operator needs of its inputs it says itself ([`Needs`]); here is how it gets that, the same way for all of them.
 //! Owns where exchanges go and which arrangements are shared: rows of a collection that an operator needs in a relation are the collection's own where they
 //! are on the right shards, else those of an entry of the registry ([`crate::registry`]); only what a plan makes of them is arranged for it alone.
 //! Deterministic: every shard renders a plan into the same steps with the same names.
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use arrow_schema::SchemaRef;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::PhysicalExpr;
-use flowstone_proto::plan::{self, Node, NodeId, Operator, Plan};
+use flowstone_proto::plan::{self, Node, NodeId, Plan};
 use flowstone_types::ObjectId;
 use flowstone_types::normalize::normalize_batch;
 use hashbrown::HashMap;
@@ -19,14 +20,18 @@ use hashbrown::HashMap;
 use crate::batch::relax;
 use crate::error::caught;
 use crate::operator::aggregate::Aggregate;
+use crate::operator::constant::Constant;
 use crate::operator::distinct::Distinct;
 use crate::operator::filter_project::FilterProject;
+use crate::operator::get::Get;
 use crate::operator::join::{Join, Side};
+use crate::operator::not_null::NotNull;
 use crate::operator::recompute::Recompute;
 use crate::operator::top_k::TopK;
-use crate::operator::{RelationId, Relations};
+use crate::operator::union::Union;
+use crate::operator::{Arrangement, Needs, Operator, Placement, RelationId, Relations};
 use crate::registry::{Entry, Lineage, Registry, Use};
-use crate::relation::Relation;
+use crate::relation::{IndexSpec, Relation};
 use crate::shard::Collection;
 use crate::step::{Kind, Owner, Route, Step, StepId};
 use crate::{Error, ShardConfig};
@@ -49,6 +54,24 @@ pub(crate) struct Rendered {
     pub(crate) schema: SchemaRef,
     /// Which columns the plan says may be NULL.
     nullable: Vec<bool>,
+}
+
+/// An input of an operator, as it needs it.
+struct Port {
+    step: StepId,
+    stage: usize,
+    partitioning: Partitioning,
+    schema: SchemaRef,
+    /// If it needs the rows.
+    arrangement: Option<Arrangement>,
+}
+
+impl Port {
+    fn arrangement(&self) -> Result<&Arrangement, Error> {
+        self.arrangement
+            .as_ref()
+            .ok_or_else(|| Error::invariant("an input was not arranged"))
+    }
 }
 
 /// A node's rows in a relation, and the step that yields their consolidated changes.
@@ -208,58 +231,46 @@ impl<'a> Renderer<'a> {
 
     fn node(&mut self, node: &Node, inputs: Vec<Rendered>) -> Result<Rendered, Error> {
         let schema = relax(&node.schema);
-        let mut inputs = inputs.into_iter();
-        let mut input = || {
-            inputs
-                .next()
-                .ok_or_else(|| Error::Plan("operator without input".to_owned()))
-        };
         match &node.operator {
-            Operator::Get { collection } => self.get(*collection, schema),
-            Operator::Constant { rows } => {
+            plan::Operator::Get { collection } => self.get(*collection, schema),
+            plan::Operator::Constant { rows } => {
                 let (_, rows) = flowstone_proto::ipc::decode_batches(rows)?;
                 let rows = if self.config.index == 0 {
                     rows.iter().map(normalize_batch).collect()
                 } else {
                     Vec::new()
                 };
-                Ok(self.add(
-                    Kind::Constant {
-                        rows,
-                        schema: Arc::clone(&schema),
-                    },
-                    0,
-                    &[],
-                    Some(Route::Single),
-                    schema,
-                ))
+                let operator = Constant {
+                    rows,
+                    schema: Arc::clone(&schema),
+                };
+                Ok(self.operator(operator, &[], Some(Route::Single), schema))
             }
-            Operator::FilterProject {
+            plan::Operator::FilterProject {
                 predicates,
                 projections,
                 ..
-            } => self.filter_project(input()?, predicates, projections, schema),
-            Operator::Join {
+            } => {
+                let [input]: [Rendered; 1] = exactly(inputs)?;
+                self.filter_project(input, predicates, projections, schema)
+            }
+            plan::Operator::Join {
                 left_keys,
                 right_keys,
                 null_equals_null,
                 ..
             } => {
-                let (left, right) = (input()?, input()?);
-                self.join(
-                    left,
-                    right,
-                    (left_keys, right_keys),
-                    *null_equals_null,
-                    schema,
-                )
+                let inputs: [Rendered; 2] = exactly(inputs)?;
+                self.join(inputs, [left_keys, right_keys], *null_equals_null, schema)
             }
-            Operator::Aggregate {
+            plan::Operator::Aggregate {
                 group, aggregates, ..
             } => {
-                let input = self.group_exchange(input()?, group)?;
+                let [input]: [Rendered; 1] = exactly(inputs)?;
+                let needs = Aggregate::needs(&input.schema, group, aggregates)?;
+                let [input]: [Port; 1] = exactly(self.ports(vec![input], vec![needs])?)?;
                 let operator = Aggregate::new(
-                    &input.schema,
+                    (&input.schema, input.arrangement.as_ref()),
                     group.clone(),
                     aggregates,
                     Arc::clone(&schema),
@@ -268,79 +279,60 @@ impl<'a> Renderer<'a> {
                 let partitioning = renamed(&input.partitioning, |column| {
                     group.iter().position(|other| *other == column)
                 });
-                Ok(self.add(
-                    Kind::Aggregate(Box::new(operator)),
-                    input.stage,
-                    &[input.step],
-                    partitioning,
-                    schema,
-                ))
+                Ok(self.operator(operator, &[input], partitioning, schema))
             }
-            Operator::Distinct { .. } => {
-                let input = input()?;
-                let all = (0..input.schema.fields().len()).collect::<Vec<_>>();
-                let input = self.group_exchange(input, &all)?;
-                let arranged = self.arrange(input)?;
-                let kind = Kind::Distinct(Distinct {
-                    relation: arranged.relation,
+            plan::Operator::Distinct { .. } => {
+                let width = inputs
+                    .first()
+                    .map_or(0, |input| input.schema.fields().len());
+                let needs = Distinct::needs(width);
+                let [input]: [Port; 1] = exactly(self.ports(inputs, vec![needs])?)?;
+                let operator = Distinct {
+                    relation: input.arrangement()?.relation,
                     schema: Arc::clone(&schema),
-                });
-                Ok(self.add(
-                    kind,
-                    arranged.stage,
-                    &[arranged.step],
-                    arranged.partitioning,
-                    schema,
-                ))
+                };
+                let partitioning = input.partitioning.clone();
+                Ok(self.operator(operator, &[input], partitioning, schema))
             }
-            Operator::Union { .. } => {
-                let inputs = inputs.collect::<Vec<_>>();
-                let stage = inputs.iter().map(|input| input.stage).max().unwrap_or(0);
+            plan::Operator::Union { .. } => {
+                let needs = vec![Needs::changes(Placement::Anywhere); inputs.len()];
+                let inputs = self.ports(inputs, needs)?;
                 let first = inputs.first().and_then(|input| input.partitioning.clone());
                 let partitioning = first.filter(|first| {
                     inputs
                         .iter()
                         .all(|input| input.partitioning.as_ref() == Some(first))
                 });
-                let steps = inputs.iter().map(|input| input.step).collect::<Vec<_>>();
-                Ok(self.add(
-                    Kind::Union {
-                        schema: Arc::clone(&schema),
-                    },
-                    stage,
-                    &steps,
-                    partitioning,
-                    schema,
-                ))
+                let operator = Union {
+                    schema: Arc::clone(&schema),
+                };
+                Ok(self.operator(operator, &inputs, partitioning, schema))
             }
-            Operator::TopK {
+            plan::Operator::TopK {
                 group,
                 order,
                 limit,
                 offset,
                 ..
             } => {
-                let input = self.group_exchange(input()?, group)?;
-                let operator =
-                    TopK::new(Arc::clone(&schema), group.clone(), order, *limit, *offset)?;
-                Ok(self.add(
-                    Kind::TopK(Box::new(operator)),
-                    input.stage,
-                    &[input.step],
-                    input.partitioning,
-                    schema,
-                ))
+                let window = (*limit, *offset);
+                let needs = TopK::needs(schema.fields().len(), group, order, window)?;
+                let [input]: [Port; 1] = exactly(self.ports(inputs, vec![needs])?)?;
+                let operator = TopK {
+                    limit: *limit,
+                    offset: *offset,
+                    schema: Arc::clone(&schema),
+                    arrangement: input.arrangement.clone(),
+                };
+                let partitioning = input.partitioning.clone();
+                Ok(self.operator(operator, &[input], partitioning, schema))
             }
-            Operator::Recompute { query, .. } => {
-                let mut tables = Vec::new();
-                let mut steps = Vec::new();
-                let mut stage = 0;
-                for input in inputs {
-                    let input_schema = Arc::clone(&input.schema);
-                    let arranged = self.arrange_at(input, Vec::new(), &Route::Single)?;
-                    stage = stage.max(arranged.stage);
-                    steps.push(arranged.step);
-                    tables.push((arranged.relation, input_schema));
+            plan::Operator::Recompute { query, .. } => {
+                let needs = vec![Recompute::needs(); inputs.len()];
+                let inputs = self.ports(inputs, needs)?;
+                let mut tables = Vec::with_capacity(inputs.len());
+                for input in &inputs {
+                    tables.push((input.arrangement()?.relation, Arc::clone(&input.schema)));
                 }
                 let operator = Recompute {
                     evaluator: Arc::clone(&self.config.evaluator),
@@ -351,15 +343,109 @@ impl<'a> Renderer<'a> {
                     previous: None,
                     error: None,
                 };
-                Ok(self.add(
-                    Kind::Recompute(Box::new(operator)),
-                    stage,
-                    &steps,
-                    Some(Route::Single),
-                    schema,
-                ))
+                Ok(self.operator(operator, &inputs, Some(Route::Single), schema))
             }
         }
+    }
+
+    /// The inputs of an operator as it needs them: one each, in order.
+    fn ports(&mut self, inputs: Vec<Rendered>, needs: Vec<Needs>) -> Result<Vec<Port>, Error> {
+        if inputs.len() != needs.len() {
+            return Err(Error::Plan(format!(
+                "an operator of {} inputs with {}",
+                needs.len(),
+                inputs.len()
+            )));
+        }
+        let routes = self.routes(&inputs, &needs);
+        let mut ports = Vec::with_capacity(inputs.len());
+        for ((input, needs), route) in itertools::zip_eq(itertools::zip_eq(inputs, needs), routes) {
+            ports.push(self.port(input, needs, route)?);
+        }
+        Ok(ports)
+    }
+
+    /// Where the rows of each input are to be brought; `None` if they may stay.
+    fn routes(&self, inputs: &[Rendered], needs: &[Needs]) -> Vec<Option<Route>> {
+        if let (
+            [left, right],
+            [
+                Needs {
+                    at: Placement::Matched(left_keys),
+                    ..
+                },
+                Needs {
+                    at: Placement::Matched(right_keys),
+                    ..
+                },
+            ],
+        ) = (inputs, needs)
+        {
+            let (left, right) = (&left.partitioning, &right.partitioning);
+            let (left, right) = join_routes(left, right, left_keys, right_keys);
+            return vec![Some(left), Some(right)];
+        }
+        let each = itertools::zip_eq(inputs, needs);
+        each.map(|(input, needs)| match &needs.at {
+            Placement::Anywhere => None,
+            Placement::Grouped(columns) | Placement::Matched(columns) => {
+                group_route(&input.partitioning, columns)
+            }
+            Placement::Single => Some(Route::Single),
+        })
+        .collect()
+    }
+
+    fn port(&mut self, input: Rendered, needs: Needs, route: Option<Route>) -> Result<Port, Error> {
+        let schema = Arc::clone(&input.schema);
+        let Some(kept) = needs.kept else {
+            let input = match route {
+                Some(route) => self.exchange(input, &route)?,
+                None => input,
+            };
+            return Ok(Port {
+                step: input.step,
+                stage: input.stage,
+                partitioning: input.partitioning,
+                schema,
+                arrangement: None,
+            });
+        };
+        let arranged = match route {
+            Some(route) => {
+                // Rows that are of no use.
+                let without_nulls = nullable_of(&input, &kept.without_nulls);
+                self.arrange_at(input, without_nulls, &route)?
+            }
+            None => self.arrange(input)?,
+        };
+        let mut indexes = Vec::with_capacity(kept.indexes.len());
+        for spec in &kept.indexes {
+            indexes.push(self.add_index(arranged.relation, spec)?);
+        }
+        Ok(Port {
+            step: arranged.step,
+            stage: arranged.stage,
+            partitioning: arranged.partitioning,
+            schema,
+            arrangement: Some(Arrangement {
+                relation: arranged.relation,
+                indexes,
+            }),
+        })
+    }
+
+    /// The step of an operator, behind those of its inputs.
+    fn operator(
+        &mut self,
+        operator: impl Operator + 'static,
+        inputs: &[Port],
+        partitioning: Partitioning,
+        schema: SchemaRef,
+    ) -> Rendered {
+        let stage = inputs.iter().map(|input| input.stage).max().unwrap_or(0);
+        let steps = inputs.iter().map(|input| input.step).collect::<Vec<_>>();
+        self.add(Kind::of(operator), stage, &steps, partitioning, schema)
     }
 
     fn get(&mut self, id: ObjectId, schema: SchemaRef) -> Result<Rendered, Error> {
@@ -374,10 +460,10 @@ impl<'a> Renderer<'a> {
                 schema.fields().len()
             )));
         }
-        let kind = Kind::Get {
+        let kind = Kind::of(Get {
             relation: collection.relation,
             schema: Arc::clone(&schema),
-        };
+        });
         let mut rendered = self.add(
             kind,
             collection.stage,
@@ -434,7 +520,7 @@ impl<'a> Renderer<'a> {
             row_bytes_max: self.config.row_bytes_max,
         };
         Ok(self.add(
-            Kind::FilterProject(operator),
+            Kind::of(operator),
             input.stage,
             &[input.step],
             partitioning,
@@ -444,13 +530,13 @@ impl<'a> Renderer<'a> {
 
     fn join(
         &mut self,
-        left: Rendered,
-        right: Rendered,
-        (left_keys, right_keys): (&[usize], &[usize]),
+        inputs: [Rendered; 2],
+        keys: [&[usize]; 2],
         null_equals_null: bool,
         schema: SchemaRef,
     ) -> Result<Rendered, Error> {
-        for (side, keys) in [(&left, left_keys), (&right, right_keys)] {
+        let ([left, right], [left_keys, right_keys]) = (&inputs, keys);
+        for (side, keys) in [(left, left_keys), (right, right_keys)] {
             if left_keys.len() != right_keys.len()
                 || keys.iter().any(|key| *key >= side.schema.fields().len())
             {
@@ -466,63 +552,17 @@ impl<'a> Renderer<'a> {
                 return Err(Error::Plan(format!("join of {left} with {right}")));
             }
         }
-        let (left_route, right_route) = join_routes(
-            &left.partitioning,
-            &right.partitioning,
-            left_keys,
-            right_keys,
-        );
-        let mut sides = Vec::with_capacity(2);
-        for (input, keys, route) in [
-            (left, left_keys, left_route),
-            (right, right_keys, right_route),
-        ] {
-            // Rows that can never match.
-            let without_nulls = if null_equals_null {
-                Vec::new()
-            } else {
-                nullable_of(&input, keys)
-            };
-            let arranged = self.arrange_at(input, without_nulls, &route)?;
-            let index = self
-                .relations
-                .get_mut(arranged.relation)?
-                .acquire_index(keys)?;
-            self.indexes.push((arranged.relation, index));
-            sides.push((
-                arranged.step,
-                arranged.stage,
-                Side {
-                    relation: arranged.relation,
-                    index,
-                    keys: keys.to_vec(),
-                },
-                route,
-            ));
-        }
-        let (Some((right_step, right_stage, right, _)), Some((left_step, left_stage, left, route))) =
-            (sides.pop(), sides.pop())
-        else {
-            return Err(Error::invariant("a join has two sides"));
-        };
+        let needs = keys.map(|keys| Join::needs(keys, null_equals_null));
+        let ports: [Port; 2] = exactly(self.ports(inputs.into(), needs.into())?)?;
+        let [left, right] = &ports;
         let operator = Join {
-            left,
-            right,
+            left: side(left, left_keys)?,
+            right: side(right, right_keys)?,
             null_equals_null,
             schema: Arc::clone(&schema),
         };
-        let partitioning = Some(if self.config.count == 1 {
-            Route::Single
-        } else {
-            route
-        });
-        Ok(self.add(
-            Kind::Join(operator),
-            left_stage.max(right_stage),
-            &[left_step, right_step],
-            partitioning,
-            schema,
-        ))
+        let partitioning = left.partitioning.clone();
+        Ok(self.operator(operator, &ports, partitioning, schema))
     }
 
     fn drop_nulls(&mut self, input: Rendered, columns: Vec<usize>) -> Rendered {
@@ -535,7 +575,7 @@ impl<'a> Renderer<'a> {
         }
         let nullable = input.nullable.clone();
         let mut rendered = self.add(
-            Kind::NotNull { columns },
+            Kind::of(NotNull { columns }),
             input.stage,
             &[input.step],
             input.partitioning,
@@ -544,20 +584,6 @@ impl<'a> Renderer<'a> {
         rendered.nullable = nullable;
         self.without_nulls.insert(memo, rendered.clone());
         rendered
-    }
-
-    /// Brings rows that agree in `columns` to one shard.
-    fn group_exchange(&mut self, input: Rendered, columns: &[usize]) -> Result<Rendered, Error> {
-        match &input.partitioning {
-            Some(Route::Single) => Ok(input),
-            Some(Route::Hash(by))
-                if !by.is_empty() && by.iter().all(|column| columns.contains(column)) =>
-            {
-                Ok(input)
-            }
-            _ if columns.is_empty() => self.exchange(input, &Route::Single),
-            _ => self.exchange(input, &Route::Hash(columns.to_vec())),
-        }
     }
 
     /// Whether rows are already where `route` would bring them.
@@ -660,10 +686,10 @@ impl<'a> Renderer<'a> {
             .ok_or_else(|| Error::invariant("entry was just found"))?;
         let stage = entry.stage;
         entry.users.insert(self.owner);
-        let kind = Kind::Get {
+        let kind = Kind::of(Get {
             relation,
             schema: Arc::clone(&input.schema),
-        };
+        });
         let all = lineage.without_nulls.is_empty();
         let memo = (input.step, lineage.route.clone());
         let sent = self.exchanged.get(&memo).filter(|_| all).cloned();
@@ -721,10 +747,10 @@ impl<'a> Renderer<'a> {
             .ok_or(Error::UnknownCollection(lineage.collection))?;
         let stage = collection.stage;
         let schema = Arc::clone(&collection.schema);
-        let get = Kind::Get {
+        let get = Kind::of(Get {
             relation: collection.relation,
             schema: Arc::clone(&schema),
-        };
+        });
         let all = (0..schema.fields().len()).collect();
         let name = format!("an arrangement of {}", lineage.collection);
         let relation = self.insert_relation(Relation::new(name, schema, all));
@@ -733,7 +759,7 @@ impl<'a> Renderer<'a> {
         let mut kinds = vec![(source, stage, get)];
         if !lineage.without_nulls.is_empty() {
             let columns = lineage.without_nulls.clone();
-            kinds.push((filter, stage, Kind::NotNull { columns }));
+            kinds.push((filter, stage, Kind::of(NotNull { columns })));
         }
         let send = Kind::Exchange {
             route: lineage.route.clone(),
@@ -830,13 +856,13 @@ impl<'a> Renderer<'a> {
         id
     }
 
-    /// An index over `columns` of a relation, held by this dataflow.
+    /// An index of a relation, held by this dataflow.
     pub(crate) fn add_index(
         &mut self,
         relation: RelationId,
-        columns: &[usize],
+        spec: &IndexSpec,
     ) -> Result<usize, Error> {
-        let index = self.relations.get_mut(relation)?.acquire_index(columns)?;
+        let index = self.relations.get_mut(relation)?.acquire_index(spec)?;
         self.indexes.push((relation, index));
         Ok(index)
     }
@@ -876,6 +902,39 @@ impl<'a> Renderer<'a> {
             schema,
             nullable,
         }
+    }
+}
+
+/// The inputs of an operator that has so many.
+fn exactly<T, const N: usize>(inputs: Vec<T>) -> Result<[T; N], Error> {
+    let count = inputs.len();
+    inputs
+        .try_into()
+        .map_err(|_| Error::Plan(format!("an operator of {N} inputs with {count}")))
+}
+
+/// One side of a join by these keys, over which it has an index.
+fn side(port: &Port, keys: &[usize]) -> Result<Side, Error> {
+    let arrangement = port.arrangement()?;
+    let index = arrangement.indexes.first();
+    Ok(Side {
+        relation: arrangement.relation,
+        index: *index.ok_or_else(|| Error::invariant("an input was not indexed"))?,
+        keys: keys.to_vec(),
+    })
+}
+
+/// Where rows that agree in `columns` meet; `None` if they do where they are.
+fn group_route(at: &Partitioning, columns: &[usize]) -> Option<Route> {
+    match at {
+        Some(Route::Single) => None,
+        Some(Route::Hash(by))
+            if !by.is_empty() && by.iter().all(|column| columns.contains(column)) =>
+        {
+            None
+        }
+        _ if columns.is_empty() => Some(Route::Single),
+        _ => Some(Route::Hash(columns.to_vec())),
     }
 }
 

@@ -14,7 +14,7 @@
 //!
 //! Invariants. Commands (create, drop, fail, tick) reach every shard in the same order, so that steps have the same names and stages everywhere.
 //! A step runs at most once per tick, after all its inputs: steps run by (stage, name), and a message sent in one stage is for a later one.
-//! Only steps that got input are visited. What breaks in a step of a dataflow is that dataflow's failure, and the tick goes on without it ([`failure`]).
+//! Only steps that got input, or that are due, are visited. What breaks in a step of a dataflow is that dataflow's failure, and the tick goes on without it ([`failure`]).
 //! An entry of the registry ([`crate::registry`]) is filled in the tick in which its first user hydrates, takes part in every tick from then on whatever becomes
 //! of that user, and to the steps that read it is what a collection is: its relation when they hydrate, its changes afterwards.
 
@@ -36,13 +36,13 @@ use flowstone_types::{DeltaBatch, Epoch, EvalError, ObjectId, SourceChanges};
 use self::lane::{Lane, Link};
 use crate::batch::{Changes, consolidate, consolidate_errors, make_batch, relax};
 use crate::error::caught;
-use crate::operator::{RelationId, Relations, Tick};
+use crate::operator::{RelationId, Relations, Tick, merge};
 use crate::partition::partition_columns;
 use crate::registry::{Entry, Registry, Use};
 use crate::relation::Relation;
 use crate::render::{Partitioning, release};
 use crate::step::{
-    ExchangeMessage, Kind, Route, Step, StepId, arrange, merge, receive, route_changes, share,
+    ExchangeMessage, Kind, Route, Step, StepId, arrange, receive, route_changes, share,
 };
 use crate::{Error, ExprCompiler, QueryEvaluator, upsert};
 
@@ -171,6 +171,8 @@ pub struct Shard {
     dataflows: BTreeMap<ObjectId, Dataflow>,
     registry: Registry,
     steps: BTreeMap<StepId, Step>,
+    /// The steps whose output changes although nothing comes in, and at which epoch next.
+    due: BTreeMap<StepId, Epoch>,
     /// How many were begun.
     renderings: u64,
     next_relation: u64,
@@ -200,6 +202,7 @@ impl Shard {
             dataflows: BTreeMap::new(),
             registry: Registry::default(),
             steps: BTreeMap::new(),
+            due: BTreeMap::new(),
             renderings: 0,
             next_relation: 0,
             last_epoch: Epoch::MIN,
@@ -354,6 +357,7 @@ impl Shard {
         }
         self.check_fed()?;
         self.open(epoch, false)?;
+        self.wake_due(epoch);
         self.count_seen(&inputs);
         let mut by_collection = BTreeMap::<ObjectId, (Vec<SourceChanges>, Changes)>::new();
         for (id, input) in inputs {
@@ -404,6 +408,13 @@ impl Shard {
         Ok(())
     }
 
+    /// The first epoch at which something changes here although nothing comes in. A tick of that epoch or a later one, which needs no inputs, makes the changes;
+    /// whoever opens ticks sees to it that there is one in time. `None` while nothing is due. Of what is away in a fork the fork knows.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Epoch> {
+        self.due.values().min().copied()
+    }
+
     /// Opens the first tick of dataflows: they read everything their inputs hold as of the last tick, as one bulk change at `epoch`, and their output
     /// appears in [`TickOutput`] like any other. Run as any tick: [`Shard::run_stage`], [`Shard::deliver`], [`Shard::end_tick`].
     ///
@@ -440,7 +451,7 @@ impl Shard {
         for dataflow in ids.iter().filter_map(|id| self.dataflows.get(id)) {
             for step in &dataflow.steps {
                 if let Some(found) = self.steps.get(step)
-                    && found.kind.starts_hydration(self.config.index)
+                    && found.kind.starts_hydration()
                 {
                     running.dirty.insert((found.stage, *step));
                 }
@@ -469,6 +480,18 @@ impl Shard {
         &mut self,
         out: &mut dyn FnMut(usize, ExchangeMessage),
     ) -> Result<bool, Error> {
+        self.run_stage_with(out, &mut |_: &Self| {})
+    }
+
+    /// The same; after every step `between` may read the shard, at epochs that ended.
+    ///
+    /// # Errors
+    /// As [`Shard::run_stage`].
+    pub fn run_stage_with(
+        &mut self,
+        out: &mut dyn FnMut(usize, ExchangeMessage),
+        between: &mut dyn FnMut(&Self),
+    ) -> Result<bool, Error> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
@@ -483,6 +506,7 @@ impl Shard {
             }
             self.running()?.dirty.pop_first();
             self.run_step(step, &mut sent, out)?;
+            between(self);
         }
         self.running()?.stage += 1;
         Ok(sent)
@@ -619,6 +643,7 @@ impl Shard {
         };
         for step in &dataflow.steps {
             self.steps.remove(step);
+            self.due.remove(step);
         }
         for (collection, step) in &dataflow.imports {
             if let Some(collection) = self.collections.get_mut(collection) {
@@ -668,6 +693,20 @@ impl Shard {
             failed: BTreeMap::new(),
         });
         Ok(())
+    }
+
+    /// Visits the steps that are due, whether or not anything comes in.
+    fn wake_due(&mut self, epoch: Epoch) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        for (id, _) in self.due.iter().filter(|(_, due)| **due <= epoch) {
+            if let Some(step) = self.steps.get(id)
+                && !step.is_stopped()
+            {
+                running.dirty.insert((step.stage, *id));
+            }
+        }
     }
 
     fn running(&mut self) -> Result<&mut Running, Error> {
@@ -844,15 +883,24 @@ impl Shard {
                 };
                 return self.report(collection, changes);
             }
-            kind => kind.run(
-                Tick {
+            Kind::Operator(operator) => {
+                let tick = Tick {
                     epoch,
-                    hydrating,
                     point_rows_max: self.config.point_rows_max,
                     relations: &self.relations,
-                },
-                inputs,
-            )?,
+                };
+                let output = if hydrating {
+                    operator.hydrate(tick, inputs)?
+                } else {
+                    operator.run(tick, inputs)?
+                };
+                match operator.next_due() {
+                    Some(due) => self.due.insert(id, due),
+                    None => self.due.remove(&id),
+                };
+                output
+            }
+            Kind::Stopped => return Err(Error::invariant("a step runs that has stopped")),
         };
         self.pass_on(id, output)
     }
@@ -935,3 +983,6 @@ impl Shard {
         self.report(id, changes)
     }
 }
+
+#[cfg(test)]
+mod tests;

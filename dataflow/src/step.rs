@@ -3,20 +3,13 @@
 //! Invariants. A step has the same name on every shard, whatever could not be rendered on one of them, and every edge goes from a lower to a higher one.
 //! An edge never goes to a lower stage.
 
-use arrow_array::{Array, RecordBatch, UInt32Array};
+use arrow_array::UInt32Array;
 use arrow_schema::SchemaRef;
 use flowstone_types::{DeltaBatch, Epoch, ObjectId};
 
 use crate::Error;
-use crate::batch::{Changes, consolidate, consolidate_errors, index, with_schema};
-use crate::held::Held;
-use crate::operator::aggregate::Aggregate;
-use crate::operator::distinct::Distinct;
-use crate::operator::filter_project::FilterProject;
-use crate::operator::join::Join;
-use crate::operator::recompute::Recompute;
-use crate::operator::top_k::TopK;
-use crate::operator::{RelationId, Relations, Tick};
+use crate::batch::{Changes, consolidate, consolidate_errors, index};
+use crate::operator::{Operator, RelationId, Relations, merge};
 use crate::partition::{hash_columns, shard_of};
 
 /// Names a step, in order of rendering.
@@ -121,23 +114,10 @@ impl Step {
     }
 }
 
+/// What a step does: an operator of the plan, or what moves rows between operators, keeps them or puts them out, which is the executor's.
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// The changes of a collection, or of an entry of the registry, under the plan's column names.
-    Get {
-        relation: RelationId,
-        schema: SchemaRef,
-    },
-    /// Rows that never change, emitted at hydration; empty on all shards but one.
-    Constant {
-        rows: Vec<RecordBatch>,
-        schema: SchemaRef,
-    },
-    FilterProject(FilterProject),
-    /// Passes rows without NULL in these columns.
-    NotNull {
-        columns: Vec<usize>,
-    },
+    Operator(Box<dyn Operator>),
     /// Sends rows to the shards of their hash; [`Kind::Receive`] or [`Kind::Share`] with the id `receiver` takes them in on the next stage.
     Exchange {
         route: Route,
@@ -152,14 +132,6 @@ pub(crate) enum Kind {
     Arrange {
         relation: RelationId,
     },
-    Join(Join),
-    Aggregate(Box<Aggregate>),
-    Distinct(Distinct),
-    Union {
-        schema: SchemaRef,
-    },
-    TopK(Box<TopK>),
-    Recompute(Box<Recompute>),
     /// The content of a collection with a relation of its own.
     Export {
         collection: ObjectId,
@@ -175,12 +147,23 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Whether the step runs in a hydrating tick although nothing came in.
-    pub(crate) fn starts_hydration(&self, shard: usize) -> bool {
+    pub(crate) fn of(operator: impl Operator + 'static) -> Self {
+        Self::Operator(Box::new(operator))
+    }
+
+    /// The operator of the plan that it is, if it is one.
+    pub(crate) fn operator(&self) -> Option<&dyn Operator> {
         match self {
-            Self::Get { .. } | Self::Constant { .. } | Self::Export { .. } => true,
-            Self::Aggregate(aggregate) => aggregate.owns_global(),
-            Self::Recompute(_) => shard == 0,
+            Self::Operator(operator) => Some(operator.as_ref()),
+            _ => None,
+        }
+    }
+
+    /// Whether the step runs in a hydrating tick although nothing came in.
+    pub(crate) fn starts_hydration(&self) -> bool {
+        match self {
+            Self::Operator(operator) => operator.hydrates_alone(),
+            Self::Export { .. } => true,
             _ => false,
         }
     }
@@ -188,13 +171,7 @@ impl Kind {
     /// The same for another shard value, of the kinds that steps of entries of the registry have; they keep nothing.
     fn copy(&self) -> Option<Self> {
         Some(match self {
-            Self::Get { relation, schema } => Self::Get {
-                relation: *relation,
-                schema: SchemaRef::clone(schema),
-            },
-            Self::NotNull { columns } => Self::NotNull {
-                columns: columns.clone(),
-            },
+            Self::Operator(operator) => Self::Operator(operator.copy()?),
             Self::Exchange { route, receiver } => Self::Exchange {
                 route: route.clone(),
                 receiver: *receiver,
@@ -206,109 +183,6 @@ impl Kind {
             _ => return None,
         })
     }
-
-    /// The relations that the operator looks rows up in after its first tick, and the index by which it does.
-    pub(crate) fn reads(&self) -> Vec<(RelationId, usize)> {
-        let of_rows = |relation: &RelationId| (*relation, 0);
-        match self {
-            Self::Join(join) => [&join.left, &join.right]
-                .map(|side| (side.relation, side.index))
-                .to_vec(),
-            Self::Distinct(distinct) => vec![of_rows(&distinct.relation)],
-            Self::Recompute(recompute) => {
-                let inputs = recompute.inputs.iter();
-                inputs.map(|(relation, _)| of_rows(relation)).collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    /// Groups or rows that the operator keeps to itself.
-    pub(crate) fn state(&self) -> usize {
-        match self {
-            Self::Aggregate(operator) => operator.len(),
-            Self::TopK(operator) => operator.len(),
-            Self::Recompute(operator) => operator.len(),
-            _ => 0,
-        }
-    }
-
-    /// The operator and the bytes of what it keeps to itself that are not in `held` yet; `None` for one that keeps nothing.
-    pub(crate) fn bytes(&self, held: &Held) -> Option<(&'static str, usize)> {
-        Some(match self {
-            Self::Aggregate(operator) => ("aggregate", operator.bytes()),
-            Self::TopK(operator) => ("top k", operator.bytes()),
-            Self::Recompute(operator) => ("recompute", operator.bytes(held)),
-            Self::Constant { rows, .. } => {
-                ("constant", rows.iter().map(|rows| held.add(rows)).sum())
-            }
-            _ => return None,
-        })
-    }
-
-    /// Runs operators that only read relations. The others are run by the executor.
-    pub(crate) fn run(
-        &mut self,
-        tick: Tick<'_>,
-        mut inputs: Vec<Changes>,
-    ) -> Result<Changes, Error> {
-        match self {
-            Self::Get { relation, schema } => {
-                let input = if tick.hydrating {
-                    let current = tick.relations.get(*relation)?.current();
-                    Changes {
-                        deltas: current.deltas(tick.epoch)?,
-                        errors: current.errors,
-                    }
-                } else {
-                    merge(inputs)
-                };
-                rename(input, schema)
-            }
-            Self::Constant { rows, schema } => {
-                let deltas = rows
-                    .iter()
-                    .map(|rows| DeltaBatch::insert(rows.clone(), tick.epoch))
-                    .collect();
-                rename(
-                    Changes {
-                        deltas,
-                        errors: Vec::new(),
-                    },
-                    schema,
-                )
-            }
-            Self::FilterProject(operator) => operator.run(merge(inputs)),
-            Self::NotNull { columns } => not_null(merge(inputs), columns),
-            Self::Join(operator) => {
-                let right = inputs.pop().unwrap_or_default();
-                let left = inputs.pop().unwrap_or_default();
-                operator.run(tick, left, right)
-            }
-            Self::Aggregate(operator) => operator.run(tick, merge(inputs)),
-            Self::Distinct(operator) => operator.run(tick, merge(inputs)),
-            Self::Union { schema } => rename(merge(inputs), schema),
-            Self::TopK(operator) => operator.run(tick, merge(inputs)),
-            Self::Recompute(operator) => {
-                // A step has a port even if its operator reads nothing.
-                inputs.truncate(operator.inputs.len());
-                operator.run(tick, inputs)
-            }
-            Self::Exchange { .. }
-            | Self::Receive
-            | Self::Share { .. }
-            | Self::Arrange { .. }
-            | Self::Export { .. }
-            | Self::Publish { .. }
-            | Self::Stopped => Err(Error::invariant("step is run by the executor")),
-        }
-    }
-}
-
-pub(crate) fn merge(inputs: Vec<Changes>) -> Changes {
-    let mut merged = Changes::default();
-    inputs.into_iter().for_each(|input| merged.append(input));
-    merged
 }
 
 /// What came in by the ports and from all shards. The order of arrival is not deterministic; the order of shards is.
@@ -397,38 +271,4 @@ pub(crate) fn share(
         relation.apply(changes.deltas.first(), &changes.errors, epoch)?;
     }
     Ok(changes)
-}
-
-fn rename(input: Changes, schema: &SchemaRef) -> Result<Changes, Error> {
-    let deltas = input
-        .deltas
-        .iter()
-        .map(|delta| with_schema(delta, schema))
-        .collect::<Result<_, _>>()?;
-    Ok(Changes {
-        deltas,
-        errors: input.errors,
-    })
-}
-
-fn not_null(input: Changes, columns: &[usize]) -> Result<Changes, Error> {
-    let mut output = Changes {
-        deltas: Vec::with_capacity(input.deltas.len()),
-        errors: input.errors,
-    };
-    for delta in input.deltas {
-        let mut nulls = None;
-        for column in columns {
-            nulls = arrow_buffer::NullBuffer::union(
-                nulls.as_ref(),
-                delta.rows.column(*column).logical_nulls().as_ref(),
-            );
-        }
-        match nulls {
-            Some(nulls) if nulls.null_count() > 0 => output
-                .push(delta.filter(&arrow_array::BooleanArray::new(nulls.into_inner(), None))?),
-            _ => output.push(delta),
-        }
-    }
-    Ok(output)
 }

@@ -19,6 +19,9 @@ mod lane;
 #[path = "dataflow/oracle.rs"]
 mod oracle;
 #[cfg(test)]
+#[path = "dataflow/ordered.rs"]
+mod ordered;
+#[cfg(test)]
 #[path = "dataflow/random.rs"]
 mod random;
 #[cfg(test)]

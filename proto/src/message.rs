@@ -18,8 +18,9 @@ use crate::plan::{Plan, QueryPlan};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestId(pub u64);
 
-/// What the coordinator tells a worker. Acted on in order, but that reads, plans to be tried, questions to upstreams, cancellations, and what may be observed or
-/// committed by now, need not wait for an epoch, the start of a source or a durable commit point before them that waits for a disk or an upstream.
+/// What the coordinator tells a worker. Acted on in order, but that reads, plans to be tried, questions to upstreams and cancellations of these wait for nothing
+/// before them but what makes, changes or drops something; and that what may be observed or committed by now, and other cancellations, need not wait for an epoch,
+/// the start of a source or a durable commit point that waits for a disk or an upstream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     /// First message. The worker answers [`Response::Ready`] or ends the connection over a version it does not speak.

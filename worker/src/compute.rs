@@ -1,7 +1,7 @@
 //! The compute: collections and dataflows in memory, and everything that reads them.
 //!
-//! Owns the shard threads ([`shards`]) of the base and of the [`lanes`] beside it, what exists on them and may be read at which epoch ([`direct`]), reads and the evaluation of writes ([`read`]), and
-//! subscriptions ([`subscription`]). Of an epoch it is given [`EpochInput`] and gives [`EpochOutput`]. Must not know where changes come from or how they are
+//! Owns the shard threads ([`shards`]) of the base and of the [`lanes`] beside it, what exists on them and may be read at which epoch ([`direct`]), the evaluation of
+//! writes ([`requests`]) and subscriptions ([`subscription`]). Peeks and lookups are a part of it with a task of its own ([`reads`]). Of an epoch it is given [`EpochInput`] and gives [`EpochOutput`]. Must not know where changes come from or how they are
 //! stored, but for reading what is stored. Called by the router.
 //!
 //! Invariants. An epoch takes one or more ticks of the shards; nobody sees the state between them.
@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use flowstone_dataflow::{CollectionInput, Held, TickOutput, partition_columns};
+use flowstone_dataflow::{CollectionInput, TickOutput, partition_columns};
 use flowstone_proto::local::ResultStreams;
 use flowstone_proto::message::{
     CollectionDescription, CollectionKind, CollectionStatistics, DataflowDescription, Export,
@@ -35,9 +35,11 @@ mod held;
 mod key_changes;
 pub(crate) mod lanes;
 mod partition;
-mod read;
+mod reads;
+mod requests;
 pub(crate) mod shards;
 mod sides;
+mod statistics;
 mod subscription;
 mod ticks;
 
@@ -46,10 +48,11 @@ use bulk::Bulk;
 use direct::Readable;
 use failures::failures_of;
 use lanes::{Jump, Lanes, Object, Place, before, load_errors, load_stored};
-pub(crate) use read::Read;
-use read::{Running, WaitingRead};
+use reads::{Asked, Running};
+pub(crate) use reads::{Read, Reads};
 use shards::{ShardMaker, ShardPool};
 use sides::Sides;
+use statistics::Counting;
 use subscription::{Liveness, Starting, Subscription};
 use ticks::{TICK_BYTES, in_ticks};
 
@@ -116,10 +119,12 @@ pub(crate) struct Compute {
     subscriptions: BTreeMap<RequestId, Subscription>,
     /// Subscriptions that are made in lanes.
     starting: BTreeMap<RequestId, Starting>,
-    waiting_reads: Vec<WaitingRead>,
-    running_peeks: BTreeMap<RequestId, Running>,
+    /// Who reads at which epoch.
+    asked: Asked,
     /// What can be read, and up to which epoch.
     readable: Arc<RwLock<Readable>>,
+    /// What is being counted.
+    counting: Option<Counting>,
     /// Counters as last sent, by collection.
     sent_statistics: BTreeMap<ObjectId, CollectionStatistics>,
     /// Bytes that wait for a commit, by collection, as of the last count.
@@ -146,6 +151,8 @@ pub(crate) struct Compute {
     subscriber_memory_bytes: usize,
     /// The newest epoch that was run.
     last_run: Epoch,
+    /// The newest epoch of which the router has said that it may be observed.
+    durable: Epoch,
     /// Rows that have entered since the base was last compacted.
     entered: usize,
 }
@@ -191,9 +198,9 @@ impl Compute {
             staging: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             starting: BTreeMap::new(),
-            waiting_reads: Vec::new(),
-            running_peeks: BTreeMap::new(),
+            asked: Asked::default(),
             readable: parts.readable,
+            counting: None,
             sent_statistics: BTreeMap::new(),
             uncommitted: BTreeMap::new(),
             inputs: BTreeMap::new(),
@@ -207,14 +214,31 @@ impl Compute {
             waiting_for_held: Vec::new(),
             subscriber_memory_bytes: parts.subscriber_memory_bytes,
             last_run: Epoch::MIN,
+            durable: Epoch::MIN,
             entered: 0,
         }
+    }
+
+    /// What serves peeks and lookups, beside everything else.
+    pub(crate) fn reads(&self) -> Reads {
+        Reads::new(reads::Parts {
+            readable: Arc::clone(&self.readable),
+            base: self.shards.jobs(),
+            stops: self.lanes.stops(),
+            asked: self.asked.clone(),
+            results: self.results.clone(),
+            runner: self.runner.clone(),
+        })
     }
 
     /// Everything up to `commit_point` is in the stored tables.
     pub(crate) fn begin_at(&mut self, commit_point: Epoch) {
         self.last_run = commit_point;
+        // There is no lane yet.
+        drop(self.asked.begin(commit_point));
+        self.asked.ran(commit_point);
         self.begun = commit_point;
+        self.durable = commit_point;
         self.readable.write().durable = commit_point;
     }
 
@@ -223,9 +247,9 @@ impl Compute {
         self.last_run
     }
 
-    /// The newest epoch that may be observed.
-    pub(crate) fn durable(&self) -> Epoch {
-        self.readable.read().durable
+    /// The newest epoch that may be observed, of which this was told in the order of commands: reads may be ahead.
+    pub(crate) const fn durable(&self) -> Epoch {
+        self.durable
     }
 
     /// Why objects are not maintained any more, of those that are not.
@@ -424,7 +448,7 @@ impl Compute {
             .await?;
         self.go_on().await?;
         self.spread_hold();
-        self.start_ready_reads().await?;
+        self.asked.tell();
         self.start_what_waited().await
     }
 
@@ -435,7 +459,9 @@ impl Compute {
         mut input: EpochInput,
     ) -> Result<EpochOutput, Error> {
         let mut output = EpochOutput::default();
-        self.stop_for_reads(epoch);
+        for at in self.asked.begin(epoch) {
+            self.lanes.stop_at(at);
+        }
         self.set_aside(epoch, &mut input);
         let mut inputs = input.direct;
         for (table, changes) in input.upstream {
@@ -451,6 +477,7 @@ impl Compute {
         if !self.lanes.is_idle() {
             self.go_on().await?;
         }
+        self.asked.ran(epoch);
         Ok(output)
     }
 
@@ -591,6 +618,7 @@ impl Compute {
                 "epoch {epoch} is durable before it was run"
             )));
         }
+        self.durable = self.durable.max(epoch);
         {
             let mut readable = self.readable.write();
             readable.durable = readable.durable.max(epoch);
@@ -603,54 +631,23 @@ impl Compute {
 
     /// Shows what may be observed by now.
     async fn show(&mut self) -> Result<(), Error> {
-        let durable = self.readable.read().durable;
-        let ended = self.release_subscriptions(durable);
+        let ended = self.release_subscriptions(self.durable);
         for request in ended {
             self.end_subscription(request).await?;
         }
         self.bound_waiting_bytes().await?;
-        self.start_ready_reads().await
-    }
-
-    /// Sends counters that changed, and compacts what is idle. `uncommitted` says how much waits for a commit, without the buffers that were counted already.
-    pub(crate) async fn housekeep<F>(
-        &mut self,
-        uncommitted: impl FnOnce(Held) -> F,
-    ) -> Result<(), Error>
-    where
-        F: Future<Output = Result<BTreeMap<ObjectId, u64>, Error>>,
-    {
-        let held = Held::default();
-        let ids: Vec<ObjectId> = {
-            let readable = self.readable.read();
-            let ids = readable.from.keys().copied();
-            ids.filter(|id| !readable.places.contains_key(id)).collect()
-        };
-        let counted = partition::count(&self.shards, ids, held.clone()).await?;
-        self.uncommitted = uncommitted(held.clone()).await?;
-        // What a lane has in common with the base is the base's.
-        self.lanes.count(&held);
-        for (id, statistics) in counted.objects {
-            self.send_statistics(id, statistics).await;
-        }
+        self.asked.tell();
         Ok(())
-    }
-
-    async fn send_statistics(&mut self, id: ObjectId, mut statistics: CollectionStatistics) {
-        if let Some(bytes) = self.uncommitted.get(&id) {
-            statistics.bytes = statistics.bytes.saturating_add(*bytes);
-            statistics.held.insert(UNCOMMITTED.to_owned(), *bytes);
-        }
-        if self.sent_statistics.get(&id) != Some(&statistics) {
-            self.sent_statistics.insert(id, statistics.clone());
-            self.respond(Response::CollectionStatistics { id, statistics })
-                .await;
-        }
     }
 
     /// Ends reads and subscriptions; nothing can be read from now on.
     pub(crate) fn close(&mut self) {
-        self.readable.write().from.clear();
+        {
+            let mut readable = self.readable.write();
+            readable.from.clear();
+            // Their threads end when nobody can ask them any more.
+            readable.lanes.clear();
+        }
         self.subscriptions.clear();
         self.starting.clear();
     }

@@ -2,11 +2,13 @@
 //!
 //! Owns the order of everything that happens. Must not know what the parts do. Called by `node` through [`start`].
 //!
-//! Invariants. One command at a time. What of a command waits for a disk or an upstream is the work of a part, which says when it has come to something (`Fed`,
-//! `Heard`, `Event`): an epoch is put together, and its record in the local log noted, by the feed. The commands behind it wait until it is over, but for those
-//! that may overtake it (`order`), and everything else goes on. Slow work that needs no order (queries, Delta commits, upstream questions, plans to be tried)
-//! runs in tasks, and its end comes back as an event. No command waits for what runs beside the base: while too much waits for that, nothing more of what was set
-//! aside or comes late enters, and an epoch that was run is not said to be complete, so that the coordinator sends no more of them than it may have in here.
+//! Invariants. One command at a time. Reads, plans to be tried and questions to upstreams do not come here: they have a task of their own (`front`), which passes
+//! everything else on, and they wait for nothing but what makes or drops something. What of a command waits for a disk or an upstream is the work of a part, which
+//! says when it has come to something (`Fed`, `Heard`, `Event`): an epoch is put together, and its record in the local log noted, by the feed. The commands behind
+//! it wait until it is over, but for those that may overtake it (`order`), and everything else goes on. What waits for shards of the base is waited for: nothing
+//! else may be done to them. Slow work that needs no order (queries, Delta commits) runs in tasks, and its end comes back as an event. No command waits for what
+//! runs beside the base: while too much waits for that, nothing more of what was set aside or comes late enters, and an epoch that was run is not said to be
+//! complete, so that the coordinator sends no more of them than it may have in here.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -18,30 +20,32 @@ use flowstone_ingest::SourceEvent;
 use flowstone_proto::PROTOCOL_VERSION;
 use flowstone_proto::local::WorkerEnd;
 use flowstone_proto::message::{
-    CollectionDescription, Command, Export, LogId, RequestId, Response, RunEpoch, Staged,
+    CollectionDescription, Command, LogId, RequestId, Response, RunEpoch, Staged,
 };
-use flowstone_proto::plan::Plan;
 use flowstone_storage::{DeltaTables, LogRecord, LogStore};
 use flowstone_types::{Clock, Epoch, ObjectId};
 use futures::FutureExt;
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::Error;
 use crate::compute::direct::{Readable, WorkerReads};
 use crate::compute::shards::{ShardMaker, ShardPool};
-use crate::compute::{self, Compute, Heard, Read};
+use crate::compute::{self, Compute, Heard};
 use crate::event::Event;
 use crate::feed::{self, EpochInput, Fed, Feed, Late};
 use crate::keep::{self, KeepHandle};
 use crate::log::SharedLog;
-use crate::query::{Compiler, Evaluator, QueryRunner, internal};
+use crate::query::{Compiler, Evaluator, QueryRunner};
 use crate::trial::Trial;
 
+mod front;
 mod order;
 
-use order::{Commands, InHand};
+use front::Front;
+use order::{Commands, InHand, is_awaited};
 
 /// Events of sources and tasks waiting for the router. A full channel makes the sender wait: the router is busy with an epoch.
 const EVENTS_IN_FLIGHT: usize = 1024;
@@ -78,9 +82,10 @@ struct Engine {
     responses: mpsc::Sender<Response>,
     source_events: mpsc::Receiver<SourceEvent>,
     events: mpsc::Receiver<Event>,
-    /// Questions to upstreams, and plans that are tried.
+    /// Questions to upstreams, and plans that are tried, which the front begins.
     tasks: TaskTracker,
-    trial: Trial,
+    /// What serves reads and passes commands on.
+    front: JoinHandle<mpsc::Receiver<Command>>,
     feed: Feed,
     compute: Compute,
     keep: KeepHandle,
@@ -171,12 +176,33 @@ impl Opened {
         }));
         let log = SharedLog::new(self.log);
         let state_dir = config.data_dir.join("sources");
+        let trial = Trial::new(self.maker.clone(), self.shards.count(), self.runner.clone());
+        let compute = Compute::new(compute::Parts {
+            responses: end.responses.clone(),
+            results: end.results,
+            events: event_sender.clone(),
+            shards: self.shards,
+            maker: self.maker,
+            runner: self.runner,
+            delta: self.delta.clone(),
+            readable,
+            subscriber_memory_bytes: config.subscriber_memory_bytes,
+            backlog_bytes_max: self.backlog_bytes_max,
+        });
+        let tasks = TaskTracker::new();
+        let (front, passed) = Front::new(front::Parts {
+            commands: end.commands,
+            responses: end.responses.clone(),
+            reads: compute.reads(),
+            trial,
+            tasks: tasks.clone(),
+        });
         Engine {
-            commands: Commands::new(end.commands),
+            commands: Commands::new(passed.commands, passed.acted),
             source_events,
             events,
-            tasks: TaskTracker::new(),
-            trial: Trial::new(self.maker.clone(), self.shards.count(), self.runner.clone()),
+            tasks,
+            front: TaskTracker::new().spawn(front.run()),
             feed: Feed::new(feed::Parts {
                 responses: end.responses.clone(),
                 events: source_sender,
@@ -186,18 +212,7 @@ impl Opened {
                 log: log.clone(),
                 records: self.records,
             }),
-            compute: Compute::new(compute::Parts {
-                responses: end.responses.clone(),
-                results: end.results,
-                events: event_sender.clone(),
-                shards: self.shards,
-                maker: self.maker,
-                runner: self.runner,
-                delta: self.delta.clone(),
-                readable,
-                subscriber_memory_bytes: config.subscriber_memory_bytes,
-                backlog_bytes_max: self.backlog_bytes_max,
-            }),
+            compute,
             keep: KeepHandle::start(keep::Parts {
                 responses: end.responses.clone(),
                 events: event_sender,
@@ -223,14 +238,22 @@ enum Flow {
 
 impl Engine {
     async fn run(mut self) -> Result<(), Error> {
-        let outcome = self.serve().await;
+        let mut outcome = self.serve().await;
         // Nobody hears of the ends of tasks any more: those that would tell, some of them awaited below, must not wait for room.
         self.events.close();
+        // Reads end before what they read, or they would take it for dropped. Until everything has ended, the coordinator may send what nobody acts on.
+        drop(self.commands);
+        let unheard = self.front.await;
+        if let Err(error) = &unheard {
+            tracing::error!(%error, "the front panicked");
+            outcome = outcome.and(Err(Error::FrontGone));
+        }
         self.compute.close();
         if let Err(error) = &outcome {
             tracing::error!(%error, "worker stops: an invariant is broken");
             let message = error.to_string();
-            self.respond(Response::Fatal { message }).await;
+            // The coordinator may have gone.
+            drop(self.responses.send(Response::Fatal { message }).await);
         }
         self.feed.stop().await;
         self.keep.stop().await;
@@ -270,8 +293,8 @@ impl Engine {
                 _ = housekeeping.tick() => {
                     self.consolidate().await?;
                     self.pass_sinks().await?;
-                    let keep = &self.keep;
-                    self.compute.housekeep(|held| keep.bytes(held)).await?;
+                    let counter = self.keep.counter();
+                    self.compute.housekeep(|held| counter.bytes(held))?;
                 }
                 // Nothing else waits.
                 () = std::future::ready(()), if may_enter && self.compute.has_a_piece() => self.enter_a_piece().await?,
@@ -280,7 +303,17 @@ impl Engine {
         }
     }
 
+    /// Acts on a command; who waits for what it makes is told.
     async fn act(&mut self, command: Command) -> Result<Flow, Error> {
+        let awaited = is_awaited(&command);
+        let flow = self.act_on(command).await?;
+        if awaited {
+            self.commands.acted();
+        }
+        Ok(flow)
+    }
+
+    async fn act_on(&mut self, command: Command) -> Result<Flow, Error> {
         match command {
             Command::Hello {
                 version,
@@ -301,11 +334,6 @@ impl Engine {
                 kind,
                 tables,
             } => self.feed.alter_source(source, *kind, &tables)?,
-            Command::Prepare {
-                request,
-                plan,
-                export,
-            } => self.prepare(request, plan, export),
             Command::CreateDataflow(description) => {
                 let output = self.compute.create_dataflow(description).await?;
                 self.keep.absorb(output).await?;
@@ -352,36 +380,18 @@ impl Engine {
             Command::DropCluster { cluster } => self.compute.drop_cluster(cluster).await?,
             Command::CommitPointDurable { epoch } => self.feed.commit_point_durable(epoch),
             Command::AllowCompaction { since } => self.compute.allow_compaction(since).await?,
-            Command::Peek(peek) => self.compute.read(Read::Peek(peek)).await?,
-            Command::Lookup(lookup) => self.compute.read(Read::Lookup(lookup)).await?,
+            Command::Peek(_)
+            | Command::Lookup(_)
+            | Command::Prepare { .. }
+            | Command::AskUpstream { .. } => {
+                let served = "the front has passed on what it serves";
+                return Err(Error::Protocol(served.to_owned()));
+            }
             Command::Subscribe(subscribe) => self.compute.subscribe(subscribe).await?,
             Command::Cancel { request } => self.compute.cancel(request).await?,
-            Command::AskUpstream { request, question } => {
-                let responses = self.responses.clone();
-                self.tasks.spawn(async move {
-                    let answer = flowstone_ingest::ask(&question).await;
-                    // The coordinator may have gone.
-                    drop(
-                        responses
-                            .send(Response::UpstreamAnswer { request, answer })
-                            .await,
-                    );
-                });
-            }
             Command::Shutdown => return Ok(Flow::Stop),
         }
         Ok(Flow::Continue)
-    }
-
-    /// Tries a plan in a task of its own.
-    fn prepare(&self, request: RequestId, plan: Plan, export: Option<Export>) {
-        let (trial, responses) = (self.trial.clone(), self.responses.clone());
-        self.tasks.spawn(async move {
-            let rendering = tokio::task::spawn_blocking(move || trial.render(&plan, export));
-            let result = rendering.await.unwrap_or_else(|error| Err(internal(error)));
-            // The coordinator may have gone.
-            drop(responses.send(Response::Prepared { request, result }).await);
-        });
     }
 
     async fn greet(

@@ -36,6 +36,9 @@ pub enum Error {
     /// The keep's task is gone.
     #[error("the keep's task ended")]
     KeepGone,
+    /// The front's task is gone.
+    #[error("the front's task ended")]
+    FrontGone,
     /// A command names what does not exist.
     #[error("command refers to object {0}, which does not exist")]
     UnknownObject(ObjectId),

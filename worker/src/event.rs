@@ -13,7 +13,7 @@ pub(crate) enum Event {
         write: RequestId,
         result: Result<StagedWrite, RequestError>,
     },
-    /// A table that exists was brought back to the commit point.
+    /// A table was brought back to the commit point, or there is none yet.
     Restored(Result<(), flowstone_storage::Error>),
     /// The keep cannot go on.
     Broken(Error),

@@ -87,9 +87,9 @@ enum Ended {
     Consolidation(Consolidated),
 }
 
-/// What is known of a table that is to be there.
+/// What was found of a table that is to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Table {
+enum Table {
     New,
     Existing,
 }
@@ -129,8 +129,9 @@ impl Keep {
     }
 
     /// Creates the table of a collection, beside everything else, however long it takes: the next commit waits for it. One that exists is brought back to its
-    /// version at the commit point: [`Event::Restored`]. Until then nothing but tables may be created, and nothing may be begun here.
-    pub(crate) fn create_table(&mut self, description: &CollectionDescription, table: Table) {
+    /// version at the commit point. [`Event::Restored`] says that it was, or that there is none. Until then nothing but tables may be created, and nothing may be
+    /// begun here.
+    pub(crate) fn create_table(&mut self, description: &CollectionDescription) {
         let id = description.id;
         self.sinks.add_table(id, description.delta_version);
         if let Some(failure) = &description.failure {
@@ -140,21 +141,31 @@ impl Keep {
         self.stored.insert(id);
         let (delta, name) = (self.delta.clone(), description.name.clone());
         let (schema, version) = (Arc::clone(&description.schema), description.delta_version);
-        if table == Table::New {
-            let creation = async move { create(&delta, id, &name, &schema).await };
-            self.creating.push(self.tasks.spawn(creation));
-            return;
-        }
         let (places, events) = (Arc::clone(&self.places), self.events.clone());
-        let restoring = self.tasks.spawn(async move {
-            // Nobody closes it.
-            let _place = places.acquire_owned().await;
-            restore(&delta, id, &name, &schema, version).await
-        });
-        self.tasks.spawn(async move {
-            let result = came_to(restoring).await;
+        let restoring = {
+            let (delta, name, schema) = (delta.clone(), name.clone(), Arc::clone(&schema));
+            self.tasks.spawn(async move {
+                // Nobody closes it.
+                let _place = places.acquire_owned().await;
+                if version.is_none() && !exists(&delta, id).await {
+                    return Ok(Table::New);
+                }
+                let restored = restore(&delta, id, &name, &schema, version).await;
+                restored.map(|()| Table::Existing)
+            })
+        };
+        self.creating.push(self.tasks.spawn(async move {
+            let (table, result) = match came_to(restoring).await {
+                Ok(table) => (table, Ok(())),
+                // The router stops.
+                Err(error) => (Table::Existing, Err(error)),
+            };
             drop(events.send(Event::Restored(result)).await);
-        });
+            match table {
+                Table::New => create(&delta, id, &name, &schema).await,
+                Table::Existing => Ok(()),
+            }
+        }));
     }
 
     /// Forgets objects. Clean-up that comes later waits until the sources among them have stopped.
@@ -368,6 +379,13 @@ fn told(epoch: Epoch) -> Result<(), flowstone_storage::Error> {
             source: error.into(),
         }
     })
+}
+
+/// Whether there is something where a table is to be.
+async fn exists(delta: &DeltaTables, id: ObjectId) -> bool {
+    let found = tokio::fs::try_exists(delta.table_path(id)).await;
+    // Whoever may not look may not create it either, and is told so then.
+    found.unwrap_or(false)
 }
 
 /// Creates a table, or sees that it is there.

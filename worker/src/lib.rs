@@ -7,9 +7,9 @@
 //! Must not know catalog rules, SQL text, placement or client protocols. Called by `node`, which gives it one end of the transport; everything else it learns
 //! from commands.
 //!
-//! Invariants. Commands are acted on in order, but for those that depend on nothing that waits (`engine::order`). Nothing of an epoch is sent to a client before
-//! `BindingDurable` covers it. The local log is synced before an epoch counts as complete. No code on the router evaluates rows: ticks run on shard threads,
-//! queries on the runtime's blocking pool.
+//! Invariants. Commands are acted on in order, but for reads and the like, which have a task of their own (`engine::front`), and those that depend on nothing that
+//! waits (`engine::order`). Nothing of an epoch is sent to a client before `BindingDurable` covers it. The local log is synced before an epoch counts as complete.
+//! No code on the router evaluates rows: ticks run on shard threads, queries on the runtime's blocking pool.
 
 mod compute;
 mod consolidation;

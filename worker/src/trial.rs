@@ -1,7 +1,7 @@
 //! Plans are tried: rendered on a shard that nobody else has, and thrown away.
 //!
 //! Owns what of a plan can be found out before anything is made of it: that all of its expressions, aggregates and queries are known here and fit its columns. Must
-//! not know what exists. Called by the router, off its own thread.
+//! not know what exists. Called by the front, off its own thread.
 //!
 //! Invariants. What is refused here would have been refused by the shards, with the same error: the code is theirs. Nothing that exists is looked at or changed.
 

@@ -1,6 +1,6 @@
 //! Accumulators of the incremental aggregates: one column of state per aggregate, one slot per group.
 //!
-//! Owns the arithmetic. Must not know group keys or batches beyond the argument column.
+//! Owns the arithmetic. Must not know group keys or batches beyond the argument column. `min` and `max` need the rows themselves: see [`super::extreme`].
 //! Invariants. State is a function of the group's current rows, never of its history: sums are wide enough never to wrap, floats are summed exactly,
 //! and range is checked only when a result is produced, so that an overflow heals when the sum returns to range.
 #![expect(
@@ -17,7 +17,7 @@ use arrow_array::types::{
     ArrowPrimitiveType, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
     UInt16Type, UInt32Type, UInt64Type,
 };
-use arrow_array::{Array, ArrayRef, UInt32Array};
+use arrow_array::{Array, ArrayRef};
 use arrow_buffer::i256;
 use arrow_row::{RowConverter, SortField};
 use arrow_schema::DataType;
@@ -28,38 +28,8 @@ use flowstone_types::{DeltaBatch, EvalError, EvalErrorKind, TypeError};
 use hashbrown::HashMap;
 
 use crate::Error;
-use crate::batch::{add_weights, index};
+use crate::batch::add_weights;
 use crate::held::allocated;
-
-/// An encoded value and how often it is there.
-type Multiset = BTreeMap<Box<[u8]>, i64>;
-
-/// Entries that a node of a [`Multiset`] has room for: even one that has a single value takes a whole node.
-const NODE_ENTRIES: usize = 11;
-/// What a leaf takes: a parent, two short numbers and the entries. Inner nodes have an edge more than entries besides.
-const LEAF_BYTES: usize =
-    allocated(size_of::<(Box<[u8]>, i64)>() * NODE_ENTRIES + 2 * size_of::<usize>());
-const INNER_BYTES: usize = LEAF_BYTES + size_of::<usize>() * (NODE_ENTRIES + 1);
-/// Entries of a node on average, if there is more than one: two thirds of its room.
-const NODE_FILL: usize = 7;
-
-/// What the nodes of a [`Multiset`] of so many values take.
-const fn nodes_bytes(values: usize) -> usize {
-    match values {
-        0 => 0,
-        1..=NODE_ENTRIES => LEAF_BYTES,
-        _ => {
-            let leaves = values.div_ceil(NODE_FILL);
-            leaves * LEAF_BYTES + leaves.div_ceil(NODE_FILL) * INNER_BYTES
-        }
-    }
-}
-
-/// What a [`Multiset`] takes. Cost: O(values).
-fn multiset_bytes(values: &Multiset) -> usize {
-    let keys = values.keys().map(|value| allocated(value.len()));
-    nodes_bytes(values.len()) + keys.sum::<usize>()
-}
 
 /// What a map of distinct values takes. Cost: O(values).
 fn distinct_bytes(values: &HashMap<Box<[u8]>, i64>) -> usize {
@@ -100,10 +70,6 @@ enum State {
     Float {
         count: Vec<i64>,
         sum: Vec<ExactFloatSum>,
-    },
-    Extreme {
-        converter: RowConverter,
-        values: Vec<Multiset>,
     },
     Boolean {
         trues: Vec<i64>,
@@ -149,10 +115,6 @@ impl Accumulator {
                 count: Vec::new(),
                 sum: Vec::new(),
             },
-            (F::Min | F::Max, argument) if argument == &output => State::Extreme {
-                converter: RowConverter::new(vec![SortField::new(argument.clone())])?,
-                values: Vec::new(),
-            },
             (F::BoolAnd | F::BoolOr, DataType::Boolean) => State::Boolean {
                 trues: Vec::new(),
                 falses: Vec::new(),
@@ -160,9 +122,7 @@ impl Accumulator {
             _ => return Err(unsupported()),
         };
         let supported_output = match (&state, &output) {
-            (State::Count(_), DataType::Int64)
-            | (State::Extreme { .. }, _)
-            | (State::Boolean { .. }, DataType::Boolean) => true,
+            (State::Count(_), DataType::Int64) | (State::Boolean { .. }, DataType::Boolean) => true,
             (State::Integer { .. }, output) => {
                 matches!(output, DataType::Decimal128(..))
                     || (spec.function == F::Sum
@@ -213,7 +173,6 @@ impl Accumulator {
             State::Float { count, sum } => {
                 count.capacity() * size_of::<i64>() + sum.capacity() * size_of::<ExactFloatSum>()
             }
-            State::Extreme { values, .. } => values.capacity() * size_of::<Multiset>(),
             State::Boolean { trues, falses } => {
                 (trues.capacity() + falses.capacity()) * size_of::<i64>()
             }
@@ -240,7 +199,6 @@ impl Accumulator {
                 count.resize(slots, 0);
                 sum.resize_with(slots, ExactFloatSum::new);
             }
-            State::Extreme { values, .. } => values.resize_with(slots, BTreeMap::new),
             State::Boolean { trues, falses } => {
                 trues.resize(slots, 0);
                 falses.resize(slots, 0);
@@ -261,10 +219,6 @@ impl Accumulator {
             State::Float { count, sum } => {
                 self.heap -= sum[slot].heap_bytes();
                 (count[slot], sum[slot]) = (0, ExactFloatSum::new());
-            }
-            State::Extreme { values, .. } => {
-                let gone = std::mem::take(&mut values[slot]);
-                self.heap -= multiset_bytes(&gone);
             }
             State::Boolean { trues, falses } => (trues[slot], falses[slot]) = (0, 0),
         }
@@ -314,17 +268,6 @@ impl Accumulator {
                     self.heap -= sum[change.slot].heap_bytes();
                     sum[change.slot].add(value, change.weight);
                     self.heap += sum[change.slot].heap_bytes();
-                }
-            }
-            (State::Extreme { converter, values }, Some(argument)) => {
-                let encoded = converter.convert_columns(std::slice::from_ref(argument))?;
-                for change in changes {
-                    add_to_multiset(
-                        &mut values[change.slot],
-                        encoded.row(change.row).data(),
-                        change.weight,
-                        &mut self.heap,
-                    )?;
                 }
             }
             (State::Boolean { trues, falses }, Some(argument)) => {
@@ -396,29 +339,6 @@ impl Accumulator {
                 } else {
                     Arc::new(results.into_iter().collect::<arrow_array::Float64Array>())
                 }
-            }
-            State::Extreme { converter, values } => {
-                let parser = converter.parser();
-                let mut found = Vec::new();
-                let mut positions = Vec::with_capacity(slots.len());
-                for slot in slot_numbers() {
-                    let extreme = if self.spec.function == AggregateFunction::Min {
-                        values[slot].first_key_value()
-                    } else {
-                        values[slot].last_key_value()
-                    };
-                    positions.push(extreme.map(|_| index(found.len())));
-                    if let Some((value, weight)) = extreme {
-                        if *weight < 0 {
-                            return Err(Error::NegativeWeight(
-                                "the input of an aggregate".to_owned(),
-                            ));
-                        }
-                        found.push(parser.parse(value));
-                    }
-                }
-                let decoded = converter.convert_rows(found)?;
-                arrow_select::take::take(&decoded[0], &UInt32Array::from(positions), None)?
             }
             State::Boolean { trues, falses } => {
                 let mut results = BooleanBuilder::with_capacity(slots.len());
@@ -601,30 +521,6 @@ struct Change {
     row: usize,
     slot: usize,
     weight: i64,
-}
-
-/// Adds to a value's weight; a value of weight zero is gone. `heap`: bytes that the values take.
-pub(crate) fn add_to_multiset(
-    values: &mut Multiset,
-    value: &[u8],
-    change: i64,
-    heap: &mut usize,
-) -> Result<(), Error> {
-    if let Some(weight) = values.get_mut(value) {
-        *weight = add_weights(*weight, change)?;
-        if *weight == 0 {
-            let nodes = nodes_bytes(values.len());
-            values.remove(value);
-            *heap += nodes_bytes(values.len());
-            *heap -= nodes + allocated(value.len());
-        }
-    } else {
-        let nodes = nodes_bytes(values.len());
-        values.insert(value.into(), change);
-        *heap += nodes_bytes(values.len()) + allocated(value.len());
-        *heap -= nodes;
-    }
-    Ok(())
 }
 
 /// `value · 10^by / divisor`, rounded half away from zero; `None` if it does not fit.

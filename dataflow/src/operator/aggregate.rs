@@ -2,7 +2,8 @@
 //!
 //! Per tick: the groups that the delta touches are found, their old results noted, the delta added, and −old/+new emitted where they differ.
 //! A group goes when it has no rows; without group columns there is always exactly one row, also over no input.
-//! State: one slot per group. Cost: O(|δ| + touched groups).
+//! State: one slot per group; for `min` and `max` none, but the input's rows are kept, with an ordered index ([`super::extreme`]).
+//! Cost: O(|δ| + touched groups), with `min` or `max` O(|δ| log n).
 #![expect(
     clippy::indexing_slicing,
     reason = "slots and positions are handed out here"
@@ -12,18 +13,20 @@ use std::collections::BTreeMap;
 
 use arrow_array::{ArrayRef, UInt32Array};
 use arrow_row::{RowConverter, SortField};
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, SchemaRef};
 use flowstone_proto::plan;
 use flowstone_types::hash::values_equal;
 use flowstone_types::{DeltaBatch, EvalError, Weights};
 use hashbrown::HashTable;
 
-use super::Tick;
 use super::accumulator::{Accumulator, Results};
+use super::extreme::Extreme;
+use super::{Arrangement, Kept, Needs, Operator, Placement, RelationId, Tick, merge, settled};
 use crate::Error;
 use crate::batch::{Changes, add_weights, index, make_batch};
-use crate::held::allocated;
+use crate::held::{Held, allocated};
 use crate::partition::select;
+use crate::relation::{Moment, Relation};
 
 #[derive(Debug)]
 pub(crate) struct Aggregate {
@@ -31,7 +34,10 @@ pub(crate) struct Aggregate {
     /// Relaxed schema of the output.
     schema: SchemaRef,
     groups: Groups,
-    accumulators: Vec<Accumulator>,
+    /// One per aggregate.
+    columns: Vec<Column>,
+    /// The input's rows, if an aggregate needs them.
+    relation: Option<RelationId>,
     /// Rows per slot.
     rows: Vec<i64>,
     /// Whether this shard has the one group of an aggregate without group columns.
@@ -40,48 +46,114 @@ pub(crate) struct Aggregate {
     global: bool,
 }
 
+/// One aggregate over all groups.
+#[derive(Debug)]
+enum Column {
+    Accumulated(Accumulator),
+    Extreme(Extreme),
+}
+
+impl Column {
+    /// `index`: the number of the one it asked for.
+    fn new(
+        spec: &plan::Aggregate,
+        argument: DataType,
+        output: DataType,
+        index: Option<usize>,
+    ) -> Result<Self, Error> {
+        if let Some(index) = index
+            && argument == output
+            && let Some(extreme) = Extreme::new(spec, output.clone(), index)
+        {
+            return Ok(Self::Extreme(extreme));
+        }
+        let accumulator = Accumulator::new(spec.clone(), argument, output)?;
+        Ok(Self::Accumulated(accumulator))
+    }
+
+    const fn accumulated(&self) -> Option<&Accumulator> {
+        match self {
+            Self::Accumulated(accumulator) => Some(accumulator),
+            Self::Extreme(_) => None,
+        }
+    }
+
+    const fn accumulated_mut(&mut self) -> Option<&mut Accumulator> {
+        match self {
+            Self::Accumulated(accumulator) => Some(accumulator),
+            Self::Extreme(_) => None,
+        }
+    }
+}
+
+impl Operator for Aggregate {
+    fn run(&mut self, tick: Tick<'_>, inputs: Vec<Changes>) -> Result<Changes, Error> {
+        self.update(tick, inputs, false)
+    }
+
+    fn hydrate(&mut self, tick: Tick<'_>, inputs: Vec<Changes>) -> Result<Changes, Error> {
+        self.update(tick, inputs, true)
+    }
+
+    /// The group without columns is there although there is no input.
+    fn hydrates_alone(&self) -> bool {
+        self.owns_global
+    }
+
+    fn reads(&self) -> Vec<(RelationId, usize)> {
+        let extremes = self.columns.iter().filter_map(|column| match column {
+            Column::Accumulated(_) => None,
+            Column::Extreme(extreme) => Some((self.relation?, extreme.index)),
+        });
+        extremes.collect()
+    }
+
+    /// Number of groups.
+    fn state(&self) -> usize {
+        self.groups.slots() - self.groups.free.len()
+    }
+
+    fn state_bytes(&self, _: &Held) -> Option<(&'static str, usize)> {
+        let accumulators = self.columns.iter().filter_map(Column::accumulated);
+        let accumulators = accumulators.map(Accumulator::bytes);
+        let bytes = self.groups.bytes()
+            + self.rows.capacity() * size_of::<i64>()
+            + accumulators.sum::<usize>();
+        Some(("aggregate", bytes))
+    }
+}
+
 impl Aggregate {
+    /// `input`: its schema, and where it is kept, as [`Self::needs`] says. `shard`: the number of the shard that this is on.
     pub(crate) fn new(
-        input: &SchemaRef,
+        (input, arrangement): (&SchemaRef, Option<&Arrangement>),
         group: Vec<usize>,
         aggregates: &[plan::Aggregate],
         schema: SchemaRef,
         shard: usize,
     ) -> Result<Self, Error> {
-        let field = |column: usize| {
-            input
-                .fields()
-                .get(column)
-                .ok_or_else(|| Error::Plan(format!("aggregate reads column {column}")))
-        };
-        let mut fields = Vec::new();
+        let mut fields = Vec::with_capacity(group.len());
         for column in &group {
-            fields.push(SortField::new(field(*column)?.data_type().clone()));
+            fields.push(SortField::new(data_type(input, *column)?));
         }
-        let mut accumulators = Vec::new();
+        let indexes = arrangement.map_or(&[][..], |arrangement| &arrangement.indexes[..]);
+        let mut indexes = indexes.iter().copied();
+        let mut columns = Vec::with_capacity(aggregates.len());
         for (number, spec) in aggregates.iter().enumerate() {
-            let argument = spec
-                .argument
-                .map(field)
-                .transpose()?
-                .map_or(arrow_schema::DataType::Null, |field| {
-                    field.data_type().clone()
-                });
-            if let Some(filter) = spec.filter
-                && *field(filter)?.data_type() != arrow_schema::DataType::Boolean
-            {
-                return Err(Error::Plan(
-                    "filter of an aggregate is not boolean".to_owned(),
-                ));
-            }
+            let argument = match spec.argument {
+                Some(argument) => data_type(input, argument)?,
+                None => DataType::Null,
+            };
             let output = schema
                 .fields()
                 .get(group.len() + number)
                 .ok_or_else(|| Error::Plan("aggregate without output column".to_owned()))?;
-            accumulators.push(Accumulator::new(
-                spec.clone(),
+            let index = Extreme::index_of(&group, spec).and_then(|_| indexes.next());
+            columns.push(Column::new(
+                spec,
                 argument,
                 output.data_type().clone(),
+                index,
             )?);
         }
         Ok(Self {
@@ -89,34 +161,57 @@ impl Aggregate {
             group,
             schema,
             groups: Groups::new(fields)?,
-            accumulators,
+            columns,
+            relation: arrangement.map(|arrangement| arrangement.relation),
             rows: Vec::new(),
             global: false,
         })
     }
 
-    /// Whether the group without columns must be emitted here although there is no input.
-    pub(crate) const fn owns_global(&self) -> bool {
-        self.owns_global
+    /// The rows of a group together; with an index for each aggregate that needs one, in order.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if a column is not there, or no filter.
+    pub(crate) fn needs(
+        input: &SchemaRef,
+        group: &[usize],
+        aggregates: &[plan::Aggregate],
+    ) -> Result<Needs, Error> {
+        for column in group {
+            data_type(input, *column)?;
+        }
+        let mut indexes = Vec::new();
+        for spec in aggregates {
+            if let Some(argument) = spec.argument {
+                data_type(input, argument)?;
+            }
+            if let Some(filter) = spec.filter
+                && data_type(input, filter)? != DataType::Boolean
+            {
+                return Err(Error::Plan(
+                    "filter of an aggregate is not boolean".to_owned(),
+                ));
+            }
+            indexes.extend(Extreme::index_of(group, spec));
+        }
+        let at = Placement::Grouped(group.to_vec());
+        if indexes.is_empty() {
+            return Ok(Needs::changes(at));
+        }
+        let kept = Kept {
+            without_nulls: Vec::new(),
+            indexes,
+        };
+        Ok(Needs::rows(at, kept))
     }
 
-    /// Bytes of memory.
-    pub(crate) fn bytes(&self) -> usize {
-        self.groups.bytes()
-            + self.rows.capacity() * size_of::<i64>()
-            + self
-                .accumulators
-                .iter()
-                .map(Accumulator::bytes)
-                .sum::<usize>()
-    }
-
-    /// Number of groups.
-    pub(crate) fn len(&self) -> usize {
-        self.groups.slots() - self.groups.free.len()
-    }
-
-    pub(crate) fn run(&mut self, tick: Tick<'_>, input: Changes) -> Result<Changes, Error> {
+    fn update(
+        &mut self,
+        tick: Tick<'_>,
+        inputs: Vec<Changes>,
+        hydrating: bool,
+    ) -> Result<Changes, Error> {
+        let input = merge(inputs);
         let mut output = Changes {
             deltas: Vec::new(),
             errors: input.errors,
@@ -126,26 +221,42 @@ impl Aggregate {
             let keys = select(delta.rows.columns(), &self.group)?;
             slots.push(self.groups.intern(&keys, delta.len())?);
         }
-        if self.owns_global && tick.hydrating {
+        if self.owns_global && hydrating {
             self.groups.intern(&[], 1)?;
         }
         let touched = self.groups.take_touched();
         if touched.is_empty() {
             return Ok(output);
         }
-        self.rows.resize(self.groups.keys.len(), 0);
-        self.accumulators
-            .iter_mut()
-            .for_each(|accumulator| accumulator.resize(self.rows.len()));
+        let slots_now = self.groups.slots();
+        self.rows.resize(slots_now, 0);
+        for accumulator in self.columns.iter_mut().filter_map(Column::accumulated_mut) {
+            accumulator.resize(slots_now);
+        }
+        let relation = match self.relation {
+            Some(relation) => Some(tick.relations.get(relation)?),
+            None => None,
+        };
+        // The relation of one that hydrates holds everything already, and there was nothing before.
+        let delta = match relation {
+            Some(relation) if !hydrating => settled(relation, &input.deltas, tick.epoch)?,
+            _ => None,
+        };
+        let before = relation.filter(|_| !hydrating).map(Relation::before);
+        let after = match (relation, &delta) {
+            (Some(relation), Some(delta)) => Some(relation.after(delta)?),
+            (Some(relation), None) => Some(relation.before()),
+            (None, _) => None,
+        };
 
         let existed = self.existing(&touched);
-        let old = self.evaluate(&touched)?;
+        let old = self.evaluate(&touched, before.as_ref())?;
         for (delta, slots) in itertools::zip_eq(&input.deltas, &slots) {
             for (row, slot) in slots.iter().enumerate() {
                 let rows = &mut self.rows[slot_number(*slot)];
                 *rows = add_weights(*rows, delta.weights.get(row))?;
             }
-            for accumulator in &mut self.accumulators {
+            for accumulator in self.columns.iter_mut().filter_map(Column::accumulated_mut) {
                 accumulator.update(delta, slots)?;
             }
         }
@@ -154,9 +265,9 @@ impl Aggregate {
                 "the input of an aggregate".to_owned(),
             ));
         }
-        self.global |= self.owns_global && tick.hydrating;
+        self.global |= self.owns_global && hydrating;
         let exists = self.existing(&touched);
-        let new = self.evaluate(&touched)?;
+        let new = self.evaluate(&touched, after.as_ref())?;
         self.emit(
             tick,
             &touched,
@@ -167,9 +278,9 @@ impl Aggregate {
 
         for (slot, exists) in itertools::zip_eq(&touched, exists) {
             if !exists {
-                self.accumulators
-                    .iter_mut()
-                    .for_each(|accumulator| accumulator.reset(slot_number(*slot)));
+                for accumulator in self.columns.iter_mut().filter_map(Column::accumulated_mut) {
+                    accumulator.reset(slot_number(*slot));
+                }
                 self.groups.remove(*slot);
             }
         }
@@ -183,11 +294,16 @@ impl Aggregate {
             .collect()
     }
 
-    fn evaluate(&self, slots: &[u32]) -> Result<Vec<Results>, Error> {
-        self.accumulators
-            .iter()
-            .map(|accumulator| accumulator.evaluate(slots))
-            .collect()
+    /// The results of groups. `moment`: the input's rows, if they are kept and there were any.
+    fn evaluate(&self, slots: &[u32], moment: Option<&Moment<'_>>) -> Result<Vec<Results>, Error> {
+        let results = self.columns.iter().map(|column| match column {
+            Column::Accumulated(accumulator) => accumulator.evaluate(slots),
+            Column::Extreme(extreme) => {
+                let groups = slots.iter().map(|slot| self.groups.key(*slot));
+                extreme.evaluate(moment, groups)
+            }
+        });
+        results.collect()
     }
 
     fn emit(
@@ -260,13 +376,19 @@ fn first_errors(results: &[Results]) -> BTreeMap<usize, &EvalError> {
     first
 }
 
+fn data_type(input: &SchemaRef, column: usize) -> Result<DataType, Error> {
+    let field = input.fields().get(column);
+    let field = field.ok_or_else(|| Error::Plan(format!("aggregate reads column {column}")))?;
+    Ok(field.data_type().clone())
+}
+
 fn slot_number(slot: u32) -> usize {
     usize::try_from(slot).unwrap_or(usize::MAX)
 }
 
 /// Group keys and their slots. Slots of groups that went are used again.
 #[derive(Debug)]
-pub(crate) struct Groups {
+struct Groups {
     converter: RowConverter,
     width: usize,
     table: HashTable<u32>,
@@ -281,7 +403,7 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    pub(crate) fn new(fields: Vec<SortField>) -> Result<Self, Error> {
+    fn new(fields: Vec<SortField>) -> Result<Self, Error> {
         Ok(Self {
             width: fields.len(),
             converter: RowConverter::new(fields)?,
@@ -295,12 +417,17 @@ impl Groups {
     }
 
     /// Number of slots, used and free.
-    pub(crate) fn slots(&self) -> usize {
+    fn slots(&self) -> usize {
         self.keys.len()
     }
 
+    /// A group in the row format of its columns: as an ordered index has it.
+    fn key(&self, slot: u32) -> &[u8] {
+        &self.keys[slot_number(slot)].1
+    }
+
     /// The slot of each row's group; new groups get one. All of them count as touched.
-    pub(crate) fn intern(&mut self, keys: &[ArrayRef], rows: usize) -> Result<Vec<u32>, Error> {
+    fn intern(&mut self, keys: &[ArrayRef], rows: usize) -> Result<Vec<u32>, Error> {
         let hashes = flowstone_types::hash::hash_rows(keys, rows)?;
         let encoded = if self.width == 0 {
             None
@@ -344,7 +471,7 @@ impl Groups {
     }
 
     /// Bytes of memory.
-    pub(crate) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.table.allocation_size()
             + self.keys.capacity() * size_of::<(u64, Box<[u8]>)>()
             + self.free.capacity() * size_of::<u32>()
@@ -353,7 +480,7 @@ impl Groups {
     }
 
     /// The slots touched since the last call, in order of first touch.
-    pub(crate) fn take_touched(&mut self) -> Vec<u32> {
+    fn take_touched(&mut self) -> Vec<u32> {
         let touched = std::mem::take(&mut self.touched);
         touched
             .iter()
@@ -362,7 +489,7 @@ impl Groups {
     }
 
     /// The key columns of `slots`.
-    pub(crate) fn decode(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, Error> {
+    fn decode(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, Error> {
         if self.width == 0 {
             return Ok(Vec::new());
         }
@@ -375,7 +502,7 @@ impl Groups {
     }
 
     /// Forgets a group; its slot is free.
-    pub(crate) fn remove(&mut self, slot: u32) {
+    fn remove(&mut self, slot: u32) {
         let hash = self.keys[slot_number(slot)].0;
         if let Ok(entry) = self.table.find_entry(hash, |other| *other == slot) {
             entry.remove();

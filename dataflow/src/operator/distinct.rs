@@ -6,7 +6,7 @@ use arrow_array::UInt32Array;
 use arrow_schema::SchemaRef;
 use flowstone_types::{DeltaBatch, Weights};
 
-use super::{RelationId, Tick};
+use super::{Kept, Needs, Operator, Placement, RelationId, Tick, merge};
 use crate::Error;
 use crate::batch::{Changes, add_weights, index, weights_of, with_schema};
 
@@ -19,8 +19,16 @@ pub(crate) struct Distinct {
 }
 
 impl Distinct {
-    /// `input` is consolidated: no two of its rows are equal.
-    pub(crate) fn run(&self, tick: Tick<'_>, input: Changes) -> Result<Changes, Error> {
+    /// Rows of so many columns.
+    pub(crate) fn needs(width: usize) -> Needs {
+        Needs::rows(Placement::Grouped((0..width).collect()), Kept::default())
+    }
+}
+
+impl Operator for Distinct {
+    /// The input is consolidated: no two of its rows are equal.
+    fn run(&mut self, tick: Tick<'_>, inputs: Vec<Changes>) -> Result<Changes, Error> {
+        let input = merge(inputs);
         let mut output = Changes {
             deltas: Vec::new(),
             errors: input.errors,
@@ -28,10 +36,6 @@ impl Distinct {
         let relation = tick.relations.get(self.relation)?;
         for delta in input.deltas {
             let delta = with_schema(&delta, &self.schema)?;
-            if tick.hydrating {
-                output.push(DeltaBatch::new(delta.rows, Weights::AllOne, delta.epoch));
-                continue;
-            }
             let columns = delta.rows.columns();
             let (mut rows, mut weights) = (Vec::new(), Vec::new());
             for (row, hash) in relation
@@ -65,5 +69,22 @@ impl Distinct {
             }
         }
         Ok(output)
+    }
+
+    fn hydrate(&mut self, _: Tick<'_>, inputs: Vec<Changes>) -> Result<Changes, Error> {
+        let input = merge(inputs);
+        let mut output = Changes {
+            deltas: Vec::new(),
+            errors: input.errors,
+        };
+        for delta in input.deltas {
+            let delta = with_schema(&delta, &self.schema)?;
+            output.push(DeltaBatch::new(delta.rows, Weights::AllOne, delta.epoch));
+        }
+        Ok(output)
+    }
+
+    fn reads(&self) -> Vec<(RelationId, usize)> {
+        vec![(self.relation, 0)]
     }
 }

@@ -14,6 +14,7 @@ use datafusion::physical_plan::PhysicalExpr;
 use flowstone_types::normalize::normalize_array;
 use flowstone_types::{Budget, DeltaBatch, EvalError, EvalErrorKind, budget};
 
+use super::{Operator, Tick, merge};
 use crate::batch::{Changes, make_batch};
 use crate::{Error, ExprCompiler};
 
@@ -39,8 +40,9 @@ impl<E: Into<Error>> From<E> for Failure {
     }
 }
 
-impl FilterProject {
-    pub(crate) fn run(&self, input: Changes) -> Result<Changes, Error> {
+impl Operator for FilterProject {
+    fn run(&mut self, _: Tick<'_>, inputs: Vec<Changes>) -> Result<Changes, Error> {
+        let input = merge(inputs);
         let mut output = Changes {
             deltas: Vec::with_capacity(input.deltas.len()),
             errors: input.errors,
@@ -50,7 +52,9 @@ impl FilterProject {
         }
         Ok(output)
     }
+}
 
+impl FilterProject {
     fn isolate(&self, delta: DeltaBatch, output: &mut Changes) -> Result<(), Error> {
         // Explicit stack: halves in order, so that output rows keep the input's order.
         let mut stack = vec![delta];

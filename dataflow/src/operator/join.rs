@@ -13,11 +13,11 @@ use flowstone_types::hash::{hash_rows, rows_equal, values_equal};
 use flowstone_types::{DeltaBatch, budget};
 use hashbrown::HashMap;
 
-use super::{Path, RelationId, Tick};
+use super::{Kept, Needs, Operator, Path, Placement, RelationId, Tick};
 use crate::Error;
 use crate::batch::{Changes, ROWS_PER_BATCH, index, make_batch, multiply_weights, weights_of};
 use crate::partition::select;
-use crate::relation::{Relation, RowId};
+use crate::relation::{IndexSpec, Relation, RowId};
 
 /// So many keys are looked up in the index before any of the rows found is looked at: the lookups do not depend on each other, and the processor has the memory
 /// fetch several at a time.
@@ -41,25 +41,11 @@ pub(crate) struct Join {
     pub(crate) schema: SchemaRef,
 }
 
-impl Join {
-    pub(crate) fn run(
-        &self,
-        tick: Tick<'_>,
-        left: Changes,
-        right: Changes,
-    ) -> Result<Changes, Error> {
-        let mut output = Changes {
-            deltas: Vec::new(),
-            errors: left.errors,
-        };
-        output.errors.extend(right.errors);
-        for delta in &left.deltas {
-            self.probe(tick, delta, &self.left.keys, &self.right, true, &mut output)?;
-        }
-        if tick.hydrating {
-            return Ok(output);
-        }
-        for delta in &right.deltas {
+impl Operator for Join {
+    fn run(&mut self, tick: Tick<'_>, inputs: Vec<Changes>) -> Result<Changes, Error> {
+        let (left, right, mut output) = sides(inputs);
+        self.probe_right(tick, &left, &mut output)?;
+        for delta in &right {
             self.probe(
                 tick,
                 delta,
@@ -69,12 +55,64 @@ impl Join {
                 &mut output,
             )?;
         }
-        for left in &left.deltas {
-            for right in &right.deltas {
+        for left in &left {
+            for right in &right {
                 self.join_deltas(left, right, &mut output)?;
             }
         }
         Ok(output)
+    }
+
+    fn hydrate(&mut self, tick: Tick<'_>, inputs: Vec<Changes>) -> Result<Changes, Error> {
+        let (left, _, mut output) = sides(inputs);
+        self.probe_right(tick, &left, &mut output)?;
+        Ok(output)
+    }
+
+    fn reads(&self) -> Vec<(RelationId, usize)> {
+        [&self.left, &self.right]
+            .map(|side| (side.relation, side.index))
+            .to_vec()
+    }
+}
+
+/// The row changes of both inputs, and an output that has their errors.
+fn sides(mut inputs: Vec<Changes>) -> (Vec<DeltaBatch>, Vec<DeltaBatch>, Changes) {
+    let right = inputs.pop().unwrap_or_default();
+    let left = inputs.pop().unwrap_or_default();
+    let mut output = Changes {
+        deltas: Vec::new(),
+        errors: left.errors,
+    };
+    output.errors.extend(right.errors);
+    (left.deltas, right.deltas, output)
+}
+
+impl Join {
+    /// Of either input, by its keys: rows that can match, together, and an index over the keys. NULL may be left out if it matches nothing.
+    pub(crate) fn needs(keys: &[usize], null_equals_null: bool) -> Needs {
+        let without_nulls = if null_equals_null {
+            Vec::new()
+        } else {
+            keys.to_vec()
+        };
+        let kept = Kept {
+            without_nulls,
+            indexes: vec![IndexSpec::Key(keys.to_vec())],
+        };
+        Needs::rows(Placement::Matched(keys.to_vec()), kept)
+    }
+
+    fn probe_right(
+        &self,
+        tick: Tick<'_>,
+        left: &[DeltaBatch],
+        output: &mut Changes,
+    ) -> Result<(), Error> {
+        for delta in left {
+            self.probe(tick, delta, &self.left.keys, &self.right, true, output)?;
+        }
+        Ok(())
     }
 
     /// Looks up each row of `delta` in the other side's arrangement.

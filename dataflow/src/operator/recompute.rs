@@ -10,7 +10,7 @@ use flowstone_proto::plan::QueryPlan;
 use flowstone_types::normalize::normalize_batch;
 use flowstone_types::{DeltaBatch, Epoch, EvalError, EvalErrorKind, Weights};
 
-use super::{RelationId, Tick};
+use super::{Kept, Needs, Operator, Placement, RelationId, Tick};
 use crate::batch::{Changes, consolidate, make_batch};
 use crate::held::Held;
 use crate::{Error, QueryEvaluator};
@@ -31,32 +31,63 @@ pub(crate) struct Recompute {
     pub(crate) error: Option<EvalError>,
 }
 
-impl Recompute {
+impl Operator for Recompute {
+    fn run(&mut self, tick: Tick<'_>, inputs: Vec<Changes>) -> Result<Changes, Error> {
+        self.evaluate(tick, inputs, false)
+    }
+
+    fn hydrate(&mut self, tick: Tick<'_>, inputs: Vec<Changes>) -> Result<Changes, Error> {
+        self.evaluate(tick, inputs, true)
+    }
+
+    fn hydrates_alone(&self) -> bool {
+        self.runs_here
+    }
+
+    fn reads(&self) -> Vec<(RelationId, usize)> {
+        let inputs = self.inputs.iter();
+        inputs.map(|(relation, _)| (*relation, 0)).collect()
+    }
+
     /// Rows of the last result.
-    pub(crate) fn len(&self) -> usize {
+    fn state(&self) -> usize {
         self.previous.as_ref().map_or(0, DeltaBatch::len)
     }
 
-    /// Bytes of the last result that are not in `held` yet.
-    pub(crate) fn bytes(&self, held: &Held) -> usize {
-        self.previous.as_ref().map_or(0, |previous| {
+    fn state_bytes(&self, held: &Held) -> Option<(&'static str, usize)> {
+        let bytes = self.previous.as_ref().map_or(0, |previous| {
             let weights = match &previous.weights {
                 Weights::Array(weights) => weights.len() * size_of::<i64>(),
                 _ => 0,
             };
             held.add(&previous.rows) + weights
-        })
+        });
+        Some(("recompute", bytes))
+    }
+}
+
+impl Recompute {
+    /// Of each input.
+    pub(crate) fn needs() -> Needs {
+        Needs::rows(Placement::Single, Kept::default())
     }
 
-    pub(crate) fn run(&mut self, tick: Tick<'_>, inputs: Vec<Changes>) -> Result<Changes, Error> {
+    fn evaluate(
+        &mut self,
+        tick: Tick<'_>,
+        mut inputs: Vec<Changes>,
+        hydrating: bool,
+    ) -> Result<Changes, Error> {
+        // A step has a port even if its operator reads nothing.
+        inputs.truncate(self.inputs.len());
         let mut output = Changes::default();
-        let mut changed = tick.hydrating;
+        let mut changed = hydrating;
         let mut tables = Vec::with_capacity(inputs.len());
         for (changes, (relation, schema)) in itertools::zip_eq(inputs, &self.inputs) {
             output.errors.extend(changes.errors);
             changed |= !changes.deltas.is_empty();
             let relation = tick.relations.get(*relation)?;
-            let delta = if tick.hydrating {
+            let delta = if hydrating {
                 None
             } else {
                 consolidate(relation.schema(), &changes.deltas, tick.epoch)?

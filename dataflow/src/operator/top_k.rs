@@ -1,185 +1,155 @@
 //! The first rows of each group in a total order: ORDER BY with LIMIT and OFFSET per group, `DISTINCT ON`.
 //!
 //! Per tick only touched groups are looked at: the window before and the window after are walked and their difference emitted.
-//! State: every row, encoded in order, in one ordered multiset per group. Cost: O(touched groups · (offset + limit) + |δ| log n).
-//! Without a limit the rows passed over are the window that is kept, and the output is the input without them.
-#![expect(
-    clippy::indexing_slicing,
-    reason = "slots and positions are handed out here"
-)]
+//! State: none of its own; the input's rows are kept, with an ordered index. Cost: O(touched groups · (offset + limit) + |δ| log n).
+//! Without a limit the rows passed over are the window that is kept, and the output is the input without them; without an offset either, nothing is kept.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use arrow_array::{ArrayRef, UInt32Array};
-use arrow_row::{RowConverter, SortField};
-use arrow_schema::{SchemaRef, SortOptions};
+use arrow_schema::SchemaRef;
 use flowstone_proto::plan::OrderColumn;
-use flowstone_types::{DeltaBatch, budget};
+use flowstone_types::{DeltaBatch, Epoch, budget};
 
-use super::Tick;
-use super::accumulator::add_to_multiset;
-use super::aggregate::Groups;
+use super::{Arrangement, Kept, Needs, Operator, Placement, RelationId, Tick, merge, settled};
 use crate::Error;
-use crate::batch::{Changes, index, make_batch, weights_of, with_schema};
-use crate::partition::select;
-
-/// Rows of a window with their multiplicities, in order.
-type Window = Vec<(Box<[u8]>, i64)>;
+use crate::batch::{Changes, ROWS_PER_BATCH, make_batch, weights_of, with_schema};
+use crate::relation::{Entry, IndexSpec, Order, Ordered, Place};
 
 #[derive(Debug)]
 pub(crate) struct TopK {
-    group: Vec<usize>,
-    /// The columns that are not group columns: first those of the order, then the others, which make it total.
-    ordered: Vec<usize>,
-    converter: RowConverter,
-    limit: Option<u64>,
-    offset: u64,
+    pub(crate) limit: Option<u64>,
+    pub(crate) offset: u64,
     /// Relaxed schema of input and output.
-    schema: SchemaRef,
-    groups: Groups,
-    rows: Vec<BTreeMap<Box<[u8]>, i64>>,
-    /// Bytes that the rows take.
-    heap: usize,
+    pub(crate) schema: SchemaRef,
+    /// The input's rows, with the index that was asked for; `None` if all rows pass.
+    pub(crate) arrangement: Option<Arrangement>,
+}
+
+/// Changes of the output that were found.
+#[derive(Default)]
+struct Found {
+    places: Vec<Place>,
+    weights: Vec<i64>,
+}
+
+impl Operator for TopK {
+    fn run(&mut self, tick: Tick<'_>, inputs: Vec<Changes>) -> Result<Changes, Error> {
+        let input = merge(inputs);
+        let mut output = self.pass_on(&input)?;
+        let Some((relation, number)) = self.index() else {
+            return Ok(output);
+        };
+        let relation = tick.relations.get(relation)?;
+        let Some(delta) = settled(relation, &input.deltas, tick.epoch)? else {
+            return Ok(output);
+        };
+        let groups = relation
+            .ordered(number)?
+            .groups(delta.rows.columns(), delta.len())?;
+        let groups: BTreeSet<Box<[u8]>> = groups.into_iter().collect();
+        let (before, after) = (relation.before(), relation.after(&delta)?);
+        let (before, after) = (before.ordered(number)?, after.ordered(number)?);
+        self.differences(tick.epoch, &groups, (Some(&before), &after), &mut output)?;
+        Ok(output)
+    }
+
+    fn hydrate(&mut self, tick: Tick<'_>, inputs: Vec<Changes>) -> Result<Changes, Error> {
+        let input = merge(inputs);
+        let mut output = self.pass_on(&input)?;
+        let Some((relation, number)) = self.index() else {
+            return Ok(output);
+        };
+        let relation = tick.relations.get(relation)?;
+        let mut groups: BTreeSet<Box<[u8]>> = BTreeSet::new();
+        for delta in &input.deltas {
+            let index = relation.ordered(number)?;
+            groups.extend(index.groups(delta.rows.columns(), delta.len())?);
+        }
+        let now = relation.before();
+        let now = now.ordered(number)?;
+        self.differences(tick.epoch, &groups, (None, &now), &mut output)?;
+        Ok(output)
+    }
+
+    fn reads(&self) -> Vec<(RelationId, usize)> {
+        self.index().into_iter().collect()
+    }
 }
 
 impl TopK {
-    pub(crate) fn new(
-        schema: SchemaRef,
-        group: Vec<usize>,
+    /// Of an input with so many columns: rows by group, in an order that the columns make total.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if a column is not there.
+    pub(crate) fn needs(
+        width: usize,
+        group: &[usize],
         order: &[OrderColumn],
-        limit: Option<u64>,
-        offset: u64,
-    ) -> Result<Self, Error> {
-        let width = schema.fields().len();
-        let data_type = |column: usize| {
-            schema
-                .fields()
-                .get(column)
-                .map(|field| field.data_type().clone())
-                .ok_or_else(|| Error::Plan(format!("top k reads column {column}")))
+        (limit, offset): (Option<u64>, u64),
+    ) -> Result<Needs, Error> {
+        let ordered = order.iter().map(|column| column.column);
+        let mut columns = group.iter().copied().chain(ordered);
+        if let Some(column) = columns.find(|column| *column >= width) {
+            return Err(Error::Plan(format!("top k reads column {column}")));
+        }
+        let at = Placement::Grouped(group.to_vec());
+        if limit.is_none() && offset == 0 {
+            return Ok(Needs::changes(at));
+        }
+        let kept = Kept {
+            without_nulls: Vec::new(),
+            indexes: vec![IndexSpec::Ordered(Order::total(group, order, width))],
         };
-        let group_fields = group
-            .iter()
-            .map(|column| Ok(SortField::new(data_type(*column)?)))
-            .collect::<Result<Vec<_>, Error>>()?;
-        let (mut ordered, mut fields) = (Vec::new(), Vec::new());
-        for column in order {
-            if !group.contains(&column.column) && !ordered.contains(&column.column) {
-                let options = SortOptions {
-                    descending: column.descending,
-                    nulls_first: column.nulls_first,
-                };
-                fields.push(SortField::new_with_options(
-                    data_type(column.column)?,
-                    options,
-                ));
-                ordered.push(column.column);
-            }
-        }
-        for column in 0..width {
-            if !group.contains(&column) && !ordered.contains(&column) {
-                fields.push(SortField::new(data_type(column)?));
-                ordered.push(column);
-            }
-        }
-        Ok(Self {
-            groups: Groups::new(group_fields)?,
-            group,
-            converter: RowConverter::new(fields)?,
-            ordered,
-            limit,
-            offset,
-            schema,
-            rows: Vec::new(),
-            heap: 0,
-        })
+        Ok(Needs::rows(at, kept))
     }
 
-    /// Bytes of memory.
-    pub(crate) fn bytes(&self) -> usize {
-        self.groups.bytes()
-            + self.rows.capacity() * size_of::<BTreeMap<Box<[u8]>, i64>>()
-            + self.heap
+    fn index(&self) -> Option<(RelationId, usize)> {
+        let arrangement = self.arrangement.as_ref()?;
+        Some((arrangement.relation, *arrangement.indexes.first()?))
     }
 
-    /// Number of groups.
-    pub(crate) fn len(&self) -> usize {
-        self.rows.iter().filter(|rows| !rows.is_empty()).count()
-    }
-
-    pub(crate) fn run(&mut self, tick: Tick<'_>, input: Changes) -> Result<Changes, Error> {
+    /// The errors, and all rows if there is no limit.
+    fn pass_on(&self, input: &Changes) -> Result<Changes, Error> {
         let mut output = Changes {
             deltas: Vec::new(),
-            errors: input.errors,
+            errors: input.errors.clone(),
         };
         if self.limit.is_none() {
             for delta in &input.deltas {
                 output.push(with_schema(delta, &self.schema)?);
             }
-            if self.offset == 0 {
-                return Ok(output);
-            }
-        }
-        let mut slots = Vec::with_capacity(input.deltas.len());
-        for delta in &input.deltas {
-            slots.push(
-                self.groups
-                    .intern(&select(delta.rows.columns(), &self.group)?, delta.len())?,
-            );
-        }
-        let touched = self.groups.take_touched();
-        self.rows.resize_with(self.groups.slots(), BTreeMap::new);
-        let old = touched
-            .iter()
-            .map(|slot| self.window(*slot))
-            .collect::<Result<Vec<_>, _>>()?;
-        for (delta, slots) in itertools::zip_eq(&input.deltas, &slots) {
-            self.update(delta, slots)?;
-        }
-        let sign = if self.limit.is_some() { 1 } else { -1 };
-        let mut differences = Vec::new();
-        for (position, (slot, old)) in itertools::zip_eq(&touched, old).enumerate() {
-            differ(old, self.window(*slot)?, &mut |row, weight| {
-                differences.push((index(position), row, sign * weight))
-            });
-        }
-        if !differences.is_empty() {
-            output.push(self.decode(tick, &touched, &differences)?);
-        }
-        for slot in touched {
-            if self.rows[slot_number(slot)].is_empty() {
-                self.groups.remove(slot);
-            }
         }
         Ok(output)
     }
 
-    fn update(&mut self, delta: &DeltaBatch, slots: &[u32]) -> Result<(), Error> {
-        let encoded = if self.ordered.is_empty() {
-            None
-        } else {
-            Some(
-                self.converter
-                    .convert_columns(&select(delta.rows.columns(), &self.ordered)?)?,
-            )
-        };
-        for (row, slot) in slots.iter().enumerate() {
-            let encoded = encoded.as_ref().map(|encoded| encoded.row(row));
-            let bytes = encoded.as_ref().map_or(&[][..], |row| row.data());
-            add_to_multiset(
-                &mut self.rows[slot_number(*slot)],
-                bytes,
-                delta.weights.get(row),
-                &mut self.heap,
-            )?;
+    /// What the windows of these groups make of the output, from `old` rows, if there were any, to `new` ones.
+    fn differences(
+        &self,
+        epoch: Epoch,
+        groups: &BTreeSet<Box<[u8]>>,
+        (old, new): (Option<&Ordered<'_>>, &Ordered<'_>),
+        output: &mut Changes,
+    ) -> Result<(), Error> {
+        let sign = if self.limit.is_some() { 1 } else { -1 };
+        let mut found = Found::default();
+        for group in groups {
+            budget::check()?;
+            let before = old.map_or_else(Vec::new, |old| self.window(old.rows(group)));
+            let after = self.window(new.rows(group));
+            differ(&before, &after, &mut |place, change| {
+                found.places.push(place);
+                found.weights.push(sign * change);
+            });
+            if found.places.len() >= ROWS_PER_BATCH {
+                self.emit(epoch, new, std::mem::take(&mut found), output)?;
+            }
         }
-        Ok(())
+        self.emit(epoch, new, found, output)
     }
 
     /// The rows at positions `offset..offset + limit`, or `0..offset` if there is no limit.
-    fn window(&self, slot: u32) -> Result<Window, Error> {
-        budget::check()?;
+    fn window<'a>(&self, rows: impl Iterator<Item = Entry<'a>>) -> Vec<Entry<'a>> {
         let (mut skip, mut take) = match self.limit {
             Some(limit) => (
                 i64::try_from(self.offset).unwrap_or(i64::MAX),
@@ -188,68 +158,50 @@ impl TopK {
             None => (0, i64::try_from(self.offset).unwrap_or(i64::MAX)),
         };
         let mut window = Vec::new();
-        for (row, weight) in &self.rows[slot_number(slot)] {
+        for row in rows {
             if take == 0 {
                 break;
             }
-            if *weight < 0 {
-                return Err(Error::NegativeWeight("the input of a top k".to_owned()));
-            }
-            let passed = skip.min(*weight);
+            let passed = skip.min(row.weight);
             skip -= passed;
-            let taken = take.min(*weight - passed);
+            let taken = take.min(row.weight - passed);
             take -= taken;
             if taken > 0 {
-                window.push((row.clone(), taken));
+                window.push(Entry {
+                    weight: taken,
+                    ..row
+                });
             }
         }
-        Ok(window)
+        window
     }
 
-    fn decode(
+    fn emit(
         &self,
-        tick: Tick<'_>,
-        touched: &[u32],
-        differences: &[(u32, Box<[u8]>, i64)],
-    ) -> Result<DeltaBatch, Error> {
-        let parser = self.converter.parser();
-        let ordered = if self.ordered.is_empty() {
-            Vec::new()
-        } else {
-            self.converter
-                .convert_rows(differences.iter().map(|(_, row, _)| parser.parse(row)))?
-        };
-        let positions =
-            UInt32Array::from_iter_values(differences.iter().map(|(position, ..)| *position));
-        let mut columns: Vec<Option<ArrayRef>> = vec![None; self.schema.fields().len()];
-        for (column, values) in itertools::zip_eq(&self.group, self.groups.decode(touched)?) {
-            columns[*column] = Some(arrow_select::take::take(&values, &positions, None)?);
+        epoch: Epoch,
+        rows: &Ordered<'_>,
+        found: Found,
+        output: &mut Changes,
+    ) -> Result<(), Error> {
+        if found.places.is_empty() {
+            return Ok(());
         }
-        for (column, values) in itertools::zip_eq(&self.ordered, ordered) {
-            columns[*column] = Some(values);
-        }
-        let columns = columns
-            .into_iter()
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| Error::invariant("top k lost a column"))?;
-        let rows = make_batch(&self.schema, columns, differences.len())?;
-        Ok(DeltaBatch::new(
-            rows,
-            weights_of(differences.iter().map(|(.., weight)| *weight).collect()),
-            tick.epoch,
-        ))
+        let columns = rows.columns(&found.places)?;
+        let rows = make_batch(&self.schema, columns, found.places.len())?;
+        output.push(DeltaBatch::new(rows, weights_of(found.weights), epoch));
+        Ok(())
     }
 }
 
 /// Calls `emit` with each row whose multiplicity differs, and by how much. Both windows are sorted.
-fn differ(old: Window, new: Window, emit: &mut dyn FnMut(Box<[u8]>, i64)) {
-    let (mut old, mut new) = (old.into_iter().peekable(), new.into_iter().peekable());
+fn differ(old: &[Entry<'_>], new: &[Entry<'_>], emit: &mut dyn FnMut(Place, i64)) {
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
     loop {
         let order = match (old.peek(), new.peek()) {
             (None, None) => return,
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
-            (Some((old, _)), Some((new, _))) => old.cmp(new),
+            (Some(old), Some(new)) => old.order.cmp(new.order),
         };
         let before = if order == Ordering::Greater {
             None
@@ -261,16 +213,11 @@ fn differ(old: Window, new: Window, emit: &mut dyn FnMut(Box<[u8]>, i64)) {
         } else {
             new.next()
         };
-        let change = after.as_ref().map_or(0, |(_, weight)| *weight)
-            - before.as_ref().map_or(0, |(_, weight)| *weight);
-        if let Some((row, _)) = before.or(after)
+        let change = after.map_or(0, |row| row.weight) - before.map_or(0, |row| row.weight);
+        if let Some(row) = before.or(after)
             && change != 0
         {
-            emit(row, change);
+            emit(row.place, change);
         }
     }
-}
-
-fn slot_number(slot: u32) -> usize {
-    usize::try_from(slot).unwrap_or(usize::MAX)
 }

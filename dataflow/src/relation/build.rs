@@ -9,41 +9,37 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
-
+use super::ordered::OrderedIndex;
 use super::segment::Segment;
+use super::slot::{Index, IndexSpec, Slot};
 use super::{KeyIndex, Relation, RowId, weight};
 use crate::Error;
-use crate::partition::hash_columns;
 
 /// Rows whose places in an index are fetched from memory together.
 const INSERTED_TOGETHER: usize = 64;
 
 impl Relation {
-    /// The number of the index over `columns`, which has yet to be built from the rows if it is new ([`Self::build_index`]). Each call is paired with one
-    /// [`Self::release_index`].
+    /// The number of the index that finds what `spec` says, which has yet to be built from the rows if it is new ([`Self::build_index`]). Each call is paired
+    /// with one [`Self::release_index`].
     ///
     /// # Errors
-    /// [`Error::Invariant`] if a column is out of range, [`Error::Type`] if one cannot be hashed.
-    pub(crate) fn acquire_index(&mut self, columns: &[usize]) -> Result<usize, Error> {
-        for (number, index) in self.indexes.iter_mut().enumerate() {
-            if let Some(index) = index
-                && index.columns() == columns
+    /// [`Error::Invariant`] if a column is out of range, [`Error::Type`] if one cannot be hashed or ordered.
+    pub(crate) fn acquire_index(&mut self, spec: &IndexSpec) -> Result<usize, Error> {
+        for (number, slot) in self.indexes.iter_mut().enumerate() {
+            if let Some(slot) = slot
+                && slot.finds(spec)
             {
-                index.users += 1;
+                slot.users += 1;
                 return Ok(number);
             }
         }
-        // Whoever asks is told that this is no index, not whoever builds it.
-        let none = RecordBatch::new_empty(Arc::clone(&self.schema));
-        hash_columns(none.columns(), columns, 0)?;
-        let mut index = KeyIndex::new(columns.to_vec());
-        index.unbuilt = self.start();
+        let mut slot = Slot::new(spec, &self.schema)?;
+        slot.unbuilt = self.start();
         if let Some(free) = self.indexes.iter().position(Option::is_none) {
-            self.indexes[free] = Some(index);
+            self.indexes[free] = Some(slot);
             return Ok(free);
         }
-        self.indexes.push(Some(index));
+        self.indexes.push(Some(slot));
         Ok(self.indexes.len() - 1)
     }
 
@@ -59,37 +55,68 @@ impl Relation {
         }
     }
 
-    /// Index `number`, which was acquired and is complete.
+    /// Index `number`, a hash index that was acquired and is complete.
     pub(crate) fn index(&self, number: usize) -> Result<&KeyIndex, Error> {
-        let index = self.slot(number)?;
-        if index.unbuilt.is_some() {
+        match &self.complete(number)?.index {
+            Index::Key(index) => Ok(index),
+            Index::Ordered(_) => Err(self.other_kind(number)),
+        }
+    }
+
+    /// Index `number`, an ordered one that was acquired and is complete.
+    pub(crate) fn ordered(&self, number: usize) -> Result<&OrderedIndex, Error> {
+        match &self.complete(number)?.index {
+            Index::Ordered(index) => Ok(index),
+            Index::Key(_) => Err(self.other_kind(number)),
+        }
+    }
+
+    /// Whether index `number`, of either kind, is there and complete.
+    pub(crate) fn is_complete(&self, number: usize) -> bool {
+        self.complete(number).is_ok()
+    }
+
+    /// The columns of index `number`, a hash index that was acquired.
+    pub(crate) fn index_columns(&self, number: usize) -> Result<&[usize], Error> {
+        match &self.slot(number)?.index {
+            Index::Key(index) => Ok(index.columns()),
+            Index::Ordered(_) => Err(self.other_kind(number)),
+        }
+    }
+
+    fn complete(&self, number: usize) -> Result<&Slot, Error> {
+        let slot = self.slot(number)?;
+        if slot.unbuilt.is_some() {
             return Err(Error::invariant(format!(
                 "index {number} of {} is not built yet",
                 self.name
             )));
         }
-        Ok(index)
+        Ok(slot)
     }
 
-    /// The columns of index `number`, which was acquired.
-    pub(crate) fn index_columns(&self, number: usize) -> Result<&[usize], Error> {
-        Ok(self.slot(number)?.columns())
-    }
-
-    fn slot(&self, number: usize) -> Result<&KeyIndex, Error> {
+    fn slot(&self, number: usize) -> Result<&Slot, Error> {
         self.indexes
             .get(number)
             .and_then(Option::as_ref)
             .ok_or_else(|| Error::invariant(format!("index {number} of {} is gone", self.name)))
     }
 
-    /// Whether all indexes are complete.
-    pub(crate) fn is_built(&self) -> bool {
-        let mut indexes = self.indexes.iter().flatten();
-        indexes.all(|index| index.unbuilt.is_none())
+    fn other_kind(&self, number: usize) -> Error {
+        Error::invariant(format!(
+            "index {number} of {} is of another kind",
+            self.name
+        ))
     }
 
-    /// Builds what is missing of all indexes until `fuel` rows were looked at. Returns the fuel that is left; some is if they are complete.
+    /// Whether all indexes are complete.
+    pub(crate) fn is_built(&self) -> bool {
+        let mut slots = self.indexes.iter().flatten();
+        slots.all(|slot| slot.unbuilt.is_none())
+    }
+
+    /// Builds what is missing of all indexes until `fuel` is used up: a row costs one of it in a hash index, and more in an ordered one. Returns the fuel that is
+    /// left; if some is, they are complete.
     pub(crate) fn build(&mut self, mut fuel: usize) -> Result<usize, Error> {
         for number in self.index_numbers() {
             fuel = self.build_index(number, fuel)?;
@@ -100,24 +127,25 @@ impl Relation {
     /// The same for one index.
     pub(crate) fn build_index(&mut self, number: usize, mut fuel: usize) -> Result<usize, Error> {
         let segments = &self.segments;
-        let Some(index) = self.indexes.get_mut(number).and_then(Option::as_mut) else {
+        let Some(slot) = self.indexes.get_mut(number).and_then(Option::as_mut) else {
             return Ok(fuel);
         };
         while fuel > 0
-            && let Some((number, row)) = index.unbuilt
+            && let Some((number, row)) = slot.unbuilt
         {
-            index.unbuilt = match segments.get(number) {
+            slot.unbuilt = match segments.get(number) {
                 None => None,
                 Some(Some(segment)) if row < segment.len => {
                     let (piece, from) = segment.locate(row);
                     let rows = &segment.pieces[piece].rows;
-                    let rows = rows.slice(from, fuel.min(rows.num_rows() - from));
+                    let rows_max = fuel.div_ceil(slot.cost());
+                    let rows = rows.slice(from, rows_max.min(rows.num_rows() - from));
                     let count = rows.num_rows();
-                    let hashes = hash_columns(rows.columns(), index.columns(), count)?;
+                    let keys = slot.keys(&rows)?;
                     let some_are_gone = segment.live < segment.len;
                     let weights = some_are_gone.then(|| segment.weights.range(row..row + count));
-                    add_rows(index, segments, (number, row), &hashes, weights.as_deref());
-                    fuel -= count;
+                    slot.add(segments, (number, row), keys, weights.as_deref())?;
+                    fuel = fuel.saturating_sub(count * slot.cost());
                     Some((number, row + count))
                 }
                 Some(_) => Some((number + 1, 0)),
@@ -136,7 +164,7 @@ impl Relation {
             free: Vec::new(),
             tail: None,
             indexes: indexes
-                .map(|slot| slot.as_ref().map(KeyIndex::hollow))
+                .map(|slot| slot.as_ref().map(Slot::hollow))
                 .collect(),
             errors: BTreeMap::new(),
             history: self.history.as_ref().map(|_| VecDeque::new()),
@@ -156,8 +184,8 @@ impl Relation {
         for (number, slot) in fork.indexes.iter_mut().enumerate() {
             if !numbers.contains(&number) {
                 *slot = None;
-            } else if let Some(index) = slot {
-                index.unbuilt = self.start();
+            } else if let Some(slot) = slot {
+                slot.unbuilt = self.start();
             }
         }
         let segments = self.segments.iter().map(|segment| {
@@ -188,14 +216,14 @@ impl Relation {
         let indexes = empty.indexes.iter().map(|slot| {
             let built = built.next().flatten();
             let used = slot.as_ref()?;
-            let same = built.filter(|index| index.columns() == used.columns());
-            let mut index = same.unwrap_or_else(|| {
-                let mut index = used.hollow();
-                index.unbuilt = unbuilt;
-                index
+            let same = built.filter(|slot| slot.finds_the_same(used));
+            let mut slot = same.unwrap_or_else(|| {
+                let mut slot = used.hollow();
+                slot.unbuilt = unbuilt;
+                slot
             });
-            index.users = used.users;
-            Some(index)
+            slot.users = used.users;
+            Some(slot)
         });
         self.indexes = indexes.collect();
     }
@@ -206,7 +234,7 @@ impl Relation {
     }
 }
 
-/// Adds rows of one segment, from a position on, to an index. Those that are gone, which have no weight, are left out; none are if there are no `weights`.
+/// Adds rows of one segment, from a position on, to a hash index. Those that are gone, which have no weight, are left out; none are if there are no `weights`.
 pub(super) fn add_rows(
     index: &mut KeyIndex,
     segments: &[Option<Segment>],

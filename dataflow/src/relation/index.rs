@@ -43,10 +43,6 @@ pub(crate) struct KeyIndex {
     tables: Vec<HashTable<Entry>>,
     /// Bytes of the lists.
     lists: usize,
-    /// How many operators and objects read this index.
-    pub(super) users: usize,
-    /// Where building goes on, segment and row: no row there or further on is in the index. `None` once it is complete.
-    pub(super) unbuilt: Option<(usize, usize)>,
 }
 
 impl KeyIndex {
@@ -55,22 +51,7 @@ impl KeyIndex {
             columns,
             tables: vec![HashTable::new()],
             lists: 0,
-            users: 1,
-            unbuilt: None,
         }
-    }
-
-    /// One for the same users over no rows.
-    pub(super) fn hollow(&self) -> Self {
-        Self {
-            users: self.users,
-            ..Self::new(self.columns.clone())
-        }
-    }
-
-    /// Whether rows that are appended to a segment are to be added at once: building has passed its end, and will not come there again.
-    pub(super) fn covers(&self, segment: usize) -> bool {
-        self.unbuilt.is_none_or(|(reached, _)| segment < reached)
     }
 
     pub(crate) fn columns(&self) -> &[usize] {
@@ -179,7 +160,6 @@ impl KeyIndex {
     pub(super) fn clear(&mut self) {
         self.tables = vec![HashTable::new()];
         self.lists = 0;
-        self.unbuilt = None;
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Relation, SEAL_ROWS};
+use super::{IndexSpec, Relation, SEAL_ROWS};
 use crate::Error;
 use crate::batch::weights_of;
 
@@ -29,6 +29,10 @@ fn schema() -> SchemaRef {
 
 fn relation(identity: &[usize]) -> Relation {
     Relation::new("a test".to_owned(), schema(), identity.to_vec())
+}
+
+fn by(columns: &[usize]) -> IndexSpec {
+    IndexSpec::Key(columns.to_vec())
 }
 
 fn apply(relation: &mut Relation, changes: &[(Row, i64)], epoch: u64) {
@@ -120,12 +124,12 @@ fn check(seed: u64) {
     }
     let mut fork: Option<Relation> = None;
     let mut rows = Rows::default();
-    let index = at_once.acquire_index(&[0]).unwrap();
+    let index = at_once.acquire_index(&by(&[0])).unwrap();
     let acquired_at = rng.random_range(0..15);
     let forked_at = rng.random_range(acquired_at..20);
     for epoch in 1..30 {
         if epoch == acquired_at + 1 {
-            assert_eq!(sliced.acquire_index(&[0]).unwrap(), index);
+            assert_eq!(sliced.acquire_index(&by(&[0])).unwrap(), index);
         }
         let changes = rows.change(&mut rng);
         for relation in [&mut at_once, &mut sliced].into_iter().chain(&mut fork) {
@@ -182,17 +186,17 @@ proptest! {
 #[test]
 fn a_relation_takes_the_place_of_its_empty_image() {
     let mut full = relation(&[0, 1]);
-    let by_key = full.acquire_index(&[0]).unwrap();
-    let by_number = full.acquire_index(&[1]).unwrap();
+    let by_key = full.acquire_index(&by(&[0])).unwrap();
+    let by_number = full.acquire_index(&by(&[1])).unwrap();
     let mut empty = full.hollow();
     let rows = [((1, 1), 1), ((1, 2), 2), ((2, 3), 1)];
     apply(&mut full, &rows, 1);
 
     // One index gets another user, one goes and another one has its number.
-    assert_eq!(empty.acquire_index(&[0]).unwrap(), by_key);
+    assert_eq!(empty.acquire_index(&by(&[0])).unwrap(), by_key);
     empty.release_index(by_number);
-    assert_eq!(empty.acquire_index(&[1, 0]).unwrap(), by_number);
-    let late = empty.acquire_index(&[1]).unwrap();
+    assert_eq!(empty.acquire_index(&by(&[1, 0])).unwrap(), by_number);
+    let late = empty.acquire_index(&by(&[1])).unwrap();
     assert!(empty.is_built());
 
     full.replace(&empty);
@@ -217,14 +221,14 @@ fn a_relation_takes_the_place_of_its_empty_image() {
 #[test]
 fn what_cannot_be_indexed_is_refused_before_there_are_rows() {
     let mut relation = relation(&[0, 1]);
-    assert!(relation.acquire_index(&[2]).is_err());
+    assert!(relation.acquire_index(&by(&[2])).is_err());
     assert_eq!(relation.index_numbers(), 0..1);
 }
 
 #[test]
 fn rows_that_come_and_go_use_the_numbers_of_segments_again() {
     let mut relation = relation(&[0, 1]);
-    let index = relation.acquire_index(&[0]).unwrap();
+    let index = relation.acquire_index(&by(&[0])).unwrap();
     // One that stays, so that the relation never is empty.
     apply(&mut relation, &[((0, 0), 1)], 1);
     let many = i64::try_from(SEAL_ROWS).unwrap();
@@ -259,7 +263,7 @@ fn an_index_that_was_being_built_over_a_compacted_segment_has_the_rows_of_the_ne
             .collect()
     };
     apply(&mut relation, &rows(many, 1), 2);
-    let index = relation.acquire_index(&[0]).unwrap();
+    let index = relation.acquire_index(&by(&[0])).unwrap();
     // The one row of the first segment, and some of the second.
     relation.build(1).unwrap();
     relation.build(100).unwrap();

@@ -14,7 +14,7 @@ use flowstone_types::ObjectId;
 use super::{Collection, Dataflow, Progress, Shard};
 use crate::Error;
 use crate::partition::partition_columns;
-use crate::relation::Relation;
+use crate::relation::{IndexSpec, Relation};
 use crate::render::{Rendered, Renderer, Rendering};
 use crate::step::{Kind, Route};
 
@@ -146,7 +146,7 @@ impl Shard {
                     )
                 }
             };
-            let lookup = renderer.add_index(relation, &partition)?;
+            let lookup = renderer.add_index(relation, &IndexSpec::Key(partition))?;
             made = Some((relation, lookup));
             Ok(renderer.add(kind, root.stage, &[root.step], Some(route), schema))
         })?;

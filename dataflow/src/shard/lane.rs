@@ -106,7 +106,7 @@ impl Shard {
     pub fn is_built(&self, id: ObjectId) -> bool {
         let built = |(number, index): &(RelationId, usize)| {
             let relation = self.relations.0.get(number);
-            relation.is_some_and(|relation| relation.index(*index).is_ok())
+            relation.is_some_and(|relation| relation.is_complete(*index))
         };
         let dataflow = self.dataflows.get(&id);
         dataflow.is_some_and(|dataflow| dataflow.indexes.iter().all(built))
@@ -124,6 +124,7 @@ impl Shard {
         let entries: BTreeSet<RelationId> = dataflow.uses.iter().map(|used| used.entry).collect();
         for step in steps {
             self.steps.extend(forked.steps.remove_entry(&step));
+            self.due.extend(forked.due.remove_entry(&step));
         }
         for number in self.own_relations(id) {
             if let Some(relation) = forked.relations.0.remove(&number) {
@@ -362,8 +363,8 @@ impl Shard {
     /// The relations that a dataflow looks rows up in or shares, and the indexes by which they are found: always the first one, by which changes find theirs.
     fn reads(&self, dataflow: &Dataflow) -> BTreeMap<RelationId, BTreeSet<usize>> {
         let steps = dataflow.steps.iter();
-        let steps = steps.filter_map(|step| self.steps.get(step));
-        let looked_up = steps.flat_map(|step| step.kind.reads());
+        let operators = steps.filter_map(|step| self.steps.get(step)?.kind.operator());
+        let looked_up = operators.flat_map(|operator| operator.reads());
         let shared = dataflow.uses.iter().map(|used| (used.entry, 0));
         let mut reads = BTreeMap::<RelationId, BTreeSet<usize>>::new();
         for (relation, index) in looked_up.chain(shared) {

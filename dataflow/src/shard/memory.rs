@@ -62,8 +62,8 @@ impl Shard {
         let groups: usize = dataflow
             .steps
             .iter()
-            .filter_map(|step| self.steps.get(step))
-            .map(|step| step.kind.state())
+            .filter_map(|step| self.steps.get(step)?.kind.operator())
+            .map(|operator| operator.state())
             .sum();
         u64::try_from(rows + groups).ok()
     }
@@ -112,13 +112,13 @@ impl Shard {
                 self.add_rows(&mut account, (*id, "arrangement"), *relation);
                 self.add_indexes(&mut account, (*id, "arrangement"), *relation);
             }
-            for step in dataflow
+            for operator in dataflow
                 .steps
                 .iter()
-                .filter_map(|step| self.steps.get(step))
+                .filter_map(|step| self.steps.get(step)?.kind.operator())
             {
-                if let Some((operator, bytes)) = step.kind.bytes(account.held) {
-                    account.add(*id, operator, bytes);
+                if let Some((name, bytes)) = operator.state_bytes(account.held) {
+                    account.add(*id, name, bytes);
                 }
             }
         }

@@ -53,9 +53,9 @@ impl Shard {
         !self.may_compact.is_empty()
     }
 
-    /// Builds indexes that dataflows were created to use, over rows that were there before, until about `fuel` rows were looked at. Returns whether there is more
-    /// to do. Does nothing within a tick. [`Shard::begin_hydration`] waits for nobody: what it needs and is not built by then it builds
-    /// itself, in one go: who cannot have that builds until [`Shard::is_built`] first.
+    /// Builds indexes that dataflows were created to use, over rows that were there before, until about `fuel` rows were looked at; fewer where they are put in
+    /// order, which takes longer. Returns whether there is more to do. Does nothing within a tick. [`Shard::begin_hydration`] waits for nobody: what it needs and
+    /// is not built by then it builds itself, in one go: who cannot have that builds until [`Shard::is_built`] first.
     pub fn build(&mut self, fuel: usize) -> bool {
         let mut fuel = if self.running.is_some() { 0 } else { fuel };
         while fuel > 0

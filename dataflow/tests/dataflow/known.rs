@@ -573,6 +573,91 @@ fn ties_of_a_top_k_are_broken_by_the_other_columns() {
 }
 
 #[test]
+fn a_window_begins_and_ends_within_rows_that_are_there_several_times() {
+    let window = Operator::TopK {
+        input: NodeId(0),
+        group: vec![0],
+        order: vec![OrderColumn {
+            column: 1,
+            descending: false,
+            nulls_first: false,
+        }],
+        limit: Some(3),
+        offset: 1,
+    };
+    let numbers = |numbers: &[(i64, i64)]| -> Vec<(Row, i64)> {
+        let rows = numbers.iter();
+        rows.map(|(number, weight)| (ints(&[1, *number]), *weight))
+            .collect()
+    };
+    for shards in [1, 3] {
+        let mut cluster = cluster(
+            shards,
+            Expressions::default(),
+            &[INT, INT],
+            vec![node(window.clone(), &[INT, INT])],
+        );
+        let mut tick = |epoch: u64, changes: &[(i64, i64)]| {
+            let input = Input::Rows(numbers(changes));
+            cluster.tick(epoch, vec![(TABLE, input)]).unwrap();
+            cluster.folded(VIEW)
+        };
+        let found = |expected: &[(i64, i64)]| rows(&numbers(expected));
+        assert_eq!(tick(2, &[(5, 4), (7, 1)]), found(&[(5, 3)]));
+        assert_eq!(tick(3, &[(5, -3), (6, 1)]), found(&[(6, 1), (7, 1)]));
+        assert_eq!(
+            tick(4, &[(5, -1), (4, 2), (6, 1)]),
+            found(&[(4, 1), (6, 2)])
+        );
+        assert_eq!(tick(5, &[(4, -2), (6, -2)]), found(&[]));
+    }
+}
+
+#[test]
+fn the_greatest_float_is_nan_and_both_zeros_are_one() {
+    const FLOAT: DataType = DataType::Float64;
+    let extremes = Operator::Aggregate {
+        input: NodeId(0),
+        group: vec![0],
+        aggregates: vec![aggregate(F::Min, Some(1)), aggregate(F::Max, Some(1))],
+    };
+    let float = |value: f64| -> Row { vec![int(1), Value::Float(value)] };
+    let found = |least: f64, greatest: f64| {
+        let row = vec![int(1), Value::Float(least), Value::Float(greatest)];
+        rows(&[(row, 1)])
+    };
+    for shards in [1, 3] {
+        let mut cluster = cluster(
+            shards,
+            Expressions::default(),
+            &[INT, FLOAT],
+            vec![node(extremes.clone(), &[INT, FLOAT, FLOAT])],
+        );
+        let mut tick = |epoch: u64, changes: &[(Row, i64)]| {
+            let input = Input::Rows(changes.to_vec());
+            cluster.tick(epoch, vec![(TABLE, input)]).unwrap();
+            cluster.folded(VIEW)
+        };
+        assert_eq!(
+            tick(
+                2,
+                &[(float(-0.0), 1), (float(0.0), 1), (float(-f64::NAN), 1)]
+            ),
+            found(0.0, f64::NAN)
+        );
+        // One of the two zeros, and a number that is less.
+        assert_eq!(
+            tick(3, &[(float(0.0), -1), (float(-1.5), 1)]),
+            found(-1.5, f64::NAN)
+        );
+        assert_eq!(
+            tick(4, &[(float(f64::NAN), -1), (float(-1.5), -1)]),
+            found(0.0, 0.0)
+        );
+    }
+}
+
+#[test]
 fn a_recomputed_query_that_fails_heals() {
     let query = QueryPlan {
         bytes: Vec::new(),

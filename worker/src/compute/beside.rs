@@ -1,4 +1,4 @@
-//! What goes on beside the base: lanes, and dataflows that are away.
+//! What goes on beside the base: lanes, and dataflows that are away; the reading of snapshots, and counts.
 //!
 //! Owns what becomes of what they say: who can read what from when on, and what is stored of it. Must not know how lanes and forks work. Called by the router and
 //! by the rest of the compute.
@@ -14,6 +14,7 @@ use flowstone_types::{ClusterId, Epoch, EvalError, EvalErrorKind, ObjectId};
 use super::direct::ReadableLane;
 use super::lanes::{Base, LaneEvent, LaneId, Moved, Place, Said};
 use super::sides::SideEvent;
+use super::statistics::{Counts, counted};
 use super::subscription::Subscription;
 use super::{Compute, EpochOutput};
 use crate::Error;
@@ -25,6 +26,8 @@ pub(crate) enum Heard {
     Side(SideEvent),
     /// More of a snapshot was read: it can enter.
     Read,
+    /// What is held was counted.
+    Counted(Result<Counts, Error>),
 }
 
 impl Compute {
@@ -91,6 +94,7 @@ impl Compute {
             event = self.lanes.hear() => Heard::Lane(event),
             event = self.sides.hear() => Heard::Side(event),
             () = read => Heard::Read,
+            counts = counted(&mut self.counting) => Heard::Counted(counts),
         }
     }
 
@@ -100,6 +104,10 @@ impl Compute {
             Heard::Lane(event) => self.lane_said(event).await,
             Heard::Side(event) => self.side_said(event).await,
             Heard::Read => Ok(EpochOutput::default()),
+            Heard::Counted(counts) => {
+                self.take_counts(counts?).await;
+                Ok(EpochOutput::default())
+            }
         }
     }
 
@@ -191,6 +199,7 @@ impl Compute {
             came
         };
         if came {
+            self.asked.tell();
             self.respond(Response::Hydrated { id }).await;
         }
     }
@@ -208,7 +217,7 @@ impl Compute {
         let base = Base {
             pool: &self.shards,
             epoch: self.last_run,
-            durable: readable.read().durable,
+            durable: self.durable,
             shown: self.shown(),
         };
         let readable_from = |id: ObjectId| {
@@ -217,10 +226,11 @@ impl Compute {
             (!readable.coming.contains(&id)).then_some(from)
         };
         let progress = self.lanes.go_on(base, &readable_from);
-        if let Some(since) = progress.since {
+        self.publish(&progress.moved);
+        // Not before: who reads is where the lanes were said to be.
+        if let Some(since) = self.lanes.compact(self.last_run) {
             self.compact(since).await?;
         }
-        self.publish(&progress.moved);
         let moved = !progress.moved.is_empty();
         for moved in progress.moved {
             if let Some(epoch) = moved.from {
@@ -279,6 +289,7 @@ impl Compute {
                     let jumps = lane.jumps().to_vec();
                     let known = ReadableLane {
                         shards,
+                        jobs: lane.pool().jobs(),
                         frontier,
                         jumps,
                     };

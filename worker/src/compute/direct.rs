@@ -1,6 +1,6 @@
 //! Reads of one key on the caller's thread, and what decides whether a read can run: which epoch may be observed, and from which one on an object can be read.
 //!
-//! Owns [`Readable`], which the compute writes and everybody reads. Must not know commands. Called by the compute and, through
+//! Owns [`Readable`], which the compute writes and everybody reads; that an epoch may be observed the reads write as well. Must not know commands. Called by the compute, by the reads and, through
 //! [`flowstone_proto::local::Direct`], by sessions.
 //!
 //! Invariants. Nothing here waits: what cannot be read at once is read by a command, in the order of commands. An object is in [`Readable`] from the end of its
@@ -18,7 +18,7 @@ use flowstone_types::{Epoch, EvalError, EvalErrorKind, ObjectId, TypeError};
 use parking_lot::RwLock;
 
 use super::lanes::{Jump, LaneId, after, before};
-use super::shards::Shards;
+use super::shards::{Jobs, Shards};
 use crate::query::{evaluation_failed, internal};
 
 /// A read that looks at more rows than this goes to the shards' own threads: it would hold up the connections that share the caller's.
@@ -57,6 +57,8 @@ pub(crate) struct Readable {
 #[derive(Clone, Debug)]
 pub(crate) struct ReadableLane {
     pub(crate) shards: Shards,
+    /// Where they are asked.
+    pub(crate) jobs: Jobs,
     /// The newest epoch through which it is complete.
     pub(crate) frontier: Epoch,
     /// Epochs at which it never was, the oldest first.
@@ -88,6 +90,21 @@ impl Readable {
         }
         let frontiers = self.lanes_of(ids).map(|lane| lane.frontier);
         before(self.jumps_of(ids), frontiers.fold(epoch, Epoch::min))
+    }
+
+    /// Whether `ids` are in more than one lane.
+    pub(crate) fn are_several(&self, ids: &[ObjectId]) -> bool {
+        let mut lanes = ids.iter().filter_map(|id| self.places.get(id));
+        let first = lanes.next();
+        lanes.any(|lane| Some(lane) != first)
+    }
+
+    /// Where the shards are asked that have an object: `base`, or those of its lane, if that is there.
+    pub(crate) fn jobs_of<'a>(&'a self, id: ObjectId, base: &'a Jobs) -> Option<&'a Jobs> {
+        match self.places.get(&id) {
+            None => Some(base),
+            Some(lane) => self.lanes.get(lane).map(|lane| &lane.jobs),
+        }
     }
 
     fn lanes_of<'a>(
@@ -201,6 +218,10 @@ impl DirectReads for WorkerReads {
                 Some(Err(_)) => break,
                 _ => {}
             }
+        }
+        // One that was ended while the shards were read, one after the other, has lost its rows here and has its error there: the command finds out.
+        if shards.count() > 1 && self.readable.read().failed.contains_key(&index) {
+            return None;
         }
         rows.map(|rows| rows.map(|rows| (epoch, rows)))
     }

@@ -21,6 +21,18 @@ impl Compute {
         if self.readable.read().failed.contains_key(&id) {
             return Ok(());
         }
+        let mut known = vec![id];
+        self.add_readers(&mut known);
+        {
+            // Before the shards end them, one after the other: a shard has no rows then, and another one the error. Whoever reads has asked all of them before that,
+            // or hears why it failed.
+            let mut readable = self.readable.write();
+            for id in known {
+                if !matches!(id, ObjectId::Transient(_)) {
+                    readable.fail(id, error.clone());
+                }
+            }
+        }
         let (told, epoch) = (error.clone(), self.last_run);
         let dependents = self
             .shards
@@ -46,6 +58,7 @@ impl Compute {
                 continue;
             }
             self.readable.write().fail(id, error.clone());
+            self.asked.tell();
             let error = error.clone();
             self.respond(Response::DataflowFailed { id, error }).await;
         }

@@ -47,7 +47,7 @@ impl Compute {
         }
         self.spread_hold();
         self.respond(Response::CameIn).await;
-        self.start_ready_reads().await?;
+        self.asked.tell();
         self.start_what_waited().await
     }
 

@@ -30,8 +30,7 @@ use flowstone_types::{ClusterId, Epoch, ObjectId};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use self::jumps::Stops;
-pub(crate) use self::jumps::{Jump, after, before};
+pub(crate) use self::jumps::{Jump, Stops, after, before};
 use self::resize::Move;
 pub(crate) use self::task::LaneEvent;
 use self::task::{Change, Task, Work};
@@ -227,8 +226,6 @@ pub(super) struct Progress {
     pub(super) paused: Vec<ObjectId>,
     /// Clusters that have the threads that were asked for, by a change.
     pub(super) ready: Vec<(ClusterId, u64)>,
-    /// Nobody reads below, if that has changed.
-    pub(super) since: Option<Epoch>,
 }
 
 impl Lanes {
@@ -341,13 +338,6 @@ impl Lanes {
         }
     }
 
-    /// Whether `ids` are in more than one lane.
-    pub(super) fn are_several(&self, ids: &[ObjectId]) -> bool {
-        let mut lanes = ids.iter().filter_map(|id| self.places.get(id));
-        let first = lanes.next();
-        lanes.any(|lane| Some(lane) != first)
-    }
-
     /// Whether what is in a lane stands still.
     pub(super) fn is_parked(&self, id: ObjectId) -> bool {
         let lane = self.places.get(&id).and_then(|lane| self.lanes.get(lane));
@@ -390,7 +380,12 @@ impl Lanes {
             .any(|(id, lane)| lane.backlog_bytes > self.parts.backlog_bytes_max && works(*id))
     }
 
-    /// Sends every lane what it can do by now. `readable_from`: the first epoch at which an object can be read; `None` while it is being made.
+    /// The epochs that no lane passes over, for those who read.
+    pub(super) fn stops(&self) -> Stops {
+        self.stops.clone()
+    }
+
+    /// Sends every lane what it can do by now; [`Lanes::compact`] follows. `readable_from`: the first epoch at which an object can be read; `None` while it is being made.
     pub(super) fn go_on(
         &mut self,
         base: Base<'_>,
@@ -412,7 +407,6 @@ impl Lanes {
         let slowest = self.lanes.values().filter(|lane| !lane.parked);
         let slowest = slowest.map(|lane| lane.frontier).min();
         self.stops.forget(slowest.unwrap_or(Epoch::MAX));
-        progress.since = self.compact(base.epoch);
         for lane in self.lanes.values_mut() {
             let floor = self.since.min(base.shown);
             lane.jumps.retain(|jump| jump.last > floor);

@@ -84,28 +84,38 @@ pub(super) async fn count(
     ids: Vec<ObjectId>,
     held: Held,
 ) -> Result<Counted, Error> {
+    ask_count(pool, ids, held)?.await
+}
+
+/// The same; the shards are asked now.
+pub(super) fn ask_count(
+    pool: &ShardPool,
+    ids: Vec<ObjectId>,
+    held: Held,
+) -> Result<impl Future<Output = Result<Counted, Error>> + Send + use<>, Error> {
     let asked = ids.clone();
-    let shards = pool
-        .on_each(move |_, shard| {
-            shard.maintain(MAINTENANCE_FUEL);
-            let mut statistics = shard.statistics_beside(&held);
-            let of_asked = asked.iter().map(|id| statistics.remove(id));
-            let of_asked: Vec<_> = of_asked.map(Option::unwrap_or_default).collect();
-            let others = statistics.values().map(|other| other.bytes);
-            (of_asked, others.fold(0, u64::saturating_add))
+    let answers = pool.ask_each(move |_, shard| {
+        shard.maintain(MAINTENANCE_FUEL);
+        let mut statistics = shard.statistics_beside(&held);
+        let of_asked = asked.iter().map(|id| statistics.remove(id));
+        let of_asked: Vec<_> = of_asked.map(Option::unwrap_or_default).collect();
+        let others = statistics.values().map(|other| other.bytes);
+        (of_asked, others.fold(0, u64::saturating_add))
+    })?;
+    Ok(async move {
+        let shards = answers.all().await?;
+        let counted = ids.into_iter().enumerate().map(|(index, id)| {
+            let of_shards = shards
+                .iter()
+                .filter_map(|(shard, _)| shard.get(index).cloned());
+            let all = of_shards.fold(CollectionStatistics::default(), CollectionStatistics::and);
+            (id, all)
+        });
+        let objects = counted.collect();
+        let others = shards.iter().map(|(_, others)| *others);
+        Ok::<_, Error>(Counted {
+            objects,
+            others: others.fold(0, u64::saturating_add),
         })
-        .await?;
-    let counted = ids.into_iter().enumerate().map(|(index, id)| {
-        let of_shards = shards
-            .iter()
-            .filter_map(|(shard, _)| shard.get(index).cloned());
-        let all = of_shards.fold(CollectionStatistics::default(), CollectionStatistics::and);
-        (id, all)
-    });
-    let objects = counted.collect();
-    let others = shards.iter().map(|(_, others)| *others);
-    Ok(Counted {
-        objects,
-        others: others.fold(0, u64::saturating_add),
     })
 }

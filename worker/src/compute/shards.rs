@@ -4,10 +4,12 @@
 //! Called by the compute; others may read a shard between two jobs ([`Shards`]).
 //!
 //! Invariants. Only a shard's own thread changes it, unless it is idle for good. Every shard sees the same sequence of structural changes and ticks. A tick ends on all shards before the
-//! next one begins on any.
+//! next one begins on any. Jobs are done in order, but that those which only read a shard are done between two steps of a tick as well: they do not wait for its end,
+//! nor, unless they are many, for more than one step. They read epochs that ended, which a tick that runs does not change. However much is read, it comes to its end.
+//! A shard that broke within a tick is half changed: nobody reads it any more, and who asks it hears that it is gone.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 
@@ -20,7 +22,57 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 
-type Job = Box<dyn FnOnce(&mut Shard) + Send>;
+/// What changes a shard. A tick has the reads that wait served between its steps.
+type Change = Box<dyn FnOnce(&mut Shard, &mut Queue) + Send>;
+
+/// What a shard thread is to do.
+enum Job {
+    Change(Change),
+    Read(Box<dyn FnOnce(&Shard) + Send>),
+}
+
+/// The jobs of a shard thread.
+struct Queue {
+    jobs: Receiver<Job>,
+    /// One that was found behind reads while a tick ran.
+    next: Option<Job>,
+    /// The shard is half changed.
+    is_broken: bool,
+}
+
+impl Queue {
+    /// Waits for the next job; `None` if there are no more.
+    fn take(&mut self) -> Option<Job> {
+        self.next.take().or_else(|| self.jobs.recv().ok())
+    }
+
+    /// Notes what a part of a tick came to: an error that is not one dataflow's leaves the shard half changed.
+    fn note<T>(
+        &mut self,
+        outcome: Result<T, flowstone_dataflow::Error>,
+    ) -> Result<T, flowstone_dataflow::Error> {
+        self.is_broken |= outcome.is_err();
+        outcome
+    }
+
+    /// Serves the reads that wait, up to the first job that changes the shard, or as many as may be served between two steps.
+    fn serve_reads(&mut self, shard: &Shard) {
+        for _ in 0..READS_BETWEEN_STEPS {
+            if self.next.is_some() {
+                return;
+            }
+            match self.jobs.try_recv() {
+                Ok(Job::Read(read)) => read(shard),
+                Ok(change) => self.next = Some(change),
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Reads that are served between two steps of a tick; others wait for the next step. Without a bound sessions that ask again as soon as they are answered would
+/// hold up the tick for ever.
+const READS_BETWEEN_STEPS: usize = 256;
 
 /// Jobs waiting for one shard: what is read of a lane waits here while it computes something anew, at most one read per session. A full queue makes who asks wait.
 const JOBS_IN_FLIGHT: usize = 4096;
@@ -54,9 +106,62 @@ impl ShardMaker {
 /// Shard threads that run in lock step: those of the base, or of one lane.
 #[derive(Debug)]
 pub(crate) struct ShardPool {
-    jobs: Vec<SyncSender<Job>>,
+    jobs: Jobs,
     threads: Vec<JoinHandle<()>>,
     shards: Shards,
+}
+
+/// Where shards are asked. The threads end when nobody can ask any more.
+#[derive(Clone, Debug)]
+pub(crate) struct Jobs(Arc<[SyncSender<Job>]>);
+
+impl Jobs {
+    /// Number of shards.
+    #[must_use]
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Has `job` read every shard: now or, if a tick runs, after the step that runs.
+    ///
+    /// # Errors
+    /// [`Error::ShardGone`] if a thread has ended.
+    pub(crate) fn read_each<T: Send + 'static>(
+        &self,
+        job: impl Fn(usize, &Shard) -> T + Send + Sync + 'static,
+    ) -> Result<Answers<T>, Error> {
+        let job = Arc::new(job);
+        let mut answers = Vec::with_capacity(self.count());
+        for (index, sender) in self.0.iter().enumerate() {
+            let job = Arc::clone(&job);
+            let (answer, receiver) = oneshot::channel();
+            let read = Job::Read(Box::new(move |shard: &Shard| {
+                // Nobody may want it any more.
+                drop(answer.send(job(index, shard)));
+            }));
+            sender.send(read).map_err(|_| Error::ShardGone)?;
+            answers.push(receiver);
+        }
+        Ok(Answers(answers))
+    }
+}
+
+/// What shards will answer.
+#[derive(Debug)]
+pub(crate) struct Answers<T>(Vec<oneshot::Receiver<T>>);
+
+impl<T> Answers<T> {
+    /// Waits for the answers, in shard order.
+    ///
+    /// # Errors
+    /// [`Error::ShardGone`] if a thread has ended.
+    pub(crate) async fn all(self) -> Result<Vec<T>, Error> {
+        let mut values = Vec::with_capacity(self.0.len());
+        for answer in self.0 {
+            values.push(answer.await.map_err(|_| Error::ShardGone)?);
+        }
+        Ok(values)
+    }
 }
 
 /// The shards, for those who read one between two of its jobs; they do not keep each other out. A shard whose job panicked stays locked for ever.
@@ -102,7 +207,7 @@ impl ShardPool {
     /// As [`ShardPool::start`].
     pub(crate) fn of(name: &str, shards: Vec<Shard>) -> Result<Self, Error> {
         let count = shards.len();
-        let (mut jobs, mut threads) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let (mut senders, mut threads) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let shards = Shards(shards.into_iter().map(RwLock::new).collect());
         for index in 0..count {
             let shards = shards.clone();
@@ -114,23 +219,36 @@ impl ShardPool {
                     let Some(shard) = shards.0.get(index) else {
                         return;
                     };
-                    while let Ok(job) = receiver.recv() {
+                    let (jobs, next, is_broken) = (receiver, None, false);
+                    let mut queue = Queue {
+                        jobs,
+                        next,
+                        is_broken,
+                    };
+                    while let Some(job) = queue.take() {
                         // Only a panic in this very loop poisons the lock, and ends the loop.
                         let Ok(mut shard) = shard.write() else {
                             return;
                         };
-                        job(&mut shard);
+                        match job {
+                            Job::Change(change) => change(&mut shard, &mut queue),
+                            Job::Read(read) => read(&shard),
+                        }
+                        if queue.is_broken {
+                            // Until everybody has gone, and the lock is kept.
+                            while queue.take().is_some() {}
+                        }
                     }
                 })
                 .map_err(|source| Error::Io {
                     what: "cannot start a shard thread".to_owned(),
                     source,
                 })?;
-            jobs.push(sender);
+            senders.push(sender);
             threads.push(thread);
         }
         Ok(Self {
-            jobs,
+            jobs: Jobs(senders.into()),
             threads,
             shards,
         })
@@ -142,10 +260,16 @@ impl ShardPool {
         self.shards.clone()
     }
 
+    /// Where they are asked.
+    #[must_use]
+    pub(crate) fn jobs(&self) -> Jobs {
+        self.jobs.clone()
+    }
+
     /// Number of shards.
     #[must_use]
-    pub(crate) const fn count(&self) -> usize {
-        self.jobs.len()
+    pub(crate) fn count(&self) -> usize {
+        self.jobs.count()
     }
 
     /// Runs `job` on every shard and returns the answers in shard order.
@@ -156,24 +280,24 @@ impl ShardPool {
         &self,
         job: impl Fn(usize, &mut Shard) -> T + Send + Sync + 'static,
     ) -> Result<Vec<T>, Error> {
-        self.ask_each(job)?.await
+        self.ask_each(job)?.all().await
     }
 
-    /// Sends `job` to every shard now; the future has the answers in shard order.
+    /// Sends `job` to every shard now.
     ///
     /// # Errors
     /// [`Error::ShardGone`] if a thread has ended.
     pub(crate) fn ask_each<T: Send + 'static>(
         &self,
         job: impl Fn(usize, &mut Shard) -> T + Send + Sync + 'static,
-    ) -> Result<impl Future<Output = Result<Vec<T>, Error>> + Send + 'static, Error> {
+    ) -> Result<Answers<T>, Error> {
         let job = Arc::new(job);
-        let mut answers = Vec::with_capacity(self.jobs.len());
-        for (index, sender) in self.jobs.iter().enumerate() {
+        let mut answers = Vec::with_capacity(self.count());
+        for (index, sender) in self.jobs.0.iter().enumerate() {
             let job = Arc::clone(&job);
-            answers.push(submit(sender, move |shard| job(index, shard))?);
+            answers.push(submit(sender, move |shard, _| job(index, shard))?);
         }
-        Ok(collect(answers))
+        Ok(Answers(answers))
     }
 
     /// Runs one tick over `inputs` on all shards, exchanges included.
@@ -216,27 +340,27 @@ impl ShardPool {
             + Clone
             + 'static,
     {
-        if let [only] = self.jobs.as_slice() {
+        if let [only] = &*self.jobs.0 {
             let inputs = inputs.into_iter().next().unwrap_or_default();
-            let answer = submit(only, move |shard| {
-                begin(shard, inputs)?;
-                run_to_end(shard)
+            let answer = submit(only, move |shard, queue| {
+                let output = begin(shard, inputs).and_then(|()| run_to_end(shard, queue));
+                queue.note(output)
             })?;
             return Ok(vec![answer.await.map_err(|_| Error::ShardGone)??]);
         }
-        let mut answers = Vec::with_capacity(self.jobs.len());
-        for (sender, inputs) in itertools::zip_eq(&self.jobs, inputs) {
+        let mut answers = Vec::with_capacity(self.count());
+        for (sender, inputs) in itertools::zip_eq(self.jobs.0.iter(), inputs) {
             let begin = begin.clone();
-            answers.push(submit(sender, move |shard| {
-                begin(shard, inputs)?;
-                run_stage(shard)
+            answers.push(submit(sender, move |shard, queue| {
+                let stage = begin(shard, inputs).and_then(|()| run_stage(shard, queue));
+                queue.note(stage)
             })?);
         }
         loop {
             let mut mail: Vec<Vec<ExchangeMessage>> =
                 (0..self.count()).map(|_| Vec::new()).collect();
             let mut more = false;
-            for answer in collect(answers).await? {
+            for answer in Answers(answers).all().await? {
                 let (messages, pending) = answer?;
                 more |= pending || !messages.is_empty();
                 for (shard, message) in messages {
@@ -248,17 +372,23 @@ impl ShardPool {
             if !more {
                 break;
             }
-            answers = Vec::with_capacity(self.jobs.len());
-            for (sender, messages) in itertools::zip_eq(&self.jobs, mail) {
-                answers.push(submit(sender, move |shard| {
+            answers = Vec::with_capacity(self.count());
+            for (sender, messages) in itertools::zip_eq(self.jobs.0.iter(), mail) {
+                answers.push(submit(sender, move |shard, queue| {
                     for message in messages {
                         shard.deliver(message);
                     }
-                    run_stage(shard)
+                    let stage = run_stage(shard, queue);
+                    queue.note(stage)
                 })?);
             }
         }
-        self.on_each(|_, shard| shard.end_tick())
+        let mut answers = Vec::with_capacity(self.count());
+        for sender in &*self.jobs.0 {
+            answers.push(submit(sender, |shard, queue| queue.note(shard.end_tick()))?);
+        }
+        Answers(answers)
+            .all()
             .await?
             .into_iter()
             .map(|output| output.map_err(Error::from))
@@ -278,15 +408,21 @@ impl ShardPool {
 
 type StageResult = Result<(Vec<(usize, ExchangeMessage)>, bool), flowstone_dataflow::Error>;
 
-fn run_stage(shard: &mut Shard) -> StageResult {
+fn run_stage(shard: &mut Shard, queue: &mut Queue) -> StageResult {
     let mut messages = Vec::new();
-    shard.run_stage(&mut |to, message| messages.push((to, message)))?;
+    shard.run_stage_with(
+        &mut |to, message| messages.push((to, message)),
+        &mut |shard: &Shard| queue.serve_reads(shard),
+    )?;
     Ok((messages, shard.pending()))
 }
 
-fn run_to_end(shard: &mut Shard) -> Result<TickOutput, flowstone_dataflow::Error> {
+fn run_to_end(
+    shard: &mut Shard,
+    queue: &mut Queue,
+) -> Result<TickOutput, flowstone_dataflow::Error> {
     loop {
-        let (messages, pending) = run_stage(shard)?;
+        let (messages, pending) = run_stage(shard, queue)?;
         if messages.is_empty() && !pending {
             return shard.end_tick();
         }
@@ -298,21 +434,16 @@ fn run_to_end(shard: &mut Shard) -> Result<TickOutput, flowstone_dataflow::Error
 
 fn submit<T: Send + 'static>(
     sender: &SyncSender<Job>,
-    job: impl FnOnce(&mut Shard) -> T + Send + 'static,
+    job: impl FnOnce(&mut Shard, &mut Queue) -> T + Send + 'static,
 ) -> Result<oneshot::Receiver<T>, Error> {
     let (answer, receiver) = oneshot::channel();
-    let job: Job = Box::new(move |shard| {
+    let job = Job::Change(Box::new(move |shard: &mut Shard, queue: &mut Queue| {
         // The engine may have given up on the answer (shutdown); the job was done all the same.
-        drop(answer.send(job(shard)));
-    });
+        drop(answer.send(job(shard, queue)));
+    }));
     sender.send(job).map_err(|_| Error::ShardGone)?;
     Ok(receiver)
 }
 
-async fn collect<T>(answers: Vec<oneshot::Receiver<T>>) -> Result<Vec<T>, Error> {
-    let mut values = Vec::with_capacity(answers.len());
-    for answer in answers {
-        values.push(answer.await.map_err(|_| Error::ShardGone)?);
-    }
-    Ok(values)
-}
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Which command is acted on next.
 //!
-//! Owns the commands that wait while a part has one in hand, and which of those that come later may be acted on before it. Must not know what the parts do.
-//! Called by the router.
+//! Owns the commands that wait while a part has one in hand, which of those that come later may be acted on before it, and which of them reads wait for, which do
+//! not come here ([`super::front`]). Must not know what the parts do. Called by the router.
 //!
 //! Invariants. Commands are acted on in the order they were sent, but that what does not depend on one that waits for a disk or an upstream does not wait with
 //! it. Nothing overtakes a command that makes, changes or drops something, or that reads when it is acted on ([`Rank::Change`]): who reads finds what was made
@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use flowstone_proto::message::Command;
 use flowstone_types::Epoch;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Commands that wait; beyond, no more are received, and the coordinator waits: the transport has a bound as well.
 const WAITING_MAX: usize = 256;
@@ -25,7 +25,7 @@ pub(super) enum InHand {
     /// An epoch, a source that is started, or a cut of the local log, by the feed. Nobody reads an epoch before it was run; what a source starts with
     /// is read at no epoch that was run before.
     Feed,
-    /// Tables that are brought back to the commit point, by the keep: others can be meanwhile, and nothing else.
+    /// Tables that are looked for, and brought back to the commit point if they are there, by the keep: others can be meanwhile, and nothing else.
     Tables,
 }
 
@@ -44,15 +44,18 @@ enum Rank {
 #[derive(Debug)]
 pub(super) struct Commands {
     receiver: mpsc::Receiver<Command>,
+    /// How many were acted on that reads wait for.
+    acted: watch::Sender<u64>,
     waiting: VecDeque<Command>,
     /// The coordinator is gone.
     closed: bool,
 }
 
 impl Commands {
-    pub(super) const fn new(receiver: mpsc::Receiver<Command>) -> Self {
+    pub(super) const fn new(receiver: mpsc::Receiver<Command>, acted: watch::Sender<u64>) -> Self {
         Self {
             receiver,
+            acted,
             waiting: VecDeque::new(),
             closed: false,
         }
@@ -86,6 +89,11 @@ impl Commands {
                 None => self.closed = true,
             }
         }
+    }
+
+    /// One that reads wait for was acted on.
+    pub(super) fn acted(&self) {
+        self.acted.send_modify(|acted| *acted += 1);
     }
 
     /// Whether there is none, as far as is known.
@@ -147,14 +155,16 @@ const fn rank(command: &Command) -> Rank {
     }
 }
 
+/// Whether reads that are sent later wait until a command was acted on: it makes, changes or drops something that they may read.
+pub(super) fn is_awaited(command: &Command) -> bool {
+    let is_own = matches!(command, Command::Subscribe(_) | Command::Cancel { .. });
+    rank(command) == Rank::Change && !is_own
+}
+
 /// Whether a command may be acted on while the feed is at work, and those before it wait, of which `before` is the highest rank.
 fn may_overtake(command: &Command, before: Rank, acknowledged: Epoch) -> bool {
     match command {
-        Command::Peek(_)
-        | Command::Lookup(_)
-        | Command::Prepare { .. }
-        | Command::AskUpstream { .. }
-        | Command::Cancel { .. } => before < Rank::Change,
+        Command::Cancel { .. } => before < Rank::Change,
         // One that is ahead of that is of the epoch in hand, or a mistake.
         Command::BindingDurable { epoch } | Command::Commit { epoch } => {
             before < Rank::Cut && *epoch <= acknowledged

@@ -344,4 +344,5 @@ async fn a_dataflow_that_cannot_be_made_is_in_error_and_nothing_else_is() {
     worker.stop().await;
 }
 
+mod front;
 mod lanes;

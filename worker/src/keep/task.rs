@@ -3,20 +3,19 @@
 //! Owns the queue between the two. Must not know what the keep does with what it is told. Called by the router.
 //!
 //! Invariants. The keep acts on what it is told in order, and on the ends of what it began before that. It waits for no disk, and for nobody but the coordinator:
-//! whoever tells it something waits only while much is said at once, or to be answered.
+//! whoever tells it something waits only while much is said at once, and the router is not answered by it.
 
 use std::collections::BTreeMap;
 
 use flowstone_dataflow::Held;
 use flowstone_ingest::SourceHandle;
 use flowstone_proto::message::{CleanUp, CollectionDescription, SinkDescription};
-use flowstone_storage::DeltaTables;
 use flowstone_types::{Epoch, EvalError, ObjectId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-use super::{Ended, Keep, Parts, Table};
+use super::{Ended, Keep, Parts};
 use crate::Error;
 use crate::compute::EpochOutput;
 use crate::event::Event;
@@ -31,7 +30,7 @@ const ENDS_IN_FLIGHT: usize = 4;
 #[derive(Debug)]
 enum Message {
     BeginAt(Epoch),
-    CreateTable(Box<CollectionDescription>, Table),
+    CreateTable(Box<CollectionDescription>),
     AddErrors(ObjectId, Vec<(EvalError, i64)>),
     Drop(Vec<ObjectId>, Vec<SourceHandle>),
     CleanUp(Vec<CleanUp>),
@@ -50,9 +49,7 @@ enum Message {
 pub(crate) struct KeepHandle {
     messages: mpsc::Sender<Message>,
     task: JoinHandle<()>,
-    /// To see which tables exist.
-    delta: DeltaTables,
-    /// Tables that are being brought back to the commit point.
+    /// Tables that are being looked for, and brought back to the commit point if they are there.
     restoring: usize,
 }
 
@@ -61,7 +58,7 @@ impl KeepHandle {
     pub(crate) fn start(parts: Parts) -> Self {
         let (messages, receiver) = mpsc::channel(MESSAGES_IN_FLIGHT);
         let (ended, ends) = mpsc::channel(ENDS_IN_FLIGHT);
-        let (delta, events) = (parts.delta.clone(), parts.events.clone());
+        let events = parts.events.clone();
         let keeper = Keeper {
             keep: Keep::new(parts, ended),
             messages: receiver,
@@ -71,7 +68,6 @@ impl KeepHandle {
         Self {
             messages,
             task: TaskTracker::new().spawn(keeper.run()),
-            delta,
             restoring: 0,
         }
     }
@@ -86,28 +82,22 @@ impl KeepHandle {
         self.send(Message::BeginAt(commit_point)).await
     }
 
-    /// See [`Keep::create_table`]. Of a table that exists an [`Event::Restored`] comes, and [`KeepHandle::restored`] is to be called.
+    /// See [`Keep::create_table`]. An [`Event::Restored`] comes, and [`KeepHandle::restored`] is to be called.
     pub(crate) async fn create_table(
         &mut self,
         description: &CollectionDescription,
     ) -> Result<(), Error> {
-        let exists = || self.delta.table_path(description.id).exists();
-        let table = if description.delta_version.is_some() || exists() {
-            self.restoring += 1;
-            Table::Existing
-        } else {
-            Table::New
-        };
+        self.restoring += 1;
         let description = Box::new(description.clone());
-        self.send(Message::CreateTable(description, table)).await
+        self.send(Message::CreateTable(description)).await
     }
 
-    /// Whether tables are being brought back to the commit point.
+    /// Whether tables are being looked for, or brought back to the commit point.
     pub(crate) const fn is_restoring(&self) -> bool {
         self.restoring > 0
     }
 
-    /// A table is as it was at the commit point.
+    /// A table is as it was at the commit point, or new.
     pub(crate) const fn restored(&mut self) {
         self.restoring = self.restoring.saturating_sub(1);
     }
@@ -189,11 +179,9 @@ impl KeepHandle {
         self.send(Message::PassSinks(epoch, failures)).await
     }
 
-    /// See [`Keep::bytes`].
-    pub(crate) async fn bytes(&self, held: Held) -> Result<BTreeMap<ObjectId, u64>, Error> {
-        let (answer, answered) = oneshot::channel();
-        self.send(Message::Count(held, answer)).await?;
-        answered.await.map_err(|_| Error::KeepGone)
+    /// What asks it how much waits for a commit, in a task of its own.
+    pub(crate) fn counter(&self) -> KeepCounter {
+        KeepCounter(self.messages.clone())
     }
 
     /// Ends the task when it has acted on everything, and waits for what it began, but for clean-up.
@@ -202,6 +190,20 @@ impl KeepHandle {
         if let Err(error) = self.task.await {
             tracing::error!(%error, "the keep's task panicked");
         }
+    }
+}
+
+/// What asks the keep how much waits for a commit. The keep's task does not end before it has asked.
+#[derive(Debug)]
+pub(crate) struct KeepCounter(mpsc::Sender<Message>);
+
+impl KeepCounter {
+    /// See [`Keep::bytes`].
+    pub(crate) async fn bytes(self, held: Held) -> Result<BTreeMap<ObjectId, u64>, Error> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.0.send(Message::Count(held, answer)).await;
+        sent.map_err(|_| Error::KeepGone)?;
+        answered.await.map_err(|_| Error::KeepGone)
     }
 }
 
@@ -230,7 +232,7 @@ impl Keeper {
             let rest = async {
                 while let Some(message) = messages.recv().await {
                     if let Message::Count(_, answer) = message {
-                        // The router may have ended.
+                        // The worker may have ended.
                         drop(answer.send(BTreeMap::new()));
                     }
                 }
@@ -265,9 +267,7 @@ impl Keeper {
     fn act(&mut self, message: Message) -> Result<(), Error> {
         match message {
             Message::BeginAt(commit_point) => self.keep.begin_at(commit_point),
-            Message::CreateTable(description, table) => {
-                self.keep.create_table(&description, table);
-            }
+            Message::CreateTable(description) => self.keep.create_table(&description),
             Message::AddErrors(id, errors) => self.keep.add_errors(id, errors),
             Message::Drop(objects, sources) => self.keep.drop_objects(&objects, sources),
             Message::CleanUp(work) => self.keep.clean_up(work),
@@ -281,7 +281,7 @@ impl Keeper {
                 self.keep.pass_sinks(epoch, |id| failures.get(&id).cloned());
             }
             Message::Count(held, answer) => {
-                // The router may have ended.
+                // The worker may have ended.
                 drop(answer.send(self.keep.bytes(&held)));
             }
         }

@@ -67,6 +67,13 @@ fn output(epoch: u64) -> EpochOutput {
     }
 }
 
+/// Does what the router does when a table is as it was, or new.
+async fn restored(keep: &mut KeepHandle, happened: &mut mpsc::Receiver<Event>) {
+    let event = tokio::time::timeout(DEADLINE, happened.recv()).await;
+    assert!(matches!(event, Ok(Some(Event::Restored(Ok(()))))));
+    keep.restored();
+}
+
 /// Has the local log busy until it is told, so that no commit ends.
 fn stall(log: &SharedLog) -> std::sync::mpsc::SyncSender<()> {
     let (begin, begun) = std::sync::mpsc::sync_channel::<()>(1);
@@ -132,13 +139,13 @@ async fn tables_that_exist_are_brought_back_in_tasks_and_damage_is_said_at_once(
     let dir = tempfile::tempdir().unwrap();
     let (mut keep, _said, mut happened) = keep(dir.path()).await;
     let mut description = description();
-    keep.create_table(&description, Table::New);
+    keep.create_table(&description);
     created(std::mem::take(&mut keep.creating)).await.unwrap();
+    assert!(matches!(happened.try_recv(), Ok(Event::Restored(Ok(())))));
     // One that was never committed, one that is as it was, and one that is older than what is known of it.
     for (version, is_there) in [(None, true), (Some(0), true), (Some(7), false)] {
         description.delta_version = version;
-        keep.create_table(&description, Table::Existing);
-        assert!(keep.creating.is_empty());
+        keep.create_table(&description);
         let event = tokio::time::timeout(DEADLINE, happened.recv()).await;
         let Some(Event::Restored(result)) = event.unwrap() else {
             panic!("something else happened");
@@ -155,12 +162,13 @@ async fn more_is_taken_in_and_counted_while_a_commit_waits_for_the_disk() {
     let log = parts.log.clone();
     let mut keep = KeepHandle::start(parts);
     keep.create_table(&description()).await.unwrap();
+    restored(&mut keep, &mut happened).await;
     assert!(!keep.is_restoring(), "commits wait for a new table");
     keep.absorb(output(1)).await.unwrap();
     let release = stall(&log);
     keep.commit(Epoch(1)).await.unwrap();
     keep.absorb(output(2)).await.unwrap();
-    let counted = tokio::time::timeout(DEADLINE, keep.bytes(Held::default())).await;
+    let counted = tokio::time::timeout(DEADLINE, keep.counter().bytes(Held::default())).await;
     assert!(counted.unwrap().unwrap()[&TABLE] > 0);
     assert!(said.try_recv().is_err());
     release.send(()).unwrap();
@@ -171,9 +179,7 @@ async fn more_is_taken_in_and_counted_while_a_commit_waits_for_the_disk() {
     // Told again of the table, as after a restart.
     keep.create_table(&description()).await.unwrap();
     assert!(keep.is_restoring());
-    let event = tokio::time::timeout(DEADLINE, happened.recv()).await;
-    assert!(matches!(event, Ok(Some(Event::Restored(Ok(()))))));
-    keep.restored();
+    restored(&mut keep, &mut happened).await;
     assert!(!keep.is_restoring());
     keep.stop().await;
 }
@@ -193,7 +199,7 @@ async fn the_router_hears_that_the_keep_is_broken_and_is_not_held_up_before_it_d
         absorbed.unwrap().unwrap();
     }
     // Nor does who asks take the want of an answer for the error.
-    let counted = tokio::time::timeout(DEADLINE, keep.bytes(Held::default())).await;
+    let counted = tokio::time::timeout(DEADLINE, keep.counter().bytes(Held::default())).await;
     assert!(counted.unwrap().unwrap().is_empty());
     let event = tokio::time::timeout(DEADLINE, happened.recv()).await;
     assert!(matches!(event, Ok(Some(Event::Broken(Error::Protocol(_))))));
@@ -213,7 +219,7 @@ async fn a_broken_keep_that_nobody_hears_of_ends() {
     let keep = KeepHandle::start(parts);
     keep.commit(Epoch(1)).await.unwrap();
     keep.commit(Epoch(2)).await.unwrap();
-    let counted = tokio::time::timeout(DEADLINE, keep.bytes(Held::default())).await;
+    let counted = tokio::time::timeout(DEADLINE, keep.counter().bytes(Held::default())).await;
     assert!(counted.unwrap().unwrap().is_empty());
     release.send(()).unwrap();
     // As the router does when it ends.

@@ -185,7 +185,7 @@ async fn what_cannot_be_read_at_once_is_left_to_the_command() {
         begun.recv().unwrap();
         assert!(fixture.look_up(1, now).is_none(), "shard {busy} is busy");
         end.send(()).unwrap();
-        job.await.unwrap();
+        job.all().await.unwrap();
         fixture.settle();
         assert!(fixture.look_up(1, now).is_some());
     }

@@ -119,17 +119,17 @@ impl Lanes {
 
     /// What a collection is at an epoch that where it is has come to. Asked for now, in the order of what happens there; who needs it waits for it.
     pub(super) fn copy(&self, id: ObjectId, from: Place, epoch: Epoch, base: Base<'_>) -> Copying {
-        let pool = match from {
-            Place::Base => Some(base.pool),
-            Place::Lane(lane) => self.lanes.get(&lane).map(|lane| &*lane.pool),
+        let jobs = match from {
+            Place::Base => Some(base.pool.jobs()),
+            Place::Lane(lane) => self.lanes.get(&lane).map(|lane| lane.pool.jobs()),
         };
-        let asked = pool.map(|pool| {
-            pool.ask_each(move |_, shard| Ok((shard.snapshot(id, epoch)?, shard.key_of(id))))
+        let asked = jobs.map(|jobs| {
+            jobs.read_each(move |_, shard| Ok((shard.snapshot(id, epoch)?, shard.key_of(id))))
         });
         Copying::new(async move {
             let Some(asked) = asked else { return Ok(None) };
             let (mut rows, mut key) = (Vec::new(), None);
-            for shard in asked?.await? {
+            for shard in asked?.all().await? {
                 match shard {
                     Ok((snapshot, of_shard)) => {
                         rows.push(snapshot);

@@ -139,7 +139,8 @@ impl Lanes {
         self.compact(base)
     }
 
-    pub(super) fn compact(&mut self, base: Epoch) -> Option<Epoch> {
+    /// Lets go of what nobody reads any more, by what was asked before. Returns from where on base and lanes are read, if that has changed.
+    pub(in crate::compute) fn compact(&mut self, base: Epoch) -> Option<Epoch> {
         let going = self.lanes.values().filter(|lane| !lane.parked);
         let through = going
             .flat_map(|lane| {

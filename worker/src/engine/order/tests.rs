@@ -3,7 +3,6 @@
 use flowstone_proto::message::{
     CollectionDescription, CollectionKind, RequestId, RunEpoch, StageWrite,
 };
-use flowstone_proto::plan::Plan;
 use flowstone_types::ObjectId;
 use futures::FutureExt;
 
@@ -28,15 +27,6 @@ const fn durable(epoch: u64) -> Command {
 const fn commit(epoch: u64) -> Command {
     let epoch = Epoch(epoch);
     Command::Commit { epoch }
-}
-
-/// As good as a read.
-fn prepare(request: u64) -> Command {
-    Command::Prepare {
-        request: RequestId(request),
-        plan: Plan { nodes: Vec::new() },
-        export: None,
-    }
 }
 
 const fn cancel(request: u64) -> Command {
@@ -73,7 +63,8 @@ fn sent(commands: impl IntoIterator<Item = Command>) -> (mpsc::Sender<Command>, 
     for command in commands {
         sender.try_send(command).unwrap();
     }
-    (sender, Commands::new(receiver))
+    let (acted, _) = watch::channel(0);
+    (sender, Commands::new(receiver, acted))
 }
 
 /// What is acted on while something is in hand, and epochs up to 3 count.
@@ -89,21 +80,21 @@ fn taken(commands: &mut Commands, in_hand: InHand) -> Vec<Command> {
 fn what_depends_on_no_epoch_does_not_wait_for_one_and_everything_else_comes_in_order() {
     let all = [
         run(5),
-        prepare(1),
+        cancel(1),
         write(2),
         durable(3),
-        cancel(1),
+        cancel(2),
         durable(4),
         commit(3),
-        prepare(3),
+        cancel(3),
     ];
     let (_sender, mut commands) = sent(all.clone());
-    let [run, prepare, write, durable, cancel, ahead, commit, last] = all;
+    let [run, first, write, durable, second, ahead, commit, last] = all;
     assert!(!commands.is_idle());
     // A commit does not overtake what says that more may be observed, whatever that waits for.
     assert_eq!(
         taken(&mut commands, InHand::Feed),
-        [prepare, durable, cancel, last]
+        [first, durable, second, last]
     );
     assert!(!commands.is_idle());
     let left = taken(&mut commands, InHand::Nothing);
@@ -114,7 +105,7 @@ fn what_depends_on_no_epoch_does_not_wait_for_one_and_everything_else_comes_in_o
 #[test]
 fn nothing_overtakes_what_makes_or_drops_something() {
     for change in [create(), drop_table()] {
-        let all = [run(5), change, prepare(1), durable(3), cancel(1), commit(3)];
+        let all = [run(5), change, durable(3), cancel(1), commit(3)];
         let (_sender, mut commands) = sent(all.clone());
         assert!(taken(&mut commands, InHand::Feed).is_empty());
         assert_eq!(taken(&mut commands, InHand::Nothing), all);
@@ -123,7 +114,7 @@ fn nothing_overtakes_what_makes_or_drops_something() {
 
 #[test]
 fn tables_are_brought_back_together_and_everything_else_comes_after() {
-    let all = [create(), create(), prepare(1), create()];
+    let all = [create(), create(), cancel(1), create()];
     let (_sender, mut commands) = sent(all.clone());
     assert_eq!(taken(&mut commands, InHand::Tables), all[..2]);
     assert_eq!(taken(&mut commands, InHand::Nothing), all[2..]);
@@ -132,7 +123,7 @@ fn tables_are_brought_back_together_and_everything_else_comes_after() {
 #[test]
 fn no_more_are_received_than_may_wait() {
     let (sender, mut commands) = sent(std::iter::repeat_n(run(5), WAITING_MAX + 1));
-    sender.try_send(prepare(1)).unwrap();
+    sender.try_send(cancel(1)).unwrap();
     assert!(taken(&mut commands, InHand::Feed).is_empty());
     assert_eq!(commands.waiting.len(), WAITING_MAX);
     let left = taken(&mut commands, InHand::Nothing);
@@ -148,4 +139,14 @@ fn the_last_command_is_acted_on_before_there_are_no_more() {
     let mut next = || commands.next(InHand::Nothing, Epoch(3)).now_or_never();
     assert_eq!(next(), Some(Some(run(5))));
     assert_eq!(next(), Some(None));
+}
+
+#[test]
+fn reads_wait_for_what_makes_or_drops_something_and_for_nothing_else() {
+    for command in [create(), drop_table(), Command::Shutdown] {
+        assert!(is_awaited(&command), "{command:?}");
+    }
+    for command in [run(5), write(1), durable(3), commit(3), cancel(1)] {
+        assert!(!is_awaited(&command), "{command:?}");
+    }
 }

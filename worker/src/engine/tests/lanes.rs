@@ -937,3 +937,84 @@ fn reads_go_on_while_an_epoch_waits_for_the_disk_and_what_comes_behind_it_keeps_
         driven.worker.stop().await;
     });
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_are_answered_while_a_tick_of_the_base_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (coordinator, end) = connect();
+    let config = config(dir.path());
+    let opened = open(&config).await.unwrap();
+    let base = opened.shards.jobs();
+    let task = tokio::spawn(async move { opened.engine(&config, end).run().await });
+    let mut driven = Driven::of(Worker::greet(coordinator, task).await).await;
+    driven.set_cluster(FIRST, 1).await;
+    driven.ready(FIRST).await;
+    driven.create(VIEW, FIRST, TABLE, Export::Collection).await;
+    driven.are_hydrated(&[VIEW]).await;
+    driven.write(&[1]).await;
+    let before = ReadAt::AtLeast(driven.epoch);
+    assert_eq!(driven.look_up(VIEW, 1, before).await, Ok(true));
+    let write = driven.request();
+    let operations = vec![WriteOperation::InsertRows {
+        table: TABLE,
+        rows: encode_batches(&schema(), &[rows(&[2])]).unwrap(),
+    }];
+    let staged = StageWrite { write, operations };
+    driven.worker.send(Command::StageWrite(staged)).await;
+    driven
+        .wait("that a write is staged", |response| {
+            matches!(response, Response::WriteStaged { .. }).then_some(())
+        })
+        .await;
+    // A shard of the base does not come to the tick.
+    let (release, wait) = sync_channel::<()>(1);
+    let wait = Mutex::new(wait);
+    let held = base.read_each(move |index, _| {
+        if index == 0 {
+            wait.lock().recv_timeout(DEADLINE).unwrap();
+        }
+    });
+    drop(base);
+    let run = RunEpoch {
+        epoch: driven.epoch.next(),
+        bindings: Vec::new(),
+        writes: vec![write],
+        replay: false,
+    };
+    let epoch = run.epoch;
+    driven.worker.send(Command::RunEpoch(run)).await;
+    assert_eq!(driven.look_up(VIEW, 1, before).await, Ok(true));
+    let prepare = driven.request();
+    driven
+        .worker
+        .send(Command::Prepare {
+            request: prepare,
+            plan: distinct(TABLE),
+            export: None,
+        })
+        .await;
+    driven
+        .wait("what comes of a plan", |response| match response {
+            Response::Prepared { request, result } if *request == prepare => {
+                assert!(result.is_ok());
+                Some(())
+            }
+            Response::EpochComplete { .. } => panic!("the epoch does not wait for the shard"),
+            _ => None,
+        })
+        .await;
+    // One that its own shards have to answer waits for what they are doing.
+    let own = driven.ask(TABLE, 1, before).await;
+    release.send(()).unwrap();
+    held.unwrap().all().await.unwrap();
+    assert_eq!(found(TABLE, before, own).await, Ok(true));
+    driven
+        .wait("that the epoch is complete", |response| {
+            (*response == Response::EpochComplete { epoch }).then_some(())
+        })
+        .await;
+    driven.worker.send(Command::BindingDurable { epoch }).await;
+    let at = ReadAt::AtLeast(epoch);
+    assert_eq!(driven.look_up(VIEW, 2, at).await, Ok(true));
+    driven.worker.stop().await;
+}
