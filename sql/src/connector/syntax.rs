@@ -280,7 +280,7 @@ pub enum OnDecodeErrorClause {
     Row,
     /// `FAIL`
     Fail,
-    /// `INLINE [AS n]`
+    /// `INLINE [AS n]`, `NULL`
     Inline(Option<Ident>),
     /// `DEAD LETTER 'topic'`
     DeadLetter(String),
@@ -468,11 +468,14 @@ fn on_decode_error<R: OptionReader>(c: &mut R) -> Result<OnDecodeErrorClause, Er
         Ok(OnDecodeErrorClause::Fail)
     } else if c.peek_words(&["INLINE"]) {
         inline(c).map(OnDecodeErrorClause::Inline)
+    } else if c.take(&["NULL"]) {
+        // What the columns of the value are. It is kept as what says why, too.
+        Ok(OnDecodeErrorClause::Inline(None))
     } else if c.take(&["DEAD", "LETTER"]) {
         c.take(&["TOPIC"]);
         c.string("a topic").map(OnDecodeErrorClause::DeadLetter)
     } else {
-        Err(c.error("ROW, FAIL, INLINE or DEAD LETTER"))
+        Err(c.error("ROW, FAIL, INLINE, NULL or DEAD LETTER"))
     }
 }
 
@@ -486,6 +489,13 @@ fn plain_format<R: OptionReader>(c: &mut R) -> Option<FormatSyntax> {
 fn format<R: OptionReader>(c: &mut R) -> Result<FormatClause, Error> {
     let position = c.position();
     let format = if let Some(plain) = plain_format(c) {
+        if plain == FormatSyntax::Json && c.peek_words(&["USING"]) {
+            return Err(
+                Error::unsupported("FORMAT JSON USING a schema is not supported")
+                    .with_hint("Declare the columns before FROM: they are members of the messages.")
+                    .at(c.position()),
+            );
+        }
         plain
     } else if c.take(&["REGEX"]) {
         FormatSyntax::Regex(c.string("a regular expression")?)

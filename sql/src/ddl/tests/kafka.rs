@@ -508,6 +508,10 @@ fn formats_say_which_columns_there_are() {
             "KEY FORMAT TEXT VALUE FORMAT JSON ENVELOPE UPSERT (VALUE DECODING ERRORS = INLINE AS e)",
             vec!["key text!", "data jsonb", "e text"],
         ),
+        (
+            "FORMAT JSON ENVELOPE NONE ON DECODE ERROR = NULL",
+            vec!["data jsonb", "error text"],
+        ),
         (UPDATES, vec!["id bigint!", "name text"]),
     ]
     .into_iter()
@@ -793,6 +797,11 @@ fn what_does_not_go_together_is_refused_where_it_is_said() {
             "CREATE SOURCE s FROM KAFKA CONNECTION k (TOPIC 't') FORMAT TEXT INCLUDE OFFSET AS text",
             ErrorKind::DuplicateColumn,
             "column \"text\" specified more than once",
+        ),
+        (
+            "CREATE SOURCE s FROM KAFKA CONNECTION k (TOPIC 't') FORMAT JSON USING CONFLUENT SCHEMA REGISTRY CONNECTION csr",
+            ErrorKind::FeatureNotSupported,
+            "FORMAT JSON USING a schema is not supported",
         ),
         (
             "CREATE SOURCE s (a, b, c) FROM KAFKA CONNECTION k (TOPIC 't')",
