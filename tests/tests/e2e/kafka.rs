@@ -29,6 +29,8 @@ mod producers;
 mod tutorial;
 #[path = "kafka/updates.rs"]
 mod updates;
+#[path = "kafka/ways.rs"]
+mod ways;
 
 /// How long a change may take to arrive. Generous: many servers share few cores.
 const DEADLINE: Duration = Duration::from_secs(90);
