@@ -1474,3 +1474,70 @@ async fn a_connection_that_is_altered_is_used_without_a_restart() {
     world.until_same("SELECT id, v FROM a ORDER BY id").await;
     world.until_status("mz_source", "running", "").await;
 }
+
+/// The statement that ends a transaction that is open.
+fn ended(id: u32) -> String {
+    let end = if id.is_multiple_of(2) { "COMMIT" } else { "ROLLBACK" };
+    format!("{end} PREPARED 'open_{id}'")
+}
+
+/// So many transactions are open upstream at once, end in another order than they began, every second one in vain, and the node is killed between two of them.
+async fn open_transactions(count: u32) {
+    let mut world = World::start(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE PUBLICATION mz_source FOR ALL TABLES",
+    )
+    .await;
+    // A transaction that is prepared stays open without a session.
+    for setting in [
+        format!("max_prepared_transactions = {count}"),
+        "max_locks_per_transaction = 10".to_owned(),
+    ] {
+        world.up(&format!("ALTER SYSTEM SET {setting}")).await;
+    }
+    world.postgres.stop().unwrap();
+    world.postgres.start_server().unwrap();
+    world.upstream = world.postgres.connect().await.unwrap();
+    world.sql("CREATE SOURCE mz_source FROM POSTGRES CONNECTION pg_connection (PUBLICATION 'mz_source') FOR ALL TABLES").await;
+    world
+        .sql("CREATE MATERIALIZED VIEW counts AS SELECT count(*) AS n, sum(id) AS s FROM t")
+        .await;
+    let counts = "SELECT n, s FROM counts";
+    world.until(counts, &["0|NULL"]).await;
+    for id in 1..=count {
+        world
+            .up(&format!(
+                "BEGIN; INSERT INTO t VALUES ({id}, 'open'); PREPARE TRANSACTION 'open_{id}'"
+            ))
+            .await;
+    }
+    world.up("INSERT INTO t VALUES (-1, 'ended')").await;
+    // Nobody waits for what has not ended.
+    world.until(counts, &["1|-1"]).await;
+    for id in (count / 2 + 1..=count).rev() {
+        world.up(&ended(id)).await;
+    }
+    world.node.kill().unwrap();
+    world.node.restart().await.unwrap();
+    world.client = world.node.connect().await.unwrap();
+    for id in (1..=count / 2).rev() {
+        world.up(&ended(id)).await;
+    }
+    let even = count / 2;
+    let expected = format!("{}|{}", even + 1, even * (even + 1) - 1);
+    world.until(counts, &[expected.as_str()]).await;
+    world
+        .until_same("SELECT count(*), sum(id), min(v), max(v) FROM t")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_that_are_open_upstream_keep_nobody_waiting_and_end_in_any_order() {
+    open_transactions(1000).await;
+}
+
+/// Upstream looks at all that are open for each statement. Takes a minute and more: `make large`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a minute"]
+async fn a_large_number_of_transactions_that_are_open_upstream_keeps_nobody_waiting() {
+    open_transactions(10_000).await;
+}
