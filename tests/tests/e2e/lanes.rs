@@ -8,7 +8,7 @@ use flowstone_tests::{Node, Postgres, text, wait};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::wire::resident_bytes;
+use crate::wire::{RawClient, resident_bytes, tags};
 
 /// How long something may take that has to happen.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -204,6 +204,88 @@ async fn inserts_elsewhere_do_not_wait_for_what_is_hydrated_or_computed_anew() {
             .await
             .unwrap();
         // Both share two cores and a debug build with everything else; but one never waits for all of the other.
+        assert!(
+            longest < taken / 2 || longest < Duration::from_millis(250),
+            "{what}: an insert took {longest:?} of {taken:?}"
+        );
+    }
+    node.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inserts_elsewhere_do_not_wait_for_snapshots_subscriptions_and_copies() {
+    const ROWS: u64 = 200_000;
+    let dir = tempfile::tempdir().unwrap();
+    let postgres = Postgres::start(dir.path()).unwrap();
+    let upstream = postgres.connect().await.unwrap();
+    for table in ["first", "second"] {
+        run(
+            &upstream,
+            &format!(
+                "CREATE TABLE {table} (id int PRIMARY KEY, v text); INSERT INTO {table} SELECT g, 'a text of ' || g FROM generate_series(1, {ROWS}) AS g"
+            ),
+        )
+        .await;
+    }
+    run(&upstream, "CREATE PUBLICATION p FOR TABLE first, second").await;
+    let mut node = Node::start(dir.path(), 2).await.unwrap();
+    let client = node.connect().await.unwrap();
+    let connection = format!(
+        "CREATE CONNECTION pg TO POSTGRES (HOST '127.0.0.1', PORT {}, USER 'postgres', PASSWORD SECRET pgpass, DATABASE 'postgres')",
+        postgres.port()
+    );
+    for sql in [
+        "CREATE SECRET pgpass AS 'x'",
+        connection.as_str(),
+        "CREATE TABLE copied (id int, v text)",
+    ] {
+        run(&client, sql).await;
+    }
+    let lines: String = (0..ROWS).map(|id| format!("{id}\ta text\n")).collect();
+    for what in ["a snapshot", "another table", "a subscription", "a copy"] {
+        let happens = async {
+            let table = match what {
+                "a snapshot" => {
+                    run(&client, "CREATE SOURCE s FROM POSTGRES CONNECTION pg (PUBLICATION 'p') FOR TABLES (first)").await;
+                    "first"
+                }
+                "another table" => {
+                    run(&client, "ALTER SOURCE s ADD SUBSOURCE second").await;
+                    "second"
+                }
+                "a subscription" => {
+                    run(
+                        &client,
+                        "BEGIN; DECLARE c CURSOR FOR SUBSCRIBE (SELECT id FROM first)",
+                    )
+                    .await;
+                    let mut seen = 0;
+                    while seen < ROWS {
+                        let rows = text::rows(&client, "FETCH 50000 c").await.unwrap();
+                        seen += u64::try_from(rows.len()).unwrap();
+                    }
+                    run(&client, "COMMIT").await;
+                    "first"
+                }
+                _ => {
+                    let mut raw = RawClient::connect(&node).await;
+                    raw.query("COPY copied FROM STDIN").await;
+                    assert_eq!(raw.receive().await.0, b'G');
+                    for piece in lines.as_bytes().chunks(100_000) {
+                        raw.send(&[(b'd', piece.to_vec())]).await;
+                    }
+                    raw.send(&[(b'c', Vec::new())]).await;
+                    assert!(tags(&raw.until_ready().await).ends_with("CZ"));
+                    "copied"
+                }
+            };
+            let count = row(&client, &format!("SELECT count(*) FROM {table}")).await;
+            assert_eq!(count, ROWS.to_string(), "{what}");
+        };
+        let (longest, taken) = tokio::time::timeout(DEADLINE, longest_insert(&node, happens))
+            .await
+            .unwrap();
+        // As above.
         assert!(
             longest < taken / 2 || longest < Duration::from_millis(250),
             "{what}: an insert took {longest:?} of {taken:?}"
