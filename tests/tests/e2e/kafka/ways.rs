@@ -4,15 +4,24 @@
 //! One node, one broker and one registry for all of it. What goes wrong with them is in `bad_input`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use anyhow::Result;
 use flowstone_tests::kafka::{Isolation, Listener, Record, Stored};
-use flowstone_tests::{Kafka, Node, Registry, wait};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use flowstone_tests::{Authority, Kafka, Node, Registry, wait};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
+use super::avro::{self, Writer};
 use super::{DEADLINE, Session, cell, fold, until_records};
 
 /// Brokers, a registry and a node. The directory goes last.
@@ -144,6 +153,88 @@ async fn whoever_may_come_in_reads_and_writes(world: &World) {
     world.session.until(read, &["1"]).await;
 }
 
+/// A door before a server, which opens to whoever shows a certificate of the authority. Returns its port; it is open as long as the task runs.
+async fn door(authority: &Authority, server: String) -> (u16, JoinHandle<()>) {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(authority.path("ca.pem")).unwrap())
+        .unwrap();
+    let certificate = CertificateDer::from_pem_file(authority.path("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(authority.path("server.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let clients =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(clients.build().unwrap())
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let accepting = tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((client, _)) = listener.accept().await {
+            let (acceptor, server) = (acceptor.clone(), server.clone());
+            connections.spawn(async move {
+                let mut client = acceptor.accept(client).await?;
+                let mut server = TcpStream::connect(server).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    (port, accepting)
+}
+
+/// A registry that wants to see certificates is asked for schemas to read with, and told of those that are written with.
+async fn a_registry_may_ask_for_certificates(world: &World) {
+    let url = world.registry.url();
+    let (server, path) = url
+        .strip_prefix("http://")
+        .and_then(|rest| rest.split_once('/'))
+        .unwrap();
+    let (port, accepting) = door(world.kafka.authority(), server.to_owned()).await;
+    let create = |name: &str, identity: &str| {
+        format!(
+            "CREATE CONNECTION {name} TO CONFLUENT SCHEMA REGISTRY (URL 'https://127.0.0.1:{port}/{path}', \
+             SSL CERTIFICATE AUTHORITY SECRET brokers_ca{identity})"
+        )
+    };
+    let refused = world.session.refused(&create("unknown", "")).await;
+    assert_eq!(refused.code, "08001", "{}", refused.message);
+    assert!(
+        refused.message.contains("cannot be reached: "),
+        "{}",
+        refused.message
+    );
+    let identity = ", SSL CERTIFICATE SECRET our_certificate, SSL KEY SECRET our_key";
+    world.run(&create("guarded_csr", identity)).await;
+    let schema = json!({"type": "record", "name": "r", "fields": [{"name": "n", "type": "long"}]});
+    let writer = Writer::register(&world.registry, "guarded-value", schema).await;
+    let record = Record::of_value(writer.message(&json!({"n": 7})));
+    world.topic("guarded", 1, &[record]).await;
+    world
+        .source(
+            "guarded",
+            "FORMAT AVRO USING CONFLUENT SCHEMA REGISTRY CONNECTION guarded_csr",
+        )
+        .await;
+    world
+        .run(
+            "CREATE SINK guarded_sink FROM guarded INTO KAFKA CONNECTION kafka (TOPIC 'guarded_out') \
+             FORMAT AVRO USING CONFLUENT SCHEMA REGISTRY CONNECTION guarded_csr ENVELOPE DEBEZIUM",
+        )
+        .await;
+    world.session.until("SELECT n FROM guarded", &["7"]).await;
+    let written = until_records(&world.kafka, "guarded_out", 1).await;
+    let changes = avro::values(&world.registry, &written).await.unwrap();
+    assert_eq!(changes, [json!({"before": null, "after": {"n": 7}})]);
+    world.run("DROP SINK guarded_sink").await;
+    world.run("DROP SOURCE guarded").await;
+    accepting.abort();
+}
+
 /// What tools find of a group: where it is in each of two partitions.
 async fn told(kafka: &Kafka, group: &str, topic: &'static str) -> Result<Vec<Offset>> {
     let mut config = kafka.client_config();
@@ -160,8 +251,26 @@ async fn told(kafka: &Kafka, group: &str, topic: &'static str) -> Result<Vec<Off
     asking.await?
 }
 
-async fn sources_begin_where_they_are_told_and_tell_how_far_they_are(world: &World) {
-    const TOPIC: &str = "begun";
+/// Tells a group that it is at the beginning of two partitions.
+async fn set_back(kafka: &Kafka, group: &str, topic: &'static str) -> Result<()> {
+    let mut config = kafka.client_config();
+    config.set("group.id", group);
+    let telling = tokio::task::spawn_blocking(move || -> Result<()> {
+        let consumer: BaseConsumer = config.create()?;
+        let mut partitions = TopicPartitionList::new();
+        partitions.add_partition_offset(topic, 0, Offset::Offset(0))?;
+        partitions.add_partition_offset(topic, 1, Offset::Offset(0))?;
+        consumer.commit(&partitions, CommitMode::Sync)?;
+        Ok(())
+    });
+    telling.await?
+}
+
+/// The topic of [`sources_begin_where_they_are_told_and_tell_how_far_they_are`].
+const BEGUN: &str = "begun";
+const AT_OFFSETS: &str = "SELECT \"text\" FROM at_offsets";
+
+async fn sources_begin_where_they_are_told_and_tell_how_far_they_are(world: &mut World) {
     let record = |partition: i32, number: i64| Record {
         timestamp_ms: Some(number * 1_000_000),
         ..Record::of_value(format!("{partition}{number}")).to_partition(partition)
@@ -169,7 +278,7 @@ async fn sources_begin_where_they_are_told_and_tell_how_far_they_are(world: &Wor
     let records: Vec<Record> = (1..=3)
         .flat_map(|number| [record(0, number), record(1, number)])
         .collect();
-    world.topic(TOPIC, 2, &records).await;
+    world.topic(BEGUN, 2, &records).await;
     for (name, options, clauses) in [
         (
             "at_offsets",
@@ -182,13 +291,12 @@ async fn sources_begin_where_they_are_told_and_tell_how_far_they_are(world: &Wor
     ] {
         world
             .run(&format!(
-                "CREATE SOURCE {name} FROM KAFKA CONNECTION kafka (TOPIC '{TOPIC}', {options}) FORMAT TEXT {clauses}"
+                "CREATE SOURCE {name} FROM KAFKA CONNECTION kafka (TOPIC '{BEGUN}', {options}) FORMAT TEXT {clauses}"
             ))
             .await;
     }
     let session = &world.session;
-    let at_offsets = "SELECT \"text\" FROM at_offsets";
-    session.until(at_offsets, &["02", "03", "13"]).await;
+    session.until(AT_OFFSETS, &["02", "03", "13"]).await;
     let at_offset = "SELECT \"text\" FROM at_offset";
     session.until(at_offset, &["11", "12", "13"]).await;
     let later = [
@@ -199,16 +307,19 @@ async fn sources_begin_where_they_are_told_and_tell_how_far_they_are(world: &Wor
     ];
     let at_time = "SELECT \"text\", \"timestamp\" FROM at_time";
     session.until(at_time, &later).await;
+    let snapshot = "SELECT c.snapshot_records_known, c.snapshot_records_staged, c.snapshot_committed FROM mz_internal.mz_source_statistics AS c \
+        JOIN mz_sources AS s ON s.id = c.id WHERE s.name = 'at_time' AND s.type = 'kafka'";
+    session.until(snapshot, &["4|4|t"]).await;
 
-    world.kafka.produce(TOPIC, &[record(0, 4)]).await.unwrap();
-    session.until(at_offsets, &["02", "03", "04", "13"]).await;
+    world.kafka.produce(BEGUN, &[record(0, 4)]).await.unwrap();
+    session.until(AT_OFFSETS, &["02", "03", "04", "13"]).await;
     let id = "SELECT id FROM mz_sources WHERE name = 'at_offsets' AND type = 'kafka'";
     let group = format!(
         "lag-flowstone-{}",
         session.lines(id).await.unwrap().concat()
     );
     wait::until("the group to be told", DEADLINE, async || {
-        let told = told(&world.kafka, &group, TOPIC).await;
+        let told = told(&world.kafka, &group, BEGUN).await;
         let told = told.map_err(|error| format!("{error:#}"))?;
         if told == [Offset::Offset(4), Offset::Offset(3)] {
             Ok(())
@@ -218,6 +329,20 @@ async fn sources_begin_where_they_are_told_and_tell_how_far_they_are(world: &Wor
     })
     .await
     .unwrap();
+
+    // What the group is told by others means nothing to the source.
+    world.node.kill().unwrap();
+    wait::until("the group to be set back", DEADLINE, async || {
+        let set = set_back(&world.kafka, &group, BEGUN).await;
+        set.map_err(|error| format!("{error:#}"))
+    })
+    .await
+    .unwrap();
+    world.node.restart().await.unwrap();
+    world.session = Session::connect(&world.node).await;
+    world.kafka.produce(BEGUN, &[record(0, 5)]).await.unwrap();
+    let all = ["02", "03", "04", "05", "13"];
+    world.session.until(AT_OFFSETS, &all).await;
 }
 
 async fn messages_are_read_with_what_is_beside_them(world: &World) {
@@ -465,7 +590,8 @@ async fn a_sink_may_leave_out_what_was_there(world: &mut World) {
 async fn what_is_said_of_connections_sources_and_sinks_is_done() {
     let mut world = World::start().await;
     whoever_may_come_in_reads_and_writes(&world).await;
-    sources_begin_where_they_are_told_and_tell_how_far_they_are(&world).await;
+    a_registry_may_ask_for_certificates(&world).await;
+    sources_begin_where_they_are_told_and_tell_how_far_they_are(&mut world).await;
     messages_are_read_with_what_is_beside_them(&world).await;
     schemas_of_protobuf_come_with_what_they_refer_to(&world).await;
     changes_with_their_schemas_are_followed_through_a_truncation(&world).await;
