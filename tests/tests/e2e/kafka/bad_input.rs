@@ -16,6 +16,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
+use super::until_records;
+
 /// How long anything may take that should happen soon. Generous: the machine may be busy, and pauses between tries grow to ten seconds and more.
 pub(super) const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -845,13 +847,21 @@ async fn what_becomes_of_bad_messages_can_be_chosen(world: &World) {
     until(&world.client, select, &["a|NULL|f", "b|1|t"]).await;
 }
 
-/// A registry that is away holds up the sources that have to ask it, and no longer than it is away.
+/// A registry that is away holds up the sources and sinks that have to ask it, and no longer than it is away.
 async fn a_registry_may_be_away(world: &World, ids: [u32; 2]) {
     let later = register(&world.registry, LATER).await;
     let before = rows(&world.client, "SELECT \"offset\" FROM avros_progress")
         .await
         .unwrap();
     world.registry.pause().unwrap();
+    for sql in [
+        "CREATE TABLE unregistered (k int)",
+        "INSERT INTO unregistered VALUES (1)",
+        "CREATE SINK unregistered_sink FROM unregistered INTO KAFKA CONNECTION kafka (TOPIC 'unregistered') \
+         FORMAT AVRO USING CONFLUENT SCHEMA REGISTRY CONNECTION csr ENVELOPE DEBEZIUM",
+    ] {
+        world.run(sql).await;
+    }
     let new = framed(later, &[10, 2, b'x', 2, b'l']);
     let records = [
         Record::new("b", new),
@@ -889,9 +899,22 @@ async fn a_registry_may_be_away(world: &World, ids: [u32; 2]) {
     let read: i64 = before[0].parse().unwrap();
     let expected = [format!("0|{}|{read}|3", read + 3)];
     until(&world.client, &partitions_of("avros"), &expected).await;
+    // A sink has not registered what it would write.
+    until_sink_status(
+        &world.client,
+        "unregistered_sink",
+        "stalled",
+        "schema registry",
+    )
+    .await;
+    world.run("INSERT INTO unregistered VALUES (2)").await;
     world.registry.resume().unwrap();
     until(&world.client, select, &["b|5|l", "c|5|n"]).await;
     until_status(&world.client, "avros", "running", "").await;
+    let written = until_records(&world.kafka, "unregistered", 2).await;
+    assert_eq!(written.len(), 2, "{written:?}");
+    until_sink_status(&world.client, "unregistered_sink", "running", "").await;
+    world.run("DROP SINK unregistered_sink").await;
 }
 
 async fn topics_may_get_partitions_and_be_deleted(world: &World) {
