@@ -1,5 +1,6 @@
 //! A PostgreSQL server and a node beside it: what the benchmarks over the wire share.
 
+use std::num::ParseFloatError;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +10,8 @@ use tokio_postgres::{Client, Row};
 
 /// Shards of the node: what a machine of two cores is given.
 pub(crate) const SHARDS: usize = 2;
+/// What Linux counts processor time in.
+const CLOCK_TICKS_PER_SECOND: f64 = 100.0;
 
 /// A node and its upstream. `fsync` of PostgreSQL is off, of the node on.
 pub(crate) struct Servers {
@@ -81,6 +84,22 @@ fn lines(rows: &[Row]) -> Result<Vec<Vec<Option<i64>>>> {
         lines.push(values);
     }
     Ok(lines)
+}
+
+/// The processor time that a process has taken so far, all its threads together.
+pub(crate) fn processor_seconds(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Behind the program's name in brackets, the 12th and the 13th field: in user mode and in the kernel.
+    let (_, fields) = stat
+        .rsplit_once(')')
+        .context("no program in /proc/PID/stat")?;
+    let ticks = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(str::parse::<f64>)
+        .sum::<Result<f64, ParseFloatError>>()?;
+    Ok(ticks / CLOCK_TICKS_PER_SECOND)
 }
 
 /// What a program prints; fails if it does.

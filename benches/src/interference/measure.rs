@@ -3,7 +3,6 @@
 //! Owns the table that the probes write to, the view and the index that they read, and the check that every acknowledged row is there and in the view.
 //! Must not know the cases. Called by `cases` and `disk`.
 
-use std::num::ParseFloatError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -11,6 +10,7 @@ use flowstone_tests::Node;
 use tokio_postgres::Client;
 
 use super::probe::{BUCKETS, Latencies, Probe, Probes};
+use crate::servers::processor_seconds;
 
 /// Rows of the table before the first measurement.
 const ROWS: i64 = 1000;
@@ -21,8 +21,6 @@ const DEADLINE: Duration = Duration::from_secs(1800);
 const REST: (f64, Duration) = (0.1, Duration::from_secs(1));
 /// A node that does not come to rest within this is measured all the same, and the details say so.
 const REST_DEADLINE: Duration = Duration::from_secs(60);
-/// What Linux counts processor time in.
-const CLOCK_TICKS_PER_SECOND: f64 = 100.0;
 
 /// What was seen in one run of a case.
 #[derive(Clone, Debug)]
@@ -123,27 +121,11 @@ async fn rest(node: &Node) -> Result<bool> {
     let (seconds, time) = REST;
     let begin = Instant::now();
     while begin.elapsed() < REST_DEADLINE {
-        let before = processor_seconds(node)?;
+        let before = processor_seconds(node.pid()?)?;
         tokio::time::sleep(time).await;
-        if processor_seconds(node)? - before <= seconds {
+        if processor_seconds(node.pid()?)? - before <= seconds {
             return Ok(true);
         }
     }
     Ok(false)
-}
-
-/// The processor time that the node has taken so far.
-fn processor_seconds(node: &Node) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", node.pid()?))?;
-    // Behind the program's name in brackets, the 12th and the 13th field: in user mode and in the kernel.
-    let (_, fields) = stat
-        .rsplit_once(')')
-        .context("no program in /proc/PID/stat")?;
-    let ticks = fields
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .map(str::parse::<f64>)
-        .sum::<Result<f64, ParseFloatError>>()?;
-    Ok(ticks / CLOCK_TICKS_PER_SECOND)
 }
