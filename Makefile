@@ -70,6 +70,7 @@ fix: setup
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 
 bench: setup
+	$(if $(if $(BENCH),$(filter kafka,$(BENCH)),all),benches/peers/flink/install.sh)
 	CARGO_TARGET_DIR=$(PEERS_TARGET_DIR) $(CARGO) build --release --manifest-path benches/peers/Cargo.toml
 	$(CARGO) build --release -p flowstone-node -p flowstone-benches
 	FLOWSTONE_BENCH_PEER=$(PEERS_TARGET_DIR)/release/flowstone-bench-dbsp $(CARGO_TARGET_DIR)/release/flowstone-benches $(BENCH) $(if $(SMOKE),--smoke)

@@ -9,14 +9,15 @@
 //!
 //! `FLOWSTONE_BENCH_MESSAGES` says how many messages a topic has.
 //!
-//! Not here: Flink SQL with its Kafka connector, which the issue names as the second peer. It can be had (PyPI, 830 MB, and its connector from Maven
-//! Central), but not its Avro format with a registry: a comparison would be of JSON and `debezium-json` alone. `make bench` does not install it.
+//! Flink SQL with its Kafka connector is the second peer, where it is installed (`benches/peers/flink`, `make bench` does it): a cluster that runs already, as the
+//! node does, with as many slots as the node has shards, reads the same topics and gives the same sums. What both took of the processors is compared.
 
 mod client;
+mod flink;
 mod freshness;
 mod messages;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use flowstone_tests::kafka::Listener;
@@ -28,10 +29,13 @@ use tokio_postgres::Client;
 use crate::report::{Aim, Better, Figure, Scale, Section};
 use crate::servers::SHARDS;
 use client::Consumed;
+use flink::{Flink, Took, Watch};
 use messages::{Messages, PARTITIONS, SUMS, SchemaIds, Workload};
 
 /// What says how many messages a topic has.
 const MESSAGES_VARIABLE: &str = "FLOWSTONE_BENCH_MESSAGES";
+/// How much faster than Flink a core should be.
+const FLINK_AIM: f64 = 3.0;
 /// How long one ingestion may take.
 const DEADLINE: Duration = Duration::from_secs(900);
 
@@ -48,21 +52,36 @@ struct Stage {
 struct Measured {
     messages: i64,
     bytes: u64,
-    ours_seconds: Vec<f64>,
+    ours: Vec<Took>,
     plain_seconds: Vec<f64>,
+    /// Empty without Flink.
+    flink: Vec<Took>,
 }
 
 pub(crate) async fn run(scale: Scale) -> Result<Section> {
     let wanted = wanted_messages(scale)?;
     let repetitions = scale.pick(3, 2);
     let stage = Stage::start().await?;
+    let mut flink = stage.flink()?;
+    let beside = if flink.is_some() {
+        format!(
+            "against Flink SQL with parallelism {SHARDS} in a process that is warm, which gives sums of all columns; messages per second of processor time of the \
+             node's and of Flink's process; "
+        )
+    } else {
+        println!("Flink SQL is not compared: benches/peers/flink/install.sh installs it");
+        String::new()
+    };
     let (mut figures, mut details) = (Vec::new(), Map::new());
     for workload in Workload::ALL {
-        let measured = stage.measure(workload, wanted, repetitions).await;
+        let measured = stage
+            .measure(workload, wanted, repetitions, &mut flink)
+            .await;
         let measured = measured.with_context(|| workload.title())?;
-        figures.push(measured.figure(workload)?);
+        figures.extend(measured.figures(workload)?);
         details.insert(workload.topic().to_owned(), measured.details());
     }
+    drop(flink);
     let fresh = freshness::measure(&stage, scale).await;
     let (latencies, described) = fresh.context("freshness")?;
     figures.extend(latencies);
@@ -70,8 +89,8 @@ pub(crate) async fn run(scale: Scale) -> Result<Section> {
     Ok(Section {
         method: format!(
             "topics of {wanted} messages in {PARTITIONS} partitions, not compressed, on one broker; from CREATE SOURCE until a strict-serializable SELECT count(*) \
-             gives all of them, against a consumer with the same settings that only counts; {repetitions} repetitions in turn; {}; all servers and clients run on \
-             the same machine",
+             gives all of them, against a consumer with the same settings that only counts; {beside}{repetitions} repetitions in turn; {}; all servers and clients \
+             run on the same machine",
             freshness::method(scale)
         ),
         figures,
@@ -117,26 +136,41 @@ impl Stage {
         })
     }
 
-    /// Makes a topic, reads it in turn as a consumer and as a source, and removes it.
+    /// Flink, if it is installed.
+    fn flink(&self) -> Result<Option<Flink>> {
+        let broker = self.kafka.bootstrap(Listener::Plaintext);
+        Flink::start(&broker, &self.registry.url(), SHARDS, DEADLINE)
+    }
+
+    /// Makes a topic, reads it in turn as a consumer, as a source and with Flink, and removes it.
     async fn measure(
         &self,
         workload: Workload,
         wanted: i64,
         repetitions: usize,
+        flink: &mut Option<Flink>,
     ) -> Result<Measured> {
         let messages = self.fill(workload, wanted).await?;
         // Whether the topic is what it should be. From then on it is in the cache, for both.
         let Consumed { bytes, .. } = self.consume(messages).await?;
+        // Java compiles what it runs while it runs it: not in what is measured.
+        if let Some(flink) = flink.as_mut() {
+            read_with(flink, messages)?;
+        }
         let mut measured = Measured {
             messages: messages.count(),
             bytes,
-            ours_seconds: Vec::new(),
+            ours: Vec::new(),
             plain_seconds: Vec::new(),
+            flink: Vec::new(),
         };
         for _ in 0..repetitions {
             let plain = self.consume(messages).await?;
             measured.plain_seconds.push(plain.seconds);
-            measured.ours_seconds.push(self.ingest(messages).await?);
+            measured.ours.push(self.ingest(messages).await?);
+            if let Some(flink) = flink.as_mut() {
+                measured.flink.push(read_with(flink, messages)?);
+            }
         }
         self.kafka.delete_topic(workload.topic()).await?;
         Ok(measured)
@@ -179,9 +213,9 @@ impl Stage {
         tokio::task::spawn_blocking(consuming).await?
     }
 
-    /// Seconds until a topic can be read as a table. It is dropped again.
-    async fn ingest(&self, messages: Messages) -> Result<f64> {
-        let begin = Instant::now();
+    /// What it takes until a topic can be read as a table. It is dropped again.
+    async fn ingest(&self, messages: Messages) -> Result<Took> {
+        let watch = Watch::start(self.node.pid()?)?;
         let reading = async {
             self.client.batch_execute(messages.create()).await?;
             // A query on a source whose first content is not there yet waits for it.
@@ -193,7 +227,7 @@ impl Stage {
             bail!("not read in {DEADLINE:?}: {statuses}");
         };
         let row = row?;
-        let seconds = begin.elapsed().as_secs_f64();
+        let took = watch.took()?;
         let (count, expected): (i64, _) = (row.try_get(0)?, messages.expected());
         if Some(&count) != expected.first() {
             bail!("{count} rows instead of {:?}", expected.first());
@@ -207,7 +241,7 @@ impl Stage {
         self.client
             .batch_execute("DROP SOURCE bench CASCADE")
             .await?;
-        Ok(seconds)
+        Ok(took)
     }
 
     /// What sources say of themselves, for who waited in vain.
@@ -224,27 +258,77 @@ impl Stage {
     }
 }
 
+/// What it takes Flink to read a topic, of which it must find the same.
+fn read_with(flink: &mut Flink, messages: Messages) -> Result<Took> {
+    let (took, sums) = tokio::task::block_in_place(|| flink.read(messages.topic()))?;
+    let expected = messages.expected();
+    if sums != expected {
+        bail!("Flink finds {sums:?} instead of {expected:?}");
+    }
+    Ok(took)
+}
+
+/// One value of each run.
+fn each(runs: &[Took], value: impl Fn(&Took) -> f64) -> Vec<f64> {
+    runs.iter().map(value).collect()
+}
+
 impl Measured {
-    fn figure(&self, workload: Workload) -> Result<Figure> {
+    fn figures(&self, workload: Workload) -> Result<Vec<Figure>> {
         let messages = f64::from(u32::try_from(self.messages)?);
-        let rates =
-            |seconds: &[f64]| -> Vec<f64> { seconds.iter().map(|s| messages / s).collect() };
-        Ok(Figure::new(
-            workload.title(),
+        let title = workload.title();
+        let rates = |runs: &[Took]| each(runs, |took| messages / took.seconds);
+        let plain = self.plain_seconds.iter().map(|s| messages / s).collect();
+        let ours = Figure::new(title, "messages/s", Better::Higher, rates(&self.ours));
+        let mut figures = vec![
+            ours.against("plain consumer", plain)
+                .aim(Aim::Ratio(workload.aim())),
+        ];
+        if self.flink.is_empty() {
+            return Ok(figures);
+        }
+        let per_core = |runs: &[Took]| each(runs, |took| messages / took.cpu_seconds);
+        let cores = |runs: &[Took]| each(runs, |took| took.cpu_seconds / took.seconds);
+        let beside = |what: &str, unit: &'static str, better: Better, ours, flink| {
+            let name = format!("{title}: {what}");
+            Figure::new(name, unit, better, ours).against("Flink SQL", flink)
+        };
+        figures.push(
+            beside(
+                "per core",
+                "messages/CPU-s",
+                Better::Higher,
+                per_core(&self.ours),
+                per_core(&self.flink),
+            )
+            .aim(Aim::Ratio(FLINK_AIM)),
+        );
+        figures.push(beside(
+            "elapsed",
             "messages/s",
             Better::Higher,
-            rates(&self.ours_seconds),
-        )
-        .against("plain consumer", rates(&self.plain_seconds))
-        .aim(Aim::Ratio(workload.aim())))
+            rates(&self.ours),
+            rates(&self.flink),
+        ));
+        figures.push(beside(
+            "cores used",
+            "cores",
+            Better::Lower,
+            cores(&self.ours),
+            cores(&self.flink),
+        ));
+        Ok(figures)
     }
 
     fn details(&self) -> Value {
         json!({
             "messages": self.messages,
             "bytes": self.bytes,
-            "ingestion_seconds": self.ours_seconds,
+            "ingestion_seconds": each(&self.ours, |took| took.seconds),
+            "ingestion_cpu_seconds": each(&self.ours, |took| took.cpu_seconds),
             "consumer_seconds": self.plain_seconds,
+            "flink_seconds": each(&self.flink, |took| took.seconds),
+            "flink_cpu_seconds": each(&self.flink, |took| took.cpu_seconds),
         })
     }
 }
