@@ -55,7 +55,7 @@ impl Size {
 
 pub(crate) async fn run(scale: Scale) -> Result<Section> {
     let size = Size::of(scale);
-    let repetitions = scale.pick(3, 1);
+    let repetitions = scale.repetitions(1)?;
     let found = measure_all(size, repetitions).await?;
     let mut figures = Vec::new();
     let (_, idle) = found.first().context("idle is a case")?;

@@ -60,7 +60,7 @@ struct Measured {
 
 pub(crate) async fn run(scale: Scale) -> Result<Section> {
     let wanted = wanted_messages(scale)?;
-    let repetitions = scale.pick(3, 2);
+    let repetitions = scale.repetitions(2)?;
     let stage = Stage::start().await?;
     let mut flink = stage.flink()?;
     let beside = if flink.is_some() {

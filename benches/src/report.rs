@@ -24,7 +24,22 @@ impl Scale {
             Self::Smoke => smoke,
         }
     }
+
+    /// How often what takes long is measured: [`REPETITIONS_VARIABLE`] says it, else three times, or `smoke`.
+    pub(crate) fn repetitions(self, smoke: usize) -> Result<usize> {
+        match std::env::var(REPETITIONS_VARIABLE) {
+            Ok(text) => {
+                let wanted = text.parse::<usize>();
+                let wanted = wanted.with_context(|| format!("{REPETITIONS_VARIABLE} is {text}"))?;
+                Ok(wanted.max(1))
+            }
+            Err(_) => Ok(self.pick(3, smoke)),
+        }
+    }
 }
+
+/// See [`Scale::repetitions`].
+const REPETITIONS_VARIABLE: &str = "FLOWSTONE_BENCH_REPETITIONS";
 
 /// Which direction is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
