@@ -50,14 +50,18 @@ pub(crate) async fn relations(
     } else {
         "NULL::text"
     };
+    // One statement, so that one moment: a table that is dropped between two would have lost its columns only.
     let sql = format!(
-        "SELECT c.oid, n.nspname, c.relname, c.relkind, pg_relation_size(c.oid) / current_setting('block_size')::int8, c.reltuples::int8, {row_filter}, \
+        "WITH relations AS (\
+         SELECT c.oid, n.nspname, c.relname, c.relkind, pg_relation_size(c.oid) / current_setting('block_size')::int8, c.reltuples::int8, {row_filter}, \
          CASE WHEN t.tablename IS NOT NULL THEN p.oid END, coalesce(r.oid, 0) \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          LEFT JOIN pg_publication p ON p.pubname = {publication} \
          LEFT JOIN pg_publication_tables t ON t.pubname = {publication} AND t.schemaname = n.nspname AND t.tablename = c.relname \
          LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid \
-         WHERE c.oid IN ({list})"
+         WHERE c.oid IN ({list})) \
+         SELECT relations.*, a.attnum, a.attname, a.atttypid, a.atttypmod FROM relations \
+         LEFT JOIN pg_attribute a ON a.attrelid = relations.oid AND a.attnum > 0 AND NOT a.attisdropped"
     );
     let mut relations = HashMap::new();
     for row in connection.ask(&sql).await? {
@@ -66,7 +70,7 @@ pub(crate) async fn relations(
             continue;
         };
         let number = |index: usize| text(index).and_then(|text| text.parse::<u32>().ok());
-        let info = RelationInfo {
+        let relation = relations.entry(oid).or_insert_with(|| RelationInfo {
             schema: text(1).unwrap_or_default().to_owned(),
             name: text(2).unwrap_or_default().to_owned(),
             kind: text(3).and_then(|text| text.chars().next()).unwrap_or('?'),
@@ -76,25 +80,14 @@ pub(crate) async fn relations(
             row_filter: text(6).map(str::to_owned),
             membership: number(7).zip(number(8)),
             attributes: HashMap::new(),
-        };
-        relations.insert(oid, info);
-    }
-    let sql = format!(
-        "SELECT attrelid, attnum, attname, atttypid, atttypmod FROM pg_attribute WHERE attrelid IN ({list}) AND attnum > 0 AND NOT attisdropped"
-    );
-    for row in connection.ask(&sql).await? {
-        let text = |index: usize| row.get(index).and_then(Option::as_deref);
-        let relation = text(0)
-            .and_then(|text| text.parse::<u32>().ok())
-            .and_then(|oid| relations.get_mut(&oid));
-        let (Some(relation), Some(number)) = (relation, text(1).and_then(|text| text.parse().ok()))
-        else {
+        });
+        let Some(number) = text(9).and_then(|text| text.parse().ok()) else {
             continue;
         };
         let attribute = Attribute {
-            name: text(2).unwrap_or_default().to_owned(),
-            type_oid: text(3).and_then(|text| text.parse().ok()).unwrap_or(0),
-            type_modifier: text(4).and_then(|text| text.parse().ok()).unwrap_or(-1),
+            name: text(10).unwrap_or_default().to_owned(),
+            type_oid: text(11).and_then(|text| text.parse().ok()).unwrap_or(0),
+            type_modifier: text(12).and_then(|text| text.parse().ok()).unwrap_or(-1),
         };
         relation.attributes.insert(number, attribute);
     }
