@@ -1477,7 +1477,11 @@ async fn a_connection_that_is_altered_is_used_without_a_restart() {
 
 /// The statement that ends a transaction that is open.
 fn ended(id: u32) -> String {
-    let end = if id.is_multiple_of(2) { "COMMIT" } else { "ROLLBACK" };
+    let end = if id.is_multiple_of(2) {
+        "COMMIT"
+    } else {
+        "ROLLBACK"
+    };
     format!("{end} PREPARED 'open_{id}'")
 }
 
