@@ -18,9 +18,6 @@ const PATIENCE: Duration = Duration::from_millis(600);
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Processor time that the node may use for a statement after its cancellation: a second of a thread or two.
 const WORK_AFTER_CANCELLATION: Duration = Duration::from_millis(1500);
-/// A statement works too long after its cancellation if so many attempts in a row do: what a busy machine does to one of them (pages that come and go slowly, a
-/// cancellation that gets no processor) it does not do to each.
-const ATTEMPTS: usize = 3;
 /// The node is at rest if no thread of it computes for so long, but for moments.
 const REST: Duration = Duration::from_millis(200);
 
@@ -142,19 +139,6 @@ fn expanded(text: &str) -> String {
     result + rest
 }
 
-/// What was wrong with a statement.
-enum Fault {
-    /// It was still worked on long after its cancellation.
-    Work(String),
-    Other(String),
-}
-
-impl From<String> for Fault {
-    fn from(text: String) -> Self {
-        Self::Other(text)
-    }
-}
-
 /// What the kernel says of a process.
 struct Process(u32);
 
@@ -239,7 +223,7 @@ async fn answer(
 }
 
 /// Runs a statement, cancels it if it takes long, and says what was wrong with that.
-async fn attack(client: &Client, process: &Process, sql: &str) -> Result<String, Fault> {
+async fn attack(client: &Client, process: &Process, sql: &str) -> Result<String, String> {
     process.forget_peak();
     let held = process.resident();
     let running = async {
@@ -256,25 +240,23 @@ async fn attack(client: &Client, process: &Process, sql: &str) -> Result<String,
             asked.map_err(|error| format!("cannot be cancelled: {error}"))?;
             match tokio::time::timeout(DEADLINE, &mut running).await {
                 Ok(outcome) => (outcome, true),
-                Err(_) => Err(format!("no answer {DEADLINE:?} after its cancellation"))?,
+                Err(_) => return Err(format!("no answer {DEADLINE:?} after its cancellation")),
             }
         }
     };
     let code = match &outcome {
         Ok(()) => "done".to_owned(),
-        Err((code, message)) if code.is_empty() => Err(format!("no answer: {message}"))?,
-        Err((code, message)) if code == "XX000" => Err(format!("a bug: {message}"))?,
+        Err((code, message)) if code.is_empty() => return Err(format!("no answer: {message}")),
+        Err((code, message)) if code == "XX000" => return Err(format!("a bug: {message}")),
         Err((code, _)) => code.clone(),
     };
     let work = until_at_rest(process).await?;
     if work > WORK_AFTER_CANCELLATION {
-        let text = format!("{code}, and {work:?} of work after that");
-        return Err(Fault::Work(text));
+        return Err(format!("{code}, and {work:?} of work after that"));
     }
     let taken = process.peak().saturating_sub(held);
     if taken > TAKEN_MAX {
-        let text = format!("{code}, and took {} MiB", taken >> 20);
-        return Err(Fault::Other(text));
+        return Err(format!("{code}, and took {} MiB", taken >> 20));
     }
     let cancelled = if cancelled { ", cancelled" } else { "" };
     Ok(format!("{code}{cancelled}, {} MiB", taken >> 20))
@@ -302,25 +284,6 @@ async fn start(dir: &Path) -> (Node, Client) {
     (node, client)
 }
 
-/// Runs a query in a form, each of its statements an attack.
-async fn attack_in(
-    client: &Client,
-    process: &Process,
-    form: Form,
-    (line, query): (usize, &str),
-) -> Result<(), Fault> {
-    let (statements, clear) = form.statements(query);
-    for sql in statements {
-        let begin = Instant::now();
-        let outcome = attack(client, process, &sql).await?;
-        println!("{line} {form:?}: {outcome} in {:?}", begin.elapsed());
-    }
-    if let Some(clear) = clear {
-        client.batch_execute(clear).await.unwrap();
-    }
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_statements_cost_nobody_but_themselves() {
     let mut dir = tempfile::tempdir().unwrap();
@@ -328,23 +291,24 @@ async fn hostile_statements_cost_nobody_but_themselves() {
     let mut faults = Vec::new();
     for (line, forms, query) in queries() {
         for form in forms {
-            for attempt in 1..=ATTEMPTS {
+            let (statements, clear) = form.statements(&query);
+            for sql in statements {
                 let process = Process(node.pid().unwrap());
-                let outcome = attack_in(&client, &process, form, (line, &query)).await;
-                let (text, again) = match outcome {
-                    Ok(()) => break,
-                    Err(Fault::Work(text)) => (text, attempt < ATTEMPTS),
-                    Err(Fault::Other(text)) => (text, false),
+                let begin = Instant::now();
+                let Err(fault) = attack(&client, &process, &sql).await else {
+                    continue;
                 };
-                println!("{line} {form:?}, attempt {attempt}: {text}");
+                // Of hundreds of statements only these: what is printed may be cut off.
+                println!("{line} {form:?}: {fault} in {:?}", begin.elapsed());
+                faults.push(format!("line {line} as {form:?}: {fault}"));
                 // Whatever it left behind must not be taken for the next one's.
                 drop(node);
                 dir = tempfile::tempdir().unwrap();
                 (node, client) = start(dir.path()).await;
-                if !again {
-                    faults.push(format!("line {line} as {form:?}: {text}"));
-                    break;
-                }
+                break;
+            }
+            if let Some(clear) = clear {
+                client.batch_execute(clear).await.unwrap();
             }
         }
     }
