@@ -36,6 +36,8 @@ const PROGRAMS: [(usize, usize); 3] = [
     (1 << 20, 16 << 20),
     (10 << 20, 256 << 10),
 ];
+/// What a state of a program takes at least while it is made: a list of what follows it.
+const BYTES_PER_STATE: usize = size_of::<Vec<u32>>();
 /// The largest program that all matches are looked for with, and the longest text: it takes far longer than to find the first.
 const ALL_MATCHES: (usize, usize) = (4 << 20, 16 << 20);
 /// Groups in groups.
@@ -253,7 +255,12 @@ fn compile(pattern: &str, flags: &str) -> EvalResult<Compiled> {
     let translated = translate(pattern, flags)?;
     let mut builder = RegexBuilder::new(&translated.text);
     builder.nest_limit(WRITTEN_DEPTH_MAX);
-    for (bytes_max, text_bytes_max) in PROGRAMS {
+    // Each attempt reads the whole pattern, which nobody can cancel: none is made that cannot succeed.
+    let bytes_min = translated.states.saturating_mul(BYTES_PER_STATE);
+    let programs = PROGRAMS
+        .into_iter()
+        .filter(|(bytes_max, _)| bytes_min <= *bytes_max);
+    for (bytes_max, text_bytes_max) in programs {
         budget::check()?;
         match builder.size_limit(bytes_max).build() {
             Ok(regex) => {
@@ -428,6 +435,8 @@ fn expand(found: &Found, text: &str, new: &str, result: &mut String) -> EvalResu
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn compiled(pattern: &str) -> Compiled {
@@ -482,6 +491,70 @@ mod tests {
         assert!(!compiled("\\bfoo\\b").is_match("a foo b"));
         assert!(compiled("^[a&&b]$").is_match("&"));
         assert!(compiled("[[:<:]]foo[[:>:]]").is_match("a foo b"));
+    }
+
+    /// A pattern of groups, alternatives, quantifiers and atoms.
+    fn any_pattern() -> impl Strategy<Value = String> {
+        let atom = prop::sample::select(vec![
+            "a",
+            "ab",
+            "\u{e4}",
+            ".",
+            "[a-c]",
+            "[^\\s\\S]",
+            "\\d",
+            "()",
+            "(?:)",
+            "^",
+            "\\y",
+            "",
+        ]);
+        let quantifiers = vec![
+            "*", "+", "?", "*?", "{0}", "{1}", "{3}", "{0,2}", "{2,}", "{1,3}?",
+        ];
+        atom.prop_map(str::to_owned)
+            .prop_recursive(5, 40, 4, move |inner| {
+                let quantified = (inner.clone(), prop::sample::select(quantifiers.clone()));
+                prop_oneof![
+                    prop::collection::vec(inner.clone(), 1..4).prop_map(|parts| parts.concat()),
+                    prop::collection::vec(inner.clone(), 2..4)
+                        .prop_map(|parts| format!("(?:{})", parts.join("|"))),
+                    inner.prop_map(|part| format!("({part})")),
+                    quantified.prop_map(|(part, quantifier)| format!("(?:{part}){quantifier}")),
+                ]
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+        #[test]
+        fn a_program_has_at_least_the_states_that_are_expected(pattern in any_pattern()) {
+            // Often, so that what every program has beside them is little.
+            let Ok(translated) = translate(&format!("(?:{pattern})").repeat(50), "") else {
+                return Ok(());
+            };
+            let bytes_min = translated.states * BYTES_PER_STATE;
+            prop_assume!(bytes_min > 0);
+            let smaller = thompson::Config::new()
+                .which_captures(WhichCaptures::All)
+                .nfa_size_limit(Some(bytes_min - 1));
+            let built = thompson::Compiler::new()
+                .syntax(read_as_written())
+                .configure(smaller)
+                .build(&translated.text);
+            let too_small = built.is_err_and(|error| error.size_limit().is_some());
+            prop_assert!(too_small, "{pattern} has not {} states", translated.states);
+        }
+    }
+
+    #[test]
+    fn what_cannot_become_a_program_is_not_tried() {
+        let many = "(a*)*".repeat(100_000);
+        let states = translate(&many, "").unwrap().states;
+        assert_eq!(states, 500_000);
+        let (largest, _) = PROGRAMS[PROGRAMS.len() - 1];
+        assert!(states * BYTES_PER_STATE > largest);
+        assert_eq!(compile(&many, "").err(), Some(too_complex()));
     }
 
     #[test]

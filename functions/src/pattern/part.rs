@@ -32,7 +32,16 @@ pub(super) struct Part {
     pub(super) stale: bool,
     /// The text that it stands for, if it is no more than text.
     pub(super) word: Option<String>,
+    /// Whether the empty text is all that it can match.
+    pub(super) bare: bool,
+    /// States that a program of it has at least. What alternatives have in common may be there once.
+    pub(super) states: usize,
+    /// Whether it has groups that capture or quantifiers: what has neither may need no program.
+    pub(super) varies: bool,
 }
+
+/// States that begin and end a group that captures.
+pub(super) const STATES_OF_GROUP: usize = 2;
 
 impl Part {
     pub(super) const fn empty() -> Self {
@@ -47,6 +56,9 @@ impl Part {
             optional_groups: false,
             stale: false,
             word: Some(String::new()),
+            bare: true,
+            states: 0,
+            varies: false,
         }
     }
 
@@ -55,6 +67,8 @@ impl Part {
             width: Some(1),
             least: 1,
             word: None,
+            bare: false,
+            states: 1,
             ..Self::empty()
         }
     }
@@ -91,6 +105,9 @@ impl Part {
             (Some(word), Some(more)) => Some(word + &more),
             _ => None,
         };
+        self.bare &= next.bare;
+        self.states = self.states.saturating_add(next.states);
+        self.varies |= next.varies;
     }
 
     /// From `least` to `most` times.
@@ -128,6 +145,17 @@ impl Part {
             stale: self.stale
                 || (!once && self.groups && (self.optional_groups || self.least == 0)),
             word: None,
+            bare: self.bare || most == Some(0),
+            states: match most {
+                Some(0) => 0,
+                // Empty turns are put together.
+                _ if self.bare => self.states,
+                _ => {
+                    let turns = self.states.saturating_mul(least.max(1));
+                    turns.saturating_add(usize::from(!fixed))
+                }
+            },
+            varies: true,
         }
     }
 }

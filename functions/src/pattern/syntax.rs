@@ -7,9 +7,9 @@
 
 use std::ops::Range;
 
-use flowstone_types::EvalError;
+use flowstone_types::{EvalError, budget};
 
-use super::part::{Part, Preference, Quantifier};
+use super::part::{Part, Preference, Quantifier, STATES_OF_GROUP};
 use super::{DEPTH_MAX, invalid, too_complex};
 use crate::errors::{EvalResult, invalid_parameter, not_supported};
 
@@ -42,6 +42,8 @@ pub(super) struct Translated {
     pub(super) shortest: bool,
     /// Whether a group in a repetition may keep what it matched in an earlier turn.
     pub(super) stale: bool,
+    /// States that its program has at least; 0 if nothing is known of that.
+    pub(super) states: usize,
 }
 
 /// How a pattern is read.
@@ -133,6 +135,7 @@ pub(super) fn translate(pattern: &str, flags: &str) -> EvalResult<Translated> {
             straight: true,
             shortest: false,
             stale: false,
+            states: 0,
         });
     }
     let whole = parser.alternatives(0)?;
@@ -145,6 +148,7 @@ pub(super) fn translate(pattern: &str, flags: &str) -> EvalResult<Translated> {
         straight: whole.straight && !(whole.greedy && whole.lazy),
         shortest: whole.prefers == Some(Preference::Shortest),
         stale: whole.stale,
+        states: if whole.varies { whole.states } else { 0 },
     })
 }
 
@@ -277,6 +281,7 @@ impl Parser<'_> {
             greedy: true,
             prefers: Some(Preference::Longest),
             least: usize::MAX,
+            bare: branches.iter().all(|(branch, _)| branch.bare),
             ..Part::empty()
         };
         whole.width = branches.first().and_then(|(branch, _)| branch.width);
@@ -286,6 +291,8 @@ impl Parser<'_> {
             whole.lazy |= branch.lazy;
             whole.groups |= branch.groups;
             whole.stale |= branch.stale;
+            whole.states = whole.states.max(branch.states);
+            whole.varies |= branch.varies;
             if branch.width != whole.width {
                 whole.width = None;
             }
@@ -486,6 +493,7 @@ impl Parser<'_> {
 
     /// What follows an opening parenthesis.
     fn group(&mut self, depth: u32) -> EvalResult<Atom> {
+        budget::check()?;
         // SIMILAR TO is written with the second form.
         let captures = !(self.eat("?:") || self.eat("?s:"));
         if captures && self.peek() == Some('?') {
@@ -508,6 +516,10 @@ impl Parser<'_> {
         Ok(Atom::Part(Part {
             groups: inner.groups || captures,
             word: inner.word.filter(|_| !captures),
+            states: inner
+                .states
+                .saturating_add(if captures { STATES_OF_GROUP } else { 0 }),
+            varies: inner.varies || captures,
             ..inner
         }))
     }
