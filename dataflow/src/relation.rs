@@ -36,9 +36,9 @@ use flowstone_types::{DeltaBatch, Epoch, EvalError};
 pub(crate) use self::gather::Gather;
 pub(crate) use self::index::KeyIndex;
 pub(crate) use self::moment::{Entry, Moment, Ordered, Place};
-pub(crate) use self::ordered::Order;
-use self::segment::Segment;
+pub(crate) use self::ordered::{Groups, Order};
 pub(crate) use self::segment::{Piece, WeightChunks};
+use self::segment::{Segment, Segments};
 pub(crate) use self::slot::IndexSpec;
 use self::slot::{Keys, Slot};
 use crate::Error;
@@ -53,6 +53,8 @@ const SEAL_ROWS: usize = 8192;
 const ERROR_CHARACTERS_MAX: usize = 1000;
 /// What an error takes, roughly: there may be as many as rows, and their texts are not looked at one by one.
 const ERROR_BYTES: usize = size_of::<(EvalError, i64)>() * 3 / 2 + allocated(64);
+/// Rows whose places in an index are fetched from memory together.
+const TOUCHED_TOGETHER: usize = 64;
 /// Largest segment: the unit of compaction.
 const SEGMENT_ROWS: usize = 65_536;
 
@@ -208,11 +210,11 @@ impl Relation {
         key: &[ArrayRef],
         row: usize,
     ) -> Result<bool, Error> {
-        let Some((piece, at)) = self.place(id) else {
+        let Some((rows, at)) = self.segments().place(id) else {
             return Ok(false);
         };
         for (column, key) in itertools::zip_eq(columns, key) {
-            if !values_equal(piece.rows.column(*column), at, key, row)? {
+            if !values_equal(rows.column(*column), at, key, row)? {
                 return Ok(false);
             }
         }
@@ -230,13 +232,26 @@ impl Relation {
     ) -> Result<Option<RowId>, Error> {
         for id in self.index(0)?.get(hash) {
             if self.weight(*id) != 0
-                && let Some((piece, at)) = self.place(*id)
-                && rows_equal(piece.rows.columns(), at, columns, row)?
+                && let Some((rows, at)) = self.segments().place(*id)
+                && rows_equal(rows.columns(), at, columns, row)?
             {
                 return Ok(Some(*id));
             }
         }
         Ok(None)
+    }
+
+    /// The same of each row of a delta.
+    fn find_all(&self, hashes: &[u64], delta: &DeltaBatch) -> Result<Vec<Option<RowId>>, Error> {
+        let columns = delta.rows.columns();
+        let mut found = Vec::with_capacity(hashes.len());
+        for (number, block) in hashes.chunks(TOUCHED_TOGETHER).enumerate() {
+            self.index(0)?.touch(block);
+            for (offset, hash) in block.iter().enumerate() {
+                found.push(self.find(*hash, columns, number * TOUCHED_TOGETHER + offset)?);
+            }
+        }
+        Ok(found)
     }
 
     /// The hashes of the identity columns of each row.
@@ -337,10 +352,11 @@ impl Relation {
         id: RowId,
         gather: &mut Gather<'a>,
     ) -> Result<(usize, usize), Error> {
-        let (piece, at) = self
+        let (rows, at) = self
+            .segments()
             .place(id)
             .ok_or_else(|| Error::invariant(format!("row {id:?} of {} is gone", self.name)))?;
-        Ok((gather.source(&piece.rows), at))
+        Ok((gather.source(rows), at))
     }
 
     /// Applies one tick's consolidated delta and error changes.
@@ -360,9 +376,10 @@ impl Relation {
             let mut new_weights = Vec::new();
             let mut gone = Vec::new();
             // Known rows first: what dies now need not be kept in the lists that grow below.
-            for (row, hash) in hashes.iter().enumerate() {
+            // Rows of a consolidated delta are different ones: what one changes no other one finds.
+            for (row, id) in self.find_all(&hashes, delta)?.into_iter().enumerate() {
                 let change = delta.weights.get(row);
-                match self.find(*hash, delta.rows.columns(), row)? {
+                match id {
                     Some(id) => {
                         if self.change_weight(id, change)? == 0 {
                             gone.push((row_index(row), id));
@@ -485,13 +502,10 @@ impl Relation {
         if let Some(delta) = delta {
             let mut new_rows = Vec::new();
             let mut new_weights = Vec::new();
-            for (row, hash) in self
-                .identity_hashes(delta.rows.columns(), delta.len())?
-                .into_iter()
-                .enumerate()
-            {
+            let hashes = self.identity_hashes(delta.rows.columns(), delta.len())?;
+            for (row, id) in self.find_all(&hashes, delta)?.into_iter().enumerate() {
                 let change = delta.weights.get(row);
-                if let Some(id) = self.find(hash, delta.rows.columns(), row)? {
+                if let Some(id) = id {
                     snapshot.adjust(id, change);
                 } else {
                     new_rows.push(row_index(row));
@@ -594,13 +608,11 @@ impl Relation {
         }
         let indices = UInt32Array::from_iter_values(gone.iter().map(|(row, _)| *row));
         let rows = flowstone_types::delta::take_rows(rows, &indices)?;
+        let gone: Vec<(usize, RowId)> = gone.iter().map(|(_, id)| *id).enumerate().collect();
+        let segments = Segments::of(&self.segments);
         for index in ordered {
             let keys = index.keys(rows.columns(), rows.num_rows())?;
-            for (key, (_, id)) in itertools::zip_eq(keys, gone) {
-                if let Some(key) = key {
-                    index.remove(key, *id);
-                }
-            }
+            index.remove(&keys, &gone, segments)?;
         }
         Ok(())
     }
@@ -724,10 +736,8 @@ impl Relation {
         });
     }
 
-    fn place(&self, id: RowId) -> Option<(&Piece, usize)> {
-        let segment = self.segments.get(segment_number(id))?.as_ref()?;
-        let (piece, row) = segment.locate(id.row());
-        Some((&segment.pieces[piece], row))
+    const fn segments(&self) -> Segments<'_> {
+        Segments::of(self.segments.as_slice())
     }
 }
 

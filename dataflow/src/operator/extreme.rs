@@ -66,8 +66,8 @@ impl Extreme {
         let mut positions = Vec::with_capacity(groups.len());
         for group in groups {
             let place = match self.end {
-                End::First => rows.first(group),
-                End::Last => rows.last(group),
+                End::First => rows.first(group)?,
+                End::Last => rows.last(group)?,
             };
             positions.push(place.map(|_| index(places.len())));
             places.extend(place);

@@ -5,16 +5,16 @@
 //! Without a limit the rows passed over are the window that is kept, and the output is the input without them; without an offset either, nothing is kept.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
 
 use arrow_schema::SchemaRef;
 use flowstone_proto::plan::OrderColumn;
 use flowstone_types::{DeltaBatch, Epoch, budget};
+use itertools::Itertools;
 
 use super::{Arrangement, Kept, Needs, Operator, Placement, RelationId, Tick, merge, settled};
 use crate::Error;
 use crate::batch::{Changes, ROWS_PER_BATCH, make_batch, weights_of, with_schema};
-use crate::relation::{Entry, IndexSpec, Order, Ordered, Place};
+use crate::relation::{Entry, Groups, IndexSpec, Order, Ordered, Place};
 
 #[derive(Debug)]
 pub(crate) struct TopK {
@@ -47,10 +47,10 @@ impl Operator for TopK {
         let groups = relation
             .ordered(number)?
             .groups(delta.rows.columns(), delta.len())?;
-        let groups: BTreeSet<Box<[u8]>> = groups.into_iter().collect();
         let (before, after) = (relation.before(), relation.after(&delta)?);
         let (before, after) = (before.ordered(number)?, after.ordered(number)?);
-        self.differences(tick.epoch, &groups, (Some(&before), &after), &mut output)?;
+        let windows = (Some(&before), &after);
+        self.differences(tick.epoch, groups.distinct(), windows, &mut output)?;
         Ok(output)
     }
 
@@ -61,14 +61,15 @@ impl Operator for TopK {
             return Ok(output);
         };
         let relation = tick.relations.get(relation)?;
-        let mut groups: BTreeSet<Box<[u8]>> = BTreeSet::new();
+        let index = relation.ordered(number)?;
+        let mut groups = Vec::with_capacity(input.deltas.len());
         for delta in &input.deltas {
-            let index = relation.ordered(number)?;
-            groups.extend(index.groups(delta.rows.columns(), delta.len())?);
+            groups.push(index.groups(delta.rows.columns(), delta.len())?);
         }
+        let groups = groups.iter().flat_map(Groups::distinct).unique();
         let now = relation.before();
         let now = now.ordered(number)?;
-        self.differences(tick.epoch, &groups, (None, &now), &mut output)?;
+        self.differences(tick.epoch, groups, (None, &now), &mut output)?;
         Ok(output)
     }
 
@@ -124,10 +125,10 @@ impl TopK {
     }
 
     /// What the windows of these groups make of the output, from `old` rows, if there were any, to `new` ones.
-    fn differences(
+    fn differences<'a>(
         &self,
         epoch: Epoch,
-        groups: &BTreeSet<Box<[u8]>>,
+        groups: impl Iterator<Item = &'a [u8]>,
         (old, new): (Option<&Ordered<'_>>, &Ordered<'_>),
         output: &mut Changes,
     ) -> Result<(), Error> {
@@ -135,8 +136,11 @@ impl TopK {
         let mut found = Found::default();
         for group in groups {
             budget::check()?;
-            let before = old.map_or_else(Vec::new, |old| self.window(old.rows(group)));
-            let after = self.window(new.rows(group));
+            let mut before = Vec::new();
+            if let Some(old) = old {
+                before = self.window(old.rows(group))?;
+            }
+            let after = self.window(new.rows(group))?;
             differ(&before, &after, &mut |place, change| {
                 found.places.push(place);
                 found.weights.push(sign * change);
@@ -148,8 +152,11 @@ impl TopK {
         self.emit(epoch, new, found, output)
     }
 
-    /// The rows at positions `offset..offset + limit`, or `0..offset` if there is no limit.
-    fn window<'a>(&self, rows: impl Iterator<Item = Entry<'a>>) -> Vec<Entry<'a>> {
+    /// The rows at positions `offset..offset + limit`, or `0..offset` if there is no limit, by their places.
+    fn window(
+        &self,
+        mut rows: impl Iterator<Item = Result<Entry, Error>>,
+    ) -> Result<Vec<Entry>, Error> {
         let (mut skip, mut take) = match self.limit {
             Some(limit) => (
                 i64::try_from(self.offset).unwrap_or(i64::MAX),
@@ -158,10 +165,10 @@ impl TopK {
             None => (0, i64::try_from(self.offset).unwrap_or(i64::MAX)),
         };
         let mut window = Vec::new();
-        for row in rows {
-            if take == 0 {
-                break;
-            }
+        while take > 0
+            && let Some(row) = rows.next()
+        {
+            let row = row?;
             let passed = skip.min(row.weight);
             skip -= passed;
             let taken = take.min(row.weight - passed);
@@ -173,7 +180,8 @@ impl TopK {
                 });
             }
         }
-        window
+        window.sort_unstable_by_key(|row| row.place);
+        Ok(window)
     }
 
     fn emit(
@@ -193,15 +201,15 @@ impl TopK {
     }
 }
 
-/// Calls `emit` with each row whose multiplicity differs, and by how much. Both windows are sorted.
-fn differ(old: &[Entry<'_>], new: &[Entry<'_>], emit: &mut dyn FnMut(Place, i64)) {
+/// Calls `emit` with each row whose multiplicity differs, and by how much. Both windows are sorted by places.
+fn differ(old: &[Entry], new: &[Entry], emit: &mut dyn FnMut(Place, i64)) {
     let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
     loop {
         let order = match (old.peek(), new.peek()) {
             (None, None) => return,
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
-            (Some(old), Some(new)) => old.order.cmp(new.order),
+            (Some(old), Some(new)) => old.place.cmp(&new.place),
         };
         let before = if order == Ordering::Greater {
             None

@@ -12,11 +12,8 @@ use std::sync::Arc;
 use super::ordered::OrderedIndex;
 use super::segment::Segment;
 use super::slot::{Index, IndexSpec, Slot};
-use super::{KeyIndex, Relation, RowId, weight};
+use super::{KeyIndex, Relation, RowId, TOUCHED_TOGETHER, weight};
 use crate::Error;
-
-/// Rows whose places in an index are fetched from memory together.
-const INSERTED_TOGETHER: usize = 64;
 
 impl Relation {
     /// The number of the index that finds what `spec` says, which has yet to be built from the rows if it is new ([`Self::build_index`]). Each call is paired
@@ -242,10 +239,10 @@ pub(super) fn add_rows(
     hashes: &[u64],
     weights: Option<&[i64]>,
 ) {
-    for (block, hashes) in hashes.chunks(INSERTED_TOGETHER).enumerate() {
+    for (block, hashes) in hashes.chunks(TOUCHED_TOGETHER).enumerate() {
         index.touch(hashes);
         for (offset, hash) in hashes.iter().enumerate() {
-            let row = block * INSERTED_TOGETHER + offset;
+            let row = block * TOUCHED_TOGETHER + offset;
             if weights.is_none_or(|weights| weights[row] != 0) {
                 let id = RowId::new(segment, from + row);
                 index.insert(*hash, id, |id| weight(segments, id) != 0);

@@ -2,18 +2,19 @@
 //!
 //! Owns how rows of the delta take their places among those that are there. Must not know what is read of them.
 
+use std::cmp::Ordering;
+
 use arrow_array::{ArrayRef, UInt32Array};
 use flowstone_types::DeltaBatch;
 use hashbrown::HashMap;
-use itertools::Itertools;
 
-use super::ordered::{Entries, OrderedIndex};
+use super::ordered::{Arranged, OrderedIndex, Posting};
 use super::{Gather, Relation, RowId};
 use crate::Error;
 use crate::batch::{add_weights, index as row_index};
 
 /// Where a row is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     /// In the relation.
     Stored(RowId),
@@ -23,9 +24,7 @@ pub(crate) enum Place {
 
 /// A row of a group.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry<'a> {
-    /// The encoded sort key.
-    pub(crate) order: &'a [u8],
+pub(crate) struct Entry {
     pub(crate) place: Place,
     /// Above zero.
     pub(crate) weight: i64,
@@ -58,18 +57,13 @@ impl Relation {
     /// # Errors
     /// [`Error::NegativeWeight`] if a row would be there less than zero times.
     pub(crate) fn after<'a>(&'a self, delta: &'a DeltaBatch) -> Result<Moment<'a>, Error> {
-        let columns = delta.rows.columns();
         let mut moment = Moment {
             delta: Some(delta),
             ..self.before()
         };
-        for (row, hash) in self
-            .identity_hashes(columns, delta.len())?
-            .into_iter()
-            .enumerate()
-        {
+        let hashes = self.identity_hashes(delta.rows.columns(), delta.len())?;
+        for (row, id) in self.find_all(&hashes, delta)?.into_iter().enumerate() {
             let change = delta.weights.get(row);
-            let id = self.find(hash, columns, row)?;
             let weight = add_weights(id.map_or(0, |id| self.weight(id)), change)?;
             if weight < 0 {
                 return Err(Error::NegativeWeight(self.name.clone()));
@@ -89,25 +83,23 @@ impl Moment<'_> {
     /// The rows by index `number`, which is an ordered one and complete.
     pub(crate) fn ordered(&self, number: usize) -> Result<Ordered<'_>, Error> {
         let index = self.relation.ordered(number)?;
-        let mut added = Entries::default();
-        if let Some(delta) = self.delta
-            && !self.added.is_empty()
-        {
-            let indices = self.added.iter().map(|row| row_index(*row));
-            let indices = UInt32Array::from_iter_values(indices);
-            let rows = flowstone_types::delta::take_rows(&delta.rows, &indices)?;
-            let keys = index.keys(rows.columns(), rows.num_rows())?;
-            for (key, row) in itertools::zip_eq(keys, &self.added) {
-                if let Some(key) = key {
-                    added.insert(key, u64::from(row_index(*row)));
-                }
-            }
-        }
+        let added = match self.delta {
+            Some(delta) if !self.added.is_empty() => Some(self.added_by(index, delta)?),
+            _ => None,
+        };
         Ok(Ordered {
             moment: self,
             index,
             added,
         })
+    }
+
+    fn added_by(&self, index: &OrderedIndex, delta: &DeltaBatch) -> Result<Arranged, Error> {
+        let indices = self.added.iter().map(|row| row_index(*row));
+        let indices = UInt32Array::from_iter_values(indices);
+        let rows = flowstone_types::delta::take_rows(&delta.rows, &indices)?;
+        let keys = index.keys(rows.columns(), rows.num_rows())?;
+        index.arrange(keys)
     }
 
     fn gather(&self, places: &[Place]) -> Result<(Gather<'_>, Vec<(usize, usize)>), Error> {
@@ -131,40 +123,63 @@ impl Moment<'_> {
 pub(crate) struct Ordered<'a> {
     moment: &'a Moment<'a>,
     index: &'a OrderedIndex,
-    /// The rows of the delta that are not there yet, by their number.
-    added: Entries,
+    /// Rows of the delta that are not there yet, by their numbers in [`Moment::added`].
+    added: Option<Arranged>,
 }
 
 impl Ordered<'_> {
     /// The rows of one group, in order. `group`: as [`OrderedIndex::groups`] encodes it.
-    pub(crate) fn rows<'a>(&'a self, group: &'a [u8]) -> impl Iterator<Item = Entry<'a>> {
-        let stored = self.stored(group);
-        stored.merge_by(self.added(group), |stored, added| {
-            stored.order <= added.order
+    pub(crate) fn rows<'a>(
+        &'a self,
+        group: &[u8],
+    ) -> impl Iterator<Item = Result<Entry, Error>> + use<'a> {
+        let mut stored = self.stored(group).peekable();
+        let mut added = self.added(group).iter().peekable();
+        std::iter::from_fn(move || {
+            let takes_added = match (stored.peek(), added.peek()) {
+                (Some((posting, _)), Some(row)) => match self.compare(posting, **row) {
+                    Ok(order) => order == Ordering::Greater,
+                    Err(error) => return Some(Err(error)),
+                },
+                (stored, _) => stored.is_none(),
+            };
+            if takes_added {
+                return self.entry_of_added(*added.next()?).map(Ok);
+            }
+            let (posting, weight) = stored.next()?;
+            Some(Ok(self.entry_of_stored(posting, weight)))
         })
     }
 
     /// The first of them.
-    pub(crate) fn first(&self, group: &[u8]) -> Option<Place> {
-        let (stored, added) = (self.stored(group).next(), self.added(group).next());
-        let first = match (stored, added) {
-            (Some(stored), Some(added)) if added.order < stored.order => added,
-            (stored, added) => stored.or(added)?,
-        };
-        Some(first.place)
+    pub(crate) fn first(&self, group: &[u8]) -> Result<Option<Place>, Error> {
+        let (stored, added) = (self.stored(group).next(), self.added(group).first());
+        self.either(stored, added.copied(), Ordering::Greater)
     }
 
     /// The last of them.
-    pub(crate) fn last(&self, group: &[u8]) -> Option<Place> {
-        let (stored, added) = (
-            self.stored(group).next_back(),
-            self.added(group).next_back(),
-        );
-        let last = match (stored, added) {
-            (Some(stored), Some(added)) if added.order > stored.order => added,
-            (stored, added) => stored.or(added)?,
+    pub(crate) fn last(&self, group: &[u8]) -> Result<Option<Place>, Error> {
+        let (stored, added) = (self.stored(group).next_back(), self.added(group).last());
+        self.either(stored, added.copied(), Ordering::Less)
+    }
+
+    /// One of the two: the one that is added if the other compares so with it.
+    fn either(
+        &self,
+        stored: Option<(&Posting, Option<i64>)>,
+        added: Option<usize>,
+        takes_added: Ordering,
+    ) -> Result<Option<Place>, Error> {
+        let takes_added = match (stored, added) {
+            (Some((posting, _)), Some(row)) => self.compare(posting, row)? == takes_added,
+            (stored, _) => stored.is_none(),
         };
-        Some(last.place)
+        Ok(if takes_added {
+            let added = added.and_then(|row| self.moment.added.get(row));
+            added.map(|number| Place::Added(*number))
+        } else {
+            stored.map(|(posting, _)| Place::Stored(posting.row))
+        })
     }
 
     /// One column of the rows at `places`.
@@ -179,28 +194,47 @@ impl Ordered<'_> {
         gather.columns(self.moment.relation.schema(), &places)
     }
 
-    fn stored<'a>(&'a self, group: &'a [u8]) -> impl DoubleEndedIterator<Item = Entry<'a>> {
-        let moment = self.moment;
-        self.index.of_group(group).filter_map(move |(order, id)| {
-            let changed = moment.changed.get(&id).copied();
-            let weight = changed.unwrap_or_else(|| moment.relation.weight(id));
-            (weight != 0).then_some(Entry {
-                order,
-                place: Place::Stored(id),
-                weight,
-            })
+    fn compare(&self, stored: &Posting, added: usize) -> Result<Ordering, Error> {
+        match &self.added {
+            Some(rows) => {
+                let segments = self.moment.relation.segments();
+                self.index.compare(stored, (rows.keys(), added), segments)
+            }
+            None => Ok(Ordering::Less),
+        }
+    }
+
+    /// Those that are stored: where, and what they weigh where the delta says so.
+    fn stored<'a>(
+        &'a self,
+        group: &[u8],
+    ) -> impl DoubleEndedIterator<Item = (&'a Posting, Option<i64>)> + use<'a> {
+        let changed = &self.moment.changed;
+        self.index.of_group(group).filter_map(|posting| {
+            // What is in the index has a weight.
+            let weight = changed.get(&posting.row).copied();
+            (weight != Some(0)).then_some((posting, weight))
         })
     }
 
-    fn added<'a>(&'a self, group: &'a [u8]) -> impl DoubleEndedIterator<Item = Entry<'a>> {
-        let weights = self.moment.delta.map(|delta| &delta.weights);
-        self.added.of_group(group).filter_map(move |(order, row)| {
-            let row = usize::try_from(row).ok()?;
-            Some(Entry {
-                order,
-                place: Place::Added(row),
-                weight: weights?.get(row),
-            })
+    /// Those that are added, by their numbers among the keys.
+    fn added(&self, group: &[u8]) -> &[usize] {
+        let added = self.added.as_ref();
+        added.map_or(&[], |added| added.of_group(group))
+    }
+
+    fn entry_of_stored(&self, posting: &Posting, weight: Option<i64>) -> Entry {
+        Entry {
+            place: Place::Stored(posting.row),
+            weight: weight.unwrap_or_else(|| self.moment.relation.weight(posting.row)),
+        }
+    }
+
+    fn entry_of_added(&self, row: usize) -> Option<Entry> {
+        let number = *self.moment.added.get(row)?;
+        Some(Entry {
+            place: Place::Added(number),
+            weight: self.moment.delta?.weights.get(number),
         })
     }
 }

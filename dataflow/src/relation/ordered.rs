@@ -1,49 +1,40 @@
 //! An ordered index: the rows of each group by a sort key.
 //!
-//! Owns the keys of the rows in one tree: group, sort key (both as Arrow's row format normalises them, so that bytes compare as values do) and the place of the row.
-//! Must not know rows or weights: keys are made of columns that it is given.
+//! Owns the postings: for each group, found by its encoded columns, the places of its rows in the order of their sort keys. A posting has the first bytes of
+//! the encoded sort key ([`encoder`]) and the place; where these bytes do not decide, the rows themselves do, which are read where they lie. So a posting is as
+//! large for wide rows as for narrow ones, and postings of a group lie side by side ([`run`]).
+//! Must not know weights, nor what rows are beyond their columns.
 //!
 //! Invariants. It holds every live row that its order takes in, up to where the index is built, and no dead one: whoever pops the extreme of a group again and
-//! again never passes over what is gone. Of two groups neither's encoding begins with the other's, for each column's ends by itself: a group is what begins
-//! with it. Rows of equal group and sort key come in the order of their places, which no result may depend on: an order that must be total ends with all columns.
+//! again never passes over what is gone. Every row that it holds can be read. Rows of equal group and sort key come in the order of their places, which no
+//! result may depend on: an order that must be total ends with all columns.
 
-use std::collections::BTreeSet;
-use std::ops::Bound;
+mod encoder;
+mod run;
+
+use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef};
-use arrow_row::{RowConverter, Rows, SortField};
-use arrow_schema::{DataType, SchemaRef, SortOptions};
+use arrow_array::ArrayRef;
+use arrow_schema::SchemaRef;
 use flowstone_proto::plan::OrderColumn;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use itertools::Itertools;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::RowId;
+use self::encoder::{Encoder, Prefix};
+pub(crate) use self::encoder::{Groups, Keys};
+pub(super) use self::run::Posting;
+use self::run::Run;
+use super::segment::Segments;
+use super::{RowId, TOUCHED_TOGETHER};
 use crate::Error;
 use crate::held::allocated;
-use crate::partition::select;
 
-/// Bytes of the place at the end of a key.
-const PLACE: usize = size_of::<u64>();
-
-/// Entries that a node of the tree has room for.
-const NODE_ENTRIES: usize = 11;
-/// What a leaf takes: a parent, two short numbers and the entries. Inner nodes have an edge more than entries besides.
-const LEAF_BYTES: usize = allocated(size_of::<Box<[u8]>>() * NODE_ENTRIES + 2 * size_of::<usize>());
-const INNER_BYTES: usize = LEAF_BYTES + size_of::<usize>() * (NODE_ENTRIES + 1);
-/// Entries of a node on average, if there is more than one: two thirds of its room.
-const NODE_FILL: usize = 7;
-
-/// What the nodes of a tree of so many entries take.
-const fn nodes_bytes(entries: usize) -> usize {
-    match entries {
-        0 => 0,
-        1..=NODE_ENTRIES => LEAF_BYTES,
-        _ => {
-            let leaves = entries.div_ceil(NODE_FILL);
-            leaves * LEAF_BYTES + leaves.div_ceil(NODE_FILL) * INNER_BYTES
-        }
-    }
-}
+/// Past so many groups there are many tables that grow one by one, so that no tick pays for one large rehash.
+const SPLIT_AT: usize = 4096;
+const TABLES: usize = 256;
 
 /// Which rows an ordered index takes in, and how it orders them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,183 +87,51 @@ impl Order {
     }
 }
 
-/// Makes keys.
+/// A group that has rows.
 #[derive(Debug)]
-struct Encoder {
-    order: Order,
-    /// `None` if there are no columns.
-    group: Option<RowConverter>,
-    by: Option<RowConverter>,
-    by_columns: Vec<usize>,
+struct Group {
+    hash: u64,
+    /// Its encoded columns.
+    key: Box<[u8]>,
+    rows: Run,
 }
 
-impl Encoder {
-    fn new(order: &Order, schema: &SchemaRef) -> Result<Self, Error> {
-        let data_type = |column: usize| {
-            let field = schema.fields().get(column);
-            let field = field.ok_or_else(|| {
-                Error::invariant(format!("column {column} of {}", schema.fields().len()))
-            })?;
-            Ok::<_, Error>(field.data_type().clone())
-        };
-        let mut group = Vec::with_capacity(order.group.len());
-        for column in &order.group {
-            group.push(SortField::new(data_type(*column)?));
-        }
-        let mut by = Vec::with_capacity(order.by.len());
-        for column in &order.by {
-            let options = SortOptions {
-                descending: column.descending,
-                nulls_first: column.nulls_first,
-            };
-            by.push(SortField::new_with_options(
-                data_type(column.column)?,
-                options,
-            ));
-        }
-        if let Some(column) = order.present {
-            data_type(column)?;
-        }
-        if let Some(column) = order.filter
-            && data_type(column)? != DataType::Boolean
-        {
-            return Err(Error::invariant(format!("column {column} is no filter")));
-        }
-        Ok(Self {
-            group: converter(group)?,
-            by: converter(by)?,
-            by_columns: order.by.iter().map(|column| column.column).collect(),
-            order: order.clone(),
-        })
+impl Group {
+    /// Bytes beside its place in a table.
+    fn bytes(&self) -> usize {
+        allocated(self.key.len()) + self.rows.bytes()
     }
-
-    /// The key of each row, with room for its place; `None` of rows that are left out.
-    fn keys(&self, columns: &[ArrayRef], rows: usize) -> Result<Vec<Option<Box<[u8]>>>, Error> {
-        let group = encode(self.group.as_ref(), columns, &self.order.group)?;
-        let by = encode(self.by.as_ref(), columns, &self.by_columns)?;
-        let column = |column: Option<usize>| column.and_then(|column| columns.get(column));
-        let present = column(self.order.present).and_then(|column| column.logical_nulls());
-        let filter = column(self.order.filter).map(|column| column.as_boolean());
-        let keys = (0..rows).map(|row| {
-            let taken = present.as_ref().is_none_or(|nulls| nulls.is_valid(row))
-                && filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
-            if !taken {
-                return None;
-            }
-            let (group, by) = (bytes_of(group.as_ref(), row), bytes_of(by.as_ref(), row));
-            let mut key = Vec::with_capacity(group.len() + by.len() + PLACE);
-            key.extend_from_slice(group);
-            key.extend_from_slice(by);
-            key.extend_from_slice(&[0; PLACE]);
-            Some(key.into_boxed_slice())
-        });
-        Ok(keys.collect())
-    }
-}
-
-fn converter(fields: Vec<SortField>) -> Result<Option<RowConverter>, Error> {
-    if fields.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(RowConverter::new(fields)?))
-}
-
-fn encode(
-    converter: Option<&RowConverter>,
-    columns: &[ArrayRef],
-    numbers: &[usize],
-) -> Result<Option<Rows>, Error> {
-    let Some(converter) = converter else {
-        return Ok(None);
-    };
-    Ok(Some(converter.convert_columns(&select(columns, numbers)?)?))
-}
-
-fn bytes_of(rows: Option<&Rows>, row: usize) -> &[u8] {
-    rows.map_or(&[][..], |rows| rows.row(row).data())
-}
-
-/// Keys in order, each with the number of a row.
-#[derive(Debug, Default)]
-pub(super) struct Entries {
-    keys: BTreeSet<Box<[u8]>>,
-    /// Bytes that the keys take.
-    heap: usize,
-}
-
-impl Entries {
-    /// `key`: as an [`OrderedIndex`] makes it.
-    pub(super) fn insert(&mut self, key: Box<[u8]>, row: u64) {
-        let key = at(key, row);
-        let bytes = allocated(key.len());
-        if self.keys.insert(key) {
-            self.heap += bytes;
-        }
-    }
-
-    /// Nothing if it is not there.
-    fn remove(&mut self, key: Box<[u8]>, row: u64) {
-        let key = at(key, row);
-        if self.keys.remove(&key) {
-            self.heap -= allocated(key.len());
-        }
-    }
-
-    /// The rows of one group, in order, with their encoded sort keys. Cost: O(log rows), and the rows that are looked at.
-    pub(super) fn of_group<'a>(
-        &'a self,
-        group: &'a [u8],
-    ) -> impl DoubleEndedIterator<Item = (&'a [u8], u64)> {
-        let end = successor(group);
-        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let keys = self.keys.range::<[u8], _>((Bound::Included(group), to));
-        keys.filter_map(move |key| {
-            let (key, row) = key.split_last_chunk::<PLACE>()?;
-            Some((key.get(group.len()..)?, u64::from_be_bytes(*row)))
-        })
-    }
-}
-
-/// A key with the number of a row in its place.
-fn at(mut key: Box<[u8]>, row: u64) -> Box<[u8]> {
-    if let Some(place) = key.last_chunk_mut::<PLACE>() {
-        *place = row.to_be_bytes();
-    }
-    key
-}
-
-/// The least bytes that are greater than all that begin with `prefix`; `None` if there are none.
-fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
-    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
-    let mut end = prefix.get(..=last)?.to_vec();
-    if let Some(byte) = end.last_mut() {
-        *byte += 1;
-    }
-    Some(end)
 }
 
 /// One ordered index of a relation.
 #[derive(Debug)]
 pub(crate) struct OrderedIndex {
     encoder: Arc<Encoder>,
-    entries: Entries,
+    /// None if there are no groups.
+    tables: Vec<HashTable<Group>>,
+    groups: usize,
+    /// Bytes that the groups take beside their tables.
+    heap: usize,
 }
 
 impl OrderedIndex {
     /// # Errors
     /// [`Error::Invariant`] if a column is not there, [`Error::Type`] if one has no order.
     pub(super) fn new(order: &Order, schema: &SchemaRef) -> Result<Self, Error> {
-        Ok(Self {
-            encoder: Arc::new(Encoder::new(order, schema)?),
-            entries: Entries::default(),
-        })
+        Ok(Self::of(Arc::new(Encoder::new(order, schema)?)))
     }
 
     /// One of the same order over no rows.
     pub(super) fn hollow(&self) -> Self {
+        Self::of(Arc::clone(&self.encoder))
+    }
+
+    const fn of(encoder: Arc<Encoder>) -> Self {
         Self {
-            encoder: Arc::clone(&self.encoder),
-            entries: Entries::default(),
+            encoder,
+            tables: Vec::new(),
+            groups: 0,
+            heap: 0,
         }
     }
 
@@ -280,55 +139,326 @@ impl OrderedIndex {
         &self.encoder.order
     }
 
-    /// The key of each row, for [`Self::insert`] and [`Self::remove`]; `None` of rows that are left out.
-    pub(super) fn keys(
-        &self,
-        columns: &[ArrayRef],
-        rows: usize,
-    ) -> Result<Vec<Option<Box<[u8]>>>, Error> {
+    /// The keys of rows, for [`Self::insert`] and [`Self::remove`].
+    pub(super) fn keys(&self, columns: &[ArrayRef], rows: usize) -> Result<Keys, Error> {
         self.encoder.keys(columns, rows)
     }
 
-    pub(super) fn insert(&mut self, key: Box<[u8]>, id: RowId) {
-        self.entries.insert(key, id.0);
+    /// The encoded group of each row.
+    pub(crate) fn groups(&self, columns: &[ArrayRef], rows: usize) -> Result<Groups, Error> {
+        self.encoder.groups(columns, rows)
     }
 
-    /// Nothing if the row is not there.
-    pub(super) fn remove(&mut self, key: Box<[u8]>, id: RowId) {
-        self.entries.remove(key, id.0);
+    /// Adds rows that are not there: of each its number in `keys`, and where it is. `segments`: those and all that were added before can be read there.
+    pub(super) fn insert(
+        &mut self,
+        keys: &Keys,
+        rows: &[(usize, RowId)],
+        segments: Segments<'_>,
+    ) -> Result<(), Error> {
+        for rows in rows.chunks(TOUCHED_TOGETHER) {
+            self.touch(keys, rows);
+            for (row, id) in rows {
+                if keys.takes(*row) {
+                    self.insert_row(Probe { keys, row: *row }, *id, segments)?;
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// The encoded group of each row: the row format of the group's columns, ascending, which is empty if there are none.
-    pub(crate) fn groups(
-        &self,
-        columns: &[ArrayRef],
-        rows: usize,
-    ) -> Result<Vec<Box<[u8]>>, Error> {
-        let group = encode(
-            self.encoder.group.as_ref(),
-            columns,
-            &self.encoder.order.group,
-        )?;
-        let groups = (0..rows).map(|row| bytes_of(group.as_ref(), row).into());
-        Ok(groups.collect())
+    fn insert_row(
+        &mut self,
+        probe: Probe<'_>,
+        id: RowId,
+        segments: Segments<'_>,
+    ) -> Result<(), Error> {
+        self.split_if_large();
+        let encoder = &self.encoder;
+        let key = probe.keys.group(probe.row);
+        let hash = xxh3_64(key);
+        let posting = probe.posting(id);
+        let Some(table) = table_mut(&mut self.tables, hash) else {
+            return Err(Error::invariant("an ordered index without tables"));
+        };
+        let is_it = |group: &Group| group.hash == hash && *group.key == *key;
+        match table.entry(hash, is_it, |group| group.hash) {
+            Entry::Vacant(vacant) => {
+                let group = Group {
+                    hash,
+                    key: key.into(),
+                    rows: Run::One(posting),
+                };
+                self.heap += group.bytes();
+                self.groups += 1;
+                vacant.insert(group);
+            }
+            Entry::Occupied(mut occupied) => {
+                let rows = &mut occupied.get_mut().rows;
+                let before = rows.bytes();
+                rows.insert(posting, |other| {
+                    probe.compare(encoder, other, &posting, segments)
+                })?;
+                self.heap = self.heap + rows.bytes() - before;
+            }
+        }
+        Ok(())
     }
 
-    /// The rows of one group, in order, with their encoded sort keys.
+    /// Takes out rows: of each its number in `keys`, and where it is, which can still be read in `segments`. Nothing of one that is not there.
+    pub(super) fn remove(
+        &mut self,
+        keys: &Keys,
+        rows: &[(usize, RowId)],
+        segments: Segments<'_>,
+    ) -> Result<(), Error> {
+        for rows in rows.chunks(TOUCHED_TOGETHER) {
+            self.touch(keys, rows);
+            for (row, id) in rows {
+                if keys.takes(*row) {
+                    self.remove_row(Probe { keys, row: *row }, *id, segments)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_row(
+        &mut self,
+        probe: Probe<'_>,
+        id: RowId,
+        segments: Segments<'_>,
+    ) -> Result<(), Error> {
+        let encoder = &self.encoder;
+        let key = probe.keys.group(probe.row);
+        let hash = xxh3_64(key);
+        let posting = probe.posting(id);
+        let Some(table) = table_mut(&mut self.tables, hash) else {
+            return Ok(());
+        };
+        let is_it = |group: &Group| group.hash == hash && *group.key == *key;
+        let Ok(mut entry) = table.find_entry(hash, is_it) else {
+            return Ok(());
+        };
+        let group = entry.get_mut();
+        let before = group.rows.bytes();
+        let is_last = group
+            .rows
+            .remove(|other| probe.compare(encoder, other, &posting, segments))?;
+        self.heap = self.heap + group.rows.bytes() - before;
+        if is_last {
+            let (group, _) = entry.remove();
+            self.heap -= group.bytes();
+            self.groups -= 1;
+            if self.groups == 0 {
+                self.tables = Vec::new();
+            } else if table.len() * 8 < table.capacity() {
+                table.shrink_to(table.len() * 2, |group| group.hash);
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of one group, in order.
     pub(super) fn of_group<'a>(
         &'a self,
-        group: &'a [u8],
-    ) -> impl DoubleEndedIterator<Item = (&'a [u8], RowId)> {
-        let entries = self.entries.of_group(group);
-        entries.map(|(order, row)| (order, RowId(row)))
+        group: &[u8],
+    ) -> impl DoubleEndedIterator<Item = &'a Posting> + use<'a> {
+        let rows = self.group(xxh3_64(group), group).map(|group| &group.rows);
+        rows.into_iter().flat_map(Run::iter)
+    }
+
+    /// How a row of this index compares with row `row` of `keys`, which is not there.
+    pub(super) fn compare(
+        &self,
+        stored: &Posting,
+        (keys, row): (&Keys, usize),
+        segments: Segments<'_>,
+    ) -> Result<Ordering, Error> {
+        let probe = Probe { keys, row };
+        probe.compare_keys(&self.encoder, stored, keys.prefix(row), segments)
+    }
+
+    /// The rows of `keys` that the index takes in, by group and sort key.
+    pub(super) fn arrange(&self, keys: Keys) -> Result<Arranged, Error> {
+        let mut groups: HashTable<Bucket> = HashTable::with_capacity(keys.len());
+        let mut rows = Vec::with_capacity(keys.len());
+        for row in (0..keys.len()).filter(|row| keys.takes(*row)) {
+            let key = keys.group(row);
+            let hash = xxh3_64(key);
+            let is_it = |bucket: &Bucket| bucket.hash == hash && keys.group(bucket.row) == key;
+            let number = groups.len();
+            let entry = groups.entry(hash, is_it, |bucket| bucket.hash);
+            let bucket = entry.or_insert(Bucket { hash, row, number });
+            rows.push((bucket.get().number, keys.prefix(row), row));
+        }
+        rows.sort_unstable_by_key(|(number, prefix, _)| (*number, *prefix));
+        let same = |left: &(usize, Prefix, usize), right: &(usize, Prefix, usize)| {
+            left.0 == right.0 && left.1 == right.1
+        };
+        let undecided = rows
+            .array_windows()
+            .any(|[left, right]| same(left, right) && !keys.decides(left.2));
+        if undecided {
+            let mut whole = Vec::with_capacity(rows.len());
+            for (number, prefix, row) in rows {
+                whole.push((number, keys.whole(&self.encoder, row)?, prefix, row));
+            }
+            whole.sort_unstable_by_key(|(number, whole, ..)| (*number, *whole));
+            let sorted = whole.into_iter();
+            rows = sorted
+                .map(|(number, _, prefix, row)| (number, prefix, row))
+                .collect();
+        }
+        let mut starts = vec![0];
+        for (_, rows) in &rows.iter().chunk_by(|(number, ..)| *number) {
+            starts.push(starts.last().map_or(0, |start| start + rows.count()));
+        }
+        Ok(Arranged {
+            rows: rows.into_iter().map(|(_, _, row)| row).collect(),
+            keys,
+            groups,
+            starts,
+        })
     }
 
     /// Forgets all rows: there are none any more.
     pub(super) fn clear(&mut self) {
-        self.entries = Entries::default();
+        *self = self.hollow();
     }
 
     pub(super) fn bytes(&self) -> usize {
-        nodes_bytes(self.entries.keys.len()) + self.entries.heap
+        let tables = self.tables.iter().map(HashTable::allocation_size);
+        tables.map(allocated).sum::<usize>()
+            + allocated(self.tables.capacity() * size_of::<HashTable<Group>>())
+            + self.heap
+    }
+
+    fn group(&self, hash: u64, key: &[u8]) -> Option<&Group> {
+        let table = match self.tables.as_slice() {
+            [only] => only,
+            many => many.get(table_of(hash))?,
+        };
+        table.find(hash, |group| group.hash == hash && *group.key == *key)
+    }
+
+    /// Brings the groups of rows close to the processor: the reads do not depend on each other, those of one change after the other do.
+    fn touch(&self, keys: &Keys, rows: &[(usize, RowId)]) {
+        for (row, _) in rows {
+            let key = keys.group(*row);
+            std::hint::black_box(self.group(xxh3_64(key), key));
+        }
+    }
+
+    fn split_if_large(&mut self) {
+        match self.tables.as_mut_slice() {
+            [] => self.tables = vec![HashTable::new()],
+            [only] if only.len() >= SPLIT_AT => {
+                let groups = std::mem::take(only);
+                let tables = std::iter::repeat_with(HashTable::new);
+                self.tables = tables.take(TABLES).collect();
+                for group in groups {
+                    if let Some(table) = table_mut(&mut self.tables, group.hash) {
+                        table.insert_unique(group.hash, group, |group| group.hash);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Tables are chosen by middle bits: the upper ones are the tables' own tags, the lower ones choose buckets.
+fn table_of(hash: u64) -> usize {
+    usize::from(hash.to_be_bytes()[3])
+}
+
+fn table_mut(tables: &mut [HashTable<Group>], hash: u64) -> Option<&mut HashTable<Group>> {
+    match tables {
+        [only] => Some(only),
+        many => many.get_mut(table_of(hash)),
+    }
+}
+
+/// A group of [`Arranged`]: one of its rows, and its number.
+#[derive(Debug)]
+struct Bucket {
+    hash: u64,
+    row: usize,
+    number: usize,
+}
+
+/// Rows that an index takes in and does not have, by group and sort key.
+#[derive(Debug)]
+pub(super) struct Arranged {
+    keys: Keys,
+    groups: HashTable<Bucket>,
+    /// Group by group.
+    rows: Vec<usize>,
+    /// Where each group begins, and the end.
+    starts: Vec<usize>,
+}
+
+impl Arranged {
+    pub(super) const fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The rows of one group, in order, by their numbers among the keys.
+    pub(super) fn of_group(&self, group: &[u8]) -> &[usize] {
+        let hash = xxh3_64(group);
+        let is_it = |bucket: &Bucket| bucket.hash == hash && self.keys.group(bucket.row) == group;
+        let bucket = self.groups.find(hash, is_it);
+        let bounds = bucket.and_then(|bucket| self.starts.get(bucket.number..)?.first_chunk());
+        let rows = bounds.and_then(|[from, to]| self.rows.get(*from..*to));
+        rows.unwrap_or_default()
+    }
+}
+
+/// What is looked for: a row by its keys.
+#[derive(Clone, Copy)]
+struct Probe<'a> {
+    keys: &'a Keys,
+    row: usize,
+}
+
+impl Probe<'_> {
+    fn posting(&self, row: RowId) -> Posting {
+        let prefix = self.keys.prefix(self.row);
+        Posting { prefix, row }
+    }
+
+    /// How another row of the group compares with it, which is `posting`.
+    fn compare(
+        &self,
+        encoder: &Encoder,
+        other: &Posting,
+        posting: &Posting,
+        segments: Segments<'_>,
+    ) -> Result<Ordering, Error> {
+        if other.row == posting.row {
+            return Ok(Ordering::Equal);
+        }
+        let keys = self.compare_keys(encoder, other, posting.prefix, segments)?;
+        Ok(keys.then(other.row.cmp(&posting.row)))
+    }
+
+    fn compare_keys(
+        &self,
+        encoder: &Encoder,
+        other: &Posting,
+        prefix: Prefix,
+        segments: Segments<'_>,
+    ) -> Result<Ordering, Error> {
+        let short = other.prefix.cmp(&prefix);
+        if short != Ordering::Equal || self.keys.decides(self.row) {
+            return Ok(short);
+        }
+        let (rows, at) = segments
+            .place(other.row)
+            .ok_or_else(|| Error::invariant("an ordered index has a row that is gone"))?;
+        let other = encoder.whole_of(rows, at)?;
+        Ok(other.bytes().cmp(self.keys.whole(encoder, self.row)?))
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 
+use super::{RowId, segment_number};
 use crate::Error;
 use crate::held::{COUNTERS, Held, allocated};
 
@@ -146,6 +147,38 @@ impl Segment {
         self.pieces.truncate(first);
         self.pieces.push(Piece { start, rows });
         Ok(())
+    }
+}
+
+/// The segments of a relation, by their numbers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segments<'a> {
+    all: &'a [Option<Segment>],
+    /// One that is being taken away: it is not among `all` any more.
+    leaving: Option<(usize, &'a Segment)>,
+}
+
+impl<'a> Segments<'a> {
+    pub(super) const fn of(all: &'a [Option<Segment>]) -> Self {
+        Self { all, leaving: None }
+    }
+
+    pub(super) const fn and(self, number: usize, leaving: &'a Segment) -> Self {
+        Self {
+            leaving: Some((number, leaving)),
+            ..self
+        }
+    }
+
+    /// The batch that has a row, and the row's number there; `None` if its segment is gone.
+    pub(super) fn place(self, id: RowId) -> Option<(&'a RecordBatch, usize)> {
+        let number = segment_number(id);
+        let segment = match self.leaving {
+            Some((leaving, segment)) if leaving == number => segment,
+            _ => self.all.get(number)?.as_ref()?,
+        };
+        let (piece, row) = segment.locate(id.row());
+        Some((&segment.pieces[piece].rows, row))
     }
 }
 

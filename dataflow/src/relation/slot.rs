@@ -7,8 +7,8 @@ use arrow_schema::SchemaRef;
 
 use super::build::add_rows;
 use super::index::KeyIndex;
-use super::ordered::{Order, OrderedIndex};
-use super::segment::Segment;
+use super::ordered::{self, Order, OrderedIndex};
+use super::segment::{Segment, Segments};
 use super::{RowId, weight};
 use crate::Error;
 use crate::partition::hash_columns;
@@ -28,13 +28,13 @@ pub(super) enum Index {
     Ordered(OrderedIndex),
 }
 
-/// What a row costs to add to an ordered index, by that to a hash index: a path down a tree of keys, and room for one.
+/// What a row costs to add to an ordered index, by that to a hash index: its keys are encoded and its place in its group is searched.
 const ORDERED_COST: usize = 8;
 
 /// What an index of either kind has of some rows.
 pub(super) enum Keys {
     Hashes(Vec<u64>),
-    Ordered(Vec<Option<Box<[u8]>>>),
+    Ordered(Box<ordered::Keys>),
 }
 
 /// One index.
@@ -135,7 +135,7 @@ impl Slot {
         let (columns, count) = (rows.columns(), rows.num_rows());
         Ok(match &self.index {
             Index::Key(index) => Keys::Hashes(hash_columns(columns, index.columns(), count)?),
-            Index::Ordered(index) => Keys::Ordered(index.keys(columns, count)?),
+            Index::Ordered(index) => Keys::Ordered(Box::new(index.keys(columns, count)?)),
         })
     }
 
@@ -152,13 +152,12 @@ impl Slot {
                 add_rows(index, segments, (segment, from), &hashes, weights);
             }
             (Index::Ordered(index), Keys::Ordered(keys)) => {
-                for (offset, key) in keys.into_iter().enumerate() {
-                    if weights.is_none_or(|weights| weights[offset] != 0)
-                        && let Some(key) = key
-                    {
-                        index.insert(key, RowId::new(segment, from + offset));
-                    }
-                }
+                let live =
+                    (0..keys.len()).filter(|row| weights.is_none_or(|weights| weights[*row] != 0));
+                let rows: Vec<(usize, RowId)> = live
+                    .map(|row| (row, RowId::new(segment, from + row)))
+                    .collect();
+                index.insert(&keys, &rows, Segments::of(segments))?;
             }
             _ => return Err(Error::invariant("keys of another kind of index")),
         }
@@ -190,15 +189,14 @@ impl Slot {
             Index::Ordered(index) => {
                 for piece in &segment.pieces {
                     let keys = index.keys(piece.rows.columns(), piece.rows.num_rows())?;
-                    for (row, key) in keys.into_iter().enumerate() {
-                        let row = piece.start + row;
-                        // Those that are gone left it when they went.
-                        if segment.weights.get(row) != 0
-                            && let Some(key) = key
-                        {
-                            index.remove(key, RowId::new(number, row));
-                        }
-                    }
+                    // Those that are gone left it when they went.
+                    let live =
+                        (0..keys.len()).filter(|row| segment.weights.get(piece.start + row) != 0);
+                    let rows: Vec<(usize, RowId)> = live
+                        .map(|row| (row, RowId::new(number, piece.start + row)))
+                        .collect();
+                    let segments = Segments::of(segments).and(number, segment);
+                    index.remove(&keys, &rows, segments)?;
                 }
             }
         }
