@@ -24,8 +24,9 @@ mod ordered;
 mod segment;
 mod slot;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow_array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow_schema::SchemaRef;
@@ -105,6 +106,27 @@ pub(crate) struct Relation {
     total: i64,
     live: usize,
     dead: usize,
+    /// Of the delta that somebody has looked at before it is applied.
+    located: OnceLock<Located>,
+}
+
+/// Where the rows of a delta are.
+#[derive(Debug)]
+struct Located {
+    columns: Vec<ArrayRef>,
+    identity: Vec<u64>,
+    /// `None` of those that are not there.
+    places: Vec<Option<RowId>>,
+}
+
+impl Located {
+    fn is_of(&self, delta: &DeltaBatch) -> bool {
+        let columns = delta.rows.columns();
+        let same = |(one, other): (&ArrayRef, &ArrayRef)| Arc::ptr_eq(one, other);
+        self.places.len() == delta.len()
+            && self.columns.len() == columns.len()
+            && self.columns.iter().zip(columns).all(same)
+    }
 }
 
 impl Relation {
@@ -123,6 +145,7 @@ impl Relation {
             total: 0,
             live: 0,
             dead: 0,
+            located: OnceLock::new(),
         }
     }
 
@@ -242,16 +265,33 @@ impl Relation {
     }
 
     /// The same of each row of a delta.
-    fn find_all(&self, hashes: &[u64], delta: &DeltaBatch) -> Result<Vec<Option<RowId>>, Error> {
+    fn locate(&self, delta: &DeltaBatch) -> Result<Located, Error> {
         let columns = delta.rows.columns();
-        let mut found = Vec::with_capacity(hashes.len());
-        for (number, block) in hashes.chunks(TOUCHED_TOGETHER).enumerate() {
+        let identity = self.identity_hashes(columns, delta.len())?;
+        let mut places = Vec::with_capacity(identity.len());
+        for (number, block) in identity.chunks(TOUCHED_TOGETHER).enumerate() {
             self.index(0)?.touch(block);
             for (offset, hash) in block.iter().enumerate() {
-                found.push(self.find(*hash, columns, number * TOUCHED_TOGETHER + offset)?);
+                places.push(self.find(*hash, columns, number * TOUCHED_TOGETHER + offset)?);
             }
         }
-        Ok(found)
+        Ok(Located {
+            columns: columns.to_vec(),
+            identity,
+            places,
+        })
+    }
+
+    /// The same, kept until the relation changes: the delta is about to be applied.
+    fn located(&self, delta: &DeltaBatch) -> Result<Cow<'_, [Option<RowId>]>, Error> {
+        if self.located.get().is_none() {
+            let located = self.locate(delta)?;
+            self.located.get_or_init(|| located);
+        }
+        match self.located.get() {
+            Some(located) if located.is_of(delta) => Ok(Cow::Borrowed(&located.places)),
+            _ => Ok(Cow::Owned(self.locate(delta)?.places)),
+        }
     }
 
     /// The hashes of the identity columns of each row.
@@ -370,14 +410,18 @@ impl Relation {
         epoch: Epoch,
     ) -> Result<(), Error> {
         let mut undo = Vec::new();
+        let located = self.located.take();
         if let Some(delta) = delta {
-            let hashes = self.identity_hashes(delta.rows.columns(), delta.len())?;
+            let located = match located.filter(|located| located.is_of(delta)) {
+                Some(located) => located,
+                None => self.locate(delta)?,
+            };
             let mut new_rows = Vec::new();
             let mut new_weights = Vec::new();
             let mut gone = Vec::new();
             // Known rows first: what dies now need not be kept in the lists that grow below.
             // Rows of a consolidated delta are different ones: what one changes no other one finds.
-            for (row, id) in self.find_all(&hashes, delta)?.into_iter().enumerate() {
+            for (row, id) in located.places.into_iter().enumerate() {
                 let change = delta.weights.get(row);
                 match id {
                     Some(id) => {
@@ -395,7 +439,12 @@ impl Relation {
             }
             self.forget_order(&delta.rows, &gone)?;
             if new_rows.len() == delta.len() {
-                self.append(delta.rows.clone(), &new_weights, Some(hashes), &mut undo)?;
+                self.append(
+                    delta.rows.clone(),
+                    &new_weights,
+                    Some(located.identity),
+                    &mut undo,
+                )?;
             } else if !new_rows.is_empty() {
                 let rows =
                     flowstone_types::delta::take_rows(&delta.rows, &UInt32Array::from(new_rows))?;
@@ -502,10 +551,9 @@ impl Relation {
         if let Some(delta) = delta {
             let mut new_rows = Vec::new();
             let mut new_weights = Vec::new();
-            let hashes = self.identity_hashes(delta.rows.columns(), delta.len())?;
-            for (row, id) in self.find_all(&hashes, delta)?.into_iter().enumerate() {
+            for (row, id) in self.located(delta)?.iter().enumerate() {
                 let change = delta.weights.get(row);
-                if let Some(id) = id {
+                if let Some(id) = *id {
                     snapshot.adjust(id, change);
                 } else {
                     new_rows.push(row_index(row));
@@ -534,6 +582,7 @@ impl Relation {
 
     /// Rewrites segments with many dead rows until `fuel` rows were looked at. Returns the fuel that is left.
     pub(crate) fn compact(&mut self, mut fuel: usize) -> Result<usize, Error> {
+        self.located.take();
         if self.live == 0 && self.dead > 0 && !self.has_history() {
             fuel = fuel.saturating_sub(1);
             self.segments.clear();

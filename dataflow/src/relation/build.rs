@@ -7,7 +7,7 @@
 //! that live on are appended like any others; where one is just being built, it goes on at the beginning of whatever segment has the number then. Nobody looks anything up in an index that is not complete: [`Relation::index`] refuses it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::ordered::OrderedIndex;
 use super::segment::Segment;
@@ -169,6 +169,7 @@ impl Relation {
             total: 0,
             live: 0,
             dead: 0,
+            located: OnceLock::new(),
         }
     }
 

@@ -61,8 +61,7 @@ impl Relation {
             delta: Some(delta),
             ..self.before()
         };
-        let hashes = self.identity_hashes(delta.rows.columns(), delta.len())?;
-        for (row, id) in self.find_all(&hashes, delta)?.into_iter().enumerate() {
+        for (row, id) in self.located(delta)?.iter().copied().enumerate() {
             let change = delta.weights.get(row);
             let weight = add_weights(id.map_or(0, |id| self.weight(id)), change)?;
             if weight < 0 {

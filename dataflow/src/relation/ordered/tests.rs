@@ -304,6 +304,13 @@ fn check(seed: u64) {
         let looks = next.len() < 1_000 || rng.random_ratio(1, 4);
         for relation in [&mut at_once, &mut sliced].into_iter().chain(&mut fork) {
             let complete = relation.is_complete(number);
+            if looks && rng.random_ratio(1, 4) {
+                // What is looked at is not always what comes.
+                let other = change(&mut rng, &bag);
+                if let Some(other) = self::delta(&bag, &other, epoch) {
+                    relation.after(&other).unwrap();
+                }
+            }
             if complete && looks {
                 check_moment(relation, &relation.before(), number, &order, &bag);
                 if let Some(delta) = &delta {
