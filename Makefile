@@ -12,8 +12,13 @@ PEERS_TARGET_DIR ?= $(HOME)/.cache/flowstone/target-peers
 # Of `make kafka`.
 FLOWSTONE_KAFKA_KILLS ?= 30
 FLOWSTONE_KAFKA_UPSERTS ?= 10000000
+# Of `make sqldiff`: how many seeds, how many minutes for all of them, the first seed (a random one), and where the report goes.
+SEEDS ?= 20
+MINUTES ?= 20
+SEED ?=
+REPORT ?= $(CURDIR)/sqldiff.txt
 
-.PHONY: help setup demo build test unit check fmt-check clippy docs tidy fix slt large kafka bench
+.PHONY: help setup demo build test unit check fmt-check clippy docs tidy fix slt large kafka sqldiff bench
 
 help:
 	@echo "make demo   build, start a node with a generator and three views, print how to connect"
@@ -23,6 +28,7 @@ help:
 	@echo "make slt    only the SQL golden files; SLT_UPDATE=1 rewrites them"
 	@echo "make large  the tests that need 16 GB of memory"
 	@echo "make kafka  the long tests of Kafka on a release build: 30 kills, ten million messages; FLOWSTONE_SEED=n repeats the kills"
+	@echo "make sqldiff  random statements on a release build and on PostgreSQL; SEEDS=20 MINUTES=20 SEED=n, the report goes to REPORT=sqldiff.txt"
 	@echo "make bench  benchmarks with their peers; BENCH=nexmark only that one, SMOKE=1 only whether they work"
 
 setup:
@@ -50,6 +56,11 @@ kafka: setup
 	$(CARGO) build --release -p flowstone-node
 	FLOWSTONE_BIN=$(CARGO_TARGET_DIR)/release/flowstone FLOWSTONE_KAFKA_KILLS=$(FLOWSTONE_KAFKA_KILLS) FLOWSTONE_KAFKA_UPSERTS=$(FLOWSTONE_KAFKA_UPSERTS) \
 		$(CARGO) test -p flowstone-tests --test e2e -- kafka::crash --nocapture --test-threads=1
+
+sqldiff: setup
+	$(CARGO) build --release -p flowstone-node
+	FLOWSTONE_BIN=$(CARGO_TARGET_DIR)/release/flowstone FLOWSTONE_SQLDIFF_SEEDS=$(SEEDS) FLOWSTONE_SQLDIFF_MINUTES=$(MINUTES) FLOWSTONE_SEED=$(SEED) \
+		FLOWSTONE_SQLDIFF_REPORT=$(REPORT) $(CARGO) test -p flowstone-tests --test e2e -- sqldiff::statements_of_all_kinds --ignored --nocapture
 
 check: setup fmt-check clippy docs tidy
 

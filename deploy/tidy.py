@@ -35,8 +35,7 @@ CIRCLES = {
     "dataflow": [{"relation", "snapshot"}, {"render", "shard"}],
     "flight": [{"prepared", "sessions"}, {"auth", "service"}],
     "functions": [
-        {"aggregate", "cast", "errors", "execution", "growth", "guarded", "interval", "json", "keys", "numeric", "operators", "pieces", "planner"}
-        | {"registry", "signatures", "system", "udf", "zone"}
+        {"aggregate", "cast", "errors", "execution", "growth", "guarded", "interval", "json", "keys", "numeric", "operators", "pieces", "registry", "udf", "zone"},
     ],
     "pgwire": [{"connection", "frontend", "io", "server", "startup"}],
     "sql": [{"catalog", "system"}],

@@ -131,6 +131,22 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
             )],
         ),
         function(
+            "array_holds_all",
+            vec![overload(
+                &[P::List, P::List],
+                R::Sql(SqlType::Bool),
+                |call| holds(call, Sought::All),
+            )],
+        ),
+        function(
+            "array_holds_any",
+            vec![overload(
+                &[P::List, P::List],
+                R::Sql(SqlType::Bool),
+                |call| holds(call, Sought::Any),
+            )],
+        ),
+        function(
             "array_to_string",
             vec![
                 overload(&[P::List, P::Text], text(), |call| join(call, |_| None)),
@@ -553,6 +569,37 @@ fn equals_any(call: &Call<'_>) -> Result<ArrayRef> {
             return Ok(Some(true));
         }
         Ok((!(first..end).any(|item| items.is_null(item))).then_some(false))
+    })
+}
+
+/// How many of the items that are looked for must be there.
+#[derive(Clone, Copy)]
+enum Sought {
+    All,
+    Any,
+}
+
+/// Whether arrays hold the items of others. NULL is equal to no item.
+fn holds(call: &Call<'_>, sought: Sought) -> Result<ArrayRef> {
+    let list = lists(call.arg(0)?)?;
+    let others = convert(call.arg(1)?, list.data_type())?;
+    let others = lists(&others)?;
+    let (items, wanted) = (list.values(), others.values());
+    let compare = make_comparator(items, wanted, SortOptions::default())?;
+    map_rows(call, |row| {
+        if list.is_null(row) || others.is_null(row) {
+            return Ok(None);
+        }
+        let is_held = |other: usize| {
+            wanted.is_valid(other)
+                && places(list, row)
+                    .any(|item| items.is_valid(item) && compare(item, other).is_eq())
+        };
+        let mut looked_for = places(others, row);
+        Ok(Some(match sought {
+            Sought::All => looked_for.all(is_held),
+            Sought::Any => looked_for.any(is_held),
+        }))
     })
 }
 

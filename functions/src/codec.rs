@@ -28,7 +28,7 @@ use datafusion_proto::logical_plan::{AsLogicalPlan, LogicalExtensionCodec};
 use datafusion_proto::protobuf::LogicalPlanNode;
 
 use crate::codec::pieces::{Piece, Pieces, Read, StandIns};
-use crate::registry::task_context;
+use crate::contexts::task_context;
 use crate::tables::{CollectionTable, InputTable, ScanTarget};
 
 /// Encodes a logical expression. It has been type-coerced and has no subqueries.
@@ -86,7 +86,7 @@ pub const TOO_DEEP: &str = "nested too deeply to travel";
 
 /// Encodes a logical plan whose scans are of [`CollectionTable`] and [`InputTable`].
 ///
-/// Subqueries in expressions must have been decorrelated: only uncorrelated scalar subqueries can travel as such.
+/// Subqueries must be joins by now.
 ///
 /// # Errors
 /// If the plan scans any other table or has a node or expression that cannot travel.

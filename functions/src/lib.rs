@@ -10,6 +10,9 @@
 pub mod aggregate;
 pub mod cast;
 pub mod codec;
+pub mod conditions;
+pub mod contexts;
+pub mod empty_groups;
 pub mod errors;
 pub mod execution;
 pub mod keys;
@@ -17,13 +20,16 @@ pub mod lookup;
 pub mod null_safe;
 pub mod planner;
 pub mod registry;
+pub mod resolve;
 pub mod tables;
+pub mod unnested_keys;
 pub mod zone;
 
 mod arrays;
 mod chain;
 mod crypto;
 mod datetime;
+mod described;
 mod growth;
 mod guarded;
 mod interval;
@@ -34,6 +40,7 @@ mod numeric;
 mod operators;
 mod pattern;
 mod pieces;
+mod recursion;
 mod seahash;
 mod series;
 mod signatures;
@@ -44,10 +51,10 @@ mod to_char;
 mod udf;
 
 pub use chain::{can_be_step, operator_chain};
-pub use registry::{
-    Registry, expr_planners, registry, session_config, session_state, task_context,
-};
-pub use signatures::{FunctionKind, FunctionSignature, signatures, stable_oid};
+pub use contexts::{expr_planners, session_config, session_state, task_context};
+pub use described::{FunctionKind, FunctionSignature};
+pub use registry::{Registry, registry};
+pub use signatures::{signatures, stable_oid};
 pub use tables::{CollectionTable, InputTable, ScanTarget};
 pub use udf::{scalar_at, takes_text};
 

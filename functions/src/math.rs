@@ -1,6 +1,6 @@
 //! Mathematical functions on integers, numerics and floats.
 //!
-//! Owns the rounding and the errors of each. Trigonometry is DataFusion's, which is PostgreSQL's.
+//! Owns the rounding and the errors of each. Trigonometry that takes every value is DataFusion's, which is PostgreSQL's.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use flowstone_types::{EvalError, EvalErrorKind, SqlType};
 use crate::cast::convert;
 use crate::errors::{EvalResult, division_by_zero, invalid_parameter, out_of_range, raise};
 use crate::numeric::{Numeric, Op, Rounding, powers};
-use crate::udf::{Call, P, R, aliased, function, map1, map2, overload};
+use crate::udf::{Call, Kernel, P, R, aliased, function, map1, map2, overload};
 
 fn float8() -> R {
     R::Sql(SqlType::Float8)
@@ -25,7 +25,7 @@ fn numeric() -> R {
 
 /// The functions of this module.
 pub(crate) fn functions() -> Vec<ScalarUDF> {
-    [rounding(), signs(), division(), powers()].concat()
+    [rounding(), signs(), division(), powers(), trigonometry()].concat()
 }
 
 fn whole(_: &[DataType]) -> Result<DataType> {
@@ -271,6 +271,67 @@ fn check_logarithm(negative: bool, zero: bool) -> EvalResult<()> {
 fn logarithm(value: f64, f: fn(f64) -> f64) -> EvalResult<f64> {
     check_logarithm(value < 0.0, value == 0.0)?;
     Ok(f(value))
+}
+
+/// What a function gives for a value that it takes; NaN is taken.
+fn where_taken(value: f64, is_taken: bool, function: fn(f64) -> f64) -> EvalResult<f64> {
+    if is_taken || value.is_nan() {
+        Ok(function(value))
+    } else {
+        Err(EvalError::new(
+            EvalErrorKind::NumericOutOfRange,
+            "input is out of range",
+        ))
+    }
+}
+
+fn of_float8(name: &'static str, kernel: Kernel) -> ScalarUDF {
+    function(name, vec![overload(&[P::Float8], float8(), kernel)])
+}
+
+fn trigonometry() -> Vec<ScalarUDF> {
+    vec![
+        of_float8("sin", |call| {
+            map1(call, |value: f64| {
+                where_taken(value, value.is_finite(), f64::sin)
+            })
+        }),
+        of_float8("cos", |call| {
+            map1(call, |value: f64| {
+                where_taken(value, value.is_finite(), f64::cos)
+            })
+        }),
+        of_float8("tan", |call| {
+            map1(call, |value: f64| {
+                where_taken(value, value.is_finite(), f64::tan)
+            })
+        }),
+        of_float8("cot", |call| {
+            map1(call, |value: f64| {
+                where_taken(value, value.is_finite(), |angle| 1.0 / angle.tan())
+            })
+        }),
+        of_float8("asin", |call| {
+            map1(call, |value: f64| {
+                where_taken(value, value.abs() <= 1.0, f64::asin)
+            })
+        }),
+        of_float8("acos", |call| {
+            map1(call, |value: f64| {
+                where_taken(value, value.abs() <= 1.0, f64::acos)
+            })
+        }),
+        of_float8("acosh", |call| {
+            map1(call, |value: f64| {
+                where_taken(value, value >= 1.0, f64::acosh)
+            })
+        }),
+        of_float8("atanh", |call| {
+            map1(call, |value: f64| {
+                where_taken(value, value.abs() <= 1.0, f64::atanh)
+            })
+        }),
+    ]
 }
 
 fn square_root(value: f64) -> EvalResult<f64> {

@@ -18,23 +18,6 @@ const fn takes_null(join: &Join) -> bool {
     matches!(join.null_equality, NullEquality::NullEqualsNull)
 }
 
-/// A list of rules with ours in place of those.
-#[must_use]
-pub fn replace_rules(
-    rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>,
-) -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    rules
-        .into_iter()
-        .map(|rule| -> Arc<dyn OptimizerRule + Send + Sync> {
-            match rule.name() {
-                "extract_equijoin_predicate" => Arc::new(ExtractKeys),
-                "eliminate_cross_join" => Arc::new(FlattenJoins),
-                _ => rule,
-            }
-        })
-        .collect()
-}
-
 /// [`ExtractEquijoinPredicate`] for joins without keys or with such for which NULL is equal to nothing.
 #[derive(Debug)]
 pub struct ExtractKeys;

@@ -56,7 +56,8 @@ pub(crate) const fn function_name(op: Op) -> &'static str {
     }
 }
 
-const fn symbol(op: Op) -> &'static str {
+/// How an operator is written.
+pub(crate) const fn symbol(op: Op) -> &'static str {
     match op {
         Op::Add => "+",
         Op::Subtract => "-",

@@ -26,7 +26,7 @@ use datafusion::common::{Statistics, plan_err};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::ColumnarValue;
-use datafusion::physical_expr::expressions::{CaseExpr, CastExpr, Column};
+use datafusion::physical_expr::expressions::{CaseExpr, Column};
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -172,18 +172,17 @@ impl PiecesExec {
 
 /// The call of `generate_series` over numbers that an expression is, its result cast to a narrower type or not.
 fn series(expr: &Arc<dyn PhysicalExpr>, input: &Schema) -> Result<Option<Made>> {
-    let mut expr = expr;
-    if let Some(cast) = expr.downcast_ref::<CastExpr>() {
-        match cast.data_type(input)? {
-            DataType::List(item) if matches!(item.data_type(), DataType::Int32) => {
-                expr = cast.expr();
-            }
-            _ => return Ok(None),
-        }
-    }
-    let Some(call) = expr.downcast_ref::<ScalarFunctionExpr>() else {
+    let Some(mut call) = expr.downcast_ref::<ScalarFunctionExpr>() else {
         return Ok(None);
     };
+    // Of integers that are not wide.
+    if let ("pg_cast", [list, ..], DataType::List(item)) =
+        (call.fun().name(), call.args(), call.return_type())
+        && item.data_type() == &DataType::Int32
+        && let Some(inner) = list.downcast_ref::<ScalarFunctionExpr>()
+    {
+        call = inner;
+    }
     if call.fun().name() != "generate_series" {
         return Ok(None);
     }

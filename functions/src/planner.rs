@@ -427,7 +427,7 @@ fn concatenation(
 /// Longest pattern that DataFusion's LIKE is given: it makes a regular expression of most.
 const LIKE_BYTES_MAX: usize = 1000;
 
-fn like(left: Expr, right: Expr, negated: bool, case_insensitive: bool) -> Result<Expr> {
+pub(crate) fn like(left: Expr, right: Expr, negated: bool, case_insensitive: bool) -> Result<Expr> {
     let short = matches!(
         &right,
         Expr::Literal(ScalarValue::Utf8(Some(pattern)), _) if pattern.len() <= LIKE_BYTES_MAX

@@ -3,54 +3,14 @@
 //! Owns the rows of `pg_proc` as values. Must not know the catalog's relations. Called by `sql` for `pg_proc`, and by the functions that describe others.
 //!
 //! Invariants. An OID belongs to a name with its parameters and never changes: PostgreSQL's where clients know it by number, else a hash of both.
-//! Functions of DataFusion that ours do not replace are not listed: what they take is decided call by call.
+//! All others come from the tables by which calls are resolved (`resolve`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use flowstone_types::SqlType;
 
-use crate::system::type_name;
-
-/// What kind of function it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FunctionKind {
-    /// A scalar function.
-    Scalar,
-    /// An aggregate.
-    Aggregate,
-    /// A window function.
-    Window,
-}
-
-/// A function with one list of parameters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FunctionSignature {
-    /// PostgreSQL's identity.
-    pub oid: u32,
-    /// Its name.
-    pub name: String,
-    /// What it is.
-    pub kind: FunctionKind,
-    /// OIDs of the types of its parameters.
-    pub arguments: Vec<u32>,
-    /// Whether the last parameter repeats.
-    pub variadic: bool,
-    /// OID of the type of its result.
-    pub result: u32,
-    /// Whether it yields rows.
-    pub returns_set: bool,
-}
-
-/// OIDs of pseudo types.
-pub(crate) mod pseudo {
-    pub(crate) const ANY: u32 = 2276;
-    pub(crate) const ANY_ARRAY: u32 = 2277;
-    pub(crate) const ANY_ELEMENT: u32 = 2283;
-    pub(crate) const CSTRING: u32 = 2275;
-    pub(crate) const INTERNAL: u32 = 2281;
-    pub(crate) const RECORD: u32 = 2249;
-}
+use crate::described::{FunctionKind, FunctionSignature, pseudo};
 
 /// The first OID that a hash gives.
 const FIRST_HASHED: u32 = 1 << 29;
@@ -240,15 +200,21 @@ fn all() -> Vec<FunctionSignature> {
     let mut known = input_and_output();
     known.extend(aggregates());
     known.extend(windows());
+    // By name and parameters, and aggregates and window functions by their names alone.
     let listed: BTreeSet<(String, Vec<u32>)> = known
         .iter()
         .map(|signature| (signature.name.clone(), signature.arguments.clone()))
         .collect();
+    let collecting: BTreeSet<String> = known
+        .iter()
+        .filter(|signature| signature.kind != FunctionKind::Scalar)
+        .map(|signature| signature.name.clone())
+        .collect();
     // By name and parameters: overloads that differ in nothing that has an OID are one.
     let mut ours: BTreeMap<(String, Vec<u32>), FunctionSignature> = BTreeMap::new();
-    for signature in crate::registry().overloads() {
+    for signature in crate::resolve::listed() {
         let key = (signature.name.clone(), signature.arguments.clone());
-        if !listed.contains(&key) {
+        if !listed.contains(&key) && !collecting.contains(&signature.name) {
             ours.entry(key).or_insert(signature);
         }
     }
@@ -281,35 +247,6 @@ pub(crate) fn by_oid(oid: u32) -> Option<&'static FunctionSignature> {
         .and_then(|index| ALL.get(index))
 }
 
-impl FunctionSignature {
-    /// The types of the parameters, as `pg_get_function_arguments` has them.
-    #[must_use]
-    pub fn arguments_text(&self) -> String {
-        let count = self.arguments.len();
-        let names: Vec<String> = self
-            .arguments
-            .iter()
-            .enumerate()
-            .map(|(index, argument)| {
-                let variadic = self.variadic && index + 1 == count;
-                format!(
-                    "{}{}",
-                    if variadic { "VARIADIC " } else { "" },
-                    type_name(*argument)
-                )
-            })
-            .collect();
-        names.join(", ")
-    }
-
-    /// The type of the result, as `pg_get_function_result` has it.
-    #[must_use]
-    pub fn result_text(&self) -> String {
-        let set = if self.returns_set { "SETOF " } else { "" };
-        format!("{set}{}", type_name(self.result))
-    }
-}
-
 /// The OID that a registry's kind of name belongs to: what `regproc` prints as.
 pub(crate) fn name_of(oid: u32) -> String {
     match by_oid(oid) {
@@ -318,18 +255,6 @@ pub(crate) fn name_of(oid: u32) -> String {
         None => oid.to_string(),
     }
 }
-
-/// OIDs of types that only describe: for `format_type`.
-pub(crate) const DESCRIBED: &[(u32, &str)] = &[
-    (pseudo::ANY, "\"any\""),
-    (pseudo::ANY_ARRAY, "anyarray"),
-    (pseudo::ANY_ELEMENT, "anyelement"),
-    (pseudo::CSTRING, "cstring"),
-    (pseudo::INTERNAL, "internal"),
-    (pseudo::RECORD, "record"),
-    (705, "unknown"),
-    (2278, "void"),
-];
 
 #[cfg(test)]
 mod tests {

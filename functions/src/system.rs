@@ -8,8 +8,8 @@ use flowstone_types::SqlType;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::described::{FunctionSignature, format_type};
 use crate::errors::{EvalResult, data_error, raise};
-use crate::signatures::{DESCRIBED, FunctionSignature};
 use crate::udf::{
     Call, P, R, function, lists, map_rows, map1, map2, opt1, overload, primitive, texts,
 };
@@ -184,55 +184,6 @@ fn signature(oid: i64) -> Option<&'static FunctionSignature> {
 
 fn function_arguments(oid: i64) -> EvalResult<Option<String>> {
     Ok(signature(oid).map(FunctionSignature::arguments_text))
-}
-
-/// The name of the type with an oid, and of its arrays; `???` for an unknown one.
-fn format_type(oid: i64, modifier: Option<i64>) -> String {
-    let Ok(oid) = u32::try_from(oid) else {
-        return "???".to_owned();
-    };
-    if oid == 0 {
-        return "-".to_owned();
-    }
-    if oid == SqlType::Char(1).oid() {
-        return match modifier {
-            Some(modifier) if modifier > 4 => format!("character({})", modifier - 4),
-            Some(_) => "bpchar".to_owned(),
-            None => "character".to_owned(),
-        };
-    }
-    if oid == SqlType::Char(1).array_oid() {
-        return "character[]".to_owned();
-    }
-    for scalar in SqlType::SCALARS {
-        if scalar.array_oid() == oid {
-            return format!("{scalar}[]");
-        }
-        if scalar.oid() == oid {
-            return match (scalar, modifier) {
-                (SqlType::VarChar(None), Some(modifier)) if modifier >= 4 => {
-                    format!("character varying({})", modifier - 4)
-                }
-                (SqlType::Numeric(None), Some(modifier)) if modifier >= 4 => {
-                    format!(
-                        "numeric({},{})",
-                        (modifier - 4) >> 16 & 0xffff,
-                        (modifier - 4) & 0x7ff
-                    )
-                }
-                _ => scalar.to_string(),
-            };
-        }
-    }
-    DESCRIBED
-        .iter()
-        .find(|(known, _)| *known == oid)
-        .map_or_else(|| "???".to_owned(), |(_, name)| (*name).to_owned())
-}
-
-/// The name of the type with this OID.
-pub(crate) fn type_name(oid: u32) -> String {
-    format_type(i64::from(oid), None)
 }
 
 /// A number of bytes in the largest unit of which there are at least ten.

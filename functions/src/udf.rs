@@ -36,7 +36,6 @@ use crate::execution::NarrowerBatches;
 use crate::growth::{Growth, allowed};
 use crate::interval::Interval;
 use crate::numeric::Numeric;
-use crate::signatures::{FunctionKind, FunctionSignature, pseudo};
 
 /// The type of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,16 +265,11 @@ impl PgFunction {
         })
     }
 
-    /// What it takes and gives, under each of its names.
-    pub(crate) fn signatures(&self) -> Vec<FunctionSignature> {
-        let names = std::iter::once(self.name).chain(self.aliases.iter().map(String::as_str));
-        names
-            .flat_map(|name| {
-                self.overloads
-                    .iter()
-                    .map(move |overload| overload.signature(name))
-            })
-            .collect()
+    /// The parameters of its overloads, and whether the last one repeats.
+    pub(crate) fn declared(&self) -> impl Iterator<Item = (&[P], bool)> {
+        self.overloads
+            .iter()
+            .map(|overload| (overload.params.as_slice(), overload.variadic))
     }
 }
 
@@ -290,27 +284,6 @@ fn type_names(types: &[DataType]) -> String {
 }
 
 impl Overload {
-    fn signature(&self, name: &str) -> FunctionSignature {
-        let arguments: Vec<u32> = self.params.iter().map(|param| param.type_oid()).collect();
-        let result = match &self.returns {
-            R::Sql(sql_type) => sql_type.oid(),
-            R::Same(index) => arguments
-                .get(*index)
-                .copied()
-                .unwrap_or(pseudo::ANY_ELEMENT),
-            R::Item(_) | R::Fn(_) | R::Literals(_) => pseudo::ANY_ELEMENT,
-        };
-        FunctionSignature {
-            oid: 0,
-            name: name.to_owned(),
-            kind: FunctionKind::Scalar,
-            arguments,
-            variadic: self.variadic,
-            result,
-            returns_set: false,
-        }
-    }
-
     fn param(&self, index: usize) -> Option<P> {
         let last = self.params.len().checked_sub(1)?;
         if self.variadic && index >= last {
@@ -395,30 +368,6 @@ fn numeric_rank(data_type: &DataType) -> Option<u32> {
 }
 
 impl P {
-    /// The OID of the type that describes it.
-    fn type_oid(self) -> u32 {
-        match self {
-            Self::Integer | Self::Int8 => SqlType::Int8.oid(),
-            Self::Int4 => SqlType::Int4.oid(),
-            Self::Float4 => SqlType::Float4.oid(),
-            Self::Float8 => SqlType::Float8.oid(),
-            Self::Numeric => SqlType::Numeric(None).oid(),
-            Self::Text => SqlType::Text.oid(),
-            Self::Bytea => SqlType::Bytea.oid(),
-            Self::Jsonb => SqlType::Jsonb.oid(),
-            Self::Date => SqlType::Date.oid(),
-            Self::Time => SqlType::Time.oid(),
-            Self::Timestamp => SqlType::Timestamp.oid(),
-            Self::TimestampTz => SqlType::TimestampTz.oid(),
-            Self::Interval => SqlType::Interval.oid(),
-            Self::Uuid => SqlType::Uuid.oid(),
-            Self::TextList => SqlType::Text.array_oid(),
-            Self::List => pseudo::ANY_ARRAY,
-            Self::Vector => SqlType::Int2Vector.oid(),
-            Self::Any => pseudo::ANY,
-        }
-    }
-
     /// How much converting an argument of `data_type` to this parameter costs; `None` if that is not implicit.
     fn cost(self, data_type: &DataType) -> Option<u32> {
         if self == Self::Any {

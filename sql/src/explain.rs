@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use flowstone_proto::plan::{Aggregate, AggregateFunction, NodeId, Operator, OrderColumn, Plan};
 use flowstone_types::ObjectId;
 
+use crate::names::INTERNAL;
 use crate::plan::PlannedQuery;
-use crate::plan::names::INTERNAL;
 
 /// The operators of an incremental plan, the result first and inputs indented below it. `names`: how a collection is called.
 ///
@@ -57,9 +57,15 @@ fn named(text: &str, names: &dyn Fn(ObjectId) -> String) -> String {
         let end = part
             .find(|letter: char| !letter.is_ascii_alphanumeric())
             .unwrap_or(part.len());
-        let (word, rest) = part.split_at(end);
+        let (word, mut rest) = part.split_at(end);
         match word.parse::<ObjectId>() {
             Ok(id) => shown.push_str(&names(id)),
+            // What makes a name occur once; a relation without a name is none.
+            Err(_) if word.bytes().all(|byte| byte.is_ascii_digit()) => {
+                if !shown.ends_with(|letter: char| letter.is_alphanumeric() || letter == '_') {
+                    rest = rest.strip_prefix('.').unwrap_or(rest);
+                }
+            }
             Err(_) => shown.push_str(word),
         }
         shown.push_str(rest);

@@ -9,6 +9,7 @@
 
 mod chain;
 mod graph;
+mod numbering;
 mod partition;
 mod recompute;
 
@@ -23,11 +24,13 @@ use datafusion::logical_expr::{
 use datafusion::scalar::ScalarValue;
 use flowstone_functions::ScanTarget;
 use flowstone_functions::codec::scan_target;
+use flowstone_functions::conditions::in_turn;
 use flowstone_proto::plan::{AggregateFunction, NodeId, Operator, OrderColumn, Plan};
 use flowstone_types::SqlType;
 
 use crate::error::Error;
-use crate::plan::{PlannedQuery, errors, optimize};
+use crate::plan::PlannedQuery;
+use crate::{optimize, planning_errors};
 use chain::{Chain, rebind, strip_alias};
 use graph::{Graph, schema_of};
 
@@ -50,7 +53,7 @@ pub struct Lowered {
 /// If the query has a form that cannot be maintained at all, such as a correlated subquery that cannot be unnested.
 pub fn lower(planned: &PlannedQuery) -> Result<Lowered, Error> {
     let plan = optimize::prepare_for_maintenance(planned.analysed.clone())
-        .map_err(|error| errors::from_datafusion(&error, ""))?;
+        .map_err(|error| planning_errors::from_datafusion(&error, ""))?;
     optimize::refuse_subqueries(&plan)?;
     let mut lowering = Lowering {
         graph: Graph::new(planned.keys.clone()),
@@ -65,7 +68,7 @@ struct Lowering {
 
 /// The error for an error of DataFusion's.
 fn mapped(error: datafusion::common::DataFusionError) -> Error {
-    errors::from_datafusion(&error, "")
+    planning_errors::from_datafusion(&error, "")
 }
 
 impl Lowering {
@@ -99,7 +102,9 @@ impl Lowering {
                     [&filter.predicate].into_iter(),
                     filter.input.schema(),
                 )?;
-                for predicate in split_conjunction_owned(filter.predicate.clone()) {
+                let predicates = split_conjunction_owned(filter.predicate.clone());
+                let predicates = in_turn(predicates, filter.input.schema()).map_err(mapped)?;
+                for predicate in predicates {
                     chain.filter(&predicate, filter.input.schema())?;
                 }
                 Ok(chain)
@@ -325,7 +330,7 @@ impl Lowering {
             .schema()
             .join(join.right.schema())
             .map_err(mapped)?;
-        for predicate in residual {
+        for predicate in in_turn(residual, &both).map_err(mapped)? {
             chain.filter(&predicate, &both)?;
         }
         Ok(chain)

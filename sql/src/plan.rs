@@ -1,44 +1,19 @@
 //! Planning: from a syntax tree and a catalog to a DataFusion logical plan with PostgreSQL's meaning.
 //!
-//! Owns binding of names, typing, output names, parameters, and the plans of row-changing statements. What is done, in order: names are resolved
-//! (`names`); the tree is rewritten to constructs whose meaning DataFusion shares (`rewrite`); DataFusion's `SqlToRel` makes a plan, asking
-//! us for relations, functions, types and operators (`provider`, `exprs`); lateral calls are moved to where they can run (`lateral`); types are coerced, after
-//! those of memberships and join keys were settled (`comparisons`, `padding`), and it is said which subqueries can be NULL (`nullability`);
-//! correlated subqueries become joins (`unnest`); values whose order is not Arrow's are compared by keys (`keys`); safe rules optimise (`optimize`).
+//! Owns output columns, and the plans of views, indexes and row-changing statements. What is done, in order: the binder makes a typed plan of the tree
+//! (`bind`); its dependent joins are removed (`unnest`); GROUPING is resolved, and DataFusion's coercion, which finds nothing to do, confirms the
+//! types; values whose order is not Arrow's are compared by keys (`keys`); safe rules optimise (`optimize`).
 //! Must not know where plans run. Called by the coordinator for statements, and by [`crate::lower`]'s callers before lowering.
 //!
 //! Invariants. Planning is deterministic: the clock and the session come with [`PlanContext`]. Scans name collections by id
 //! ([`flowstone_functions::CollectionTable`]); views are expanded. No expression of a finished plan holds a subquery.
 
-pub(crate) mod errors;
-pub(crate) mod names;
-pub(crate) mod optimize;
-
-mod aggregates;
-mod assignments;
-mod catalog_functions;
-mod chains;
-mod comparisons;
-mod correlation;
-mod expansion;
-mod exprs;
-mod frames;
 mod keys;
-mod lateral;
-mod literals;
 mod lookup;
-mod nullability;
-mod padding;
-mod provider;
-mod records;
-mod rewrite;
-mod subqueries;
-mod unnest;
-mod using;
 mod writes;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use arrow_array::ArrayRef;
 use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
@@ -47,87 +22,26 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, ParamValues, ScalarValue};
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
-use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
 use flowstone_functions::ScanTarget;
 use flowstone_functions::codec::{encode_plan, scan_target};
 use flowstone_functions::execution::still_wanted;
 use flowstone_functions::zone::plan_in_zone;
 use flowstone_proto::plan::QueryPlan;
-use flowstone_types::datetime::TimeZone;
-use flowstone_types::{Epoch, ObjectId, SqlType};
-use sqlparser::ast::{Query, Statement, Value, Visit, Visitor};
+use flowstone_types::{ObjectId, SqlType};
+use sqlparser::ast::Query;
 
-pub use assignments::assignments;
-pub use catalog_functions::MATERIALIZE_VERSION;
 pub use lookup::{LookupPlan, recognise_lookup};
 pub use writes::{
     PlannedCopy, PlannedWrite, WriteKind, plan_copy_from, plan_delete, plan_insert, plan_update,
 };
 
+pub use crate::assignments::assignments;
+use crate::bind::{self, Bound};
 use crate::catalog::{Catalog, Column, IndexKey, Item, ItemKind};
+pub use crate::context::{MATERIALIZE_VERSION, PlanContext};
 use crate::error::{Error, ErrorKind};
-use exprs::{ParameterTypes, PostgresTyping};
-use names::{Found, INTERNAL};
-use provider::Provider;
-
-/// What a statement is planned in: the catalog it sees, the session, and the moment.
-#[derive(Clone, Copy)]
-pub struct PlanContext<'a> {
-    /// What exists.
-    pub catalog: &'a Catalog,
-    /// The session's database.
-    pub database: &'a str,
-    /// Schemas in which unqualified names are looked up, after the system's.
-    pub search_path: &'a [String],
-    /// The session's role.
-    pub user: &'a str,
-    /// What `now()` is: milliseconds since the Unix epoch.
-    pub now_ms: u64,
-    /// The session's time zone; of what is maintained the one it was made in.
-    pub time_zone: &'a TimeZone,
-    /// What `mz_now()` is, if the transaction has its epoch.
-    pub transaction_epoch: Option<Epoch>,
-    /// What `current_setting` answers; also asked for `pg_backend_pid` and `pg_postmaster_start_ms`.
-    pub variables: &'a dyn Fn(&str) -> Option<String>,
-    /// Every session variable with its value, for `current_setting` of a name that comes from a row.
-    pub settings: &'a dyn Fn() -> Vec<(String, String)>,
-    /// What the rows of an object take in memory, in bytes; `None` if that is not known.
-    pub bytes: &'a dyn Fn(ObjectId) -> Option<u64>,
-    /// Whether what the query assigns with `set_config` is carried out; see `assignments`.
-    pub assigns: bool,
-    /// Whether the query is to be maintained: functions of the clock, of chance and of the session are refused.
-    pub maintained: bool,
-    /// The whole query string, to which the positions in the tree refer; empty if they refer to nothing.
-    pub text: &'a str,
-}
-
-impl std::fmt::Debug for PlanContext<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PlanContext")
-            .field("database", &self.database)
-            .field("search_path", &self.search_path)
-            .field("user", &self.user)
-            .field("now_ms", &self.now_ms)
-            .field("time_zone", &self.time_zone)
-            .field("maintained", &self.maintained)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<'a> PlanContext<'a> {
-    /// The same in another time zone.
-    #[must_use]
-    pub fn in_zone<'z>(&self, time_zone: &'z TimeZone) -> PlanContext<'z>
-    where
-        'a: 'z,
-    {
-        PlanContext { time_zone, ..*self }
-    }
-
-    fn variable(&self, name: &str) -> Option<String> {
-        (self.variables)(name)
-    }
-}
+use crate::names::{self, INTERNAL};
+use crate::{expansion, optimize, planning_errors};
 
 /// A column of a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,17 +93,17 @@ impl PlannedQuery {
         let mut values = Vec::new();
         for array in self.check_parameters(parameters)? {
             let value = flowstone_functions::scalar_at(array, 0)
-                .map_err(|error| errors::from_datafusion(&error, ""))?;
+                .map_err(|error| planning_errors::from_datafusion(&error, ""))?;
             values.push(ScalarAndMetadata::new(value, None));
         }
         let bound = |plan: &LogicalPlan| {
             plan.clone()
                 .with_param_values(ParamValues::List(values.clone()))
-                .map_err(|error| errors::from_datafusion(&error, ""))
+                .map_err(|error| planning_errors::from_datafusion(&error, ""))
         };
         let analysed = bound(&self.analysed)?;
         let plan = optimize::optimize(analysed.clone())
-            .map_err(|error| errors::from_datafusion(&error, ""))?;
+            .map_err(|error| planning_errors::from_datafusion(&error, ""))?;
         Ok(Self {
             plan,
             analysed,
@@ -240,7 +154,7 @@ impl PlannedQuery {
 pub(crate) fn encode(plan: &LogicalPlan) -> Result<QueryPlan, Error> {
     let bytes = with_typed_nothing(plan.clone())
         .and_then(|plan| encode_plan(&plan))
-        .map_err(|error| errors::from_datafusion(&error, ""))?;
+        .map_err(|error| planning_errors::from_datafusion(&error, ""))?;
     Ok(QueryPlan {
         bytes,
         text: plan.display_indent().to_string(),
@@ -306,7 +220,7 @@ pub fn plan_query(
     query: &Query,
     parameter_types: &[Option<SqlType>],
 ) -> Result<PlannedQuery, Error> {
-    plan_tree(ctx, query.clone(), parameter_types)
+    plan_tree(ctx, query, parameter_types)
 }
 
 /// Plans the query of a view. `aliases`: the view's column names, if the statement gives them; there may be fewer than columns.
@@ -318,7 +232,7 @@ pub fn plan_view(
     query: &Query,
     aliases: &[String],
 ) -> Result<PlannedView, Error> {
-    let mut planned = plan_tree(ctx, query.clone(), &[])?;
+    let mut planned = plan_tree(ctx, query, &[])?;
     if !planned.parameters.is_empty() {
         return Err(Error::new(
             ErrorKind::InvalidObjectDefinition,
@@ -449,165 +363,39 @@ fn plan_projection(
     };
     let select = names::select(projection, vec![from]);
     let query = names::query(sqlparser::ast::SetExpr::Select(Box::new(select)));
-    plan_tree(ctx, query, &[])
+    plan_tree(ctx, &query, &[])
 }
 
-/// Plans a tree that is ours to change. Parameters of unknown type take the type their use implies, else text; then all is planned once more,
-/// so that every occurrence has the type.
+/// Plans a tree.
 fn plan_tree(
     ctx: &PlanContext<'_>,
-    mut query: Query,
+    query: &Query,
     parameter_types: &[Option<SqlType>],
 ) -> Result<PlannedQuery, Error> {
-    expansion::refuse_repetition(&query)?;
-    let mut found = Found::default();
-    names::resolve_for_planning(ctx, &mut query, &mut found)?;
-    rewrite::rewrite(ctx, &mut query)?;
-    let count = parameter_count(&query)?.max(parameter_types.len());
-    let mut types: Vec<Option<SqlType>> = parameter_types.to_vec();
-    types.resize(count, None);
-    let inferred = ParameterTypes::default();
-    let literals = Literals::OfSession;
-    let mut plan = bind_tree(ctx, &found, query.clone(), &types, &inferred, literals, 0)?;
-    if types.iter().any(Option::is_none) {
-        let from_plan = parameters_in(&plan);
-        let inferred_types = inferred
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        for (index, known) in types.iter_mut().enumerate() {
-            if known.is_none() {
-                *known = Some(
-                    inferred_types
-                        .get(&(index + 1))
-                        .or_else(|| from_plan.get(&(index + 1)))
-                        .cloned()
-                        .unwrap_or(SqlType::Text),
-                );
-            }
-        }
-        plan = bind_tree(ctx, &found, query, &types, &inferred, literals, 0)?;
-    }
-    finish(
-        ctx,
+    expansion::refuse_repetition(query)?;
+    finish(ctx, bind::query(ctx, query, parameter_types)?)
+}
+
+/// Removes dependent joins, makes the output's types SQL types, optimises, and collects what callers ask about.
+fn finish(ctx: &PlanContext<'_>, bound: Bound) -> Result<PlannedQuery, Error> {
+    let mapped = |error: DataFusionError| planning_errors::from_datafusion(&error, ctx.text);
+    let wanted = || still_wanted().map_err(mapped);
+    let Bound {
         plan,
-        &found,
-        types
-            .into_iter()
-            .map(|known| known.unwrap_or(SqlType::Text))
-            .collect(),
-    )
-}
-
-/// The time zone of literals of type `timestamptz` without one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Literals<'z> {
-    /// That of the whole plan.
-    OfSession,
-    /// That in which the view they stand in was made: they mean the same to every reader.
-    OfView(&'z TimeZone),
-}
-
-/// Makes the plan of a resolved and rewritten tree.
-fn bind_tree<'a>(
-    ctx: &PlanContext<'a>,
-    found: &Found<'a>,
-    query: Query,
-    types: &[Option<SqlType>],
-    inferred: &ParameterTypes,
-    literals: Literals<'_>,
-    depth: usize,
-) -> Result<LogicalPlan, Error> {
-    let typing = PostgresTyping::new(Arc::clone(inferred), ctx.time_zone, literals);
-    let provider = Provider::new(ctx, found, typing, depth);
-    let options = ParserOptions::new()
-        .with_parse_float_as_decimal(true)
-        .with_enable_ident_normalization(true)
-        .with_map_string_types_to_utf8view(false)
-        .with_collect_spans(true)
-        .with_default_null_ordering(NullOrdering::NullsMax);
-    let fields: Vec<Option<FieldRef>> = types
-        .iter()
-        .map(|known| {
-            known
-                .as_ref()
-                .map(|sql_type| Arc::new(sql_type.to_field("", true)))
-        })
-        .collect();
-    let mut context = PlannerContext::new().with_prepare_param_data_types(fields);
-    SqlToRel::new_with_options(&provider, options)
-        .sql_statement_to_plan_with_context(Statement::Query(Box::new(query)), &mut context)
+        parameters,
+        found,
+    } = bound;
+    let plan = expansion::refuse_too_large(plan)
+        .and_then(crate::unnest::unnest)
         .and_then(expansion::refuse_too_large)
-        .and_then(lateral::inline_calls)
-        .map_err(|error| errors::from_datafusion(&error, ctx.text))
-}
-
-/// The plan of a view's stored query, its columns named and typed as the catalog has them. As in PostgreSQL, literals mean what they meant where the view
-/// was made (`time_zone`), and everything else is in the zone of the whole plan.
-fn plan_view_text(
-    ctx: &PlanContext<'_>,
-    mut query: Query,
-    columns: &[Column],
-    time_zone: &TimeZone,
-    depth: usize,
-) -> Result<LogicalPlan, Error> {
-    let ctx = PlanContext { text: "", ..*ctx };
-    expansion::refuse_repetition(&query)?;
-    let mut found = Found::default();
-    names::resolve_for_planning(&ctx, &mut query, &mut found)?;
-    rewrite::rewrite(&ctx, &mut query)?;
-    let literals = if time_zone == ctx.time_zone {
-        Literals::OfSession
-    } else {
-        Literals::OfView(time_zone)
-    };
-    let parameters = ParameterTypes::default();
-    let plan = bind_tree(&ctx, &found, query, &[], &parameters, literals, depth)?;
-    if plan.schema().fields().len() != columns.len() {
-        return Err(Error::internal(
-            "a view's query does not have the view's columns",
-        ));
-    }
-    let projection: Vec<Expr> = plan
-        .schema()
-        .columns()
-        .into_iter()
-        .zip(columns)
-        .map(|(column, named)| Expr::Column(column).alias(named.name.clone()))
-        .collect();
-    LogicalPlanBuilder::from(plan)
-        .project(projection)
-        .and_then(LogicalPlanBuilder::build)
-        .map_err(|error| errors::from_datafusion(&error, ""))
-}
-
-/// Coerces types, makes the output's types SQL types, optimises, and collects what callers ask about.
-fn finish(
-    ctx: &PlanContext<'_>,
-    plan: LogicalPlan,
-    found: &Found<'_>,
-    parameters: Vec<SqlType>,
-) -> Result<PlannedQuery, Error> {
-    let mapped = |error: DataFusionError| errors::from_datafusion(&error, ctx.text);
-    literals::refuse_wide(&plan).map_err(mapped)?;
-    aggregates::check(&plan).map_err(mapped)?;
-    frames::check_ranges(&plan).map_err(mapped)?;
+        .map_err(mapped)?;
+    wanted()?;
+    // The rows that a limit counts are ordered by keys as well.
     let plan = keys::order_windows(plan).map_err(mapped)?;
     let analysed = optimize::analyse(plan).map_err(mapped)?;
-    records::check(&analysed).map_err(mapped)?;
-    frames::check_planned(&analysed).map_err(mapped)?;
-    let wanted = || still_wanted().map_err(mapped);
     wanted()?;
     let analysed = plan_in_zone(analysed, ctx.time_zone).map_err(mapped)?;
-    let analysed = optimize::spell_out_membership(analysed).map_err(mapped)?;
-    wanted()?;
-    let analysed = unnest::unnest(analysed)
-        .and_then(expansion::refuse_too_large)
-        // The rows that a limit counts are ordered by keys as well.
-        .and_then(keys::order_windows)
-        .map_err(mapped)?;
     let analysed = optimize::check(analysed).map_err(mapped)?;
-    optimize::refuse_membership_with_nulls(&analysed)?;
     let (analysed, columns) = settle_output(analysed)?;
     wanted()?;
     let analysed = keys::compare_by_keys(analysed).map_err(mapped)?;
@@ -632,7 +420,7 @@ fn finish(
         parameters,
         constant: reads.is_empty() && system.is_empty(),
         reads,
-        depends_on: found.order.clone(),
+        depends_on: found,
         system,
     })
 }
@@ -695,7 +483,7 @@ fn settle_output(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<OutputColumn>), 
     let plan = LogicalPlanBuilder::from(plan)
         .project(projection)
         .and_then(LogicalPlanBuilder::build)
-        .map_err(|error| errors::from_datafusion(&error, ""))?;
+        .map_err(|error| planning_errors::from_datafusion(&error, ""))?;
     Ok((plan, columns))
 }
 
@@ -722,7 +510,7 @@ fn refuse_volatile(plan: &LogicalPlan) -> Result<(), Error> {
             })
         })
     })
-    .map_err(|error| errors::from_datafusion(&error, ""))?;
+    .map_err(|error| planning_errors::from_datafusion(&error, ""))?;
     match offender {
         None => Ok(()),
         Some(name) => Err(Error::new(
@@ -747,74 +535,13 @@ fn scans(plan: &LogicalPlan) -> Result<Vec<ObjectId>, Error> {
         }
         Ok(TreeNodeRecursion::Continue)
     })
-    .map_err(|error| errors::from_datafusion(&error, ""))?;
+    .map_err(|error| planning_errors::from_datafusion(&error, ""))?;
     Ok(found)
-}
-
-/// The types that DataFusion inferred for parameters, by number.
-fn parameters_in(plan: &LogicalPlan) -> BTreeMap<usize, SqlType> {
-    let mut found = BTreeMap::new();
-    let visited = plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|part| {
-                if let Expr::Placeholder(placeholder) = part
-                    && let Some(number) = placeholder
-                        .id
-                        .strip_prefix('$')
-                        .and_then(|digits| digits.parse().ok())
-                    && let Some(Ok(sql_type)) = placeholder
-                        .field
-                        .as_ref()
-                        .map(|field| SqlType::from_field(field))
-                {
-                    found.entry(number).or_insert(sql_type);
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    });
-    if visited.is_err() {
-        found.clear();
-    }
-    found
-}
-
-/// The largest parameter number of a tree.
-fn parameter_count(query: &Query) -> Result<usize, Error> {
-    struct Counter(usize);
-    impl Visitor for Counter {
-        type Break = Error;
-        fn pre_visit_value(
-            &mut self,
-            value: &sqlparser::ast::ValueWithSpan,
-        ) -> std::ops::ControlFlow<Error> {
-            if let Value::Placeholder(name) = &value.value {
-                match name
-                    .strip_prefix('$')
-                    .and_then(|digits| digits.parse::<u16>().ok())
-                {
-                    Some(number) if number > 0 => self.0 = self.0.max(usize::from(number)),
-                    _ => {
-                        return std::ops::ControlFlow::Break(Error::new(
-                            ErrorKind::UndefinedObject,
-                            format!("there is no parameter {name}"),
-                        ));
-                    }
-                }
-            }
-            std::ops::ControlFlow::Continue(())
-        }
-    }
-    let mut counter = Counter(0);
-    match query.visit(&mut counter) {
-        std::ops::ControlFlow::Break(error) => Err(error),
-        std::ops::ControlFlow::Continue(()) => Ok(counter.0),
-    }
 }
 
 /// The field of an expression over a plan.
 pub(crate) fn field_of(expr: &Expr, plan: &LogicalPlan) -> Result<FieldRef, Error> {
     expr.to_field(plan.schema())
         .map(|(_, field)| field)
-        .map_err(|error| errors::from_datafusion(&error, ""))
+        .map_err(|error| planning_errors::from_datafusion(&error, ""))
 }

@@ -1,5 +1,5 @@
 //! Real servers and clients for tests: a Flowstone node as a process of its own, a scratch PostgreSQL, a gate before it, HTTP and a browser;
-//! Kafka, a schema registry, Kafka Connect with Debezium, MySQL and MariaDB.
+//! Kafka, a schema registry, Kafka Connect with Debezium, MySQL and MariaDB. And the random comparison of the node with PostgreSQL, `sqldiff`.
 //!
 //! Owns starting, killing and waiting for them. Must not know any private item of another crate: everything goes through the binary and its ports.
 //! Called by the end-to-end tests of this crate.
@@ -7,6 +7,7 @@
 //! Invariants. Every server listens on a free port of loopback and dies with its value. Waiting is for a condition, with a deadline whose failure says
 //! what was seen.
 
+pub mod answer;
 pub mod browser;
 pub mod certificates;
 pub mod connect;
@@ -20,6 +21,7 @@ pub mod postgres;
 mod process;
 pub mod registry;
 mod rest;
+pub mod sqldiff;
 pub mod text;
 pub mod wait;
 

@@ -73,6 +73,9 @@ mod servers;
 #[path = "e2e/slt.rs"]
 mod slt;
 #[cfg(test)]
+#[path = "e2e/sqldiff.rs"]
+mod sqldiff;
+#[cfg(test)]
 #[path = "e2e/subqueries.rs"]
 mod subqueries;
 #[cfg(test)]

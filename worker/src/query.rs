@@ -237,7 +237,7 @@ impl QueryRunner {
             .with_temp_file_path(spill_dir)
             .build_arc()
             .map_err(|error| failed(std::io::Error::other(error)))?;
-        let state = Arc::new(flowstone_functions::registry::session_state());
+        let state = Arc::new(flowstone_functions::session_state());
         carry_budgets();
         let everything = memory_bytes.saturating_mul(UNCOUNTED);
         Ok(Self {

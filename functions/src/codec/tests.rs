@@ -13,7 +13,8 @@ use flowstone_types::{ObjectId, SqlType};
 
 use super::*;
 use crate::cast::cast_expr;
-use crate::registry::{scalar_function, session_state};
+use crate::contexts::session_state;
+use crate::registry::scalar_function;
 
 fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
@@ -163,8 +164,8 @@ fn plans_of_every_shape_survive() {
         "SELECT c0, unnest(c3) FROM t",
         "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 5) SELECT n FROM r",
         "SELECT a.c0 FROM t a LEFT JOIN t b ON a.c0 = b.c0 AND b.c1 = 'y' ORDER BY 1 LIMIT 3 OFFSET 1",
-        "SELECT c0 FROM t WHERE c0 IN (SELECT c0 FROM t WHERE c1 = 'z') AND EXISTS (SELECT 1 FROM t u WHERE u.c0 = t.c0)",
-        "SELECT c0, (SELECT max(c0) FROM t) FROM t",
+        "SELECT t.c0 FROM t LEFT SEMI JOIN t u ON u.c0 = t.c0 AND u.c1 = 'z' LEFT ANTI JOIN t v ON v.c0 = t.c0",
+        "SELECT c0, m FROM t LEFT JOIN (SELECT max(c0) AS m FROM t) u ON true",
         "SELECT c0 FROM t UNION SELECT 2 EXCEPT SELECT 3",
         "VALUES (1, 'a'), (2, NULL)",
     ] {

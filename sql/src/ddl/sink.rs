@@ -20,8 +20,8 @@ use crate::catalog::{
 };
 use crate::connector::{PartitionItem, SinkRelation};
 use crate::error::{Error, ErrorKind};
+use crate::names::fold;
 use crate::parse::expr_text;
-use crate::plan::names::fold;
 
 /// The relation that a sink is to write.
 fn relation<'a>(

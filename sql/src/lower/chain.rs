@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, DataFusionError};
+use datafusion::common::{Column, DFSchema, DataFusionError, TableReference};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use flowstone_functions::codec::encode_expr;
 use flowstone_proto::plan::{self, NodeId, Operator};
 
 use super::graph::{Graph, node_column};
 use super::mapped;
+use super::numbering::without_numbers;
 use crate::error::Error;
-use crate::plan::names::INTERNAL;
+use crate::names::INTERNAL;
 
 /// An expression over a node's columns, and how EXPLAIN shows it.
 #[derive(Clone, Debug)]
@@ -80,19 +81,24 @@ fn transform_columns(
 fn text_of(expr: &Expr) -> String {
     let shown = strip_alias(expr).clone().transform_down(|part| {
         Ok(match part {
-            Expr::Column(column)
-                if column
-                    .relation
-                    .as_ref()
-                    .is_some_and(|relation| relation.table().starts_with(INTERNAL)) =>
-            {
-                Transformed::yes(Expr::Column(Column::new_unqualified(column.name)))
+            Expr::Column(column) => {
+                let relation = column.relation.as_ref().map(TableReference::table);
+                match relation.and_then(|relation| relation.split_once(INTERNAL)) {
+                    Some(("", _)) => {
+                        Transformed::yes(Expr::Column(Column::new_unqualified(column.name)))
+                    }
+                    Some((name, _)) => {
+                        let relation = TableReference::bare(name);
+                        Transformed::yes(Expr::Column(Column::new(Some(relation), column.name)))
+                    }
+                    None => Transformed::no(Expr::Column(column)),
+                }
             }
             other => Transformed::no(other),
         })
     });
     let shown = shown.map_or_else(|_| expr.clone(), |transformed| transformed.data);
-    shown.human_display().to_string().split(INTERNAL).collect()
+    without_numbers(&shown.human_display().to_string())
 }
 
 impl Chain {

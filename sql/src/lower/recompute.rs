@@ -6,7 +6,7 @@ use arrow_schema::SchemaRef;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, TableReference};
 use datafusion::datasource::{provider_as_source, source_as_provider};
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan, Unnest};
 use flowstone_functions::codec::scan_target;
 use flowstone_functions::{InputTable, ScanTarget};
 use flowstone_proto::plan::{NodeId, column_name};
@@ -14,6 +14,7 @@ use flowstone_types::ObjectId;
 
 use super::graph::Graph;
 use super::mapped;
+use super::numbering::Numbering;
 use crate::error::Error;
 
 /// The scan of input `index`.
@@ -23,8 +24,13 @@ fn scan(index: usize, schema: &SchemaRef) -> Result<LogicalPlanBuilder, Error> {
         .map_err(mapped)
 }
 
-/// The scan of input `index` with its columns named as those of `like`.
-fn named_scan(index: usize, schema: &SchemaRef, like: &LogicalPlan) -> Result<LogicalPlan, Error> {
+/// The scan of input `index` with its columns named as those of `like`, with numbers of `names`.
+fn named_scan(
+    index: usize,
+    schema: &SchemaRef,
+    like: &LogicalPlan,
+    names: &mut Numbering,
+) -> Result<LogicalPlan, Error> {
     let projection = like
         .schema()
         .iter()
@@ -34,8 +40,12 @@ fn named_scan(index: usize, schema: &SchemaRef, like: &LogicalPlan) -> Result<Lo
                 Some(format!("input_{index}")),
                 column_name(column),
             ))
-            .alias_qualified(qualifier.cloned(), field.name())
-        });
+            .alias_qualified(
+                qualifier.map(|qualifier| names.relation(qualifier)),
+                names.name(field.name()),
+            )
+        })
+        .collect::<Vec<_>>();
     scan(index, schema)?
         .project(projection)
         .and_then(LogicalPlanBuilder::build)
@@ -55,23 +65,45 @@ fn positional(plan: LogicalPlan) -> Result<LogicalPlan, Error> {
         .map_err(mapped)
 }
 
-/// The top operator of `plan` over `inputs`.
+/// The top operator of `plan` over `inputs`. An equal one over the same inputs has the same query.
 pub(super) fn over_inputs(
     plan: &LogicalPlan,
     inputs: &[NodeId],
     graph: &Graph,
 ) -> Result<LogicalPlan, Error> {
-    let scans = plan
+    let mut names = Numbering::default();
+    let mut scans = plan
         .inputs()
         .into_iter()
         .zip(inputs)
         .enumerate()
-        .map(|(index, (input, node))| named_scan(index, &graph.schema(*node), input))
+        .map(|(index, (input, node))| named_scan(index, &graph.schema(*node), input, &mut names))
         .collect::<Result<Vec<_>, _>>()?;
-    positional(
-        plan.with_new_exprs(plan.expressions(), scans)
-            .map_err(mapped)?,
-    )
+    if let LogicalPlan::Unnest(unnest) = plan {
+        let input = scans
+            .pop()
+            .ok_or_else(|| Error::internal("an unnest without its input"))?;
+        let columns = unnest
+            .exec_columns
+            .iter()
+            .map(|column| {
+                let relation = column.relation.as_ref();
+                Column::new(
+                    relation.map(|relation| names.relation(relation)),
+                    names.name(&column.name),
+                )
+            })
+            .collect();
+        let rows = Unnest::try_new(Arc::new(input), columns, unnest.options.clone());
+        return positional(LogicalPlan::Unnest(rows.map_err(mapped)?));
+    }
+    let exprs = plan
+        .expressions()
+        .into_iter()
+        .map(|expr| names.expr(expr))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(mapped)?;
+    positional(plan.with_new_exprs(exprs, scans).map_err(mapped)?)
 }
 
 /// The whole of `plan` over the collections it scans, which become inputs in order of first use.

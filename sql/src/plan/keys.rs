@@ -30,8 +30,8 @@ use flowstone_functions::keys::{
 use flowstone_types::SqlType;
 use flowstone_types::sort_key::{equality_differs, order_differs};
 
-use super::names::INTERNAL;
 use crate::error::Error;
+use crate::names::INTERNAL;
 
 /// `0A000` with a hint.
 pub(super) fn refused(message: impl Into<String>, hint: &str) -> DataFusionError {
@@ -186,7 +186,7 @@ fn order_window(mut function: WindowFunction, schema: &DFSchema) -> Result<Trans
     Ok(Transformed::new_transformed(function, changed))
 }
 
-/// A RANGE frame over the keys of values: it has no offsets ([`super::frames`]), and is one of GROUPS.
+/// A RANGE frame over the keys of values: it has no offsets, which the binder refuses, and is one of GROUPS.
 fn frame_of_groups(frame: &WindowFrame) -> WindowFrame {
     WindowFrame::new_bounds(
         WindowFrameUnits::Groups,
@@ -365,7 +365,10 @@ fn rewrite_call(function: ScalarFunction, schema: &DFSchema) -> Result<Transform
             keyed.extend_from_slice(rest);
             Some(call(name, keyed)?)
         }
-        ("array_has_all" | "array_has_any", [left, right]) if items_differ(left, schema)? => {
+        (
+            "array_has_all" | "array_has_any" | "array_holds_all" | "array_holds_any",
+            [left, right],
+        ) if items_differ(left, schema)? => {
             let sides = [left, right].map(|side| call(ITEM_KEYS, vec![side.clone()]));
             let [left, right] = sides;
             Some(call(name, vec![left?, right?])?)

@@ -1,6 +1,6 @@
-//! INSERT, UPDATE, DELETE and COPY FROM as queries whose rows say what changes.
+//! INSERT, UPDATE, DELETE and COPY FROM: which table and which columns they write to.
 //!
-//! Owns column lists, defaults, and casts to the columns' types as assignment does them. The result's columns are what
+//! Owns what can be written to, and column lists; the rows are the binder's ([`crate::bind`]). The result's columns are what
 //! [`flowstone_proto::message::WriteOperation`] says. Must not know how rows are written.
 
 use std::collections::BTreeSet;
@@ -8,16 +8,16 @@ use std::collections::BTreeSet;
 use arrow_schema::SchemaRef;
 use flowstone_types::{ObjectId, SqlType};
 use sqlparser::ast::{
-    AssignmentTarget, Delete, Expr, FromTable, Insert, ObjectName, ObjectNamePart, Query, Select,
-    SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, TableObject, TableWithJoins,
-    Update, Value, Values,
+    Delete, FromTable, Insert, ObjectName, ObjectNamePart, SelectItem, TableFactor, TableObject,
+    TableWithJoins, Update,
 };
 
-use super::names::{self, Relation, fold, fold_name, quoted, table_alias};
-use super::rewrite::{assignment_cast, null};
-use super::{PlanContext, PlannedQuery, plan_tree};
+use super::{PlanContext, PlannedQuery, finish};
+use crate::bind::{self, Bound, WriteTarget};
 use crate::catalog::{Column, Item, ItemKind, arrow_schema};
 use crate::error::{Error, ErrorKind};
+use crate::expansion;
+use crate::names::{self, Relation, fold_name};
 
 /// What a write does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,47 +140,6 @@ fn column_list(item: &Item, columns: &[Column], names: &[String]) -> Result<Vec<
         .collect()
 }
 
-/// What a column gets if nothing is said: its default, else NULL.
-fn default_of(item: &Item, column: &Column) -> Result<Expr, Error> {
-    match &column.default {
-        Some(text) => assigned(item, crate::parse::parse_expr(text)?, column),
-        None if column.nullable => Ok(null(&column.sql_type)),
-        None => Err(not_null(item, column)),
-    }
-}
-
-fn not_null(item: &Item, column: &Column) -> Error {
-    Error::new(
-        ErrorKind::NotNullViolation,
-        format!(
-            "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
-            column.name, item.name
-        ),
-    )
-}
-
-fn is_default(expr: &Expr) -> bool {
-    matches!(expr, Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
-}
-
-/// `value` as a value of `column`. A NULL that is written out is refused here; one that turns up at run time is refused where rows are written.
-fn assigned(item: &Item, value: Expr, column: &Column) -> Result<Expr, Error> {
-    if is_default(&value) {
-        return default_of(item, column);
-    }
-    if !column.nullable && matches!(&value, Expr::Value(literal) if literal.value == Value::Null) {
-        return Err(not_null(item, column));
-    }
-    Ok(assignment_cast(value, &column.sql_type))
-}
-
-fn aliased(expr: Expr, name: &str) -> SelectItem {
-    SelectItem::ExprWithAlias {
-        expr,
-        alias: quoted(name),
-    }
-}
-
 fn no_returning(returning: Option<&Vec<SelectItem>>) -> Result<(), Error> {
     if returning.is_some() {
         Err(Error::unsupported("RETURNING is not supported"))
@@ -202,6 +161,7 @@ pub fn plan_insert(
     if insert.on.is_some() {
         return Err(Error::unsupported("ON CONFLICT is not supported"));
     }
+    expansion::refuse_repetition(insert)?;
     let TableObject::TableName(name) = &insert.table else {
         return Err(Error::unsupported(
             "INSERT into anything but a table is not supported",
@@ -213,188 +173,26 @@ pub fn plan_insert(
         .iter()
         .filter_map(|name| fold_name(name).pop())
         .collect();
-    let targets = column_list(item, columns, &named)?;
-    let source = insert.source.as_ref().map_or_else(
-        || values_query(vec![Vec::new()]),
-        |source| (**source).clone(),
-    );
-    let explicit = !named.is_empty();
-    let query = match plain_values(&source) {
-        Some(rows) => insert_values(
-            item,
-            columns,
-            &targets,
-            explicit && insert.source.is_some(),
-            rows,
-        )?,
-        None => insert_query(
-            ctx,
-            (item, columns),
-            &targets,
-            explicit,
-            source,
-            parameter_types,
-        )?,
-    };
-    let query = plan_tree(ctx, query, parameter_types)?;
+    let positions = column_list(item, columns, &named)?;
+    let explicit = !named.is_empty() && insert.source.is_some();
+    let source = insert.source.as_deref();
+    let target = WriteTarget { item, columns };
+    let bound = bind::insert(ctx, target, &positions, explicit, source, parameter_types)?;
+    planned(ctx, item, WriteKind::Insert, bound)
+}
+
+/// The plan of bound rows.
+fn planned(
+    ctx: &PlanContext<'_>,
+    item: &Item,
+    kind: WriteKind,
+    bound: Bound,
+) -> Result<PlannedWrite, Error> {
     Ok(PlannedWrite {
         table: item.id,
-        kind: WriteKind::Insert,
-        query,
+        kind,
+        query: finish(ctx, bound)?,
     })
-}
-
-/// The rows of a query that is just VALUES.
-fn plain_values(query: &Query) -> Option<Vec<Vec<Expr>>> {
-    match &*query.body {
-        SetExpr::Values(values)
-            if query.with.is_none()
-                && query.order_by.is_none()
-                && query.limit_clause.is_none()
-                && query.fetch.is_none() =>
-        {
-            Some(values.rows.iter().map(|row| row.content.clone()).collect())
-        }
-        _ => None,
-    }
-}
-
-fn values_query(rows: Vec<Vec<Expr>>) -> Query {
-    let rows = rows
-        .into_iter()
-        .map(sqlparser::ast::Parens::with_empty_span)
-        .collect();
-    names::query(SetExpr::Values(Values {
-        explicit_row: false,
-        value_keyword: false,
-        rows,
-    }))
-}
-
-fn check_count(given: usize, targets: usize, explicit: bool) -> Result<(), Error> {
-    if given > targets {
-        return Err(Error::syntax(
-            "INSERT has more expressions than target columns",
-        ));
-    }
-    if given < targets && explicit {
-        return Err(Error::syntax(
-            "INSERT has more target columns than expressions",
-        ));
-    }
-    Ok(())
-}
-
-fn insert_values(
-    item: &Item,
-    columns: &[Column],
-    targets: &[usize],
-    explicit: bool,
-    rows: Vec<Vec<Expr>>,
-) -> Result<Query, Error> {
-    let width = rows.first().map_or(0, Vec::len);
-    let mut full_rows = Vec::with_capacity(rows.len());
-    for row in rows {
-        if row.len() != width {
-            return Err(Error::syntax("VALUES lists must all be the same length"));
-        }
-        check_count(row.len(), targets.len(), explicit)?;
-        let mut cells: Vec<Option<Expr>> = vec![None; columns.len()];
-        for (value, target) in row.into_iter().zip(targets) {
-            if let Some(cell) = cells.get_mut(*target) {
-                *cell = Some(value);
-            }
-        }
-        let full = cells
-            .into_iter()
-            .zip(columns)
-            .map(|(cell, column)| match cell {
-                Some(value) => assigned(item, value, column),
-                None => default_of(item, column),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        full_rows.push(full);
-    }
-    let column_names = columns.iter().map(|column| column.name.clone()).collect();
-    Ok(names::query(SetExpr::Select(Box::new(names::select_all(
-        derived(values_query(full_rows), column_names),
-    )))))
-}
-
-/// `(query) AS source(names)`
-fn derived(query: Query, column_names: Vec<String>) -> TableFactor {
-    let columns = column_names
-        .iter()
-        .map(|name| TableAliasColumnDef {
-            name: quoted(name),
-            data_type: None,
-        })
-        .collect();
-    let alias = TableAlias {
-        columns,
-        ..table_alias("\u{1}source")
-    };
-    TableFactor::Derived {
-        lateral: false,
-        subquery: Box::new(query),
-        alias: Some(alias),
-        sample: None,
-    }
-}
-
-fn insert_query(
-    ctx: &PlanContext<'_>,
-    (item, columns): (&Item, &[Column]),
-    targets: &[usize],
-    explicit: bool,
-    mut source: Query,
-    parameter_types: &[Option<SqlType>],
-) -> Result<Query, Error> {
-    if let SetExpr::Select(select) = &mut *source.body {
-        type_literals(select, columns, targets);
-    }
-    let width = plan_tree(ctx, source.clone(), parameter_types)?
-        .columns
-        .len();
-    check_count(width, targets.len(), explicit)?;
-    let source_names: Vec<String> = (0..width).map(|index| format!("s{index}")).collect();
-    let mut projection = Vec::with_capacity(columns.len());
-    for (index, column) in columns.iter().enumerate() {
-        let given = targets
-            .iter()
-            .position(|target| *target == index)
-            .and_then(|position| source_names.get(position));
-        let value = match given {
-            Some(name) => assignment_cast(Expr::Identifier(quoted(name)), &column.sql_type),
-            None => default_of(item, column)?,
-        };
-        projection.push(aliased(value, &column.name));
-    }
-    let from = TableWithJoins {
-        relation: derived(source, source_names),
-        joins: Vec::new(),
-    };
-    Ok(names::query(SetExpr::Select(Box::new(names::select(
-        projection,
-        vec![from],
-    )))))
-}
-
-/// Literals and parameters in the select list take the columns' types.
-fn type_literals(select: &mut Select, columns: &[Column], targets: &[usize]) {
-    for (item, target) in select.projection.iter_mut().zip(targets) {
-        let Some(column) = columns.get(*target) else {
-            continue;
-        };
-        let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item else {
-            return;
-        };
-        if let Expr::Value(value) = &*expr
-            && !matches!(value.value, Value::Number(..) | Value::Boolean(_))
-        {
-            *expr = assignment_cast(expr.clone(), &column.sql_type);
-        }
-    }
 }
 
 /// Plans an UPDATE.
@@ -407,103 +205,27 @@ pub fn plan_update(
     parameter_types: &[Option<SqlType>],
 ) -> Result<PlannedWrite, Error> {
     no_returning(update.returning.as_ref())?;
-    if update.from.is_some() || !update.table.joins.is_empty() {
-        return Err(Error::unsupported("UPDATE … FROM is not supported"));
-    }
-    let (item, columns, alias, relation) = changed_table(ctx, &update.table.relation, "update")?;
-    let mut new_values: Vec<Option<Expr>> = vec![None; columns.len()];
-    for assignment in &update.assignments {
-        for (name, value) in assignments(&assignment.target, &assignment.value)? {
-            let index = column_index(item, columns, &name)?;
-            if let (Some(slot), Some(column)) = (new_values.get_mut(index), columns.get(index)) {
-                if slot.is_some() {
-                    return Err(Error::syntax(format!(
-                        "multiple assignments to same column \"{name}\""
-                    )));
-                }
-                *slot = Some(assigned(item, value, column)?);
-            }
-        }
-    }
-    let old =
-        |column: &Column| Expr::CompoundIdentifier(vec![quoted(&alias), quoted(&column.name)]);
-    let mut projection: Vec<SelectItem> = columns
-        .iter()
-        .map(|column| aliased(old(column), &column.name))
-        .collect();
-    for (column, value) in columns.iter().zip(new_values) {
-        projection.push(aliased(value.unwrap_or_else(|| old(column)), &column.name));
-    }
-    let query = changed_rows(projection, relation, update.selection.clone());
-    Ok(PlannedWrite {
-        table: item.id,
-        kind: WriteKind::Update,
-        query: plan_tree(ctx, query, parameter_types)?,
-    })
+    expansion::refuse_repetition(update)?;
+    let (item, columns) = changed_table(ctx, &update.table.relation, "update")?;
+    let target = WriteTarget { item, columns };
+    let bound = bind::update(ctx, target, update, parameter_types)?;
+    planned(ctx, item, WriteKind::Update, bound)
 }
 
-fn assignments(target: &AssignmentTarget, value: &Expr) -> Result<Vec<(String, Expr)>, Error> {
-    let last = |name: &ObjectName| fold_name(name).pop().unwrap_or_default();
-    match target {
-        AssignmentTarget::ColumnName(name) => Ok(vec![(last(name), value.clone())]),
-        AssignmentTarget::Tuple(names) => match value {
-            Expr::Tuple(values) if values.len() == names.len() => {
-                Ok(names.iter().map(last).zip(values.iter().cloned()).collect())
-            }
-            Expr::Nested(value) if names.len() == 1 => Ok(names
-                .iter()
-                .map(last)
-                .map(|name| (name, (**value).clone()))
-                .collect()),
-            Expr::Tuple(_) => Err(Error::syntax(
-                "number of columns does not match number of values",
-            )),
-            _ => Err(Error::unsupported(
-                "assignment of a subquery to several columns is not supported",
-            )),
-        },
-    }
-}
-
-/// The table of an UPDATE or DELETE, its columns, the name its columns go by, and the table as a FROM item.
+/// The table of an UPDATE or DELETE, and its columns.
 fn changed_table<'a>(
     ctx: &PlanContext<'a>,
     factor: &TableFactor,
     verb: &str,
-) -> Result<(&'a Item, &'a [Column], String, TableFactor), Error> {
-    let TableFactor::Table {
-        name,
-        alias,
-        args: None,
-        ..
-    } = factor
-    else {
-        return Err(Error::syntax(format!(
+) -> Result<(&'a Item, &'a [Column]), Error> {
+    match factor {
+        TableFactor::Table {
+            name, args: None, ..
+        } => target(ctx, name, verb),
+        _ => Err(Error::syntax(format!(
             "cannot {verb} this kind of relation"
-        )));
-    };
-    let (item, columns) = target(ctx, name, verb)?;
-    let shown = alias
-        .as_ref()
-        .map_or_else(|| item.name.clone(), |alias| fold(&alias.name));
-    let relation = names::table_factor(name.clone(), Some(table_alias(&shown)));
-    Ok((item, columns, shown, relation))
-}
-
-fn changed_rows(
-    projection: Vec<SelectItem>,
-    relation: TableFactor,
-    selection: Option<Expr>,
-) -> Query {
-    let mut select = names::select(
-        projection,
-        vec![TableWithJoins {
-            relation,
-            joins: Vec::new(),
-        }],
-    );
-    select.selection = selection;
-    names::query(SetExpr::Select(Box::new(select)))
+        ))),
+    }
 }
 
 /// Plans a DELETE.
@@ -516,9 +238,7 @@ pub fn plan_delete(
     parameter_types: &[Option<SqlType>],
 ) -> Result<PlannedWrite, Error> {
     no_returning(delete.returning.as_ref())?;
-    if delete.using.is_some() {
-        return Err(Error::unsupported("DELETE … USING is not supported"));
-    }
+    expansion::refuse_repetition(delete)?;
     let (FromTable::WithFromKeyword(tables) | FromTable::WithoutKeyword(tables)) = &delete.from;
     let [
         TableWithJoins {
@@ -532,22 +252,10 @@ pub fn plan_delete(
     if !joins.is_empty() {
         return Err(Error::syntax("DELETE names one table"));
     }
-    let (item, columns, alias, relation) = changed_table(ctx, factor, "delete from")?;
-    let projection = columns
-        .iter()
-        .map(|column| {
-            aliased(
-                Expr::CompoundIdentifier(vec![quoted(&alias), quoted(&column.name)]),
-                &column.name,
-            )
-        })
-        .collect();
-    let query = changed_rows(projection, relation, delete.selection.clone());
-    Ok(PlannedWrite {
-        table: item.id,
-        kind: WriteKind::Delete,
-        query: plan_tree(ctx, query, parameter_types)?,
-    })
+    let (item, columns) = changed_table(ctx, factor, "delete from")?;
+    let target = WriteTarget { item, columns };
+    let bound = bind::delete(ctx, target, factor, delete, parameter_types)?;
+    planned(ctx, item, WriteKind::Delete, bound)
 }
 
 /// Finds where the fields of a COPY FROM go. `table`: the parts of its name, `columns`: the column list, both folded; an empty list means all columns.

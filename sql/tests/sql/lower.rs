@@ -398,6 +398,51 @@ fn a_common_table_expression_used_twice_is_one_node() {
 }
 
 #[test]
+fn what_is_recomputed_for_two_references_is_one_node() {
+    let fixture = Fixture::new();
+    let lowered = lowered(
+        &fixture,
+        "WITH p AS (SELECT i.name, o.amount FROM items i LEFT JOIN orders o ON o.item = i.id) SELECT a.name, b.name AS other FROM p a JOIN p b ON a.amount = b.amount",
+    );
+    let recomputed = lowered
+        .plan
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.operator, Operator::Recompute { .. }))
+        .count();
+    assert_eq!(recomputed, 1, "{:#?}", lowered.plan);
+}
+
+#[test]
+fn branches_of_a_union_are_inputs_of_one_operator() {
+    let fixture = Fixture::new();
+    let inputs = |sql: &str| {
+        let lowered = lowered(&fixture, sql);
+        let unions = lowered
+            .plan
+            .nodes
+            .iter()
+            .filter_map(|node| match &node.operator {
+                Operator::Union { inputs } => Some(inputs.len()),
+                _ => None,
+            });
+        unions.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        inputs(
+            "SELECT name FROM items UNION ALL SELECT name FROM people UNION ALL SELECT city FROM people"
+        ),
+        [3]
+    );
+    assert_eq!(
+        inputs(
+            "SELECT name FROM items UNION SELECT name FROM people UNION SELECT city FROM people"
+        ),
+        [3]
+    );
+}
+
+#[test]
 fn explain_shows_operators_state_and_what_is_recomputed() {
     let fixture = Fixture::new();
     let name = |id: flowstone_types::ObjectId| fixture.catalog.items[&id].name.clone();

@@ -10,14 +10,14 @@
 #[path = "differential/generator.rs"]
 mod generator;
 
-use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use flowstone_tests::answer::{Answer, Row, ask, connect};
 use flowstone_tests::{Node, Postgres};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::Client;
 
 use generator::{Generator, Query, Type};
 
@@ -29,77 +29,6 @@ const VIEWS_PER_ROUND: usize = 20;
 const CHANGES_PER_STEP: usize = 2;
 
 const STEPS_PER_ROUND: usize = 4;
-
-/// A statement may not take longer; a view that never becomes readable is a failure like a wrong row.
-const STATEMENT_DEADLINE: Duration = Duration::from_secs(60);
-
-pub(crate) type Row = Vec<Option<String>>;
-
-/// What a server answered.
-#[derive(Debug, Clone)]
-pub(crate) enum Answer {
-    Rows(Vec<Row>),
-    Error { code: String, message: String },
-}
-
-impl Answer {
-    /// An error that the data causes; any other is the server's.
-    fn is_evaluation_error(&self) -> bool {
-        matches!(self, Self::Error { code, .. } if code.starts_with("22") || code.starts_with("21"))
-    }
-
-    pub(crate) fn describe(&self) -> String {
-        match self {
-            Self::Rows(rows) => {
-                let mut text = format!("{} rows", rows.len());
-                for row in rows.iter().take(30) {
-                    let values: Vec<&str> = row
-                        .iter()
-                        .map(|value| value.as_deref().unwrap_or("NULL"))
-                        .collect();
-                    let _ = write!(text, "\n    {}", values.join(" | "));
-                }
-                text
-            }
-            Self::Error { code, message } => format!("error {code}: {message}"),
-        }
-    }
-}
-
-pub(crate) async fn ask(client: &Client, sql: &str) -> Answer {
-    let Ok(outcome) = tokio::time::timeout(STATEMENT_DEADLINE, client.simple_query(sql)).await
-    else {
-        return Answer::Error {
-            code: "timeout".to_owned(),
-            message: format!("no answer in {STATEMENT_DEADLINE:?}"),
-        };
-    };
-    match outcome {
-        Ok(messages) => Answer::Rows(
-            messages
-                .iter()
-                .filter_map(|message| match message {
-                    SimpleQueryMessage::Row(row) => Some(
-                        (0..row.len())
-                            .map(|column| row.get(column).map(str::to_owned))
-                            .collect(),
-                    ),
-                    _ => None,
-                })
-                .collect(),
-        ),
-        Err(error) => error.as_db_error().map_or_else(
-            || Answer::Error {
-                code: "connection".to_owned(),
-                message: error.to_string(),
-            },
-            |db| Answer::Error {
-                code: db.code().code().to_owned(),
-                message: db.message().to_owned(),
-            },
-        ),
-    }
-}
 
 /// The text, but for the sign of a float's zero (zeros are equal, and either may stand for a group) and for how many digits of a quotient a numeric keeps.
 fn canonical(row: &Row, types: &[Type]) -> Row {
@@ -165,13 +94,6 @@ struct Seen {
     answers: usize,
     rows: usize,
     errors: usize,
-}
-
-pub(crate) async fn connect(port: u16, user: &str, database: &str) -> Client {
-    let config = format!("host=127.0.0.1 port={port} user={user} dbname={database}");
-    let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
 }
 
 impl Round<'_> {
@@ -285,7 +207,9 @@ impl Round<'_> {
             if step == STEPS_PER_ROUND / 2 {
                 self.node.kill().unwrap();
                 self.node.restart().await.unwrap();
-                self.in_node = connect(self.node.pg_port(), "materialize", &self.name).await;
+                self.in_node = connect(self.node.pg_port(), "materialize", &self.name)
+                    .await
+                    .unwrap();
                 self.history.push("/* SIGKILL */ SELECT".to_owned());
                 self.check("after SIGKILL").await;
             }
@@ -347,8 +271,8 @@ async fn views_queries_and_postgres_agree() {
             .unwrap();
         let (node_port, postgres_port) = (node.pg_port(), postgres.port());
         let (found, seen) = Round {
-            in_node: connect(node_port, "materialize", &name).await,
-            in_postgres: connect(postgres_port, "postgres", &name).await,
+            in_node: connect(node_port, "materialize", &name).await.unwrap(),
+            in_postgres: connect(postgres_port, "postgres", &name).await.unwrap(),
             generator: Generator::new(ChaCha8Rng::seed_from_u64(seed)),
             name: name.clone(),
             node: &mut node,

@@ -309,6 +309,9 @@ async fn hostile_statements_cost_nobody_but_themselves() {
             }
             if let Some(clear) = clear {
                 client.batch_execute(clear).await.unwrap();
+                // What is cleared up, a million rows perhaps, is not the next one's work.
+                let process = Process(node.pid().unwrap());
+                until_at_rest(&process).await.unwrap();
             }
         }
     }

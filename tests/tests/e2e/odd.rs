@@ -4,10 +4,9 @@
 //! A run takes a sample, the same each time; `FLOWSTONE_ODD=all` takes all, `FLOWSTONE_SEED` another sample.
 
 use flowstone_tests::Node;
+use flowstone_tests::answer::{Answer, ask, connect};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-use crate::differential::{Answer, ask, connect};
 
 /// One of so many statements is tried.
 const SAMPLED: u32 = 8;
@@ -209,7 +208,9 @@ async fn no_statement_is_answered_with_an_internal_error() {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), 1).await.unwrap();
-    let client = connect(node.pg_port(), "materialize", "materialize").await;
+    let client = connect(node.pg_port(), "materialize", "materialize")
+        .await
+        .unwrap();
     for statement in SCHEMA {
         assert!(
             matches!(ask(&client, statement).await, Answer::Rows(_)),

@@ -5,12 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use flowstone_tests::answer::{Answer, ask, connect};
 use flowstone_tests::{Node, Postgres};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio_postgres::Client;
-
-use crate::differential::{Answer, ask, connect};
 
 const SHAPES: &str = include_str!("subqueries/shapes.txt");
 
@@ -101,8 +100,12 @@ async fn correlated_subqueries_answer_as_postgresql_does_or_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let postgres = Postgres::start(dir.path()).unwrap();
     let node = Node::start(dir.path(), 2).await.unwrap();
-    let in_postgres = connect(postgres.port(), "postgres", "postgres").await;
-    let in_node = connect(node.pg_port(), "materialize", "materialize").await;
+    let in_postgres = connect(postgres.port(), "postgres", "postgres")
+        .await
+        .unwrap();
+    let in_node = connect(node.pg_port(), "materialize", "materialize")
+        .await
+        .unwrap();
     for statement in &sections()["schema"] {
         let (node, postgres) = both(&in_node, &in_postgres, statement).await;
         assert!(
