@@ -27,9 +27,8 @@ use crate::unnested_keys::ForgetKeys;
 static SESSION_STATE: LazyLock<SessionState> = LazyLock::new(|| build_session_state(registry()));
 static TASK_CONTEXT: LazyLock<Arc<TaskContext>> = LazyLock::new(|| SESSION_STATE.task_ctx());
 
-/// The planners of operators and special syntax, ours first; for `ContextProvider::get_expr_planners`.
-#[must_use]
-pub fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
+/// The planners of operators and special syntax, ours first.
+fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
     let mut planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(PostgresExprPlanner)];
     planners.extend(SessionStateDefaults::default_expr_planners());
     planners

@@ -51,7 +51,7 @@ mod to_char;
 mod udf;
 
 pub use chain::{can_be_step, operator_chain};
-pub use contexts::{expr_planners, session_config, session_state, task_context};
+pub use contexts::{session_config, session_state, task_context};
 pub use described::{FunctionKind, FunctionSignature};
 pub use registry::{Registry, registry};
 pub use signatures::{signatures, stable_oid};

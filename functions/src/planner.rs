@@ -1,7 +1,7 @@
 //! PostgreSQL's operators and special syntax as calls of our functions.
 //!
 //! Owns which function an operator means for given operand types. Must not know SQL text, catalogs or sessions.
-//! Called by DataFusion's SQL planner through `ContextProvider::get_expr_planners`; [`checked_arithmetic`] by whoever meets plain operators.
+//! Called by DataFusion's SQL planner in a session state; [`checked_arithmetic`] by whoever meets plain operators.
 
 use arrow_schema::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};

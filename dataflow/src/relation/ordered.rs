@@ -156,11 +156,23 @@ impl OrderedIndex {
         rows: &[(usize, RowId)],
         segments: Segments<'_>,
     ) -> Result<(), Error> {
+        self.change(keys, rows, |index, probe, id| {
+            index.insert_row(probe, id, segments)
+        })
+    }
+
+    /// Changes one row after the other, those that the index takes in.
+    fn change(
+        &mut self,
+        keys: &Keys,
+        rows: &[(usize, RowId)],
+        mut change: impl FnMut(&mut Self, Probe<'_>, RowId) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         for rows in rows.chunks(TOUCHED_TOGETHER) {
             self.touch(keys, rows);
             for (row, id) in rows {
                 if keys.takes(*row) {
-                    self.insert_row(Probe { keys, row: *row }, *id, segments)?;
+                    change(self, Probe { keys, row: *row }, *id)?;
                 }
             }
         }
@@ -212,15 +224,9 @@ impl OrderedIndex {
         rows: &[(usize, RowId)],
         segments: Segments<'_>,
     ) -> Result<(), Error> {
-        for rows in rows.chunks(TOUCHED_TOGETHER) {
-            self.touch(keys, rows);
-            for (row, id) in rows {
-                if keys.takes(*row) {
-                    self.remove_row(Probe { keys, row: *row }, *id, segments)?;
-                }
-            }
-        }
-        Ok(())
+        self.change(keys, rows, |index, probe, id| {
+            index.remove_row(probe, id, segments)
+        })
     }
 
     fn remove_row(
