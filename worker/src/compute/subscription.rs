@@ -5,7 +5,7 @@
 //!
 //! Invariants. An epoch's rows leave only when a durable binding covers it. All rows of an epoch leave together and before its progress. A client that
 //! lets more than [`BUFFERED_BYTES_MAX`] pile up is cut off with an error, and so is the one with the most waiting when all clients together let more pile up
-//! than they may; no client holds back the engine.
+//! than they may; no client holds back the engine. What one change is made of is put together by the writer: nothing else waits for a large one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use super::lanes::{Jump, after};
 /// the client reads.
 pub(crate) const BUFFERED_BYTES_MAX: usize = 256 << 20;
 
-/// Rows sent in one message: a bigger change is sent in several.
+/// Rows sent in one message: a bigger change is sent in several, and put together on a thread of its own.
 const ROWS_PER_MESSAGE: usize = 8192;
 
 /// Bytes sent in one message, unless a single row has more: what is in the channel to a client that was cut off stays there until it reads or goes.
@@ -83,18 +83,53 @@ struct Queue {
     changed: Notify,
 }
 
+/// What waits for a client.
+#[derive(Debug)]
+enum Waiting {
+    Message(ResultMessage),
+    /// What shards computed for an epoch; it has yet to be put together.
+    Change(Epoch, Vec<DeltaBatch>),
+}
+
 #[derive(Debug, Default)]
 struct QueueState {
     /// Each with the bytes it counts for.
-    messages: VecDeque<(ResultMessage, usize)>,
+    waiting: VecDeque<(Waiting, usize)>,
     /// Bytes of each message that was sent, oldest first; those beyond what the channel holds have been read.
     sent: VecDeque<usize>,
-    /// Bytes of all of these.
+    /// Bytes of all of these, and of what is being put together.
     bytes: usize,
     closed: bool,
+    /// The last message is bad news, for which nothing is held up.
+    failed: bool,
 }
 
 impl QueueState {
+    /// Ends with bad news: what is waiting would only delay it.
+    fn fail(&mut self, error: RequestError) {
+        let waiting: usize = self.waiting.drain(..).map(|(_, bytes)| bytes).sum();
+        self.bytes = self.bytes.saturating_sub(waiting);
+        let last = Waiting::Message(ResultMessage::Failed(error));
+        self.waiting.push_back((last, 0));
+        (self.closed, self.failed) = (true, true);
+    }
+
+    /// A change that counted for `bytes` was put together: it comes next, before what came after it.
+    fn put_together(&mut self, bytes: usize, messages: Vec<ResultMessage>) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if self.failed {
+            return;
+        }
+        for message in messages.into_iter().rev() {
+            let bytes = match &message {
+                ResultMessage::Updates(delta) if bytes > 0 => bytes_of(delta),
+                _ => 0,
+            };
+            self.bytes += bytes;
+            self.waiting.push_front((Waiting::Message(message), bytes));
+        }
+    }
+
     /// Stops counting what the client has read: the channel holds the newest `unread` messages.
     fn forget_read(&mut self, unread: usize) {
         while self.sent.len() > unread
@@ -217,25 +252,14 @@ impl Subscription {
             if let Some(error) = self.errors.keys().next() {
                 return self.end(ResultMessage::Failed(RequestError::Eval(error.clone())));
             }
-            match merge(epoch, &held.deltas) {
-                Ok(messages) => self.push(messages),
-                Err(TypeError::TooLarge) => {
-                    let error = RequestError::Eval(EvalError::too_large());
-                    return self.end(ResultMessage::Failed(error));
-                }
-                Err(error) => {
-                    return self.end(ResultMessage::Failed(RequestError::Internal(
-                        error.to_string(),
-                    )));
-                }
-            }
+            self.push_change(epoch, held.deltas);
         }
         let frontier = self
             .up_to
             .map_or(durable.next(), |up_to| up_to.min(durable.next()));
         if frontier > self.released {
             self.released = frontier;
-            self.push(vec![ResultMessage::Progress(frontier)]);
+            self.push_progress(frontier);
         }
         if self.up_to.is_some_and(|up_to| durable.next() >= up_to) {
             return self.end(ResultMessage::Done);
@@ -249,33 +273,43 @@ impl Subscription {
     /// Ends the subscription with a last message.
     pub(crate) fn end(&mut self, last: ResultMessage) -> Liveness {
         let mut state = self.queue.state.lock();
-        if matches!(last, ResultMessage::Failed(_)) {
-            // What is waiting would only delay the bad news.
-            let waiting: usize = state.messages.drain(..).map(|(_, bytes)| bytes).sum();
-            state.bytes = state.bytes.saturating_sub(waiting);
+        if let ResultMessage::Failed(error) = last {
+            state.fail(error);
+        } else {
+            state.waiting.push_back((Waiting::Message(last), 0));
+            state.closed = true;
         }
-        state.messages.push_back((last, 0));
-        state.closed = true;
         drop(state);
         self.queue.changed.notify_one();
         Liveness::Ended
     }
 
-    fn push(&self, messages: Vec<ResultMessage>) {
+    fn push_change(&self, epoch: Epoch, deltas: Vec<DeltaBatch>) {
+        if deltas.is_empty() {
+            return;
+        }
+        let bytes = if epoch > self.start {
+            deltas.iter().map(bytes_of).sum()
+        } else {
+            0
+        };
         let mut state = self.queue.state.lock();
-        for message in messages {
-            // Progress is only worth its newest value.
-            if matches!(message, ResultMessage::Progress(_))
-                && matches!(state.messages.back(), Some((ResultMessage::Progress(_), _)))
-            {
-                state.messages.pop_back();
-            }
-            let bytes = match &message {
-                ResultMessage::Updates(delta) if delta.epoch > self.start => bytes_of(delta),
-                _ => 0,
-            };
-            state.bytes += bytes;
-            state.messages.push_back((message, bytes));
+        state.bytes += bytes;
+        let change = Waiting::Change(epoch, deltas);
+        state.waiting.push_back((change, bytes));
+        drop(state);
+        self.queue.changed.notify_one();
+    }
+
+    fn push_progress(&self, frontier: Epoch) {
+        let mut state = self.queue.state.lock();
+        // It is only worth its newest value.
+        if let Some((Waiting::Message(ResultMessage::Progress(last)), _)) = state.waiting.back_mut()
+        {
+            *last = frontier;
+        } else {
+            let progress = Waiting::Message(ResultMessage::Progress(frontier));
+            state.waiting.push_back((progress, 0));
         }
         drop(state);
         self.queue.changed.notify_one();
@@ -337,19 +371,32 @@ fn unread(results: &mpsc::Sender<ResultMessage>) -> usize {
 
 async fn write(queue: Arc<Queue>, results: mpsc::Sender<ResultMessage>) {
     loop {
-        let (message, closed) = {
+        let (next, closed) = {
             let mut state = queue.state.lock();
-            let message = state.messages.pop_front();
-            (message, state.closed)
+            let next = state.waiting.pop_front();
+            (next, state.closed)
         };
-        match message {
-            Some((message, bytes)) => {
+        match next {
+            Some((Waiting::Message(message), bytes)) => {
                 if results.send(message).await.is_err() {
                     return;
                 }
                 let mut state = queue.state.lock();
                 state.sent.push_back(bytes);
                 state.forget_read(unread(&results));
+            }
+            Some((Waiting::Change(epoch, deltas), bytes)) => {
+                let merged = merge_beside(epoch, deltas).await;
+                let mut state = queue.state.lock();
+                match merged {
+                    Ok(messages) => state.put_together(bytes, messages),
+                    Err(error) => {
+                        state.bytes = state.bytes.saturating_sub(bytes);
+                        if !state.failed {
+                            state.fail(error);
+                        }
+                    }
+                }
             }
             None if closed => return,
             None => {
@@ -360,6 +407,26 @@ async fn write(queue: Arc<Queue>, results: mpsc::Sender<ResultMessage>) {
             }
         }
     }
+}
+
+/// One consolidated change, in messages of bounded size. A large one is put together where nothing else waits for it.
+async fn merge_beside(
+    epoch: Epoch,
+    deltas: Vec<DeltaBatch>,
+) -> Result<Vec<ResultMessage>, RequestError> {
+    let rows: usize = deltas.iter().map(DeltaBatch::len).sum();
+    let merged = if rows > ROWS_PER_MESSAGE {
+        let merging = tokio::task::spawn_blocking(move || merge(epoch, &deltas));
+        merging
+            .await
+            .map_err(|error| RequestError::Internal(error.to_string()))?
+    } else {
+        merge(epoch, &deltas)
+    };
+    merged.map_err(|error| match error {
+        TypeError::TooLarge => RequestError::Eval(EvalError::too_large()),
+        error => RequestError::Internal(error.to_string()),
+    })
 }
 
 #[cfg(test)]
@@ -407,7 +474,7 @@ mod tests {
             epoch = epoch.next();
             subscription.add(epoch, vec![delta(epoch, 1000)], Vec::new());
             assert_eq!(subscription.release(epoch, &[]), Liveness::Alive);
-            while !subscription.queue.state.lock().messages.is_empty() {
+            while !subscription.queue.state.lock().waiting.is_empty() {
                 tokio::task::yield_now().await;
             }
         }
@@ -422,6 +489,82 @@ mod tests {
 
     fn unread_messages(subscription: &Subscription) -> usize {
         super::unread(&subscription.results)
+    }
+
+    #[tokio::test]
+    async fn changes_large_and_small_come_in_order_and_what_is_taken_back_does_not() {
+        let (mut subscription, mut client) = unread();
+        let rows = 20 * ROWS_PER_MESSAGE;
+        let mut epoch = START;
+        for rows in [rows, 10, rows, 1] {
+            epoch = epoch.next();
+            let taken_back = delta(epoch, 7).negate().unwrap();
+            let deltas = vec![delta(epoch, rows + 7), taken_back];
+            subscription.add(epoch, deltas, Vec::new());
+            assert_eq!(subscription.release(epoch, &[]), Liveness::Alive);
+        }
+        // Nothing was put together here.
+        let put_together = |(waiting, _): &(Waiting, usize)| {
+            matches!(waiting, Waiting::Message(ResultMessage::Updates(_)))
+        };
+        assert!(
+            !subscription
+                .queue
+                .state
+                .lock()
+                .waiting
+                .iter()
+                .any(put_together)
+        );
+        assert_eq!(subscription.end(ResultMessage::Done), Liveness::Ended);
+        let (mut seen, mut through) = (BTreeMap::<Epoch, usize>::new(), START);
+        while let Some(message) = client.recv().await {
+            match message {
+                ResultMessage::Updates(delta) => {
+                    assert!(delta.epoch >= through, "after its progress");
+                    *seen.entry(delta.epoch).or_default() += delta.len();
+                }
+                ResultMessage::Progress(frontier) => {
+                    assert!(frontier > through);
+                    through = frontier;
+                }
+                ResultMessage::Done => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        let seen: Vec<usize> = seen.into_values().collect();
+        assert_eq!(seen, [rows, 10, rows, 1]);
+        assert_eq!(through, epoch.next());
+        assert_eq!(subscription.waiting_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn bad_news_do_not_wait_for_a_large_change() {
+        let (mut subscription, mut client) = unread();
+        let next = START.next();
+        let rows = 100 * ROWS_PER_MESSAGE;
+        subscription.add(next, vec![delta(next, rows)], Vec::new());
+        assert_eq!(subscription.release(next, &[]), Liveness::Alive);
+        // The writer takes it.
+        while subscription.queue.state.lock().waiting.len() > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert!(subscription.waiting_bytes() >= rows * 8);
+        let gone = || ResultMessage::Failed(RequestError::Dropped);
+        assert_eq!(subscription.end(gone()), Liveness::Ended);
+        let mut seen = 0;
+        loop {
+            match client.recv().await.unwrap() {
+                ResultMessage::Updates(_) => seen += 1,
+                ResultMessage::Failed(RequestError::Dropped) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        // What may be in the channel already, if it was put together at once.
+        assert!(seen <= 17, "{seen} messages");
+        assert_eq!(subscription.waiting_bytes(), 0);
+        drop(subscription);
+        assert!(client.recv().await.is_none());
     }
 
     #[tokio::test]
