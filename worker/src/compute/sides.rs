@@ -3,11 +3,11 @@
 //! Owns which dataflows are away, what they have yet to catch up with, and their threads. Must not know what becomes of their output. Called by the compute,
 //! which gives it what every tick of the base has put out, and joins a dataflow when it has run all of them.
 //!
-//! Invariants. A fork runs the ticks of the base, each of them and in order. What it puts out is handed over when it is joined: until then nobody sees any of it.
+//! Invariants. A fork runs the ticks of the base, each of them and in order, and catches up with it however fast it is ([`pace`]). What it puts out is handed over
+//! when it is joined: until then nobody sees any of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flowstone_dataflow::{CollectionInput, Shard, TickOutput};
 use flowstone_proto::message::RequestId;
@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use self::pace::{Amount, NEAR, Pace};
 use super::failures::failures_of;
 use super::lanes::Place;
 use super::shards::{PartitionedInputs, ShardPool, Shards};
@@ -23,19 +24,19 @@ use super::{Compute, EpochOutput, MAINTENANCE_FUEL};
 use crate::Error;
 use crate::size::bytes_of;
 
+mod pace;
+
 /// Dataflows with fewer rows to read are hydrated at once: it takes about a millisecond.
 const ROWS_AT_ONCE: u64 = 8192;
 
 /// Dataflows that are hydrated at the same time; others wait, so that one after the other comes to its end.
 const HYDRATING_MAX: usize = 2;
 
-/// With so few ticks to go, and so many bytes, the base waits for a fork.
-const TICKS_TO_WAIT_FOR: u64 = 64;
-const BYTES_TO_WAIT_FOR: usize = 4 << 20;
-
-/// A fork says how far it is when it has so few ticks to go, though not after each: one that is never idle comes back as well.
-const FEW_TICKS: usize = 32;
-const TICKS_BETWEEN: u64 = 16;
+/// A fork says how far it is when little is left, and after so much.
+const SAID_EVERY: Amount = Amount {
+    ticks: 4,
+    bytes: 1 << 20,
+};
 
 /// What a fork has come to.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ pub(super) struct Finished {
 #[derive(Debug)]
 enum Work {
     /// With its bytes.
-    Tick(Epoch, PartitionedInputs, usize),
+    Tick(Epoch, PartitionedInputs, u64),
     Finish(oneshot::Sender<Finished>),
 }
 
@@ -65,8 +66,8 @@ pub(crate) struct SideEvent {
 
 #[derive(Debug)]
 pub(super) enum SideSaid {
-    /// It has run so many ticks, and knows of few others.
-    CaughtUp(u64),
+    /// It is hydrated, and has run so much since.
+    Ran(Amount),
     Failed(EvalError),
 }
 
@@ -74,11 +75,7 @@ pub(super) enum SideSaid {
 struct Side {
     work: mpsc::UnboundedSender<Work>,
     imports: BTreeSet<ObjectId>,
-    sent: u64,
-    /// Of the changes that were sent and not run.
-    backlog_bytes: Arc<AtomicUsize>,
-    /// How many ticks it had run when it last knew of few others; `None` before it was hydrated.
-    caught_up: Option<u64>,
+    pace: Pace,
     /// Ends the hydration of one that nobody wants any more.
     _cancel: DropGuard,
 }
@@ -92,7 +89,7 @@ pub(super) struct Sides {
     hydrating: Arc<Semaphore>,
     tasks: TaskTracker,
     /// Changes that may wait for a fork.
-    backlog_bytes_max: usize,
+    backlog_bytes_max: u64,
 }
 
 impl Sides {
@@ -108,7 +105,7 @@ impl Sides {
             sides: BTreeMap::new(),
             hydrating: Arc::new(Semaphore::new(HYDRATING_MAX)),
             tasks: TaskTracker::new(),
-            backlog_bytes_max,
+            backlog_bytes_max: u64::try_from(backlog_bytes_max).unwrap_or(u64::MAX),
         }
     }
 
@@ -140,7 +137,6 @@ impl Sides {
         imports: Vec<ObjectId>,
         epoch: Epoch,
     ) {
-        let backlog_bytes = Arc::new(AtomicUsize::new(0));
         let cancel = CancellationToken::new();
         #[expect(
             clippy::disallowed_methods,
@@ -150,16 +146,13 @@ impl Sides {
         let side = Side {
             work,
             imports: imports.into_iter().collect(),
-            sent: 0,
-            backlog_bytes: Arc::clone(&backlog_bytes),
-            caught_up: None,
+            pace: Pace::default(),
             _cancel: cancel.clone().drop_guard(),
         };
         self.sides.insert(id, side);
         let task = Task {
             id,
             epoch,
-            backlog_bytes,
             cancel,
             events: self.events.clone(),
         };
@@ -190,8 +183,7 @@ impl Sides {
             });
             let inputs: PartitionedInputs = inputs.collect();
             let bytes = bytes_of_all(&inputs);
-            side.backlog_bytes.fetch_add(bytes, Ordering::Relaxed);
-            side.sent += 1;
+            side.pace.sent(bytes);
             // One that has failed has said so.
             drop(side.work.send(Work::Tick(epoch, inputs, bytes)));
         }
@@ -199,31 +191,23 @@ impl Sides {
 
     /// Whether so much waits for a fork that nothing should be added before it has done some of it.
     pub(super) fn is_behind(&self) -> bool {
-        let backlogs = self.sides.values().map(|side| &side.backlog_bytes);
-        backlogs
-            .map(|bytes| bytes.load(Ordering::Relaxed))
-            .any(|bytes| bytes > self.backlog_bytes_max)
+        self.sides.values().any(|Side { pace, .. }| {
+            pace.ahead().bytes > self.backlog_bytes_max || pace.is_too_far()
+        })
     }
 
-    /// Notes how far a fork is.
-    pub(super) fn caught_up(&mut self, id: ObjectId, ticks: u64) {
-        if let Some(side) = self.sides.get_mut(&id) {
-            side.caught_up = Some(ticks);
-        }
+    /// Notes how far a fork is. Returns whether the base can wait for it.
+    pub(super) fn ran(&mut self, id: ObjectId, ran: Amount) -> bool {
+        self.sides.get_mut(&id).is_some_and(|side| {
+            side.pace.ran(ran);
+            side.pace.is_near()
+        })
     }
 
     /// The dataflows that have nearly run all ticks.
     pub(super) fn about_to_join(&self) -> Vec<ObjectId> {
-        let near = |side: &Side| {
-            side.caught_up
-                .is_some_and(|ticks| side.sent.saturating_sub(ticks) <= TICKS_TO_WAIT_FOR)
-                && side.backlog_bytes.load(Ordering::Relaxed) <= BYTES_TO_WAIT_FOR
-        };
-        self.sides
-            .iter()
-            .filter(|(_, side)| near(side))
-            .map(|(id, _)| *id)
-            .collect()
+        let near = self.sides.iter().filter(|(_, side)| side.pace.is_near());
+        near.map(|(id, _)| *id).collect()
     }
 
     /// Waits until a fork has run all ticks there were. `None` if it has failed.
@@ -299,9 +283,10 @@ impl Compute {
     pub(super) async fn side_said(&mut self, event: SideEvent) -> Result<EpochOutput, Error> {
         let SideEvent { id, said } = event;
         match said {
-            SideSaid::CaughtUp(ticks) => {
-                self.sides.caught_up(id, ticks);
-                return self.join().await;
+            SideSaid::Ran(ran) => {
+                if self.sides.ran(id, ran) {
+                    return self.join().await;
+                }
             }
             SideSaid::Failed(error) if self.sides.contains(id) => self.fail(id, error).await?,
             SideSaid::Failed(_) => {}
@@ -387,7 +372,6 @@ impl Compute {
 struct Task {
     id: ObjectId,
     epoch: Epoch,
-    backlog_bytes: Arc<AtomicUsize>,
     cancel: CancellationToken,
     events: mpsc::UnboundedSender<SideEvent>,
 }
@@ -416,20 +400,23 @@ impl Task {
         let Some(first) = self.unless_failed(hydrated) else {
             return;
         };
-        let (mut later, mut ticks) = (Vec::new(), 0);
+        let mut later = Vec::new();
+        let (mut ran, mut unsaid) = (Amount::default(), SAID_EVERY);
         loop {
-            if queue.is_empty() || (queue.len() <= FEW_TICKS && ticks % TICKS_BETWEEN == 0) {
-                self.say(SideSaid::CaughtUp(ticks));
+            let left = u64::try_from(queue.len()).unwrap_or(u64::MAX);
+            if left <= NEAR.ticks || !unsaid.is_below(SAID_EVERY) {
+                unsaid = Amount::default();
+                self.say(SideSaid::Ran(ran));
             }
             match queue.recv().await {
                 None => return,
                 Some(Work::Tick(epoch, inputs, bytes)) => {
                     let ticked = pool.tick(epoch, inputs).await;
-                    self.backlog_bytes.fetch_sub(bytes, Ordering::Relaxed);
                     let Some(outputs) = self.unless_failed(ticked) else {
                         return;
                     };
-                    ticks += 1;
+                    let tick = Amount { ticks: 1, bytes };
+                    (ran, unsaid) = (ran.plus(tick), unsaid.plus(tick));
                     later.extend(outputs);
                 }
                 Some(Work::Finish(sender)) => {
@@ -471,15 +458,16 @@ impl Task {
     }
 }
 
-fn bytes_of_all(inputs: &PartitionedInputs) -> usize {
+fn bytes_of_all(inputs: &PartitionedInputs) -> u64 {
     let inputs = inputs.iter().flatten();
     let deltas = inputs.flat_map(|(_, input)| match input {
         CollectionInput::Deltas(deltas) => &deltas[..],
         _ => &[],
     });
-    deltas.fold(0, |sum: usize, delta| {
+    let bytes = deltas.fold(0, |sum: usize, delta| {
         sum.saturating_add(bytes_of(&delta.rows))
-    })
+    });
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 fn internal(error: &Error) -> EvalError {

@@ -14,7 +14,7 @@ use flowstone_proto::message::{
     LoadGenerator, Lookup, ReadAt, RequestError, RequestId, ResultMessage, SourceBinding,
     SourceColumn, StageWrite, Subscribe, WriteOperation,
 };
-use flowstone_proto::plan::QueryPlan;
+use flowstone_proto::plan::{Aggregate, AggregateFunction, QueryPlan};
 use flowstone_types::{SourcePosition, Weights};
 use tokio::sync::mpsc;
 
@@ -195,6 +195,10 @@ impl Driven {
     /// An epoch with these rows.
     async fn write(&mut self, values: &[i64]) {
         let epoch = self.start_write(values).await;
+        self.completes(epoch).await;
+    }
+
+    async fn completes(&mut self, epoch: Epoch) {
         self.wait("that the epoch is complete", |response| {
             (*response == Response::EpochComplete { epoch }).then_some(())
         })
@@ -204,12 +208,17 @@ impl Driven {
 
     /// Asks for an epoch with these rows.
     async fn start_write(&mut self, values: &[i64]) -> Epoch {
+        let epoch = self.start_write_to(TABLE, values).await;
+        for value in values {
+            self.written.entry(*value).or_insert(epoch);
+        }
+        epoch
+    }
+
+    async fn start_write_to(&mut self, table: ObjectId, values: &[i64]) -> Epoch {
         let write = self.request();
         let bytes = encode_batches(&schema(), &[rows(values)]).unwrap();
-        let operations = vec![WriteOperation::InsertRows {
-            table: TABLE,
-            rows: bytes,
-        }];
+        let operations = vec![WriteOperation::InsertRows { table, rows: bytes }];
         let staged = StageWrite { write, operations };
         self.worker.send(Command::StageWrite(staged)).await;
         self.wait("that a write is staged", |response| match response {
@@ -230,9 +239,6 @@ impl Driven {
                 replay: false,
             }))
             .await;
-        for value in values {
-            self.written.entry(*value).or_insert(epoch);
-        }
         epoch
     }
 
@@ -714,6 +720,87 @@ async fn what_is_dropped_or_fails_in_a_cluster_leaves_the_rest() {
         driven.worker.send(Command::DropCluster { cluster }).await;
     }
     driven.write(&[9000]).await;
+    driven.worker.stop().await;
+}
+
+/// Each row of one collection with each row of another, counted.
+fn count_of_pairs(left: ObjectId, right: ObjectId) -> Plan {
+    let of = |operator, columns: usize| Node {
+        operator,
+        schema: Arc::new(Schema::new(
+            (0..columns)
+                .map(|column| SqlType::Int8.to_field(&format!("c{column}"), true))
+                .collect::<Vec<_>>(),
+        )),
+    };
+    Plan {
+        nodes: vec![
+            of(Operator::Get { collection: left }, 1),
+            of(Operator::Get { collection: right }, 1),
+            of(
+                Operator::Join {
+                    left: NodeId(0),
+                    right: NodeId(1),
+                    left_keys: Vec::new(),
+                    right_keys: Vec::new(),
+                    null_equals_null: false,
+                },
+                2,
+            ),
+            of(
+                Operator::Aggregate {
+                    input: NodeId(2),
+                    group: Vec::new(),
+                    aggregates: vec![Aggregate {
+                        function: AggregateFunction::Count,
+                        argument: None,
+                        filter: None,
+                        distinct: false,
+                    }],
+                },
+                1,
+            ),
+        ],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_is_slower_than_what_is_written_meanwhile_is_made_all_the_same() {
+    const MANY: i64 = 30_000;
+    const OTHER: ObjectId = ObjectId::User(51);
+    let dir = tempfile::tempdir().unwrap();
+    let mut driven = Driven::new(dir.path()).await;
+    driven
+        .worker
+        .send(collection(OTHER, CollectionKind::Table))
+        .await;
+    let epoch = driven
+        .start_write_to(OTHER, &(0..MANY).collect::<Vec<_>>())
+        .await;
+    driven.completes(epoch).await;
+    driven.write(&(0..100).collect::<Vec<_>>()).await;
+    let kind = CollectionKind::MaterializedView;
+    driven.worker.send(collection(VIEW, kind)).await;
+    let description = DataflowDescription {
+        id: VIEW,
+        cluster: ClusterId::DEFAULT,
+        plan: count_of_pairs(TABLE, OTHER),
+        export: Export::Collection,
+    };
+    driven
+        .worker
+        .send(Command::CreateDataflow(description))
+        .await;
+    // As long as it is made there is always something more for it to do.
+    let mut written = 100;
+    while !driven.hydrated.contains(&VIEW) {
+        assert!(written < 2000, "it is never made");
+        driven.write(&[written]).await;
+        written += 1;
+    }
+    let newest = ReadAt::AtLeast(driven.epoch);
+    let count = written * MANY;
+    assert_eq!(driven.look_up(VIEW, count, newest).await, Ok(true));
     driven.worker.stop().await;
 }
 
