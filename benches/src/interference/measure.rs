@@ -1,4 +1,4 @@
-//! One measurement: the probes beside whatever the case does, on a node that has come to rest before.
+//! One measurement: the probes beside whatever the case does, on a node that has come to rest before, and a disk that has.
 //!
 //! Owns the table that the probes write to, the view and the index that they read, and the check that every acknowledged row is there and in the view.
 //! Must not know the cases. Called by `cases` and `disk`.
@@ -116,8 +116,18 @@ pub(super) async fn number(client: &Client, sql: &str) -> Result<i64> {
     Ok(client.query_one(sql, &[]).await?.try_get(0)?)
 }
 
-/// Waits until the node has nothing left to do of what was before. `false` if it does not come to rest.
+/// Waits until neither the node nor the disk has anything left to do of what was before. `false` if the node does not come to rest.
 async fn rest(node: &Node) -> Result<bool> {
+    let rested = node_rests(node).await?;
+    // The system writes what it was given half a minute late: also what others wrote, as PostgreSQL's tables when they were filled. Whoever syncs then waits for that.
+    let synced = tokio::process::Command::new("sync").status().await?;
+    if !synced.success() {
+        bail!("sync failed: {synced}");
+    }
+    Ok(rested)
+}
+
+async fn node_rests(node: &Node) -> Result<bool> {
     let (seconds, time) = REST;
     let begin = Instant::now();
     while begin.elapsed() < REST_DEADLINE {
