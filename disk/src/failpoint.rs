@@ -19,6 +19,8 @@ pub enum Kind {
     LogSegment,
     /// A record of the local log.
     LogRecord,
+    /// A large change beside the local log, which a record of it is to name.
+    LogBlob,
     /// What a failed append has left in the local log.
     LogTail,
     /// Segments of the local log that the tables hold.
@@ -97,6 +99,11 @@ const STEPS: &[(Kind, &str, &[Step])] = &[
         &[Step::Write, Step::Sync, Step::Directory],
     ),
     (Kind::LogRecord, "log-record", &[Step::Write, Step::Sync]),
+    (
+        Kind::LogBlob,
+        "log-blob",
+        &[Step::Write, Step::Sync, Step::Directory, Step::Remove],
+    ),
     (Kind::LogTail, "log-tail", &[Step::Write, Step::Sync]),
     (Kind::LogCut, "log-cut", &[Step::Remove, Step::Directory]),
     (Kind::AcknowledgedFile, "acknowledged-file", &REPLACE),

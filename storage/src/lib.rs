@@ -22,6 +22,6 @@ mod tables;
 mod values;
 
 pub use error::Error;
-pub use log_store::{LogRecord, LogState, LogStore};
+pub use log_store::{LogBlob, LogBlobs, LogRecord, LogState, LogStore};
 pub use staging::{SnapshotWriter, StagedSnapshot};
 pub use tables::{CollectionCommit, DeltaTables};

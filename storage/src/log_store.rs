@@ -7,12 +7,13 @@
 //! Format. A segment is a file `log-<first epoch, 20 digits>.fslog`: a header (magic, format version, hash version, first epoch, epoch of the record before it,
 //! CRC of these), then records. The file `acknowledged` says which record was acknowledged last ([`acknowledged`]).
 //! A record is a length, the CRC of the payload and the CRC of these two seeded with the segment's first epoch, then the payload: the epoch and, for each
-//! table, its id, the weights and the rows as one Arrow IPC stream. All integers are little endian.
+//! table, its id, the weights and the rows as one Arrow IPC stream, or the name of a file that has them ([`blob`]). All integers are little endian.
 //!
 //! Invariants. Epochs strictly increase over all segments. A record is acknowledged only after `fdatasync`, a segment's name after the directory's `fsync`,
 //! and a record counts only after [`LogStore::acknowledge`], which says so in the file `acknowledged`. So only a last record that was not acknowledged can be
 //! incomplete: anything else is damage and refused, and what was acknowledged is there or its absence is refused.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::Cursor;
 use std::os::unix::fs::FileExt;
@@ -27,12 +28,15 @@ use flowstone_types::{DeltaBatch, Epoch, ObjectId, Weights};
 use crate::Error;
 
 mod acknowledged;
+mod blob;
 mod codec;
 #[cfg(test)]
 mod tests;
 
 use acknowledged::{Acknowledged, AcknowledgedFile};
-use codec::{HEADER_BYTES, RECORD_HEADER_BYTES};
+use blob::Reference;
+pub use blob::{LogBlob, LogBlobs};
+use codec::{Content, Decoded, HEADER_BYTES, RECORD_HEADER_BYTES};
 
 /// A segment past this size is closed and the next append opens a new one.
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
@@ -51,6 +55,10 @@ pub struct LogStore {
     acknowledged: Option<AcknowledgedFile>,
     /// A segment that a crash left without a whole header.
     headless: Option<PathBuf>,
+    /// Blobs of segments that were dropped.
+    unneeded: Vec<PathBuf>,
+    /// Segments were dropped, which a crash could bring back.
+    dropped: bool,
     #[cfg(test)]
     bytes_free: Option<u64>,
 }
@@ -61,6 +69,8 @@ struct Segment {
     /// Epoch of the record before the first, if the segment says it.
     follows: Option<Epoch>,
     last_epoch: Epoch,
+    /// What its records name.
+    blobs: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -68,8 +78,12 @@ struct OpenSegment {
     segment: Segment,
     file: File,
     first_epoch: Epoch,
+    /// Its format.
+    version: u32,
     /// Bytes of acknowledged content.
     length: u64,
+    /// Bytes of the blobs that its records name.
+    blob_bytes: u64,
     /// Whether bytes past `length` may exist, left by a failed append.
     dirty_tail: bool,
 }
@@ -103,6 +117,8 @@ pub struct LogRecord {
     pub epoch: Epoch,
     /// The changes, by table. A table may occur more than once.
     pub changes: Vec<(ObjectId, DeltaBatch)>,
+    /// Which of them are on disk already, but for their epochs. None of what was read from the log.
+    pub blobs: Vec<LogBlob>,
 }
 
 impl LogStore {
@@ -129,6 +145,8 @@ impl LogStore {
             last_epoch: Epoch::MIN,
             acknowledged: AcknowledgedFile::open(dir)?,
             headless: None,
+            unneeded: Vec::new(),
+            dropped: false,
             #[cfg(test)]
             bytes_free: None,
         };
@@ -206,6 +224,7 @@ impl LogStore {
                 .map_err(Error::io("sync", &self.dir))?;
         }
         self.settle()?;
+        self.remove_unnamed_blobs()?;
         if self.acknowledged.is_none() {
             let content = Acknowledged {
                 committed: Some(commit_point),
@@ -255,6 +274,26 @@ impl LogStore {
                 "it is missing".to_owned()
             };
             return Err(Error::damaged(&path, reason));
+        }
+        Ok(())
+    }
+
+    /// Where changes can be written that are too large to be written with their record.
+    #[must_use]
+    pub fn blobs(&self) -> LogBlobs {
+        LogBlobs::in_dir(&self.dir)
+    }
+
+    /// Removes what a crash has left of writes that never got a record.
+    fn remove_unnamed_blobs(&self) -> Result<(), Error> {
+        let open = self.open.iter().map(|open| &open.segment);
+        let segments = self.closed.iter().chain(open);
+        let named: BTreeSet<&PathBuf> = segments.flat_map(|segment| &segment.blobs).collect();
+        for entry in std::fs::read_dir(&self.dir).map_err(Error::io("list", &self.dir))? {
+            let path = entry.map_err(Error::io("list", &self.dir))?.path();
+            if blob::is_blob(&path) && !named.contains(&path) {
+                blob::remove(&path)?;
+            }
         }
         Ok(())
     }
@@ -309,31 +348,45 @@ impl LogStore {
         let header = codec::check_header(&path, &bytes, first_epoch)?;
         let mut at = header.length;
         let before = self.last_epoch;
+        let (mut blobs, mut blob_bytes) = (Vec::new(), 0_u64);
         while at < bytes.len() {
             let rest = bytes.get(at..).unwrap_or_default();
-            match codec::read_frame(rest, first_epoch) {
-                codec::Frame::Complete(payload) => {
-                    let record = codec::decode_record(&path, payload)?;
-                    if record.epoch <= self.last_epoch {
-                        return Err(Error::damaged(
-                            &path,
-                            format!("epoch {} follows {}", record.epoch, self.last_epoch),
-                        ));
-                    }
-                    self.last_epoch = record.epoch;
-                    records.push(record);
-                    at += RECORD_HEADER_BYTES + payload.len();
-                }
-                codec::Frame::Broken if is_last && !codec::has_later_frame(rest, first_epoch) => {
+            let may_be_torn = || {
+                is_last && !codec::has_later_frame(rest, first_epoch) && is_past(at, acknowledged)
+            };
+            let codec::Frame::Complete(payload) = codec::read_frame(rest, first_epoch) else {
+                if may_be_torn() {
                     break;
                 }
-                codec::Frame::Broken => {
-                    return Err(Error::damaged(
-                        &path,
-                        format!("the record at byte {at} is not as it was written"),
-                    ));
-                }
+                return Err(Error::damaged(
+                    &path,
+                    format!("the record at byte {at} is not as it was written"),
+                ));
+            };
+            let decoded = codec::decode_record(&path, payload)?;
+            if decoded.epoch <= self.last_epoch {
+                return Err(Error::damaged(
+                    &path,
+                    format!("epoch {} follows {}", decoded.epoch, self.last_epoch),
+                ));
             }
+            let named: Vec<Reference> = decoded.references().collect();
+            if let Some(missing) = named
+                .iter()
+                .find(|named| !named.path_in(&self.dir).exists())
+            {
+                // Who wrote it removed it again when the record could not be made durable.
+                if may_be_torn() {
+                    break;
+                }
+                let missing = missing.path_in(&self.dir);
+                return Err(Error::damaged(&missing, "it is missing"));
+            }
+            self.last_epoch = decoded.epoch;
+            records.push(self.complete(decoded)?);
+            blob_bytes += named.iter().map(|named| named.length).sum::<u64>();
+            blobs.extend(named.iter().map(|named| named.path_in(&self.dir)));
+            at += RECORD_HEADER_BYTES + payload.len();
         }
         let length = u64::try_from(at)
             .map_err(|_| Error::Invariant("segment longer than 2^64 bytes".to_owned()))?;
@@ -353,6 +406,7 @@ impl LogStore {
             } else {
                 header.follows.unwrap_or(self.last_epoch)
             },
+            blobs,
         };
         if !is_last {
             self.closed.push(segment);
@@ -367,10 +421,31 @@ impl LogStore {
             segment,
             file,
             first_epoch,
+            version: header.version,
             length,
+            blob_bytes,
             dirty_tail: at < bytes.len(),
         });
         Ok(())
+    }
+
+    /// A record with what is beside its segment.
+    fn complete(&self, decoded: Decoded) -> Result<LogRecord, Error> {
+        let mut changes = Vec::new();
+        for (table, content) in decoded.changes {
+            match content {
+                Content::Here(delta) => changes.push((table, delta)),
+                Content::Blob(reference, epoch) => {
+                    let deltas = blob::read(&self.dir, reference, epoch)?;
+                    changes.extend(deltas.into_iter().map(|delta| (table, delta)));
+                }
+            }
+        }
+        Ok(LogRecord {
+            epoch: decoded.epoch,
+            changes,
+            blobs: Vec::new(),
+        })
     }
 
     /// Appends a record and returns once it is on disk.
@@ -393,6 +468,15 @@ impl LogStore {
         {
             self.close_segment();
         }
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.version < codec::FORMAT_VERSION)
+        {
+            // An earlier release could not read what is written from now on, and would take it for damage.
+            self.settle()?;
+            self.close_segment();
+        }
         let payload = codec::encode_record(record)?;
         let mut open = match self.open.take() {
             Some(open) => open,
@@ -402,6 +486,11 @@ impl LogStore {
         if result.is_ok() {
             open.segment.last_epoch = record.epoch;
             self.last_epoch = record.epoch;
+            for blob in &record.blobs {
+                let reference = blob.name();
+                open.blob_bytes += reference.length;
+                open.segment.blobs.push(reference.path_in(&self.dir));
+            }
         } else {
             open.dirty_tail = true;
             if let Err(error) = open.cut_tail() {
@@ -470,9 +559,12 @@ impl LogStore {
                 path,
                 follows: Some(self.last_epoch),
                 last_epoch: self.last_epoch,
+                blobs: Vec::new(),
             },
             first_epoch,
+            version: codec::FORMAT_VERSION,
             length: u64::try_from(HEADER_BYTES).unwrap_or_default(),
+            blob_bytes: 0,
             dirty_tail: false,
         })
     }
@@ -537,14 +629,12 @@ impl LogStore {
             .open
             .as_ref()
             .is_some_and(|open| open.segment.last_epoch <= epoch);
-        let large = self
-            .open
-            .as_ref()
-            .is_some_and(|open| open.length >= SEGMENT_BYTES_ROTATE && !open.dirty_tail);
+        let large = self.open.as_ref().is_some_and(|open| {
+            open.length + open.blob_bytes >= SEGMENT_BYTES_ROTATE && !open.dirty_tail
+        });
         if whole || large {
             self.close_segment();
         }
-        let mut dropped = false;
         while let Some(segment) = self
             .closed
             .first()
@@ -556,17 +646,28 @@ impl LogStore {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(Error::io("remove", &segment.path)(error));
                 }
-                _ => dropped = true,
+                _ => self.dropped = true,
             }
-            self.closed.remove(0);
+            self.unneeded.append(&mut self.closed.remove(0).blobs);
         }
-        if !dropped {
-            return Ok(());
+        if self.dropped {
+            failpoint::reached(Kind::LogCut, Step::Directory)
+                .and_then(|()| flowstone_disk::sync_directory(&self.dir))
+                .map_err(Error::io("sync", &self.dir))?;
+            self.dropped = false;
         }
-        failpoint::reached(Kind::LogCut, Step::Directory)
-            .and_then(|()| flowstone_disk::sync_directory(&self.dir))
-            .map_err(Error::io("sync", &self.dir))
+        // Not before the records that name them are gone for good.
+        while let Some(path) = self.unneeded.last() {
+            blob::remove(path)?;
+            self.unneeded.pop();
+        }
+        Ok(())
     }
+}
+
+/// Whether a position of a segment is behind what was acknowledged.
+fn is_past(at: usize, acknowledged: u64) -> bool {
+    u64::try_from(at).is_ok_and(|at| at >= acknowledged)
 }
 
 impl OpenSegment {

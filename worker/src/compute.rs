@@ -15,7 +15,7 @@ use flowstone_proto::message::{
     CollectionDescription, CollectionKind, CollectionStatistics, DataflowDescription, Export,
     RequestId, Response,
 };
-use flowstone_storage::{DeltaTables, StagedSnapshot};
+use flowstone_storage::{DeltaTables, LogBlobs, StagedSnapshot};
 use flowstone_types::{DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId};
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
@@ -113,6 +113,8 @@ pub(crate) struct Compute {
     runner: QueryRunner,
     /// To load what is stored.
     delta: DeltaTables,
+    /// For large writes.
+    blobs: LogBlobs,
     collections: BTreeMap<ObjectId, CollectionDescription>,
     infos: Arc<BTreeMap<ObjectId, TableInfo>>,
     staging: BTreeMap<RequestId, Running>,
@@ -168,6 +170,7 @@ pub(crate) struct Parts {
     pub(crate) maker: ShardMaker,
     pub(crate) runner: QueryRunner,
     pub(crate) delta: DeltaTables,
+    pub(crate) blobs: LogBlobs,
     pub(crate) readable: Arc<RwLock<Readable>>,
     pub(crate) subscriber_memory_bytes: usize,
     /// Usually [`BACKLOG_BYTES`].
@@ -193,6 +196,7 @@ impl Compute {
             shards: parts.shards,
             runner: parts.runner,
             delta: parts.delta,
+            blobs: parts.blobs,
             collections: BTreeMap::new(),
             infos: Arc::default(),
             staging: BTreeMap::new(),

@@ -174,6 +174,7 @@ impl Opened {
             readable: Arc::clone(&readable),
             shards: self.shards.shards(),
         }));
+        let blobs = self.log.blobs();
         let log = SharedLog::new(self.log);
         let state_dir = config.data_dir.join("sources");
         let trial = Trial::new(self.maker.clone(), self.shards.count(), self.runner.clone());
@@ -185,6 +186,7 @@ impl Opened {
             maker: self.maker,
             runner: self.runner,
             delta: self.delta.clone(),
+            blobs,
             readable,
             subscriber_memory_bytes: config.subscriber_memory_bytes,
             backlog_bytes_max: self.backlog_bytes_max,

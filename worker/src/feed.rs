@@ -23,8 +23,8 @@ use flowstone_dataflow::CollectionInput;
 use flowstone_disk::failpoint::{self, Kind, Step};
 use flowstone_ingest::{SourceContext, SourceEvent, SourceHandle, TableChanges, TableData};
 use flowstone_proto::message::{
-    Failure, LogId, RequestError, RequestId, Response, RunEpoch, SourceBinding, SourceDescription,
-    SourceKind, SourceTable, Staged,
+    Failure, LogId, RequestId, Response, RunEpoch, SourceBinding, SourceDescription, SourceKind,
+    SourceTable, Staged,
 };
 use flowstone_storage::{DeltaTables, LogRecord, LogState, LogStore, StagedSnapshot};
 use flowstone_types::{
@@ -40,7 +40,7 @@ use crate::Error;
 use crate::error::with_causes;
 use crate::log::SharedLog;
 use crate::retry::{RETRY_FIRST, retrying};
-use crate::write::StagedWrite;
+use crate::write::{StagedWrite, drop_beside, refusal};
 
 mod gathering;
 mod source;
@@ -504,15 +504,14 @@ impl Feed {
         let written = match gathering.written.take() {
             Some(written) => written,
             None => {
-                let (epoch, changes) = (gathering.run.epoch, self.changes_of(&gathering.run)?);
-                if !gathering.run.replay && !changes.is_empty() {
-                    let record = LogRecord { epoch, changes };
+                let record = self.record_of(&gathering.run)?;
+                if !gathering.run.replay && !record.changes.is_empty() {
                     let logging = log_writes(self.log.clone(), self.responses.clone(), record);
                     self.work = Some(Work::Log(self.tasks.spawn(logging)));
                     self.gathering = Some(gathering);
                     return Ok(None);
                 }
-                changes
+                record.changes
             }
         };
         self.give(gathering, written).map(Some)
@@ -608,33 +607,32 @@ impl Feed {
     }
 
     /// What the writes of an epoch change.
-    fn changes_of(&mut self, run: &RunEpoch) -> Result<Vec<(ObjectId, DeltaBatch)>, Error> {
+    fn record_of(&mut self, run: &RunEpoch) -> Result<LogRecord, Error> {
+        let epoch = run.epoch;
+        let mut record = LogRecord {
+            epoch,
+            changes: Vec::new(),
+            blobs: Vec::new(),
+        };
         if run.replay {
-            return Ok(self
-                .logged
-                .remove(&run.epoch)
-                .map(|record| record.changes)
-                .unwrap_or_default());
+            return Ok(self.logged.remove(&epoch).unwrap_or(record));
         }
-        let mut changes = Vec::new();
         for write in &run.writes {
-            let staged = self.staged.remove(write).ok_or_else(|| {
+            let mut staged = self.staged.remove(write).ok_or_else(|| {
                 Error::Protocol(format!(
-                    "epoch {} names write {} which is not staged",
-                    run.epoch, write.0
+                    "epoch {epoch} names write {} which is not staged",
+                    write.0
                 ))
             })?;
-            changes.extend(staged.changes.into_iter().map(|(table, delta)| {
-                (
-                    table,
-                    DeltaBatch {
-                        epoch: run.epoch,
-                        ..delta
-                    },
-                )
-            }));
+            let before = record.changes.len();
+            let blobs = std::mem::take(&mut staged.blobs).into_iter();
+            record.blobs.extend(blobs.map(|blob| blob.behind(before)));
+            let changes = std::mem::take(&mut staged.changes).into_iter();
+            record
+                .changes
+                .extend(changes.map(|(table, delta)| (table, DeltaBatch { epoch, ..delta })));
         }
-        Ok(changes)
+        Ok(record)
     }
 
     /// The change of a bound source's progress relation: one row, its position.
@@ -759,6 +757,9 @@ async fn log_writes(
             };
             // Only once nothing of it can come back the writes have failed.
             retrying("cut back the local log", || log.run(LogStore::settle)).await?;
+            if let Ok(record) = Arc::try_unwrap(record) {
+                drop_beside(record.blobs);
+            }
             let failed = Response::WritesFailed {
                 epoch,
                 error: refusal,
@@ -776,21 +777,6 @@ async fn acknowledge(log: SharedLog) -> Result<(), flowstone_storage::Error> {
         log.run(LogStore::acknowledge)
     })
     .await
-}
-
-/// What the writers of an epoch hear whose record the local log refused; `None` if that is no reason to go on without them.
-fn refusal(error: &flowstone_storage::Error) -> Option<RequestError> {
-    match error {
-        flowstone_storage::Error::TooLarge { .. } => Some(RequestError::Eval(EvalError::new(
-            EvalErrorKind::TooLarge,
-            error.to_string(),
-        ))),
-        _ if error.retryable() => Some(RequestError::Storage {
-            message: with_causes(error),
-            full: error.is_full(),
-        }),
-        _ => None,
-    }
 }
 
 /// What a progress relation says of a position: how far each partition is, or the one number that everything else has (`lsn` or `offset`).

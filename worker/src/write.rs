@@ -10,9 +10,11 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
 use flowstone_proto::ipc::decode_batches;
 use flowstone_proto::message::{RequestError, StageWrite, Staged, WriteOperation};
+use flowstone_storage::{LogBlob, LogBlobs};
 use flowstone_types::normalize::normalize_batch;
-use flowstone_types::{Budget, DeltaBatch, Epoch, ObjectId, Weights};
+use flowstone_types::{Budget, DeltaBatch, Epoch, EvalError, EvalErrorKind, ObjectId, Weights};
 
+use crate::error::with_causes;
 use crate::query::{QueryRunner, Tables, internal};
 
 /// What a write needs to know of a table.
@@ -29,11 +31,31 @@ pub(crate) struct TableInfo {
 pub(crate) struct StagedWrite {
     /// The changes of each table; their epoch is set when the write runs.
     pub(crate) changes: Vec<(ObjectId, DeltaBatch)>,
+    /// Which of them are on disk already, for their record to name them.
+    pub(crate) blobs: Vec<LogBlob>,
     /// Rows affected by each operation.
     pub(crate) affected: Vec<u64>,
 }
 
 impl StagedWrite {
+    /// Writes what is large of it to the disk, beside everything else: who writes something small meanwhile does not wait for it.
+    ///
+    /// # Errors
+    /// [`RequestError::Storage`]; nothing is left of it then.
+    pub(crate) async fn write_large(mut self, blobs: LogBlobs) -> Result<Self, RequestError> {
+        if self.summary().bytes < LogBlobs::LARGE_BYTES {
+            return Ok(self);
+        }
+        let writing = tokio::task::spawn_blocking(move || {
+            self.blobs = blobs.write_large(&self.changes)?;
+            Ok::<_, flowstone_storage::Error>(self)
+        });
+        writing
+            .await
+            .map_err(internal)?
+            .map_err(|error| refusal(&error).unwrap_or_else(|| internal(error)))
+    }
+
     /// What the coordinator is told of it.
     pub(crate) fn summary(&self) -> Staged {
         // Columns that were sent together share a buffer: each counts for what it uses of it.
@@ -49,6 +71,37 @@ impl StagedWrite {
             affected: self.affected.clone(),
             bytes: u64::try_from(sizes.sum::<usize>()).unwrap_or(u64::MAX),
         }
+    }
+}
+
+impl Drop for StagedWrite {
+    fn drop(&mut self) {
+        if !self.blobs.is_empty() {
+            drop_beside(std::mem::take(&mut self.blobs));
+        }
+    }
+}
+
+/// Drops what may be the last there is of large files: to remove them takes time.
+pub(crate) fn drop_beside(blobs: Vec<LogBlob>) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(move || drop(blobs))),
+        Err(_) => drop(blobs),
+    }
+}
+
+/// What writers hear whose changes the disk has refused; `None` if that is no reason to go on without them.
+pub(crate) fn refusal(error: &flowstone_storage::Error) -> Option<RequestError> {
+    match error {
+        flowstone_storage::Error::TooLarge { .. } => Some(RequestError::Eval(EvalError::new(
+            EvalErrorKind::TooLarge,
+            error.to_string(),
+        ))),
+        _ if error.retryable() => Some(RequestError::Storage {
+            message: with_causes(error),
+            full: error.is_full(),
+        }),
+        _ => None,
     }
 }
 

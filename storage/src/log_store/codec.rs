@@ -2,6 +2,7 @@
 //!
 //! Owns the format described in [`super`]; knows no files, only slices. Everything read is checked: a length is never trusted.
 
+use super::blob::Reference;
 use super::{
     Cursor, DeltaBatch, Epoch, Error, HASH_VERSION, LogRecord, ObjectId, Path, StreamReader,
     StreamWriter, Weights,
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 const MAGIC: [u8; 8] = *b"FSLOG\r\n\0";
 /// The format this release writes, and the newest it reads.
-pub(super) const FORMAT_VERSION: u32 = 2;
+pub(super) const FORMAT_VERSION: u32 = 3;
 /// magic, format version, hash version, first epoch, epoch before it, CRC.
 pub(super) const HEADER_BYTES: usize = HEADER_BYTES_1 + 8;
 /// In version 1 no segment says what it follows.
@@ -51,6 +52,7 @@ pub(super) fn header(first_epoch: Epoch, follows: Epoch) -> Vec<u8> {
 
 /// What the header of a segment says.
 pub(super) struct Header {
+    pub(super) version: u32,
     /// Where the first record begins.
     pub(super) length: usize,
     /// The epoch of the record before the first; not known in version 1.
@@ -61,7 +63,8 @@ pub(super) struct Header {
 pub(super) fn is_torn_header(bytes: &[u8]) -> bool {
     bytes.len() < HEADER_BYTES_1
         || (bytes.len() <= HEADER_BYTES && bytes.iter().all(|byte| *byte == 0))
-        || (bytes.len() < HEADER_BYTES && bytes.get(8..12) == Some(&FORMAT_VERSION.to_le_bytes()))
+        || (bytes.len() < HEADER_BYTES
+            && (2..=FORMAT_VERSION).any(|version| bytes.get(8..12) == Some(&version.to_le_bytes())))
 }
 
 pub(super) fn check_header(path: &Path, bytes: &[u8], first_epoch: Epoch) -> Result<Header, Error> {
@@ -94,7 +97,11 @@ pub(super) fn check_header(path: &Path, bytes: &[u8], first_epoch: Epoch) -> Res
             format!("the header says epoch {epoch}, the name {first_epoch}"),
         ));
     }
-    Ok(Header { length, follows })
+    Ok(Header {
+        version,
+        length,
+        follows,
+    })
 }
 
 /// What stands at a position of a segment.
@@ -149,34 +156,111 @@ pub(super) fn has_later_frame(bytes: &[u8], segment: Epoch) -> bool {
     })
 }
 
-/// How the weights of a batch are written.
-const WEIGHTS_ONE: u8 = 0;
-const WEIGHTS_CONST: u8 = 1;
-const WEIGHTS_COLUMN: u8 = 2;
+/// How the weights of rows are written: a byte, and the weight of all of them if they have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WeightsKind {
+    AllOne,
+    Const(i64),
+    /// In a column behind the others.
+    Column,
+}
 
-pub(super) fn encode_record(record: &LogRecord) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    bytes.extend_from_slice(&record.epoch.0.to_le_bytes());
-    push_length(&mut bytes, record.changes.len())?;
-    for (id, batch) in &record.changes {
-        let id = id.to_string();
-        push_length(&mut bytes, id.len())?;
-        bytes.extend_from_slice(id.as_bytes());
-        bytes.extend_from_slice(&batch.epoch.0.to_le_bytes());
-        let (tag, weight, rows) = match &batch.weights {
-            Weights::AllOne => (WEIGHTS_ONE, 1, batch.rows.clone()),
-            Weights::Const(weight) => (WEIGHTS_CONST, *weight, batch.rows.clone()),
-            Weights::Array(weights) => (
-                WEIGHTS_COLUMN,
-                0,
-                with_column(&batch.rows, Arc::new(weights.clone()))?,
-            ),
+/// In the place of a kind of weights: the rows are elsewhere. Since version 3.
+const BLOB: u8 = 3;
+
+impl WeightsKind {
+    fn read_tagged(reader: &mut Reader<'_>) -> Result<(u8, i64), Error> {
+        let tag = reader.take(1)?.first().copied().unwrap_or_default();
+        let weight = i64::from_le_bytes(reader.u64()?.to_le_bytes());
+        Ok((tag, weight))
+    }
+
+    fn of(path: &Path, (tag, weight): (u8, i64)) -> Result<Self, Error> {
+        match tag {
+            0 => Ok(Self::AllOne),
+            1 => Ok(Self::Const(weight)),
+            2 => Ok(Self::Column),
+            other => Err(Error::damaged(path, format!("weights of kind {other}"))),
+        }
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, Error> {
+        let tagged = Self::read_tagged(reader)?;
+        Self::of(reader.path, tagged)
+    }
+
+    pub(super) fn write(self, bytes: &mut Vec<u8>) {
+        let (tag, weight): (u8, i64) = match self {
+            Self::AllOne => (0, 1),
+            Self::Const(weight) => (1, weight),
+            Self::Column => (2, 0),
         };
         bytes.push(tag);
         bytes.extend_from_slice(&weight.to_le_bytes());
-        let mut writer = StreamWriter::try_new(Vec::new(), rows.schema_ref())?;
-        writer.write(&rows)?;
-        let stream = writer.into_inner()?;
+    }
+
+    /// Rows as they were, and their weights.
+    pub(super) fn split(
+        self,
+        path: &Path,
+        rows: RecordBatch,
+    ) -> Result<(RecordBatch, Weights), Error> {
+        match self {
+            Self::AllOne => Ok((rows, Weights::AllOne)),
+            Self::Const(weight) => Ok((rows, Weights::Const(weight))),
+            Self::Column => split_column(path, &rows),
+        }
+    }
+}
+
+impl WeightsKind {
+    pub(super) const fn of_weights(weights: &Weights) -> Self {
+        match weights {
+            Weights::AllOne => Self::AllOne,
+            Weights::Const(weight) => Self::Const(*weight),
+            Weights::Array(_) => Self::Column,
+        }
+    }
+}
+
+/// The rows of a batch with their weights, as they are written.
+pub(super) fn with_weights(batch: &DeltaBatch) -> Result<(WeightsKind, RecordBatch), Error> {
+    Ok(match &batch.weights {
+        Weights::AllOne => (WeightsKind::AllOne, batch.rows.clone()),
+        Weights::Const(weight) => (WeightsKind::Const(*weight), batch.rows.clone()),
+        Weights::Array(weights) => {
+            let rows = with_column(&batch.rows, Arc::new(weights.clone()))?;
+            (WeightsKind::Column, rows)
+        }
+    })
+}
+
+pub(super) fn encode_record(record: &LogRecord) -> Result<Vec<u8>, Error> {
+    let beside: usize = record.blobs.iter().map(|blob| blob.changes.len()).sum();
+    let mut bytes = Vec::new();
+    bytes.extend_from_slice(&record.epoch.0.to_le_bytes());
+    let here = record.changes.len().saturating_sub(beside);
+    push_length(&mut bytes, here + record.blobs.len())?;
+    let mut blobs = record.blobs.iter().peekable();
+    let mut at = 0;
+    while let Some((table, delta)) = record.changes.get(at) {
+        let table = table.to_string();
+        push_length(&mut bytes, table.len())?;
+        bytes.extend_from_slice(table.as_bytes());
+        bytes.extend_from_slice(&delta.epoch.0.to_le_bytes());
+        let stream = if let Some(blob) = blobs.next_if(|blob| blob.changes.start == at) {
+            bytes.push(BLOB);
+            bytes.extend_from_slice(&0_i64.to_le_bytes());
+            at = blob.changes.end;
+            encode_reference(blob.reference)
+        } else {
+            let (kind, rows) = with_weights(delta)?;
+            kind.write(&mut bytes);
+            let mut writer = StreamWriter::try_new(Vec::new(), rows.schema_ref())?;
+            writer.write(&rows)?;
+            at += 1;
+            writer.into_inner()?
+        };
         push_length(&mut bytes, stream.len())?;
         bytes.extend_from_slice(&stream);
     }
@@ -185,7 +269,50 @@ pub(super) fn encode_record(record: &LogRecord) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-pub(super) fn decode_record(path: &Path, payload: &[u8]) -> Result<LogRecord, Error> {
+fn encode_reference(reference: Reference) -> Vec<u8> {
+    let Reference { name, length, crc } = reference;
+    let mut bytes = name.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+fn decode_reference(path: &Path, bytes: &[u8]) -> Result<Reference, Error> {
+    let mut reader = Reader { path, bytes };
+    let (low, high) = (reader.u64()?, reader.u64()?);
+    Ok(Reference {
+        name: u128::from(low) | (u128::from(high) << 64),
+        length: reader.u64()?,
+        crc: reader.u32()?,
+    })
+}
+
+/// A record as it stands in a segment.
+pub(super) struct Decoded {
+    pub(super) epoch: Epoch,
+    pub(super) changes: Vec<(ObjectId, Content)>,
+}
+
+impl Decoded {
+    /// What is beside the segment.
+    pub(super) fn references(&self) -> impl Iterator<Item = Reference> {
+        self.changes
+            .iter()
+            .filter_map(|(_, content)| match content {
+                Content::Here(_) => None,
+                Content::Blob(reference, _) => Some(*reference),
+            })
+    }
+}
+
+/// Changes as they stand in a segment.
+pub(super) enum Content {
+    Here(DeltaBatch),
+    /// One or more, elsewhere, and of this epoch.
+    Blob(Reference, Epoch),
+}
+
+pub(super) fn decode_record(path: &Path, payload: &[u8]) -> Result<Decoded, Error> {
     let mut reader = Reader {
         path,
         bytes: payload,
@@ -200,23 +327,22 @@ pub(super) fn decode_record(path: &Path, payload: &[u8]) -> Result<LogRecord, Er
             .and_then(|id| id.parse::<ObjectId>().ok());
         let id = id.ok_or_else(|| Error::damaged(path, "a record names no object"))?;
         let batch_epoch = Epoch(reader.u64()?);
-        let tag = reader.take(1)?.first().copied().unwrap_or_default();
-        let weight = i64::from_le_bytes(reader.u64()?.to_le_bytes());
+        let tagged = WeightsKind::read_tagged(&mut reader)?;
         let length = reader.length()?;
         let stream = reader.take(length)?;
-        let rows = StreamReader::try_new(Cursor::new(stream), None)
-            .and_then(|mut stream| stream.next().transpose())
-            .map_err(|error| Error::damaged(path, error.to_string()))?
-            .ok_or_else(|| Error::damaged(path, "a record without rows"))?;
-        let (rows, weights) = match tag {
-            WEIGHTS_ONE => (rows, Weights::AllOne),
-            WEIGHTS_CONST => (rows, Weights::Const(weight)),
-            WEIGHTS_COLUMN => split_column(path, &rows)?,
-            other => return Err(Error::damaged(path, format!("weights of kind {other}"))),
+        let content = if tagged.0 == BLOB {
+            Content::Blob(decode_reference(path, stream)?, batch_epoch)
+        } else {
+            let rows = StreamReader::try_new(Cursor::new(stream), None)
+                .and_then(|mut stream| stream.next().transpose())
+                .map_err(|error| Error::damaged(path, error.to_string()))?
+                .ok_or_else(|| Error::damaged(path, "a record without rows"))?;
+            let (rows, weights) = WeightsKind::of(path, tagged)?.split(path, rows)?;
+            Content::Here(DeltaBatch::new(rows, weights, batch_epoch))
         };
-        changes.push((id, DeltaBatch::new(rows, weights, batch_epoch)));
+        changes.push((id, content));
     }
-    Ok(LogRecord { epoch, changes })
+    Ok(Decoded { epoch, changes })
 }
 
 fn with_column(rows: &RecordBatch, weights: ArrayRef) -> Result<RecordBatch, Error> {
@@ -269,13 +395,22 @@ fn length_of(length: usize) -> Result<u32, Error> {
 }
 
 /// Takes values off the front of a slice; running out of bytes is damage.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     path: &'a Path,
     bytes: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Error> {
+    pub(super) const fn new(path: &'a Path, bytes: &'a [u8]) -> Self {
+        Self { path, bytes }
+    }
+
+    /// What was not taken.
+    pub(super) const fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], Error> {
         let (head, rest) = self
             .bytes
             .split_at_checked(count)
@@ -284,7 +419,7 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    fn u32(&mut self) -> Result<u32, Error> {
+    pub(super) fn u32(&mut self) -> Result<u32, Error> {
         let bytes = self.take(4)?;
         Ok(u32::from_le_bytes(bytes.try_into().map_err(|_| {
             Error::damaged(self.path, "it ends too early")

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use arrow_array::{Int64Array, StringArray};
+use arrow_array::{Int64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 
 use super::acknowledged::AcknowledgedFile;
@@ -27,6 +27,7 @@ fn record(epoch: u64) -> LogRecord {
             (ObjectId::User(7), batch.clone()),
             (ObjectId::System(1), batch),
         ],
+        blobs: Vec::new(),
     }
 }
 
@@ -171,11 +172,11 @@ fn damage_before_the_tail_is_refused_at_every_byte() {
 fn a_newer_format_is_a_clear_error() {
     let dir = tempfile::tempdir().unwrap();
     let mut header = codec::header(Epoch(1), Epoch::MIN);
-    header[8] = 3;
+    header[8] += 1;
     std::fs::write(dir.path().join(codec::segment_name(Epoch(1))), header).unwrap();
     assert!(matches!(
         LogStore::open(dir.path()),
-        Err(Error::NewerFormat { found: 3, .. })
+        Err(Error::NewerFormat { found, supported, .. }) if found == supported + 1
     ));
 }
 
@@ -460,4 +461,188 @@ fn a_state_that_is_older_than_the_log_is_left_to_the_caller() {
     let state = log.recover(Epoch(1), Some(identity)).unwrap();
     assert_eq!(state.cut_through, Epoch(2));
     assert_records(&start(dir.path(), 2, identity).unwrap(), 3..=4);
+}
+
+/// A record of two tables, one with changes of both kinds that are large, written to the disk before.
+fn large(log: &LogStore, epoch: u64) -> LogRecord {
+    let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, true)]));
+    let rows = |from: i64, count: i64| {
+        let numbers: Int64Array = (from..from + count).collect();
+        RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(numbers)]).unwrap()
+    };
+    let many = 600_000;
+    let alternating: Int64Array = (0..many).map(|row| 1 - 2 * (row % 2)).collect();
+    let weights = [
+        Weights::AllOne,
+        Weights::Const(-1),
+        Weights::Array(alternating),
+    ];
+    let mut changes = record(epoch).changes;
+    for weights in weights {
+        // Several neighbours are one file, also where a slice begins in the middle of its buffers.
+        let parts = match &weights {
+            Weights::Array(_) => vec![rows(0, many)],
+            _ => vec![rows(5, many).slice(3, 400_000), rows(-7, 200_000)],
+        };
+        let deltas = parts.into_iter().map(|rows| {
+            let delta = DeltaBatch::new(rows, weights.clone(), Epoch::MIN);
+            (ObjectId::User(8), delta)
+        });
+        changes.extend(deltas);
+        changes.push((ObjectId::User(9), changes[0].1.clone()));
+    }
+    let blobs = log.blobs().write_large(&changes).unwrap();
+    assert_eq!(blobs.len(), 3);
+    for (_, delta) in &mut changes {
+        delta.epoch = Epoch(epoch);
+    }
+    LogRecord {
+        epoch: Epoch(epoch),
+        changes,
+        blobs,
+    }
+}
+
+/// Rows with their weights, however they are cut into batches.
+fn content(record: &LogRecord) -> Vec<(ObjectId, Epoch, Vec<RecordBatch>, Vec<i64>)> {
+    let changes = record
+        .changes
+        .chunk_by(|(table, _), (next, _)| table == next);
+    changes
+        .map(|changes| {
+            let rows = changes.iter().map(|(_, delta)| &delta.rows);
+            let rows = arrow_select::concat::concat_batches(&changes[0].1.schema(), rows).unwrap();
+            let weights = changes
+                .iter()
+                .flat_map(|(_, delta)| (0..delta.len()).map(|row| delta.weights.get(row)));
+            let weights = weights.collect();
+            (changes[0].0, changes[0].1.epoch, vec![rows], weights)
+        })
+        .collect()
+}
+
+fn blobs_in(dir: &Path) -> Vec<PathBuf> {
+    let paths = std::fs::read_dir(dir).unwrap();
+    let paths = paths.map(|entry| entry.unwrap().path());
+    paths.filter(|path| blob::is_blob(path)).collect()
+}
+
+#[test]
+fn large_changes_come_back_as_they_were_and_go_with_their_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = opened(dir.path());
+    log.append(&record(1)).unwrap();
+    let written = large(&log, 2);
+    let expected = content(&written);
+    log.append(&written).unwrap();
+    log.append(&record(3)).unwrap();
+    log.acknowledge().unwrap();
+    drop((log, written));
+    assert_eq!(blobs_in(dir.path()).len(), 3);
+    let (mut log, records) = opened(dir.path());
+    assert_eq!(content(&records[1]), expected);
+    assert!(same(&records[0], &record(1)) && same(&records[2], &record(3)));
+    // The record is small, and what it names is not.
+    log.truncate_through(Epoch(1)).unwrap();
+    assert_eq!(blobs_in(dir.path()).len(), 3);
+    log.append(&record(4)).unwrap();
+    log.truncate_through(Epoch(2)).unwrap();
+    assert_eq!(blobs_in(dir.path()).len(), 3, "epoch 3 is in the same file");
+    log.truncate_through(Epoch(3)).unwrap();
+    assert_eq!(blobs_in(dir.path()), Vec::<PathBuf>::new());
+    drop(log);
+    assert_records(&opened(dir.path()).1, 4..=4);
+}
+
+#[test]
+fn large_changes_that_no_record_names_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = opened(dir.path());
+    let discarded = large(&log, 1);
+    assert_eq!(blobs_in(dir.path()).len(), 3);
+    drop(discarded);
+    assert_eq!(blobs_in(dir.path()), Vec::<PathBuf>::new());
+    // A record that the disk refuses.
+    let refused = large(&log, 1);
+    log.bytes_free = Some(10);
+    assert!(log.append(&refused).unwrap_err().is_full());
+    drop(refused);
+    assert_eq!(blobs_in(dir.path()), Vec::<PathBuf>::new());
+    // A crash before there was a record.
+    log.bytes_free = None;
+    std::mem::forget(large(&log, 1));
+    log.append(&record(1)).unwrap();
+    drop(log);
+    assert_eq!(blobs_in(dir.path()).len(), 3);
+    let (log, records) = LogStore::open(dir.path()).unwrap();
+    assert_eq!(blobs_in(dir.path()).len(), 3, "nothing is changed yet");
+    assert_records(&records, 1..=1);
+    drop(log);
+    drop(opened(dir.path()));
+    assert_eq!(blobs_in(dir.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn large_changes_that_are_not_as_they_were_written_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = opened(dir.path());
+    log.append(&large(&log, 1)).unwrap();
+    log.acknowledge().unwrap();
+    drop(log);
+    let path = blobs_in(dir.path()).remove(0);
+    let whole = std::fs::read(&path).unwrap();
+    let refused = || {
+        let error = LogStore::open(dir.path()).unwrap_err();
+        assert!(
+            matches!(&error, Error::Damaged { file, .. } if *file == path),
+            "{error}"
+        );
+    };
+    for at in [0, 9, 13, whole.len() / 2, whole.len() - 1] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        refused();
+    }
+    std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    refused();
+    std::fs::remove_file(&path).unwrap();
+    refused();
+    std::fs::write(&path, whole).unwrap();
+    assert_eq!(opened(dir.path()).1.len(), 1);
+}
+
+#[test]
+fn a_last_record_that_was_not_acknowledged_and_lacks_its_large_changes_is_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = opened(dir.path());
+    log.append(&record(1)).unwrap();
+    log.acknowledge().unwrap();
+    log.append(&large(&log, 2)).unwrap();
+    drop(log);
+    std::fs::remove_file(blobs_in(dir.path()).remove(0)).unwrap();
+    let (mut log, records) = opened(dir.path());
+    assert_records(&records, 1..=1);
+    assert_eq!(blobs_in(dir.path()), Vec::<PathBuf>::new());
+    log.append(&record(2)).unwrap();
+    drop(log);
+    assert_records(&opened(dir.path()).1, 1..=2);
+}
+
+#[test]
+fn a_segment_of_an_earlier_version_gets_no_more_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = filled(dir.path(), 1..=2);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[8..12].copy_from_slice(&2_u32.to_le_bytes());
+    let crc = crc32fast::hash(&bytes[..HEADER_BYTES - 4]);
+    bytes[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(&path, &bytes).unwrap();
+    let (mut log, records) = opened(dir.path());
+    assert_records(&records, 1..=2);
+    log.append(&record(3)).unwrap();
+    log.acknowledge().unwrap();
+    drop(log);
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    assert_records(&opened(dir.path()).1, 1..=3);
 }

@@ -62,6 +62,7 @@ impl Compute {
             self.runner.clone(),
             self.events.clone(),
         );
+        let blobs = self.blobs.clone();
         let request = write.write;
         let budget = runner.budget();
         let running = Arc::clone(&budget);
@@ -72,6 +73,10 @@ impl Compute {
             };
             let result: Result<StagedWrite, RequestError> = match tables {
                 Ok(tables) => guarded(stage(&write, &tables, &infos, &runner, &budget)).await,
+                Err(error) => Err(error),
+            };
+            let result = match result {
+                Ok(staged) => staged.write_large(blobs).await,
                 Err(error) => Err(error),
             };
             drop(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use arrow_array::Int64Array;
 use arrow_schema::Schema;
-use flowstone_proto::message::LoadGenerator;
+use flowstone_proto::message::{LoadGenerator, RequestError};
 use flowstone_types::SqlType;
 use flowstone_types::clock::SystemClock;
 
@@ -210,6 +210,7 @@ fn written() -> StagedWrite {
     let rows = RecordBatch::try_new(schema(), vec![column]).unwrap();
     StagedWrite {
         changes: vec![(TABLE, DeltaBatch::insert(rows, Epoch::MIN))],
+        blobs: Vec::new(),
         affected: vec![1],
     }
 }

@@ -201,7 +201,11 @@ impl World {
         self.prepare(client).await?;
         let number = self.next;
         self.next += 1;
-        let insert = format!("INSERT INTO t VALUES ({number}, 'x'), ({number}, 'y')");
+        // What is large is written in another way.
+        let repeated = if kind == Kind::LogBlob { 3 << 20 } else { 1 };
+        let insert = format!(
+            "INSERT INTO t VALUES ({number}, repeat('x', {repeated})), ({number}, repeat('y', {repeated}))"
+        );
         match run(client, &insert).await {
             Outcome::Done => {
                 self.acknowledged.insert(number);
@@ -311,6 +315,19 @@ impl World {
             (slots.len() == 1)
                 .then_some(())
                 .ok_or_else(|| format!("{slots:?}"))
+        })
+        .await
+        .unwrap();
+        let log = self.dir.path().join("data").join("log");
+        wait::until("large writes to go from the log", DEADLINE, async || {
+            let blobs = names(&log);
+            let blobs = blobs
+                .iter()
+                .filter(|name| name.starts_with("blob-"))
+                .count();
+            (blobs == 0)
+                .then_some(())
+                .ok_or_else(|| format!("{blobs} files"))
         })
         .await
         .unwrap();

@@ -52,6 +52,7 @@ impl Fronted {
             maker: opened.maker,
             runner: opened.runner,
             delta: opened.delta,
+            blobs: opened.log.blobs(),
             readable: Arc::default(),
             subscriber_memory_bytes: 1 << 20,
             backlog_bytes_max: compute::BACKLOG_BYTES,
