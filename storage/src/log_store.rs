@@ -284,7 +284,7 @@ impl LogStore {
         LogBlobs::in_dir(&self.dir)
     }
 
-    /// Removes what a crash has left of writes that never got a record.
+    /// Removes what a crash has left of writes that never got a record. What cannot be removed stays until the next start: it only takes room.
     fn remove_unnamed_blobs(&self) -> Result<(), Error> {
         let open = self.open.iter().map(|open| &open.segment);
         let segments = self.closed.iter().chain(open);
@@ -292,7 +292,7 @@ impl LogStore {
         for entry in std::fs::read_dir(&self.dir).map_err(Error::io("list", &self.dir))? {
             let path = entry.map_err(Error::io("list", &self.dir))?.path();
             if blob::is_blob(&path) && !named.contains(&path) {
-                blob::remove(&path)?;
+                blob::remove_unneeded(&path);
             }
         }
         Ok(())

@@ -175,10 +175,8 @@ impl LogBlob {
 
 impl Drop for BlobFile {
     fn drop(&mut self) {
-        if !self.named.load(Ordering::Relaxed)
-            && let Err(error) = remove(&self.path)
-        {
-            tracing::warn!(%error, "a file that the local log does not need stays until the next start");
+        if !self.named.load(Ordering::Relaxed) {
+            remove_unneeded(&self.path);
         }
     }
 }
@@ -191,6 +189,13 @@ fn bytes_of(delta: &DeltaBatch) -> u64 {
         used.unwrap_or_else(|_| column.get_array_memory_size())
     });
     u64::try_from(bytes.sum::<usize>()).unwrap_or(u64::MAX)
+}
+
+/// Removes a blob that no record names. One that cannot be removed is left for the next start.
+pub(super) fn remove_unneeded(path: &Path) {
+    if let Err(error) = remove(path) {
+        tracing::warn!(%error, "a file that the local log does not need stays until the next start");
+    }
 }
 
 /// Removes a blob that may be gone already.

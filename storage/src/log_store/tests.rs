@@ -583,6 +583,22 @@ fn large_changes_that_no_record_names_go() {
 }
 
 #[test]
+fn what_is_left_and_cannot_be_removed_keeps_no_node_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 1..=2);
+    // No file, so that it cannot be removed as one.
+    let left = dir.path().join(format!("blob-{:032x}.fsblob", 7));
+    std::fs::create_dir(&left).unwrap();
+    assert!(blob::is_blob(&left));
+    let (mut log, records) = opened(dir.path());
+    assert_records(&records, 1..=2);
+    log.append(&record(3)).unwrap();
+    drop(log);
+    assert_records(&opened(dir.path()).1, 1..=3);
+    assert!(left.exists());
+}
+
+#[test]
 fn large_changes_that_are_not_as_they_were_written_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = opened(dir.path());
