@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::{Array, RecordBatch};
 use arrow_schema::SchemaRef;
 use flowstone_proto::ipc::decode_batches;
 use flowstone_proto::message::{RequestError, StageWrite, Staged, WriteOperation};
@@ -16,6 +16,7 @@ use flowstone_types::{Budget, DeltaBatch, Epoch, EvalError, EvalErrorKind, Objec
 
 use crate::error::with_causes;
 use crate::query::{QueryRunner, Tables, internal};
+use crate::size::bytes_of;
 
 /// What a write needs to know of a table.
 #[derive(Clone, Debug)]
@@ -43,7 +44,7 @@ impl StagedWrite {
     /// # Errors
     /// [`RequestError::Storage`]; nothing is left of it then.
     pub(crate) async fn write_large(mut self, blobs: LogBlobs) -> Result<Self, RequestError> {
-        if self.summary().bytes < LogBlobs::LARGE_BYTES {
+        if self.bytes() < LogBlobs::LARGE_BYTES {
             return Ok(self);
         }
         let writing = tokio::task::spawn_blocking(move || {
@@ -56,20 +57,16 @@ impl StagedWrite {
             .map_err(|error| refusal(&error).unwrap_or_else(|| internal(error)))
     }
 
+    fn bytes(&self) -> u64 {
+        let bytes = self.changes.iter().map(|(_, delta)| bytes_of(&delta.rows));
+        u64::try_from(bytes.fold(0, usize::saturating_add)).unwrap_or(u64::MAX)
+    }
+
     /// What the coordinator is told of it.
     pub(crate) fn summary(&self) -> Staged {
-        // Columns that were sent together share a buffer: each counts for what it uses of it.
-        let size = |column: &ArrayRef| {
-            let used = column.to_data().get_slice_memory_size();
-            used.unwrap_or_else(|_| column.get_array_memory_size())
-        };
-        let sizes = self
-            .changes
-            .iter()
-            .map(|(_, delta)| delta.rows.columns().iter().map(size).sum::<usize>());
         Staged {
             affected: self.affected.clone(),
-            bytes: u64::try_from(sizes.sum::<usize>()).unwrap_or(u64::MAX),
+            bytes: self.bytes(),
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::lanes::{Jump, after};
+use crate::size::bytes_of;
 
 /// Bytes of changes that may wait for one client before it is cut off. The snapshot it starts with does not count: it is there in one piece, however fast
 /// the client reads.
@@ -122,7 +123,7 @@ impl QueueState {
         }
         for message in messages.into_iter().rev() {
             let bytes = match &message {
-                ResultMessage::Updates(delta) if bytes > 0 => bytes_of(delta),
+                ResultMessage::Updates(delta) if bytes > 0 => bytes_of(&delta.rows),
                 _ => 0,
             };
             self.bytes += bytes;
@@ -289,7 +290,7 @@ impl Subscription {
             return;
         }
         let bytes = if epoch > self.start {
-            deltas.iter().map(bytes_of).sum()
+            deltas.iter().map(|delta| bytes_of(&delta.rows)).sum()
         } else {
             0
         };
@@ -323,19 +324,6 @@ impl Drop for Subscription {
     }
 }
 
-/// Bytes of a delta's rows. A slice counts for its own part of the buffers it shares with others.
-fn bytes_of(delta: &DeltaBatch) -> usize {
-    let columns = delta.rows.columns().iter();
-    columns
-        .map(|column| {
-            column
-                .to_data()
-                .get_slice_memory_size()
-                .unwrap_or_else(|_| column.get_array_memory_size())
-        })
-        .sum()
-}
-
 /// One consolidated change of an epoch, in messages of bounded size.
 fn merge(
     epoch: Epoch,
@@ -348,7 +336,7 @@ fn merge(
     if merged.is_empty() {
         return Ok(Vec::new());
     }
-    let row_bytes = (bytes_of(&merged) / merged.len()).max(1);
+    let row_bytes = (bytes_of(&merged.rows) / merged.len()).max(1);
     let rows_per_message = ROWS_PER_MESSAGE.min((BYTES_PER_MESSAGE / row_bytes).max(1));
     if merged.len() <= rows_per_message {
         return Ok(vec![ResultMessage::Updates(merged)]);
