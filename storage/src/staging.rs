@@ -150,18 +150,16 @@ impl FileWriter {
             Some(open) => open,
             None => self.open_file()?,
         };
-        let id = self.done.id;
-        open.writer
-            .write(stored)
-            .await
-            .map_err(|error| write_error(id, error))?;
+        let rows = stored.clone();
+        open = encoding(self.done.id, open, async move |open| {
+            open.writer.write(&rows).await?;
+            if open.writer.in_progress_size() >= BUFFER_BYTES {
+                open.writer.flush().await?;
+            }
+            Ok(())
+        })
+        .await?;
         open.hashes.extend_from_slice(&hashes);
-        if open.writer.in_progress_size() >= BUFFER_BYTES {
-            open.writer
-                .flush()
-                .await
-                .map_err(|error| write_error(id, error))?;
-        }
         let full = open.writer.bytes_written() >= FILE_BYTES || open.hashes.len() >= FILE_ROWS;
         self.open = Some(open);
         if full {
@@ -189,13 +187,13 @@ impl FileWriter {
     }
 
     async fn finish_file(&mut self) -> Result<(), Error> {
-        let Some(mut open) = self.open.take() else {
+        let Some(open) = self.open.take() else {
             return Ok(());
         };
-        open.writer
-            .finish()
-            .await
-            .map_err(|error| write_error(self.done.id, error))?;
+        let open = encoding(self.done.id, open, async |open| {
+            open.writer.finish().await.map(drop)
+        })
+        .await?;
         let rows = crate::tables::count(open.hashes.len())?;
         let file = StagedFile {
             path: open.name,
@@ -248,6 +246,22 @@ impl Drop for FileWriter {
             Err(_) => remove(),
         }
     }
+}
+
+/// Lets a writer encode. That is work of many milliseconds, which no thread may do that others wait for: encoders and compression know nothing of `await`.
+async fn encoding(
+    id: ObjectId,
+    mut open: OpenFile,
+    work: impl AsyncFnOnce(&mut OpenFile) -> parquet::errors::Result<()> + Send + 'static,
+) -> Result<OpenFile, Error> {
+    let runtime = tokio::runtime::Handle::current();
+    crate::tables::blocking(move || {
+        runtime
+            .block_on(work(&mut open))
+            .map_err(|error| write_error(id, error))?;
+        Ok(open)
+    })
+    .await
 }
 
 /// Removes files of the table in `dir`, with their row indexes, that no version names and no commit will.

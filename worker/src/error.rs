@@ -33,6 +33,9 @@ pub enum Error {
     /// A shard thread is gone.
     #[error("a shard thread ended")]
     ShardGone,
+    /// The work of a lane broke.
+    #[error("the work of a lane ended: {0}")]
+    LaneGone(#[from] tokio::task::JoinError),
     /// The keep's task is gone.
     #[error("the keep's task ended")]
     KeepGone,

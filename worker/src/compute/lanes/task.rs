@@ -27,6 +27,9 @@ use crate::compute::partition::{count, partition};
 use crate::compute::shards::ShardPool;
 use crate::compute::ticks::{TICK_BYTES, in_ticks};
 
+/// Changes of fewer bytes are parted where the task is: that takes less than to hand them to another thread.
+const PARTED_HERE_BYTES: usize = 64 << 10;
+
 /// How one collection changed.
 #[derive(Clone, Debug)]
 pub(super) struct Change {
@@ -186,9 +189,9 @@ impl Task {
                 };
                 self.create_collection(copied.id, &copied.schema, copied.key.as_ref())
                     .await?;
-                self.load(copied.id, copied.key.as_deref(), &copied.rows, epoch)
-                    .await?;
                 let columns = copied.schema.fields().len();
+                self.load(copied.id, copied.key.as_deref(), copied.rows, epoch)
+                    .await?;
                 self.spread_by
                     .insert(copied.id, partition_columns(copied.key.as_deref(), columns));
             }
@@ -269,8 +272,7 @@ impl Task {
             Content::Copied(copying) => {
                 let copied = copying.0.await?;
                 let rows = copied.map_or_else(Vec::new, |copied| copied.rows);
-                self.load(id, description.key.as_deref(), &rows, epoch)
-                    .await
+                self.load(id, description.key.as_deref(), rows, epoch).await
             }
         }
     }
@@ -279,16 +281,17 @@ impl Task {
         &self,
         id: ObjectId,
         key: Option<&[usize]>,
-        snapshots: &[Snapshot],
+        snapshots: Vec<Snapshot>,
         epoch: Epoch,
     ) -> Result<(), Error> {
         for snapshot in snapshots {
             let columns = partition_columns(key, snapshot.schema.fields().len());
-            for rows in snapshot.rows()? {
-                load_rows(&self.pool, id, &DeltaBatch::insert(rows, epoch), &columns).await?;
+            let errors = snapshot.errors.clone();
+            for rows in beside(move || Ok(snapshot.rows()?)).await? {
+                load_rows(&self.pool, id, DeltaBatch::insert(rows, epoch), &columns).await?;
             }
-            if !snapshot.errors.is_empty() {
-                load_errors(&self.pool, id, snapshot.errors.clone(), epoch).await?;
+            if !errors.is_empty() {
+                load_errors(&self.pool, id, errors, epoch).await?;
             }
         }
         Ok(())
@@ -359,7 +362,12 @@ impl Task {
                 let columns = self.spread_by.get(&id)?.clone();
                 Some((id, input, columns))
             });
-            let inputs = partition(spread.collect(), self.pool.count())?;
+            let (spread, shards) = (spread.collect(), self.pool.count());
+            let inputs = if bytes < PARTED_HERE_BYTES {
+                partition(spread, shards)?
+            } else {
+                beside(move || partition(spread, shards)).await?
+            };
             outputs.extend(self.pool.tick(epoch, inputs).await?);
         }
         self.pool
@@ -396,20 +404,28 @@ pub(in crate::compute) async fn load_stored(
     while let Some(batch) = rows.next().await {
         let batch = batch?;
         loaded += batch.num_rows();
-        load_rows(pool, id, &DeltaBatch::insert(batch, epoch), &columns).await?;
+        load_rows(pool, id, DeltaBatch::insert(batch, epoch), &columns).await?;
     }
     tracing::info!(%id, name = description.name, version, rows = loaded, "collection loaded");
     Ok(())
 }
 
+/// Does what may take long where nobody waits for the thread: messages and replies pass through the threads that tasks run on.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await?
+}
+
 async fn load_rows(
     pool: &ShardPool,
     id: ObjectId,
-    rows: &DeltaBatch,
+    rows: DeltaBatch,
     columns: &[usize],
 ) -> Result<(), Error> {
     let epoch = rows.epoch;
-    let parts = partition_delta(rows, columns, pool.count())?;
+    let (columns, shards) = (columns.to_vec(), pool.count());
+    let parts = beside(move || Ok(partition_delta(&rows, &columns, shards)?)).await?;
     let loaded = pool
         .on_each(move |index, shard| {
             parts
