@@ -16,6 +16,8 @@ pub(crate) mod get;
 pub(crate) mod join;
 pub(crate) mod not_null;
 pub(crate) mod recompute;
+pub(crate) mod recompute_groups;
+pub(crate) mod recompute_rows;
 pub(crate) mod top_k;
 pub(crate) mod union;
 

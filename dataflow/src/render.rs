@@ -36,6 +36,8 @@ use crate::shard::Collection;
 use crate::step::{Kind, Owner, Route, Step, StepId};
 use crate::{Error, ShardConfig};
 
+mod queries;
+
 /// Positions of a dataflow's own steps begin here: those of entries of the registry are below.
 const OWN_STEPS: u64 = 1 << 32;
 
@@ -344,6 +346,18 @@ impl<'a> Renderer<'a> {
                     error: None,
                 };
                 Ok(self.operator(operator, &inputs, Some(Route::Single), schema))
+            }
+            plan::Operator::RecomputeGroups {
+                inputs: keyed,
+                query,
+                nulls_alone,
+                ..
+            } => {
+                let keys = keyed.iter().map(|(_, keys)| keys.as_slice()).collect();
+                self.recompute_groups(inputs, keys, query, *nulls_alone, schema)
+            }
+            plan::Operator::RecomputeRows { query, .. } => {
+                self.recompute_rows(inputs, query, schema)
             }
         }
     }

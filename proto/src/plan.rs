@@ -128,6 +128,27 @@ pub enum Operator {
         /// Why it is not incremental, for EXPLAIN and the NOTICE: `window functions`, `left outer join`.
         reason: String,
     },
+    /// A query of which rows with different keys have nothing to do with each other: evaluated anew for the keys whose rows change. Output: the columns of the
+    /// query, the last of which are the key.
+    RecomputeGroups {
+        /// The inputs with their key columns, pairwise of the same types, scanned as in [`Operator::Recompute`].
+        inputs: Vec<(NodeId, Vec<usize>)>,
+        /// The query, as `functions::codec` writes it.
+        query: QueryPlan,
+        /// Whether rows with NULL in their key have nothing to do with any other row.
+        nulls_alone: bool,
+        /// What it computes, for EXPLAIN: `window functions`, `left outer join`.
+        what: String,
+    },
+    /// A query of which no row has anything to do with another: evaluated for the rows that come or go. Stateless.
+    RecomputeRows {
+        /// The input, scanned as in [`Operator::Recompute`].
+        input: NodeId,
+        /// The query, as `functions::codec` writes it.
+        query: QueryPlan,
+        /// What it computes, for EXPLAIN: `set-returning functions`.
+        what: String,
+    },
 }
 
 /// A query plan: a DataFusion logical plan as `functions::codec` writes it.
@@ -222,9 +243,24 @@ impl Operator {
             Self::FilterProject { input, .. }
             | Self::Aggregate { input, .. }
             | Self::Distinct { input }
-            | Self::TopK { input, .. } => vec![*input],
+            | Self::TopK { input, .. }
+            | Self::RecomputeRows { input, .. } => vec![*input],
             Self::Join { left, right, .. } => vec![*left, *right],
             Self::Union { inputs } | Self::Recompute { inputs, .. } => inputs.clone(),
+            Self::RecomputeGroups { inputs, .. } => {
+                inputs.iter().map(|(input, _)| *input).collect()
+            }
+        }
+    }
+
+    /// The query that it evaluates, if that is what it does.
+    #[must_use]
+    pub const fn query(&self) -> Option<&QueryPlan> {
+        match self {
+            Self::Recompute { query, .. }
+            | Self::RecomputeGroups { query, .. }
+            | Self::RecomputeRows { query, .. } => Some(query),
+            _ => None,
         }
     }
 }

@@ -101,7 +101,7 @@ impl Explainer<'_> {
         self.shown.push(id.0);
         let (what, cost) = self.describe(&node.operator);
         self.lines.push(format!("{indent}{number}{what}  [{cost}]"));
-        if let Operator::Recompute { query, .. } = &node.operator {
+        if let Some(query) = node.operator.query() {
             for line in named(&query.text, self.names).lines() {
                 self.lines.push(format!("{indent}  | {line}"));
             }
@@ -224,6 +224,17 @@ impl Explainer<'_> {
             Operator::Recompute { reason, .. } => (
                 format!("Recompute {reason}"),
                 "RECOMPUTED at each change, cost: all of the inputs",
+            ),
+            Operator::RecomputeGroups { inputs, what, .. } => {
+                let keys: Vec<String> = inputs.iter().map(|(_, key)| columns(key)).collect();
+                (
+                    format!("RecomputeGroups {what} by {}", keys.join(" = ")),
+                    "incremental, state: inputs and output, cost: all rows of the keys that change",
+                )
+            }
+            Operator::RecomputeRows { what, .. } => (
+                format!("RecomputeRows {what}"),
+                "incremental, no state, cost: change",
             ),
         }
     }

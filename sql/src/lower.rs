@@ -9,6 +9,7 @@
 
 mod chain;
 mod graph;
+mod groups;
 mod numbering;
 mod partition;
 mod recompute;
@@ -131,7 +132,7 @@ impl Lowering {
             }
             LogicalPlan::Values(values) => Ok(Chain::of(self.values(plan, values)?)),
             LogicalPlan::Join(join) => self.join(plan, join),
-            LogicalPlan::Aggregate(aggregate) => Ok(Chain::of(self.aggregate(plan, aggregate)?)),
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(plan, aggregate),
             LogicalPlan::Distinct(Distinct::All(input)) => {
                 let input = self.node(input)?;
                 Ok(Chain::of(self.graph.distinct(input)))
@@ -139,10 +140,8 @@ impl Lowering {
             LogicalPlan::Distinct(Distinct::On(on)) => self.distinct_on(on),
             LogicalPlan::Union(union) => Ok(Chain::of(self.union(plan, union)?)),
             LogicalPlan::Limit(limit) => self.limit(plan, limit),
-            LogicalPlan::Window(_) => Ok(Chain::of(self.recompute(plan, "window functions")?)),
-            LogicalPlan::Unnest(_) => {
-                Ok(Chain::of(self.recompute(plan, "set-returning functions")?))
-            }
+            LogicalPlan::Window(window) => self.windows(plan, window),
+            LogicalPlan::Unnest(_) => self.by_rows(plan, "set-returning functions"),
             LogicalPlan::RecursiveQuery(_) => {
                 Ok(Chain::of(self.recompute_whole(plan, "recursive query")?))
             }
@@ -287,7 +286,7 @@ impl Lowering {
                     JoinType::LeftMark | JoinType::RightMark => "subquery in an expression",
                     _ => "semi join with a condition other than equality",
                 };
-                Ok(Chain::of(self.recompute(plan, reason)?))
+                self.keyed_join(plan, join, reason)
             }
         }
     }
@@ -386,7 +385,7 @@ impl Lowering {
         Ok(Chain::of(joined).with_columns(shown, &self.graph))
     }
 
-    fn aggregate(&mut self, plan: &LogicalPlan, aggregate: &Aggregate) -> Result<NodeId, Error> {
+    fn aggregate(&mut self, plan: &LogicalPlan, aggregate: &Aggregate) -> Result<Chain, Error> {
         let input = &aggregate.input;
         let Some(calls) = aggregate
             .aggr_expr
@@ -395,14 +394,14 @@ impl Lowering {
             .collect::<Option<Vec<_>>>()
         else {
             let reason = unsupported_aggregate(aggregate, input);
-            return self.recompute(plan, &reason);
+            return self.grouped(plan, aggregate, &reason);
         };
         if aggregate
             .group_expr
             .iter()
             .any(|expr| matches!(expr, Expr::GroupingSet(_)))
         {
-            return self.recompute(plan, "grouping sets");
+            return Ok(Chain::of(self.recompute(plan, "grouping sets")?));
         }
         let mut columns: Vec<Expr> = Vec::new();
         let mut place = |expr: &Expr| {
@@ -438,9 +437,9 @@ impl Lowering {
             chain.project(columns.iter(), input.schema())?;
             chain.build(&mut self.graph, &graph::schema_of_exprs(&columns, input)?)?
         };
-        Ok(self
-            .graph
-            .aggregate(input_node, group, aggregates, schema_of(plan)))
+        let schema = schema_of(plan);
+        let grouped = self.graph.aggregate(input_node, group, aggregates, schema);
+        Ok(Chain::of(grouped))
     }
 
     fn distinct_on(&mut self, on: &DistinctOn) -> Result<Chain, Error> {

@@ -81,7 +81,7 @@ impl Trial {
     /// Shards do not look at the queries of what is recomputed before they run them.
     fn plan_queries(&self, plan: &Plan) -> Result<(), EvalError> {
         for node in &plan.nodes {
-            if let Operator::Recompute { query, .. } = &node.operator {
+            if let Some(query) = node.operator.query() {
                 self.runner.check(query)?;
             }
         }

@@ -23,7 +23,7 @@ use crate::relation::{IndexSpec, Relation, RowId};
 /// fetch several at a time.
 const PROBED_TOGETHER: usize = 64;
 
-/// One input: its arrangement and the key columns in it.
+/// Rows in a relation and the key columns by which they are found.
 #[derive(Clone, Debug)]
 pub(crate) struct Side {
     pub(crate) relation: RelationId,

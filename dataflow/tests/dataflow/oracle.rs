@@ -313,6 +313,31 @@ pub(crate) fn run(
                     Err(error) => *result.errors.entry(error).or_insert(0) += 1,
                 }
             }
+            Operator::RecomputeGroups { inputs, query, .. } => {
+                let grouped = Grouped::of(query).unwrap();
+                let inputs = inputs
+                    .iter()
+                    .map(|(input, _)| expand(&nodes[input.0].rows))
+                    .collect::<Vec<_>>();
+                for group in grouped.groups(&inputs).values() {
+                    match grouped.run(group) {
+                        Ok(rows) => rows
+                            .into_iter()
+                            .for_each(|row| add(&mut result.rows, row, 1)),
+                        Err(error) => *result.errors.entry(error).or_insert(0) += 1,
+                    }
+                }
+            }
+            Operator::RecomputeRows { input, .. } => {
+                for row in expand(&nodes[input.0].rows) {
+                    match twice(&row) {
+                        Ok(rows) => rows
+                            .into_iter()
+                            .for_each(|row| add(&mut result.rows, row, 1)),
+                        Err(error) => *result.errors.entry(error).or_insert(0) += 1,
+                    }
+                }
+            }
         }
         if result.rows.values().sum::<i64>() > i64::try_from(limit).unwrap() {
             return None;
@@ -428,6 +453,87 @@ fn fold(function: AggregateFunction, values: &[(Value, i64)], output: &DataType)
     }
 }
 
+/// A row with 0 and with 1; an error if its first value is 3.
+fn twice(row: &Row) -> Result<Vec<Row>, EvalError> {
+    if row.first() == Some(&Value::Int(3)) {
+        return Err(division_by_zero());
+    }
+    let with = |number| row.iter().cloned().chain([Value::Int(number)]).collect();
+    Ok(vec![with(0), with(1)])
+}
+
+/// The query of rows by keys: each row of the first input with the number of rows of its group in all inputs, and its key; an error of the group if that number
+/// is 3 modulo 7. Rows with NULL in their key are groups of their own if they stand alone.
+#[derive(Clone, Debug)]
+pub(crate) struct Grouped {
+    pub(crate) keys: Vec<Vec<usize>>,
+    pub(crate) nulls_alone: bool,
+}
+
+impl Grouped {
+    pub(crate) fn query(&self) -> QueryPlan {
+        let keys = self.keys.iter().map(|keys| {
+            let keys = keys.iter().map(usize::to_string).collect::<Vec<_>>();
+            keys.join(",")
+        });
+        let keys = keys.collect::<Vec<_>>().join(";");
+        QueryPlan {
+            bytes: Vec::new(),
+            text: format!("grouped {} {keys}", self.nulls_alone),
+        }
+    }
+
+    fn of(query: &QueryPlan) -> Option<Self> {
+        let (nulls_alone, keys) = query.text.strip_prefix("grouped ")?.split_once(' ')?;
+        let list = |keys: &str| keys.split(',').map(|key| key.parse().unwrap()).collect();
+        Some(Self {
+            keys: keys.split(';').map(list).collect(),
+            nulls_alone: nulls_alone == "true",
+        })
+    }
+
+    /// The rows of each input of each group; rows that stand alone have a number beside their key.
+    fn groups(&self, inputs: &[Vec<Row>]) -> BTreeMap<(Row, usize), Vec<Vec<Row>>> {
+        let mut groups = BTreeMap::new();
+        let mut alone = 0;
+        for (number, (rows, keys)) in itertools::zip_eq(inputs, &self.keys).enumerate() {
+            for row in rows {
+                let key: Row = keys.iter().map(|key| row[*key].clone()).collect();
+                let mut place = 0;
+                if self.nulls_alone && key.iter().any(Value::is_null) {
+                    alone += 1;
+                    place = alone;
+                }
+                let group = groups
+                    .entry((key, place))
+                    .or_insert_with(|| vec![Vec::new(); inputs.len()]);
+                group[number].push(row.clone());
+            }
+        }
+        groups
+    }
+
+    fn run(&self, group: &[Vec<Row>]) -> Result<Vec<Row>, EvalError> {
+        let total = group.iter().map(Vec::len).sum::<usize>();
+        if total % 7 == 3 {
+            return Err(EvalError::new(
+                EvalErrorKind::Cardinality,
+                format!("{total} rows of a group"),
+            ));
+        }
+        let total = Value::Int(i64::try_from(total).unwrap());
+        let rows = group[0].iter().map(|row| {
+            let key = self.keys[0].iter().map(|key| row[*key].clone());
+            row.iter()
+                .cloned()
+                .chain([total.clone()])
+                .chain(key)
+                .collect()
+        });
+        Ok(rows.collect())
+    }
+}
+
 /// `numbered`: each row of the first input with the number of rows of all inputs; an error if that number is 3 modulo 7. `one`: a row, without inputs.
 /// `at most N`: the rows of the first input; it panics if there are more.
 fn recompute(query: &QueryPlan, inputs: &[Vec<Row>]) -> Result<Vec<Row>, EvalError> {
@@ -441,6 +547,20 @@ fn recompute(query: &QueryPlan, inputs: &[Vec<Row>]) -> Result<Vec<Row>, EvalErr
             "more than {most} rows"
         );
         return Ok(inputs[0].clone());
+    }
+    if let Some(grouped) = Grouped::of(query) {
+        let mut result = Vec::new();
+        for group in grouped.groups(inputs).values() {
+            result.extend(grouped.run(group)?);
+        }
+        return Ok(result);
+    }
+    if query.text == "twice" {
+        let mut result = Vec::new();
+        for row in &inputs[0] {
+            result.extend(twice(row)?);
+        }
+        return Ok(result);
     }
     assert_eq!(query.text, "numbered");
     let total = inputs.iter().map(Vec::len).sum::<usize>();
@@ -486,6 +606,11 @@ impl QueryEvaluator for Expressions {
         });
         if !query.text.starts_with("at most ") {
             types.push(DataType::Int64);
+        }
+        if let Some(grouped) = Grouped::of(query) {
+            let (schema, _) = &inputs[0];
+            let keys = grouped.keys[0].iter();
+            types.extend(keys.map(|key| schema.field(*key).data_type().clone()));
         }
         Ok(vec![batch(&types, &result)])
     }

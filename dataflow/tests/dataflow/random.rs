@@ -8,7 +8,7 @@ use flowstone_types::ObjectId;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
-use crate::oracle::{Expressions, TestExpr};
+use crate::oracle::{Expressions, Grouped, TestExpr};
 use crate::values::{Row, Value, batch, schema};
 
 pub(crate) const DECIMAL: DataType = DataType::Decimal128(10, 2);
@@ -160,6 +160,8 @@ impl<R: Rng> Generator<'_, R> {
             6 => (Operator::Distinct { input }, types),
             7 => self.union(input, types),
             _ if self.rng.random_ratio(1, 4) => self.recompute(input, types),
+            _ if self.rng.random_ratio(1, 2) => self.recompute_groups(input, types),
+            _ if self.rng.random_ratio(1, 5) => self.recompute_rows(input, types),
             _ => self.top_k(input, types),
         };
         self.nodes.push(made);
@@ -367,6 +369,61 @@ impl<R: Rng> Generator<'_, R> {
             },
             types,
         )
+    }
+
+    fn recompute_groups(
+        &mut self,
+        input: NodeId,
+        types: Vec<DataType>,
+    ) -> (Operator, Vec<DataType>) {
+        let mut inputs = vec![(input, Vec::new())];
+        if self.rng.random() {
+            let (other, other_types) = self.pick();
+            inputs.push((other, Vec::new()));
+            for key in self.columns(&types, 2) {
+                if let Some(other_key) = self.column_of(&other_types, &types[key]) {
+                    inputs[0].1.push(key);
+                    inputs[1].1.push(other_key);
+                }
+            }
+        } else {
+            inputs[0].1 = self.columns(&types, 2);
+        }
+        if inputs[0].1.is_empty() {
+            return self.top_k(input, types);
+        }
+        let nulls_alone = self.rng.random();
+        let keys = inputs.iter().map(|(_, keys)| keys.clone()).collect();
+        let query = Grouped { keys, nulls_alone }.query();
+        let keys = inputs[0].1.iter().map(|key| types[*key].clone());
+        let keys = keys.collect::<Vec<_>>();
+        (
+            Operator::RecomputeGroups {
+                inputs,
+                query,
+                nulls_alone,
+                what: "a test".to_owned(),
+            },
+            types
+                .into_iter()
+                .chain([DataType::Int64])
+                .chain(keys)
+                .collect(),
+        )
+    }
+
+    fn recompute_rows(
+        &mut self,
+        input: NodeId,
+        mut types: Vec<DataType>,
+    ) -> (Operator, Vec<DataType>) {
+        types.push(DataType::Int64);
+        let query = QueryPlan {
+            bytes: Vec::new(),
+            text: "twice".to_owned(),
+        };
+        let what = "a test".to_owned();
+        (Operator::RecomputeRows { input, query, what }, types)
     }
 
     fn recompute(&mut self, input: NodeId, mut types: Vec<DataType>) -> (Operator, Vec<DataType>) {

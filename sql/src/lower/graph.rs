@@ -46,6 +46,12 @@ pub(super) fn schema_of(plan: &LogicalPlan) -> SchemaRef {
     node_schema(plan.schema().fields().iter().map(AsRef::as_ref))
 }
 
+/// The columns of a node, and behind them those of another that are its key.
+pub(super) fn with_key(schema: &SchemaRef, input: &SchemaRef, key: &[usize]) -> SchemaRef {
+    let key = key.iter().filter_map(|column| input.fields().get(*column));
+    node_schema(schema.fields().iter().chain(key).map(AsRef::as_ref))
+}
+
 /// The values of expressions over a plan as columns of a node.
 pub(super) fn schema_of_exprs(exprs: &[Expr], input: &LogicalPlan) -> Result<SchemaRef, Error> {
     let fields = exprs
@@ -376,6 +382,25 @@ fn renumber(operator: Operator, places: &BTreeMap<usize, NodeId>) -> Operator {
             inputs: inputs.into_iter().map(place).collect(),
             query,
             reason,
+        },
+        Operator::RecomputeGroups {
+            inputs,
+            query,
+            nulls_alone,
+            what,
+        } => Operator::RecomputeGroups {
+            inputs: inputs
+                .into_iter()
+                .map(|(input, key)| (place(input), key))
+                .collect(),
+            query,
+            nulls_alone,
+            what,
+        },
+        Operator::RecomputeRows { input, query, what } => Operator::RecomputeRows {
+            input: place(input),
+            query,
+            what,
         },
     }
 }

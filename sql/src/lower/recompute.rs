@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{Column, TableReference};
+use datafusion::common::{Column, DFSchema, TableReference};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan, Unnest};
 use flowstone_functions::codec::scan_target;
@@ -16,6 +16,7 @@ use super::graph::Graph;
 use super::mapped;
 use super::numbering::Numbering;
 use crate::error::Error;
+use crate::names::INTERNAL;
 
 /// The scan of input `index`.
 fn scan(index: usize, schema: &SchemaRef) -> Result<LogicalPlanBuilder, Error> {
@@ -24,11 +25,12 @@ fn scan(index: usize, schema: &SchemaRef) -> Result<LogicalPlanBuilder, Error> {
         .map_err(mapped)
 }
 
-/// The scan of input `index` with its columns named as those of `like`, with numbers of `names`.
+/// The scan of input `index` with its columns named as those of `like`, with numbers of `names`; behind them, named by [`key_column`], the columns `key`.
 fn named_scan(
     index: usize,
     schema: &SchemaRef,
     like: &LogicalPlan,
+    key: &[usize],
     names: &mut Numbering,
 ) -> Result<LogicalPlan, Error> {
     let projection = like
@@ -45,6 +47,12 @@ fn named_scan(
                 names.name(field.name()),
             )
         })
+        .chain(key.iter().enumerate().map(|(number, column)| {
+            let table = format!("input_{index}");
+            let key = key_column(index, number);
+            Expr::Column(Column::new(Some(table), column_name(*column)))
+                .alias_qualified(key.relation, key.name)
+        }))
         .collect::<Vec<_>>();
     scan(index, schema)?
         .project(projection)
@@ -52,13 +60,25 @@ fn named_scan(
         .map_err(mapped)
 }
 
-/// The columns of `plan` named `c0`, `c1`, …
-fn positional(plan: LogicalPlan) -> Result<LogicalPlan, Error> {
+/// Part `number` of the key of the rows of input `index`.
+pub(super) fn key_column(index: usize, number: usize) -> Column {
+    Column::new(Some(format!("{INTERNAL}key{index}")), column_name(number))
+}
+
+/// The columns of `plan` named `c0`, `c1`, …, and then the values of `key`, all but the columns that are of keys.
+fn positional(plan: LogicalPlan, key: Vec<Expr>) -> Result<LogicalPlan, Error> {
     let columns = plan.schema().columns();
-    let projection = columns
-        .into_iter()
+    let is_key = |column: &Column| {
+        let keys = [key_column(0, 0), key_column(1, 0)];
+        column.relation.is_some() && keys.iter().any(|key| key.relation == column.relation)
+    };
+    let shown = columns.into_iter().filter(|column| !is_key(column));
+    let projection = shown
+        .map(Expr::Column)
+        .chain(key)
         .enumerate()
-        .map(|(index, column)| Expr::Column(column).alias(column_name(index)));
+        .map(|(index, value)| value.alias(column_name(index)))
+        .collect::<Vec<_>>();
     LogicalPlanBuilder::from(plan)
         .project(projection)
         .and_then(LogicalPlanBuilder::build)
@@ -71,13 +91,28 @@ pub(super) fn over_inputs(
     inputs: &[NodeId],
     graph: &Graph,
 ) -> Result<LogicalPlan, Error> {
+    let inputs: Vec<(NodeId, Vec<usize>)> =
+        inputs.iter().map(|input| (*input, Vec::new())).collect();
+    over_keyed(plan, &inputs, |_| Vec::new(), graph)
+}
+
+/// The same with columns of each input as the key of its rows ([`key_column`]) where the operator shows it; `key` says by the operator's columns what the last
+/// columns are.
+pub(super) fn over_keyed(
+    plan: &LogicalPlan,
+    inputs: &[(NodeId, Vec<usize>)],
+    key: impl FnOnce(&DFSchema) -> Vec<Expr>,
+    graph: &Graph,
+) -> Result<LogicalPlan, Error> {
     let mut names = Numbering::default();
     let mut scans = plan
         .inputs()
         .into_iter()
         .zip(inputs)
         .enumerate()
-        .map(|(index, (input, node))| named_scan(index, &graph.schema(*node), input, &mut names))
+        .map(|(index, (input, (node, key)))| {
+            named_scan(index, &graph.schema(*node), input, key, &mut names)
+        })
         .collect::<Result<Vec<_>, _>>()?;
     if let LogicalPlan::Unnest(unnest) = plan {
         let input = scans
@@ -95,7 +130,9 @@ pub(super) fn over_inputs(
             })
             .collect();
         let rows = Unnest::try_new(Arc::new(input), columns, unnest.options.clone());
-        return positional(LogicalPlan::Unnest(rows.map_err(mapped)?));
+        let rows = LogicalPlan::Unnest(rows.map_err(mapped)?);
+        let key = key(rows.schema());
+        return positional(rows, key);
     }
     let exprs = plan
         .expressions()
@@ -103,7 +140,9 @@ pub(super) fn over_inputs(
         .map(|expr| names.expr(expr))
         .collect::<Result<Vec<_>, _>>()
         .map_err(mapped)?;
-    positional(plan.with_new_exprs(exprs, scans).map_err(mapped)?)
+    let plan = plan.with_new_exprs(exprs, scans).map_err(mapped)?;
+    let key = key(plan.schema());
+    positional(plan, key)
 }
 
 /// The whole of `plan` over the collections it scans, which become inputs in order of first use.
@@ -131,7 +170,7 @@ pub(super) fn over_collections(
             input_scan(index, &scan, &provider.schema()).map(Transformed::yes)
         })
         .map_err(mapped)?;
-    Ok((positional(replaced.data)?, collections))
+    Ok((positional(replaced.data, Vec::new())?, collections))
 }
 
 /// The scan of input `index` in place of `scan`.

@@ -217,7 +217,9 @@ fn evaluate(fixture: &Fixture, plan: &Plan) -> RecordBatch {
                 }
                 run(kept.project((0..width).map(column)).expect("projects"))
             }
-            Operator::Recompute { inputs, query, .. } => {
+            operator => {
+                let query = operator.query().expect("a query");
+                let inputs = operator.inputs();
                 let plan = decode_plan(&query.bytes, &|target, _| match target {
                     ScanTarget::Input(index) => Ok(memory(of(&inputs[index]))),
                     ScanTarget::Collection(id) => {
@@ -263,14 +265,26 @@ const INCREMENTAL: [&str; 26] = [
     "SELECT j ->> 'a' AS a, b FROM typed WHERE j IS NOT NULL",
 ];
 
-/// Queries with a part that is recomputed, and why.
-const RECOMPUTED: [(&str, &str); 9] = [
+/// Queries with a part that is evaluated for the keys or rows that change, and what that is.
+const BY_CHANGES: [(&str, &str); 19] = [
     (
         "SELECT name, amount FROM items LEFT JOIN orders ON item = items.id",
         "left outer join",
     ),
     (
+        "SELECT name, amount, items.id FROM items LEFT JOIN orders ON item = items.id AND amount > items.id",
+        "left outer join",
+    ),
+    (
+        "SELECT name, amount FROM orders RIGHT JOIN items ON item + 0 = items.id",
+        "right outer join",
+    ),
+    (
         "SELECT name, amount FROM items FULL JOIN orders ON item = items.id",
+        "full outer join",
+    ),
+    (
+        "SELECT i.name, p.name FROM items i FULL JOIN people p ON p.city = i.name AND p.age = i.id",
         "full outer join",
     ),
     (
@@ -278,7 +292,27 @@ const RECOMPUTED: [(&str, &str); 9] = [
         "anti join (NOT EXISTS, NOT IN, EXCEPT)",
     ),
     (
+        "SELECT name FROM items WHERE EXISTS (SELECT 1 FROM orders WHERE item = items.id AND amount > items.id)",
+        "semi join with a condition other than equality",
+    ),
+    (
+        "SELECT name, EXISTS (SELECT 1 FROM orders WHERE item = items.id) AS ordered FROM items",
+        "subquery in an expression",
+    ),
+    (
+        "SELECT name FROM items WHERE id > 1 OR EXISTS (SELECT 1 FROM orders WHERE item = items.id)",
+        "subquery in an expression",
+    ),
+    (
         "SELECT name, rank() OVER (PARTITION BY city ORDER BY age) AS r FROM people WHERE age > 0",
+        "window functions",
+    ),
+    (
+        "SELECT name, sum(age) OVER (PARTITION BY city) AS s, count(*) OVER (PARTITION BY age % 2, city) AS n FROM people",
+        "window functions",
+    ),
+    (
+        "SELECT name, lag(name) OVER (PARTITION BY upper(city) ORDER BY age, name) AS before FROM people",
         "window functions",
     ),
     (
@@ -286,9 +320,33 @@ const RECOMPUTED: [(&str, &str); 9] = [
         "aggregate string_agg",
     ),
     (
+        "SELECT upper(city), stddev(age), count(*) FROM people GROUP BY upper(city)",
+        "aggregate stddev",
+    ),
+    (
+        "SELECT age % 2, city, array_agg(name ORDER BY name DESC) FROM people GROUP BY age % 2, city",
+        "aggregate array_agg",
+    ),
+    (
         "SELECT unnest(a) AS e FROM typed",
         "set-returning functions",
     ),
+    (
+        "SELECT i.id, g FROM items i, generate_series(1, i.id) g",
+        "set-returning functions",
+    ),
+    (
+        "SELECT name FROM people EXCEPT ALL SELECT 'cid'",
+        "window functions",
+    ),
+    (
+        "SELECT i.name, (SELECT max(amount) FROM orders o WHERE o.item = i.id) FROM items i",
+        "left outer join",
+    ),
+];
+
+/// Queries with a part that is recomputed, and why.
+const RECOMPUTED: [(&str, &str); 5] = [
     (
         "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 4) SELECT i FROM n JOIN items ON items.id = i",
         "recursive query",
@@ -298,8 +356,16 @@ const RECOMPUTED: [(&str, &str); 9] = [
         "grouping sets",
     ),
     (
-        "SELECT name FROM people EXCEPT ALL SELECT 'cid'",
+        "SELECT name, rank() OVER (ORDER BY age) AS r, count(*) OVER (PARTITION BY city) AS n FROM people",
         "window functions",
+    ),
+    (
+        "SELECT name, amount FROM items LEFT JOIN orders ON item < items.id",
+        "left outer join",
+    ),
+    (
+        "SELECT string_agg(name, ',' ORDER BY name) FROM people",
+        "aggregate string_agg",
     ),
 ];
 
@@ -332,6 +398,7 @@ fn operators_compute_the_query() {
     for (sql, reason) in INCREMENTAL
         .iter()
         .map(|sql| (*sql, None))
+        .chain(BY_CHANGES.iter().map(|(sql, _)| (*sql, None)))
         .chain(RECOMPUTED.iter().map(|(sql, reason)| (*sql, Some(*reason))))
     {
         let lowered = lowered(&fixture, sql);
@@ -347,6 +414,29 @@ fn operators_compute_the_query() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn what_has_no_operator_is_evaluated_for_what_changes() {
+    let fixture = Fixture::new();
+    for (sql, wanted) in BY_CHANGES {
+        let lowered = lowered(&fixture, sql);
+        let mut found = lowered
+            .plan
+            .nodes
+            .iter()
+            .filter_map(|node| match &node.operator {
+                Operator::RecomputeGroups { what, .. } | Operator::RecomputeRows { what, .. } => {
+                    Some(what.as_str())
+                }
+                _ => None,
+            });
+        assert!(
+            found.any(|what| what == wanted),
+            "{sql}\n{:#?}",
+            lowered.plan
+        );
+    }
 }
 
 #[test]
@@ -408,7 +498,7 @@ fn what_is_recomputed_for_two_references_is_one_node() {
         .plan
         .nodes
         .iter()
-        .filter(|node| matches!(node.operator, Operator::Recompute { .. }))
+        .filter(|node| matches!(node.operator, Operator::RecomputeGroups { .. }))
         .count();
     assert_eq!(recomputed, 1, "{:#?}", lowered.plan);
 }
@@ -461,11 +551,17 @@ fn explain_shows_operators_state_and_what_is_recomputed() {
             "        Get orders  [no state]",
         ]
     );
-    let recomputed = lines("SELECT name, amount FROM items LEFT JOIN orders ON item = items.id");
+    let recomputed = lines("SELECT name, amount FROM items LEFT JOIN orders ON item < items.id");
     assert!(
         recomputed
             .iter()
             .any(|line| line.contains("Recompute left outer join  [RECOMPUTED at each change")),
         "{recomputed:#?}"
+    );
+    let by_groups = lines("SELECT name, amount FROM items LEFT JOIN orders ON item = items.id");
+    let wanted = "RecomputeGroups left outer join by c0 = c0  [incremental, state: inputs and output, cost: all rows of the keys that change]";
+    assert!(
+        by_groups.iter().any(|line| line.contains(wanted)),
+        "{by_groups:#?}"
     );
 }

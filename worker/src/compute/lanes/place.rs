@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use flowstone_proto::plan::{Operator, Plan};
+use flowstone_proto::plan::Plan;
 use flowstone_types::{ClusterId, Epoch, ObjectId};
 use tokio::sync::mpsc;
 
@@ -26,7 +26,7 @@ impl Lanes {
         let recomputes = plan
             .nodes
             .iter()
-            .any(|node| matches!(node.operator, Operator::Recompute { .. }));
+            .any(|node| node.operator.query().is_some());
         let behind = places.iter().any(|place| match place {
             Place::Base => false,
             Place::Lane(lane) => self
