@@ -12,6 +12,7 @@ mod interference;
 mod kafka;
 mod lookup;
 mod nexmark;
+mod planning;
 mod report;
 mod servers;
 mod shard;
@@ -49,6 +50,7 @@ enum Benchmark {
     Interference,
     Kafka,
     Catalog,
+    Planning,
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,6 +72,7 @@ impl Benchmark {
             Self::Interference => servers::block_on(interference::run(scale)),
             Self::Kafka => servers::block_on(kafka::run(scale)),
             Self::Catalog => servers::block_on(catalog::run(scale)),
+            Self::Planning => servers::block_on(planning::run(scale)),
         }
     }
 

@@ -1,5 +1,5 @@
 //! Real servers and clients for tests: a Flowstone node as a process of its own, a scratch PostgreSQL, a gate before it, HTTP and a browser;
-//! Kafka, a schema registry, Kafka Connect with Debezium, MySQL and MariaDB. And the random comparison of the node with PostgreSQL, `sqldiff`.
+//! Kafka, a schema registry, Kafka Connect with Debezium, MySQL and MariaDB. And the random comparison of the node with PostgreSQL, `sqldiff`, and the statements of TPC-H.
 //!
 //! Owns starting, killing and waiting for them. Must not know any private item of another crate: everything goes through the binary and its ports.
 //! Called by the end-to-end tests of this crate.
@@ -23,6 +23,7 @@ pub mod registry;
 mod rest;
 pub mod sqldiff;
 pub mod text;
+pub mod tpch;
 pub mod wait;
 
 use std::sync::atomic::{AtomicU32, Ordering};

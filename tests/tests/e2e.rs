@@ -82,6 +82,9 @@ mod subqueries;
 #[path = "e2e/tables.rs"]
 mod tables;
 #[cfg(test)]
+#[path = "e2e/tpch.rs"]
+mod tpch;
+#[cfg(test)]
 #[path = "e2e/wire.rs"]
 mod wire;
 #[cfg(test)]
