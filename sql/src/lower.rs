@@ -58,6 +58,7 @@ pub fn lower(planned: &PlannedQuery) -> Result<Lowered, Error> {
     optimize::refuse_subqueries(&plan)?;
     let mut lowering = Lowering {
         graph: Graph::new(planned.keys.clone()),
+        first_rows: None,
     };
     let root = lowering.node(&plan)?;
     Ok(lowering.graph.finish(root))
@@ -65,6 +66,8 @@ pub fn lower(planned: &PlannedQuery) -> Result<Lowered, Error> {
 
 struct Lowering {
     graph: Graph,
+    /// Of the window below, which is lowered next, that numbers rows: no others than the first of each partition are wanted.
+    first_rows: Option<u64>,
 }
 
 /// The error for an error of DataFusion's.
@@ -81,8 +84,12 @@ impl Lowering {
 
     /// The rows of `plan` as filters and projections over a node.
     fn chain(&mut self, plan: &LogicalPlan) -> Result<Chain, Error> {
+        let first_rows = self.first_rows.take();
         match plan {
-            LogicalPlan::SubqueryAlias(SubqueryAlias { input, .. }) => self.chain(input),
+            LogicalPlan::SubqueryAlias(SubqueryAlias { input, .. }) => {
+                self.first_rows = first_rows;
+                self.chain(input)
+            }
             LogicalPlan::Repartition(repartition) => self.chain(&repartition.input),
             // What is maintained has no order; where order matters, Limit and DISTINCT ON look for the Sort themselves.
             LogicalPlan::Sort(sort) => match sort.fetch {
@@ -96,6 +103,7 @@ impl Lowering {
                 )?)),
             },
             LogicalPlan::Filter(filter) => {
+                self.first_rows = groups::first_rows(&filter.predicate, &filter.input);
                 let mut chain = self.chain(&filter.input)?;
                 chain.settle_before(
                     &mut self.graph,
@@ -111,6 +119,7 @@ impl Lowering {
                 Ok(chain)
             }
             LogicalPlan::Projection(Projection { expr, input, .. }) => {
+                self.first_rows = first_rows;
                 let mut chain = self.chain(input)?;
                 chain.settle_before(
                     &mut self.graph,
@@ -140,7 +149,7 @@ impl Lowering {
             LogicalPlan::Distinct(Distinct::On(on)) => self.distinct_on(on),
             LogicalPlan::Union(union) => Ok(Chain::of(self.union(plan, union)?)),
             LogicalPlan::Limit(limit) => self.limit(plan, limit),
-            LogicalPlan::Window(window) => self.windows(plan, window),
+            LogicalPlan::Window(window) => self.windows(plan, window, first_rows),
             LogicalPlan::Unnest(_) => self.by_rows(plan, "set-returning functions"),
             LogicalPlan::RecursiveQuery(_) => {
                 Ok(Chain::of(self.recompute_whole(plan, "recursive query")?))
@@ -387,6 +396,9 @@ impl Lowering {
 
     fn aggregate(&mut self, plan: &LogicalPlan, aggregate: &Aggregate) -> Result<Chain, Error> {
         let input = &aggregate.input;
+        if let [Expr::GroupingSet(sets)] = aggregate.group_expr.as_slice() {
+            return self.grouping_sets(plan, aggregate, sets);
+        }
         let Some(calls) = aggregate
             .aggr_expr
             .iter()
@@ -396,13 +408,6 @@ impl Lowering {
             let reason = unsupported_aggregate(aggregate, input);
             return self.grouped(plan, aggregate, &reason);
         };
-        if aggregate
-            .group_expr
-            .iter()
-            .any(|expr| matches!(expr, Expr::GroupingSet(_)))
-        {
-            return Ok(Chain::of(self.recompute(plan, "grouping sets")?));
-        }
         let mut columns: Vec<Expr> = Vec::new();
         let mut place = |expr: &Expr| {
             let expr = strip_alias(expr);
@@ -556,16 +561,8 @@ impl Lowering {
             .chain(order.iter().map(|sort| &sort.expr))
             .collect();
         let (node, positions) = self.extended(input, &extra)?;
-        let (group_columns, order_columns) = positions.split_at(group.len());
-        let order = order_columns
-            .iter()
-            .zip(order)
-            .map(|(column, sort)| OrderColumn {
-                column: *column,
-                descending: !sort.asc,
-                nulls_first: sort.nulls_first,
-            })
-            .collect();
+        let (group_columns, ordered) = positions.split_at(group.len());
+        let order = order_columns(ordered, order);
         Ok(self
             .graph
             .top(node, group_columns.to_vec(), order, limit, offset))
@@ -606,6 +603,18 @@ impl Lowering {
         };
         Ok(self.graph.add(operator, schema_of(plan), None))
     }
+}
+
+/// An order by expressions that are at these columns.
+fn order_columns(columns: &[usize], order: &[Sort]) -> Vec<OrderColumn> {
+    let columns = columns.iter().zip(order);
+    columns
+        .map(|(column, sort)| OrderColumn {
+            column: *column,
+            descending: !sort.asc,
+            nulls_first: sort.nulls_first,
+        })
+        .collect()
 }
 
 /// Whether two expressions over `input` are the same, however their columns are qualified.

@@ -32,6 +32,7 @@ use datafusion::logical_expr::{Expr, Filter, LogicalPlan};
 use flowstone_functions::execution::still_wanted;
 
 use crate::names::INTERNAL;
+pub(crate) use carry::sets_of;
 use expressions::{broken, columns_in, filtered, has_exactly, projected, too_complex};
 use node::as_dependent;
 pub(crate) use node::{DependentJoin, DependentKind, dependent_join};

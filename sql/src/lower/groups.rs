@@ -1,35 +1,70 @@
 //! What is evaluated by keys or by rows: operators for which the engine has none of its own, where a change concerns the rows of its key only.
 //!
-//! Owns by which columns that is: the partitions that all windows of an operator have in common, the equalities of a join, the groups of an aggregate.
+//! Owns by which columns that is: the partitions that all windows of an operator have in common, the equalities of a join, the groups of an aggregate. And what grouping sets are made of.
 
+use std::sync::Arc;
+
+use arrow_schema::DataType;
 use datafusion::common::{DFSchema, JoinType, NullEquality};
-use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan, Window, when};
+use datafusion::logical_expr::expr::Sort;
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{
+    Aggregate, BinaryExpr, Expr, GroupingSet, Join, LogicalPlan, Operator as ExprOperator, Window,
+    when,
+};
+use datafusion::scalar::ScalarValue;
 use flowstone_proto::plan::{NodeId, Operator};
 
 use super::chain::{Chain, strip_alias};
 use super::graph::{schema_of, with_key};
 use super::recompute::{key_column, over_inputs, over_keyed};
-use super::{Lowering, mapped};
+use super::{Lowering, mapped, order_columns};
 use crate::error::Error;
 use crate::optimize;
+use crate::unnest::sets_of;
 
 impl Lowering {
-    /// Windows whose partitions have columns in common.
-    pub(super) fn windows(&mut self, plan: &LogicalPlan, window: &Window) -> Result<Chain, Error> {
+    /// Windows, by the columns that their partitions have in common. `first`: of each partition of the only one, no more rows are wanted.
+    pub(super) fn windows(
+        &mut self,
+        plan: &LogicalPlan,
+        window: &Window,
+        first: Option<u64>,
+    ) -> Result<Chain, Error> {
         let what = "window functions";
         let mut partitions = window.window_expr.iter().map(partition_of);
         let mut common: Vec<&Expr> = partitions.next().unwrap_or_default().iter().collect();
         for partition in partitions {
             common.retain(|expr| partition.contains(expr));
         }
-        if common.is_empty() {
+        if common.is_empty() && first.is_none() {
             return Ok(Chain::of(self.recompute(plan, what)?));
         }
-        let (input, key) = self.extended(&window.input, &common)?;
+        let order = match first {
+            Some(_) => window.window_expr.first().map(order_of).unwrap_or_default(),
+            None => &[],
+        };
+        let ordered = order.iter().map(|sort| &sort.expr);
+        let exprs: Vec<&Expr> = common.iter().copied().chain(ordered).collect();
+        let (mut input, positions) = self.extended(&window.input, &exprs)?;
+        let (key, ordered) = positions.split_at(common.len());
         let identity = self.graph.key(input).cloned();
+        if first.is_some() {
+            let order = order_columns(ordered, order);
+            input = self.graph.top(input, key.to_vec(), order, first, 0);
+        }
+        if key.is_empty() {
+            let query = over_inputs(plan, &[input], &self.graph)?;
+            return Ok(Chain::of(self.recomputed(
+                plan,
+                vec![input],
+                &query,
+                what,
+            )?));
+        }
         let shown = (0..key.len()).map(|number| Expr::Column(key_column(0, number)));
         let shown: Vec<Expr> = shown.collect();
-        let inputs = vec![(input, key)];
+        let inputs = vec![(input, key.to_vec())];
         let query = over_keyed(plan, &inputs, |_| shown, &self.graph)?;
         // What the input has behind the columns of the plan are parts of its key.
         let width = window.input.schema().fields().len();
@@ -110,8 +145,7 @@ impl Lowering {
         aggregate: &Aggregate,
         what: &str,
     ) -> Result<Chain, Error> {
-        let is_set = |expr: &Expr| matches!(expr, Expr::GroupingSet(_));
-        if aggregate.group_expr.is_empty() || aggregate.group_expr.iter().any(is_set) {
+        if aggregate.group_expr.is_empty() {
             return Ok(Chain::of(self.recompute(plan, what)?));
         }
         let exprs: Vec<&Expr> = aggregate.group_expr.iter().collect();
@@ -124,6 +158,67 @@ impl Lowering {
         let query = over_keyed(plan, &[(input, Vec::new())], groups, &self.graph)?;
         let inputs = vec![(input, key)];
         self.by_groups(plan, inputs, (&query, false), (what, Some(identity)))
+    }
+
+    /// Grouping sets: one grouping each, and NULL for the keys that a set leaves out.
+    pub(super) fn grouping_sets(
+        &mut self,
+        plan: &LogicalPlan,
+        aggregate: &Aggregate,
+        sets: &GroupingSet,
+    ) -> Result<Chain, Error> {
+        let schema = schema_of(plan);
+        let keys = sets.distinct_expr();
+        let data_type = |place: usize| schema.field(place).data_type();
+        let mut known: Vec<Vec<Expr>> = Vec::new();
+        let mut inputs = Vec::new();
+        for set in sets_of(sets).map_err(mapped)? {
+            // A set that is there twice has its rows twice, told apart by how often it was there before.
+            let before = known.iter().filter(|other| same_set(other, &set)).count();
+            let mut grouping = u64::try_from(before).unwrap_or(u64::MAX);
+            let mut exprs = Vec::with_capacity(schema.fields().len());
+            let one = self.one_set(aggregate, &set)?;
+            let columns = one.as_ref().map(|one| one.schema().columns());
+            let columns = columns.unwrap_or_default();
+            let mut missing = 0_u64;
+            for (place, key) in keys.iter().enumerate() {
+                let found = set.iter().position(|expr| expr == *key);
+                missing = (missing << 1) | u64::from(found.is_none());
+                exprs.push(match found.and_then(|found| columns.get(found)) {
+                    Some(column) => Expr::Column(column.clone()),
+                    None => Expr::Literal(null(data_type(place))?, None),
+                });
+            }
+            let keys = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+            grouping = grouping.checked_shl(keys).unwrap_or(0) | missing;
+            let number = ScalarValue::UInt64(Some(grouping));
+            let number = number.cast_to(data_type(exprs.len())).map_err(mapped)?;
+            exprs.push(Expr::Literal(number, None));
+            let values = columns.iter().skip(set.len());
+            exprs.extend(values.map(|column| Expr::Column(column.clone())));
+            let (mut chain, of) = match &one {
+                Some(one) => (self.chain(one)?, one.schema().as_ref().clone()),
+                None => {
+                    let row = Chain::of(self.graph.one_row()?).with_no_columns()?;
+                    (row, DFSchema::empty())
+                }
+            };
+            chain.project(exprs.iter(), &of)?;
+            inputs.push(chain.build(&mut self.graph, &schema)?);
+            known.push(set);
+        }
+        Ok(Chain::of(self.graph.union(inputs, schema)))
+    }
+
+    /// The grouping by one set; `None` if it is a row of nothing.
+    fn one_set(&self, aggregate: &Aggregate, set: &[Expr]) -> Result<Option<LogicalPlan>, Error> {
+        if set.is_empty() && aggregate.aggr_expr.is_empty() {
+            return Ok(None);
+        }
+        let input = Arc::clone(&aggregate.input);
+        Aggregate::try_new(input, set.to_vec(), aggregate.aggr_expr.clone())
+            .map(|aggregate| Some(LogicalPlan::Aggregate(aggregate)))
+            .map_err(mapped)
     }
 
     /// What makes rows of each row.
@@ -170,10 +265,99 @@ impl Lowering {
     }
 }
 
+fn null(data_type: &DataType) -> Result<ScalarValue, Error> {
+    ScalarValue::try_from(data_type).map_err(mapped)
+}
+
+/// Whether two grouping sets have the same keys.
+fn same_set(left: &[Expr], right: &[Expr]) -> bool {
+    left.iter().all(|expr| right.contains(expr)) && right.iter().all(|expr| left.contains(expr))
+}
+
 /// By what a window function partitions.
 fn partition_of(expr: &Expr) -> &[Expr] {
     match strip_alias(expr) {
         Expr::WindowFunction(function) => &function.params.partition_by,
         _ => &[],
+    }
+}
+
+/// In what order a window function sees its rows.
+fn order_of(expr: &Expr) -> &[Sort] {
+    match strip_alias(expr) {
+        Expr::WindowFunction(function) => &function.params.order_by,
+        _ => &[],
+    }
+}
+
+/// How many rows of each partition a condition over `input` lets through at most, if `input` shows a window that does nothing but number them.
+pub(super) fn first_rows(predicate: &Expr, input: &LogicalPlan) -> Option<u64> {
+    let bounds = split_conjunction(predicate).into_iter().filter_map(|part| {
+        let Expr::BinaryExpr(BinaryExpr { left, op, right }) = part else {
+            return None;
+        };
+        let (value, op, bound) = match (left.as_ref(), right.as_ref()) {
+            (value, Expr::Literal(bound, _)) => (value, *op, bound),
+            (Expr::Literal(bound, _), value) => (value, op.swap()?, bound),
+            _ => return None,
+        };
+        if !is_number_of_rows(value, input) {
+            return None;
+        }
+        let ScalarValue::Int64(Some(bound)) = bound.cast_to(&DataType::Int64).ok()? else {
+            return None;
+        };
+        let rows = match op {
+            ExprOperator::Lt => bound.checked_sub(1)?,
+            ExprOperator::LtEq | ExprOperator::Eq => bound,
+            _ => return None,
+        };
+        Some(u64::try_from(rows).unwrap_or(0))
+    });
+    bounds.min()
+}
+
+/// Whether a value over `input` is the only thing that the window below computes, and that is `row_number()`.
+fn is_number_of_rows(value: &Expr, input: &LogicalPlan) -> bool {
+    let Expr::Column(column) = without_casts(strip_alias(value)) else {
+        return false;
+    };
+    let Ok(place) = input.schema().index_of_column(column) else {
+        return false;
+    };
+    match input {
+        LogicalPlan::Projection(projection) => {
+            let below = projection.expr.get(place);
+            below.is_some_and(|below| is_number_of_rows(below, &projection.input))
+        }
+        LogicalPlan::SubqueryAlias(alias) => {
+            let below = alias.input.schema().columns().into_iter().nth(place);
+            below.is_some_and(|below| is_number_of_rows(&Expr::Column(below), &alias.input))
+        }
+        LogicalPlan::Window(window) => match window.window_expr.as_slice() {
+            [only] => {
+                let numbers = matches!(strip_alias(only), Expr::WindowFunction(function) if function.fun.name() == "row_number");
+                numbers && place + 1 == window.schema.fields().len()
+            }
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// The value before it was cast to another type of integers.
+fn without_casts(expr: &Expr) -> &Expr {
+    let is_integer = |data_type: &DataType| data_type.is_integer();
+    match expr {
+        Expr::Cast(cast) if is_integer(cast.field.data_type()) => without_casts(&cast.expr),
+        Expr::ScalarFunction(call) if call.func.name() == "pg_cast" => match call.args.as_slice() {
+            [value, _, Expr::Literal(ScalarValue::Utf8(Some(name)), _)]
+                if matches!(name.as_str(), "bigint" | "integer" | "smallint") =>
+            {
+                without_casts(value)
+            }
+            _ => expr,
+        },
+        other => other,
     }
 }

@@ -24,6 +24,7 @@ use super::domain::{Asking, Domain};
 use super::expressions::{broken, named, projected, replaced, resolved, unsupported, with_stack};
 use super::joins::joined;
 use super::shapes::is_one_row;
+pub(crate) use aggregate::sets_of;
 
 /// `plan` for all values of the domain, whose columns come first.
 pub(super) fn carry(

@@ -236,7 +236,7 @@ fn evaluate(fixture: &Fixture, plan: &Plan) -> RecordBatch {
 }
 
 /// Queries of which each part has an operator.
-const INCREMENTAL: [&str; 26] = [
+const INCREMENTAL: [&str; 32] = [
     "SELECT id, name FROM items WHERE price > 1",
     "SELECT id + 1 AS n, upper(name) FROM items WHERE id > 0 AND name LIKE 'p%'",
     "SELECT i.name, o.amount FROM items i JOIN orders o ON o.item = i.id WHERE o.amount > i.id",
@@ -263,10 +263,16 @@ const INCREMENTAL: [&str; 26] = [
     "SELECT city, n FROM (SELECT city, count(*) AS n FROM people GROUP BY city) c WHERE n > 1",
     "SELECT sum(x) FROM (SELECT DISTINCT age AS x FROM people) d",
     "SELECT j ->> 'a' AS a, b FROM typed WHERE j IS NOT NULL",
+    "SELECT city, age, count(*) FROM people GROUP BY ROLLUP (city, age)",
+    "SELECT city, age % 2, sum(age), grouping(city, age % 2) FROM people GROUP BY CUBE (city, age % 2)",
+    "SELECT city, age, count(*) FROM people GROUP BY GROUPING SETS ((city), (age, city), (), (city))",
+    "SELECT city, count(*) FROM people WHERE age > 1000 GROUP BY ROLLUP (city)",
+    "SELECT city FROM people WHERE age > 1000 GROUP BY ROLLUP (city)",
+    "SELECT age, city, max(name) FROM people GROUP BY age, ROLLUP (city) HAVING count(*) > 0",
 ];
 
 /// Queries with a part that is evaluated for the keys or rows that change, and what that is.
-const BY_CHANGES: [(&str, &str); 19] = [
+const BY_CHANGES: [(&str, &str); 22] = [
     (
         "SELECT name, amount FROM items LEFT JOIN orders ON item = items.id",
         "left outer join",
@@ -316,6 +322,18 @@ const BY_CHANGES: [(&str, &str); 19] = [
         "window functions",
     ),
     (
+        "SELECT name, n FROM (SELECT name, city, row_number() OVER (PARTITION BY city ORDER BY age DESC, name) AS n FROM people) p WHERE n <= 2 AND name <> 'x'",
+        "window functions",
+    ),
+    (
+        "SELECT name FROM (SELECT name, row_number() OVER (PARTITION BY upper(city) ORDER BY age + 1, name) AS n FROM people) p WHERE 2 > n",
+        "window functions",
+    ),
+    (
+        "SELECT name FROM (SELECT name, row_number() OVER (PARTITION BY city ORDER BY name) AS n FROM people) p WHERE n = 2",
+        "window functions",
+    ),
+    (
         "SELECT city, string_agg(name, ',' ORDER BY name) FROM people GROUP BY city",
         "aggregate string_agg",
     ),
@@ -346,14 +364,10 @@ const BY_CHANGES: [(&str, &str); 19] = [
 ];
 
 /// Queries with a part that is recomputed, and why.
-const RECOMPUTED: [(&str, &str); 5] = [
+const RECOMPUTED: [(&str, &str); 4] = [
     (
         "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 4) SELECT i FROM n JOIN items ON items.id = i",
         "recursive query",
-    ),
-    (
-        "SELECT city, age, count(*) FROM people GROUP BY ROLLUP (city, age)",
-        "grouping sets",
     ),
     (
         "SELECT name, rank() OVER (ORDER BY age) AS r, count(*) OVER (PARTITION BY city) AS n FROM people",
@@ -437,6 +451,35 @@ fn what_has_no_operator_is_evaluated_for_what_changes() {
             lowered.plan
         );
     }
+}
+
+#[test]
+fn of_rows_that_are_numbered_only_the_first_are_kept_in_order() {
+    let fixture = Fixture::new();
+    let limits = |condition: &str| {
+        let numbered =
+            "SELECT name, row_number() OVER (PARTITION BY city ORDER BY age) AS n, age FROM people";
+        let lowered = lowered(
+            &fixture,
+            &format!("SELECT name FROM ({numbered}) p WHERE {condition}"),
+        );
+        let limits = lowered
+            .plan
+            .nodes
+            .iter()
+            .filter_map(|node| match &node.operator {
+                Operator::TopK { limit, group, .. } => Some((*limit, group.len())),
+                _ => None,
+            });
+        limits.collect::<Vec<_>>()
+    };
+    assert_eq!(limits("n <= 3"), [(Some(3), 1)]);
+    assert_eq!(limits("n < 3 AND n < 9"), [(Some(2), 1)]);
+    assert_eq!(limits("1 = n"), [(Some(1), 1)]);
+    assert_eq!(limits("n > 3"), []);
+    assert_eq!(limits("n <= 3 OR age = 1"), []);
+    assert_eq!(limits("age <= 3"), []);
+    assert_eq!(limits("n + 1 <= 3"), []);
 }
 
 #[test]

@@ -269,7 +269,7 @@ fn grouping_id(
 }
 
 /// The sets that a grouping is.
-fn sets_of(sets: &GroupingSet) -> Result<Vec<Vec<Expr>>> {
+pub(crate) fn sets_of(sets: &GroupingSet) -> Result<Vec<Vec<Expr>>> {
     let found = match sets {
         GroupingSet::GroupingSets(sets) => sets.clone(),
         GroupingSet::Rollup(exprs) => (0..=exprs.len())
