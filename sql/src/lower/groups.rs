@@ -5,12 +5,13 @@
 use std::sync::Arc;
 
 use arrow_schema::DataType;
-use datafusion::common::{DFSchema, JoinType, NullEquality};
+use datafusion::common::{Column, DFSchema, JoinType, NullEquality};
+use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::expr::Sort;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, Expr, GroupingSet, Join, LogicalPlan, Operator as ExprOperator, Window,
-    when,
+    Aggregate, BinaryExpr, Expr, GroupingSet, Join, LogicalPlan, LogicalPlanBuilder,
+    Operator as ExprOperator, Window, lit, when,
 };
 use datafusion::scalar::ScalarValue;
 use flowstone_proto::plan::{NodeId, Operator};
@@ -20,6 +21,7 @@ use super::graph::{schema_of, with_key};
 use super::recompute::{key_column, over_inputs, over_keyed};
 use super::{Lowering, mapped, order_columns};
 use crate::error::Error;
+use crate::names::INTERNAL;
 use crate::optimize;
 use crate::unnest::sets_of;
 
@@ -79,6 +81,9 @@ impl Lowering {
         join: &Join,
         what: &str,
     ) -> Result<Chain, Error> {
+        if let Some(chain) = self.by_presence(join)? {
+            return Ok(chain);
+        }
         let mut pairs = Vec::new();
         for (left, right) in &join.on {
             let left_type = crate::plan::field_of(left, &join.left)?;
@@ -136,6 +141,70 @@ impl Lowering {
         let nulls_alone = join.null_equality == NullEquality::NullEqualsNothing;
         let inputs = vec![(left, left_key), (right, right_key)];
         self.by_groups(plan, inputs, (&query, nulls_alone), (what, None))
+    }
+
+    /// A semi or anti join by nothing but whether the right side has rows, and whether there is NULL among them: the left side is joined with their numbers,
+    /// which are one row. So it is where the condition is one over the left side, and with NOT IN, of which an anti join is left.
+    fn by_presence(&mut self, join: &Join) -> Result<Option<Chain>, Error> {
+        let is_of = |expr: &Expr, side: &LogicalPlan| {
+            let columns = expr.column_refs();
+            columns
+                .iter()
+                .all(|column| side.schema().has_column(column))
+        };
+        let is_semi = join.join_type == JoinType::LeftSemi;
+        if !(is_semi || join.join_type == JoinType::LeftAnti)
+            || !join.on.is_empty()
+            || join.null_aware
+        {
+            return Ok(None);
+        }
+        let left = &join.left;
+        match &join.filter {
+            Some(Expr::IsNotFalse(matches)) if !is_semi => {
+                let Expr::BinaryExpr(BinaryExpr {
+                    left: value,
+                    op: ExprOperator::Eq,
+                    right: of,
+                }) = matches.as_ref()
+                else {
+                    return Ok(None);
+                };
+                if !is_of(value, left) || !is_of(of, &join.right) {
+                    return Ok(None);
+                }
+                let known = count(of.as_ref().clone());
+                let decided = with_counts(join, &[count(lit(1_i64)), known], |counts| {
+                    let [all, known] = counts else {
+                        return lit(true);
+                    };
+                    let none_is_null = known.clone().eq(all.clone());
+                    let none = all.clone().eq(lit(0_i64));
+                    none.or(none_is_null.and(value.as_ref().clone().is_not_null()))
+                })?;
+                let anti = Join {
+                    left: Arc::new(decided),
+                    on: vec![(value.as_ref().clone(), of.as_ref().clone())],
+                    filter: None,
+                    ..join.clone()
+                };
+                self.chain(&LogicalPlan::Join(anti)).map(Some)
+            }
+            filter if filter.iter().all(|filter| is_of(filter, left)) => {
+                let kept = with_counts(join, &[count(lit(1_i64))], |counts| {
+                    let some = counts.iter().map(|count| count.clone().gt(lit(0_i64)));
+                    let matched = filter.iter().cloned().chain(some).reduce(Expr::and);
+                    let matched = matched.unwrap_or_else(|| lit(true));
+                    if is_semi {
+                        matched
+                    } else {
+                        matched.is_not_true()
+                    }
+                })?;
+                self.chain(&kept).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Groups by expressions, of aggregates that the engine does not maintain itself.
@@ -272,6 +341,31 @@ fn null(data_type: &DataType) -> Result<ScalarValue, Error> {
 /// Whether two grouping sets have the same keys.
 fn same_set(left: &[Expr], right: &[Expr]) -> bool {
     left.iter().all(|expr| right.contains(expr)) && right.iter().all(|expr| left.contains(expr))
+}
+
+/// The rows of the left side of a join for which a condition holds, over them and aggregates of the right side.
+fn with_counts(
+    join: &Join,
+    aggregates: &[Expr],
+    condition: impl FnOnce(&[Expr]) -> Expr,
+) -> Result<LogicalPlan, Error> {
+    let names = (0..aggregates.len()).map(|number| format!("{INTERNAL}count {number}"));
+    let named = aggregates.iter().zip(names.clone());
+    let named: Vec<Expr> = named
+        .map(|(aggregate, name)| aggregate.clone().alias(name))
+        .collect();
+    let counts: Vec<Expr> = names
+        .map(|name| Expr::Column(Column::from_name(name)))
+        .collect();
+    let columns = join.left.schema().columns().into_iter().map(Expr::Column);
+    LogicalPlanBuilder::from(Arc::clone(&join.right))
+        .aggregate(Vec::<Expr>::new(), named)
+        .and_then(LogicalPlanBuilder::build)
+        .and_then(|counted| LogicalPlanBuilder::from(Arc::clone(&join.left)).cross_join(counted))
+        .and_then(|both| both.filter(condition(&counts)))
+        .and_then(|both| both.project(columns.collect::<Vec<_>>()))
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(mapped)
 }
 
 /// By what a window function partitions.

@@ -272,7 +272,7 @@ const INCREMENTAL: [&str; 32] = [
 ];
 
 /// Queries with a part that is evaluated for the keys or rows that change, and what that is.
-const BY_CHANGES: [(&str, &str); 22] = [
+const BY_CHANGES: [(&str, &str); 25] = [
     (
         "SELECT name, amount FROM items LEFT JOIN orders ON item = items.id",
         "left outer join",
@@ -295,6 +295,18 @@ const BY_CHANGES: [(&str, &str); 22] = [
     ),
     (
         "SELECT name FROM items WHERE NOT EXISTS (SELECT 1 FROM orders WHERE item = items.id)",
+        "anti join (NOT EXISTS, NOT IN, EXCEPT)",
+    ),
+    (
+        "SELECT name FROM people WHERE age NOT IN (SELECT amount FROM orders)",
+        "anti join (NOT EXISTS, NOT IN, EXCEPT)",
+    ),
+    (
+        "SELECT name FROM people WHERE age NOT IN (SELECT amount FROM orders WHERE amount IS NOT NULL)",
+        "anti join (NOT EXISTS, NOT IN, EXCEPT)",
+    ),
+    (
+        "SELECT name, age FROM people WHERE age NOT IN (SELECT amount FROM orders WHERE id > 1000)",
         "anti join (NOT EXISTS, NOT IN, EXCEPT)",
     ),
     (
