@@ -271,10 +271,20 @@ const fn eval_error(kind: EvalErrorKind) -> &'static str {
         EvalErrorKind::TooLong => "22001",
         EvalErrorKind::DatetimeFormat => "22007",
         EvalErrorKind::InvalidRegex => "2201B",
-        EvalErrorKind::TooLarge => "54000",
+        EvalErrorKind::TooLarge | EvalErrorKind::NoCharacter => "54000",
         EvalErrorKind::OutOfMemory => "53200",
         EvalErrorKind::Cancelled => "57014",
         EvalErrorKind::NotSupported | EvalErrorKind::NumericNotHeld => "0A000",
+        EvalErrorKind::Substring => "22011",
+        EvalErrorKind::Subscript => "2202E",
+        EvalErrorKind::Buckets => "2201G",
+        EvalErrorKind::NullNotAllowed => "22004",
+        EvalErrorKind::Untranslatable => "22P05",
+        EvalErrorKind::NotInRepertoire => "22021",
+        EvalErrorKind::Logarithm => "2201E",
+        EvalErrorKind::Power => "2201F",
+        EvalErrorKind::InvalidEscape => "22025",
+        EvalErrorKind::Syntax => "42601",
     }
 }
 

@@ -238,6 +238,17 @@ const fn eval_error(kind: EvalErrorKind) -> Code {
         EvalErrorKind::TooLarge | EvalErrorKind::OutOfMemory => Code::ResourceExhausted,
         EvalErrorKind::Cancelled => Code::Cancelled,
         EvalErrorKind::NotSupported | EvalErrorKind::NumericNotHeld => Code::Unimplemented,
+        EvalErrorKind::Substring
+        | EvalErrorKind::Subscript
+        | EvalErrorKind::Buckets
+        | EvalErrorKind::NullNotAllowed
+        | EvalErrorKind::NoCharacter
+        | EvalErrorKind::Untranslatable
+        | EvalErrorKind::NotInRepertoire
+        | EvalErrorKind::Logarithm
+        | EvalErrorKind::Power
+        | EvalErrorKind::InvalidEscape
+        | EvalErrorKind::Syntax => Code::InvalidArgument,
     }
 }
 

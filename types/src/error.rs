@@ -110,6 +110,28 @@ pub enum EvalErrorKind {
     NotSupported,
     /// `0A000`: a number that PostgreSQL's `numeric` holds and ours does not.
     NumericNotHeld,
+    /// `22011`: a length of a substring that is none.
+    Substring,
+    /// `2202E`: a subscript that is none, of arrays and bytes.
+    Subscript,
+    /// `2201G`: buckets that cannot be.
+    Buckets,
+    /// `22004`: NULL where there must be a value.
+    NullNotAllowed,
+    /// `54000`: a character that there is not.
+    NoCharacter,
+    /// `22P05`: a character that another encoding has not.
+    Untranslatable,
+    /// `22021`: bytes that are no characters of an encoding.
+    NotInRepertoire,
+    /// `2201E`: a number that has no logarithm.
+    Logarithm,
+    /// `2201F`: a number that has no such power.
+    Power,
+    /// `22025`: what cannot be an escape in a pattern.
+    InvalidEscape,
+    /// `42601`: a text that is written in a syntax of its own, and wrongly.
+    Syntax,
 }
 
 /// The words with which builders and offsets of Arrow panic when 32 bits do not suffice.
