@@ -1,6 +1,8 @@
 //! Functions of arrays whose result or NULL rules differ from DataFusion's: lengths are `integer`, an empty array has none, subscripts count
 //! from 1 and give NULL outside, NULL is an item like others to what looks for items, and an array of nothing to what adds some.
 
+mod shape;
+
 use std::sync::Arc;
 
 use arrow_array::builder::{ArrayBuilder, UInt32Builder};
@@ -17,7 +19,8 @@ use flowstone_types::SqlType;
 
 use crate::cast::{any_to_text, convert, vector_to_list};
 use crate::errors::{
-    EvalResult, data_error, from_type_error, internal, not_supported, out_of_range, raise,
+    EvalResult, data_error, from_type_error, internal, not_supported, null_not_allowed,
+    out_of_range, raise,
 };
 use crate::growth::allowed;
 use crate::udf::{Call, P, R, function, lists, map_rows, overload, primitive, texts};
@@ -32,6 +35,12 @@ fn text() -> R {
 
 /// The functions of this module.
 pub(crate) fn functions() -> Vec<ScalarUDF> {
+    let mut functions = shape::functions();
+    functions.extend(items());
+    functions
+}
+
+fn items() -> Vec<ScalarUDF> {
     vec![
         function(
             "array_length",
@@ -116,7 +125,7 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
                     let starts = primitive::<Int32Type>(call.arg(2)?)?;
                     let list = lists(call.arg(0)?)?;
                     if (0..call.rows).any(|row| list.is_valid(row) && starts.is_null(row)) {
-                        return Err(raise(data_error("initial position must not be null")));
+                        return Err(raise(null_not_allowed("initial position must not be null")));
                     }
                     position(call, |row| starts.is_valid(row).then(|| starts.value(row)))
                 }),
@@ -774,25 +783,29 @@ fn fill(call: &Call<'_>) -> Result<ArrayRef> {
     let mut indices: Vec<u32> = Vec::new();
     let (mut lengths, mut present) = (Vec::with_capacity(call.rows), Vec::with_capacity(call.rows));
     for row in 0..call.rows {
-        let mut length = 0;
-        if dimensions.is_valid(row) {
-            let sizes = convert(&dimensions.value(row), &DataType::Int64)?;
-            let sizes = primitive::<Int64Type>(&sizes)?;
-            if sizes.len() > 1 || sizes.null_count() > 0 {
-                return Err(raise(not_supported(
-                    "array_fill makes arrays of one dimension",
-                )));
-            }
-            let size = sizes.iter().flatten().next().unwrap_or(0);
-            length = usize::try_from(size)
-                .ok()
-                .filter(|size| *size <= ITEMS_MAX)
-                .ok_or_else(|| raise(too_many_items()))?;
-            allowed(length.saturating_mul(size_of::<u32>() + item_bytes(values, row)))?;
-            let index = u32::try_from(row).map_err(|_| raise(too_many_items()))?;
-            indices.resize(indices.len() + length, index);
+        if dimensions.is_null(row) {
+            let message = "dimension array or low bound array cannot be null";
+            return Err(raise(null_not_allowed(message)));
         }
-        present.push(dimensions.is_valid(row));
+        let sizes = convert(&dimensions.value(row), &DataType::Int64)?;
+        let sizes = primitive::<Int64Type>(&sizes)?;
+        if sizes.null_count() > 0 {
+            return Err(raise(null_not_allowed("dimension values cannot be null")));
+        }
+        if sizes.len() > 1 {
+            return Err(raise(not_supported(
+                "array_fill makes arrays of one dimension",
+            )));
+        }
+        let size = sizes.iter().flatten().next().unwrap_or(0);
+        let length = usize::try_from(size)
+            .ok()
+            .filter(|size| *size <= ITEMS_MAX)
+            .ok_or_else(|| raise(too_many_items()))?;
+        allowed(length.saturating_mul(size_of::<u32>() + item_bytes(values, row)))?;
+        let index = u32::try_from(row).map_err(|_| raise(too_many_items()))?;
+        indices.resize(indices.len() + length, index);
+        present.push(true);
         lengths.push(length);
     }
     list_of(

@@ -2,6 +2,8 @@
 //!
 //! `timestamptz` is taken apart in the time zone of the call. Infinite moments stay infinite where they can, and have no parts that repeat.
 
+mod intervals;
+mod overlaps;
 mod parts;
 
 use arrow_array::ArrayRef;
@@ -10,7 +12,9 @@ use datafusion::logical_expr::ScalarUDF;
 use flowstone_types::datetime::TimeZone;
 use flowstone_types::{EvalError, SqlType};
 
-use crate::errors::{EvalResult, datetime_error, datetime_overflow, invalid_parameter};
+use crate::errors::{
+    EvalResult, datetime_error, datetime_overflow, invalid_parameter, not_supported,
+};
 use crate::interval::{
     DAY, HOUR, Interval, MINUTE, SECOND, check_date, check_timestamp, civil_from_days,
     days_from_civil, days_in_month, is_infinite, to_i64,
@@ -39,6 +43,8 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
         making(),
         zones(),
         interval_order(),
+        intervals::functions(),
+        overlaps::functions(),
     ]
     .concat()
 }
@@ -143,7 +149,7 @@ fn unit(name: &str, type_name: &str) -> EvalResult<Unit> {
 
 fn unsupported(name: &str, type_name: &str) -> EvalError {
     let name = name.to_lowercase();
-    invalid_parameter(format!(
+    not_supported(format!(
         "unit \"{name}\" not supported for type {type_name}"
     ))
 }
@@ -348,13 +354,13 @@ fn bin(stride: Interval, at: i64, origin: i64) -> EvalResult<i64> {
         return Err(datetime_error("origin out of range"));
     }
     if stride.months != 0 {
-        return Err(invalid_parameter(
+        return Err(not_supported(
             "timestamps cannot be binned into intervals containing months or years",
         ));
     }
     let width = i64::try_from(stride.span()).map_err(|_| datetime_overflow("interval"))?;
     if width <= 0 {
-        return Err(invalid_parameter("stride must be greater than zero"));
+        return Err(datetime_error("stride must be greater than zero"));
     }
     let distance = at
         .checked_sub(origin)
@@ -443,7 +449,7 @@ fn differences() -> Vec<ScalarUDF> {
 /// Microseconds of a clock time.
 fn clock(hour: i32, minute: i32, second: f64) -> EvalResult<i64> {
     let bad = || {
-        invalid_parameter(format!(
+        datetime_error(format!(
             "time field value out of range: {hour}:{minute:02}:{second:02}"
         ))
     };

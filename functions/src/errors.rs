@@ -87,6 +87,26 @@ pub(crate) fn invalid_parameter(message: impl Into<String>) -> EvalError {
     EvalError::new(EvalErrorKind::InvalidParameter, message)
 }
 
+/// An escape that is more than a character.
+pub(crate) fn invalid_escape() -> EvalError {
+    EvalError::new(EvalErrorKind::InvalidEscape, "invalid escape string")
+}
+
+/// NULL where there must be a value.
+pub(crate) fn null_not_allowed(message: &str) -> EvalError {
+    EvalError::new(EvalErrorKind::NullNotAllowed, message)
+}
+
+/// A number that has no logarithm.
+pub(crate) fn no_logarithm(message: &str) -> EvalError {
+    EvalError::new(EvalErrorKind::Logarithm, message)
+}
+
+/// A number that has no such power or root.
+pub(crate) fn no_power(message: &str) -> EvalError {
+    EvalError::new(EvalErrorKind::Power, message)
+}
+
 /// Text that is not a value of its type.
 pub(crate) fn invalid_text(type_name: &str, text: &str) -> EvalError {
     let kind = if is_datetime(type_name) {

@@ -4,7 +4,7 @@
 //! Must not know catalogs, sessions, where plans run or how state is kept.
 //! Called by `sql` (name resolution, operator planning, casts), `worker` and `coordinator` (decoding and evaluating).
 //!
-//! Invariants. Every function here is immutable and deterministic. An evaluation error is an [`flowstone_types::EvalError`], found again by
+//! Invariants. Every function here but those of chance is immutable and deterministic. An evaluation error is an [`flowstone_types::EvalError`], found again by
 //! [`errors::eval_error`]. Values of jsonb are always in the canonical form of `flowstone_types::jsonb`. Text is `Utf8`, never a view.
 
 pub mod aggregate;
@@ -27,6 +27,7 @@ pub mod zone;
 
 mod arrays;
 mod chain;
+mod chance;
 mod crypto;
 mod datetime;
 mod described;
@@ -36,11 +37,13 @@ mod interval;
 mod json;
 mod like;
 mod math;
+mod nulls;
 mod numeric;
 mod operators;
 mod pattern;
 mod pieces;
 mod recursion;
+mod regexps;
 mod seahash;
 mod series;
 mod signatures;
@@ -65,6 +68,7 @@ fn scalar_functions() -> Vec<datafusion::logical_expr::ScalarUDF> {
         cast::functions(),
         arrays::functions(),
         chain::functions(),
+        chance::functions(),
         crypto::functions(),
         datetime::functions(),
         json::functions(),
@@ -72,6 +76,8 @@ fn scalar_functions() -> Vec<datafusion::logical_expr::ScalarUDF> {
         keys::functions(),
         lookup::functions(),
         math::functions(),
+        nulls::functions(),
+        regexps::functions(),
         series::functions(),
         system::functions(),
         text::functions(),

@@ -2,6 +2,10 @@
 //!
 //! Owns the rounding and the errors of each. Trigonometry that takes every value is DataFusion's, which is PostgreSQL's.
 
+mod buckets;
+mod degrees;
+mod digits;
+
 use std::sync::Arc;
 
 use arrow_array::ArrayRef;
@@ -11,7 +15,7 @@ use datafusion::logical_expr::ScalarUDF;
 use flowstone_types::{EvalError, EvalErrorKind, SqlType};
 
 use crate::cast::convert;
-use crate::errors::{EvalResult, division_by_zero, invalid_parameter, out_of_range, raise};
+use crate::errors::{EvalResult, division_by_zero, no_logarithm, no_power, out_of_range, raise};
 use crate::numeric::{Numeric, Op, Rounding, powers};
 use crate::udf::{Call, Kernel, P, R, aliased, function, map1, map2, overload};
 
@@ -25,7 +29,17 @@ fn numeric() -> R {
 
 /// The functions of this module.
 pub(crate) fn functions() -> Vec<ScalarUDF> {
-    [rounding(), signs(), division(), powers(), trigonometry()].concat()
+    [
+        rounding(),
+        signs(),
+        division(),
+        powers(),
+        trigonometry(),
+        degrees::functions(),
+        buckets::functions(),
+        digits::functions(),
+    ]
+    .concat()
 }
 
 fn whole(_: &[DataType]) -> Result<DataType> {
@@ -246,6 +260,16 @@ fn division() -> Vec<ScalarUDF> {
     ]
 }
 
+fn not_zero(value: f64) -> EvalResult<f64> {
+    if value == 0.0 {
+        return Err(EvalError::new(
+            EvalErrorKind::NumericOutOfRange,
+            "value out of range: underflow",
+        ));
+    }
+    Ok(value)
+}
+
 fn finite(value: f64) -> EvalResult<f64> {
     if value.is_infinite() {
         return Err(EvalError::new(
@@ -258,12 +282,10 @@ fn finite(value: f64) -> EvalResult<f64> {
 
 fn check_logarithm(negative: bool, zero: bool) -> EvalResult<()> {
     if zero {
-        return Err(invalid_parameter("cannot take logarithm of zero"));
+        return Err(no_logarithm("cannot take logarithm of zero"));
     }
     if negative {
-        return Err(invalid_parameter(
-            "cannot take logarithm of a negative number",
-        ));
+        return Err(no_logarithm("cannot take logarithm of a negative number"));
     }
     Ok(())
 }
@@ -291,6 +313,15 @@ fn of_float8(name: &'static str, kernel: Kernel) -> ScalarUDF {
 
 fn trigonometry() -> Vec<ScalarUDF> {
     vec![
+        of_float8("degrees", |call| {
+            map1(call, |value: f64| {
+                if value.is_finite() {
+                    finite(value.to_degrees())
+                } else {
+                    Ok(value)
+                }
+            })
+        }),
         of_float8("sin", |call| {
             map1(call, |value: f64| {
                 where_taken(value, value.is_finite(), f64::sin)
@@ -336,27 +367,23 @@ fn trigonometry() -> Vec<ScalarUDF> {
 
 fn square_root(value: f64) -> EvalResult<f64> {
     if value < 0.0 {
-        return Err(invalid_parameter(
-            "cannot take square root of a negative number",
-        ));
+        return Err(no_power("cannot take square root of a negative number"));
     }
     Ok(value.sqrt())
 }
 
 fn power(base: f64, exponent: f64) -> EvalResult<f64> {
     if base == 0.0 && exponent < 0.0 {
-        return Err(invalid_parameter(
-            "zero raised to a negative power is undefined",
-        ));
+        return Err(no_power("zero raised to a negative power is undefined"));
     }
     if base < 0.0 && base.is_finite() && exponent.is_finite() && exponent.fract() != 0.0 {
-        return Err(invalid_parameter(
+        return Err(no_power(
             "a negative number raised to a non-integer power yields a complex result",
         ));
     }
     let value = base.powf(exponent);
     if base.is_finite() && exponent.is_finite() {
-        finite(value)
+        finite(if base == 0.0 { value } else { not_zero(value)? })
     } else {
         Ok(value)
     }
@@ -395,7 +422,7 @@ fn powers() -> Vec<ScalarUDF> {
                 overload(&[P::Float8], float8(), |call| {
                     map1(call, |value: f64| {
                         if value.is_finite() {
-                            finite(value.exp())
+                            finite(not_zero(value.exp())?)
                         } else {
                             Ok(value.exp())
                         }

@@ -1,7 +1,7 @@
 //! Regular expressions: compiled within limits, remembered for one call, and run.
 //!
 //! Owns the limits: of a pattern, of the program it becomes, and of the text that a large program may run over; and which of several matches is taken.
-//! Must not know which functions match. Called by `text`. How patterns are read is `syntax`'s business.
+//! Must not know which functions match. Called by `regexps` and `text`. How patterns are read is `syntax`'s business.
 //!
 //! The time of a match grows with the program times the text and cannot be interrupted, so that product is what is bounded.
 //!
@@ -11,6 +11,7 @@
 mod part;
 mod syntax;
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use flowstone_types::{EvalError, EvalErrorKind, budget};
@@ -82,6 +83,11 @@ struct Found {
 }
 
 impl Found {
+    fn whole(&self) -> EvalResult<Range<usize>> {
+        let whole = self.groups.first().cloned().flatten();
+        whole.ok_or_else(|| internal("a match without a place"))
+    }
+
     fn group<'a>(&self, index: usize, text: &'a str) -> Option<&'a str> {
         text.get(self.groups.get(index)?.clone()?)
     }
@@ -127,13 +133,18 @@ impl Compiled {
         }
     }
 
+    /// The same as what is found, without groups.
+    fn find_whole(&mut self, text: &str, from: usize) -> EvalResult<Option<Found>> {
+        let whole = self.find(text, from)?;
+        Ok(whole.map(|whole| Found {
+            groups: vec![Some(whole)],
+        }))
+    }
+
     /// The same with what the groups match.
     fn find_groups(&mut self, text: &str, from: usize) -> EvalResult<Option<Found>> {
         if self.translated.groups == 0 {
-            let whole = self.find(text, from)?;
-            return Ok(whole.map(|whole| Found {
-                groups: vec![Some(whole)],
-            }));
+            return self.find_whole(text, from);
         }
         if self.translated.straight && !self.translated.stale {
             let found = self.regex.captures_at(text, from);
@@ -287,13 +298,14 @@ fn compile(pattern: &str, flags: &str) -> EvalResult<Compiled> {
     Err(too_complex())
 }
 
-/// The matches of a pattern in a text: PostgreSQL's, which may begin where the one before has ended, also if they are empty.
+/// The matches of a pattern in a text from a byte on: PostgreSQL's, which may begin where the one before has ended, also if they are empty.
 fn each_match<T>(
     text: &str,
+    from: usize,
     mut find: impl FnMut(usize) -> EvalResult<Option<T>>,
     mut visit: impl FnMut(&T) -> EvalResult<Range<usize>>,
 ) -> EvalResult<()> {
-    let mut from = 0;
+    let mut from = from;
     while from <= text.len() {
         budget::check()?;
         let Some(found) = find(from)? else {
@@ -335,6 +347,7 @@ pub(crate) fn split(pattern: &mut Compiled, text: &str) -> EvalResult<TextList> 
     let (mut start, mut last) = (0, 0);
     each_match(
         text,
+        0,
         |from| pattern.find(text, from),
         |found: &Range<usize>| {
             if found.start < text.len() && found.end > last {
@@ -361,35 +374,49 @@ fn asks_for_groups(new: &str) -> bool {
     false
 }
 
-/// `text` with `new` for the first match or for all; `\1` … `\9` and `\&` in the replacement stand for groups.
+/// Which of the matches are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    All,
+    /// The one with this number, from 1.
+    Nth(usize),
+}
+
+/// `text` with `new` for matches, which are looked for and counted from a byte on; `\1` … `\9` and `\&` in the replacement stand for groups.
 pub(crate) fn replace(
     pattern: &mut Compiled,
     text: &str,
     new: &str,
-    all: bool,
+    from: usize,
+    which: Which,
 ) -> EvalResult<String> {
     let mut result = String::new();
     let mut growth = Growth::default();
     let mut copied = 0;
     let with_groups = asks_for_groups(new);
-    let mut is_done = false;
+    let seen = Cell::new(0_usize);
+    let is_meant = |number: usize| which == Which::All || which == Which::Nth(number);
     each_match(
         text,
+        from,
         |from| {
-            if std::mem::replace(&mut is_done, !all) {
+            if let Which::Nth(last) = which
+                && seen.get() >= last
+            {
                 return Ok(None);
             }
-            if with_groups {
-                return pattern.find_groups(text, from);
+            seen.set(seen.get() + 1);
+            if with_groups && is_meant(seen.get()) {
+                pattern.find_groups(text, from)
+            } else {
+                pattern.find_whole(text, from)
             }
-            let whole = pattern.find(text, from)?;
-            Ok(whole.map(|whole| Found {
-                groups: vec![Some(whole)],
-            }))
         },
         |found: &Found| {
-            let whole = found.groups.first().cloned().flatten();
-            let whole = whole.ok_or_else(|| internal("a match without a place"))?;
+            let whole = found.whole()?;
+            if !is_meant(seen.get()) {
+                return Ok(whole);
+            }
             let before = text.get(copied..whole.start).unwrap_or_default();
             growth.add(before.len() + new.len())?;
             value_fits(result.len() + before.len() + new.len())?;
@@ -401,6 +428,94 @@ pub(crate) fn replace(
     )?;
     result.push_str(text.get(copied..).unwrap_or_default());
     Ok(result)
+}
+
+/// How many matches there are from a byte on.
+pub(crate) fn count(pattern: &mut Compiled, text: &str, from: usize) -> EvalResult<usize> {
+    let mut count = 0;
+    each_match(
+        text,
+        from,
+        |from| pattern.find(text, from),
+        |found: &Range<usize>| {
+            count += 1;
+            Ok(found.clone())
+        },
+    )?;
+    Ok(count)
+}
+
+/// Where a group of the match with a number is, counted from 1 and from a byte on; group 0 is the whole. `None` if there are fewer matches or groups, or if the group
+/// has no part in that match.
+pub(crate) fn nth_match(
+    pattern: &mut Compiled,
+    text: &str,
+    from: usize,
+    nth: usize,
+    group: usize,
+) -> EvalResult<Option<Range<usize>>> {
+    if group > pattern.translated.groups {
+        return Ok(None);
+    }
+    let seen = Cell::new(0_usize);
+    let mut place = None;
+    each_match(
+        text,
+        from,
+        |from| {
+            if seen.get() >= nth {
+                return Ok(None);
+            }
+            seen.set(seen.get() + 1);
+            if group > 0 && seen.get() == nth {
+                pattern.find_groups(text, from)
+            } else {
+                pattern.find_whole(text, from)
+            }
+        },
+        |found: &Found| {
+            if seen.get() == nth {
+                place = found.groups.get(group).cloned().flatten();
+            }
+            found.whole()
+        },
+    )?;
+    Ok(place)
+}
+
+/// Of each match, or of the first: its groups, or all of it if there are none.
+pub(crate) fn matches(
+    pattern: &mut Compiled,
+    text: &str,
+    which: Which,
+) -> EvalResult<Vec<TextList>> {
+    let first = usize::from(pattern.translated.groups > 0);
+    let mut growth = Growth::default();
+    let mut lists: Vec<TextList> = Vec::new();
+    let seen = Cell::new(0_usize);
+    each_match(
+        text,
+        0,
+        |from| {
+            if which == Which::Nth(seen.get()) {
+                return Ok(None);
+            }
+            seen.set(seen.get() + 1);
+            pattern.find_groups(text, from)
+        },
+        |found: &Found| {
+            let groups = first..found.groups.len();
+            let mut list = Vec::with_capacity(groups.len());
+            for index in groups {
+                let group = found.group(index, text);
+                growth.add(group.map_or(0, str::len) + ITEM_BYTES)?;
+                list.push(group.map(str::to_owned));
+            }
+            lists.push(list);
+            found.whole()
+        },
+    )?;
+    Ok(lists)
 }
 
 fn expand(found: &Found, text: &str, new: &str, result: &mut String) -> EvalResult<()> {
@@ -477,12 +592,33 @@ mod tests {
 
     #[test]
     fn matches_follow_each_other_as_in_postgresql() {
-        let replaced = |pattern, text| replace(&mut compiled(pattern), text, "X", true).unwrap();
+        let replaced =
+            |pattern, text| replace(&mut compiled(pattern), text, "X", 0, Which::All).unwrap();
         assert_eq!(replaced("b*", "abc"), "XaXXcX");
         assert_eq!(replaced("a|ab", "ab ä ab"), "X ä X");
         let split = |pattern, text| split(&mut compiled(pattern), text).unwrap().len();
         assert_eq!(split("", "abc"), 3);
         assert_eq!(split(",|, ", "a, b,c"), 3);
+    }
+
+    #[test]
+    fn matches_are_counted_from_a_place_on() {
+        assert_eq!(count(&mut compiled("a"), "aaa", 1).unwrap(), 2);
+        assert_eq!(count(&mut compiled(""), "abc", 3).unwrap(), 1);
+        assert_eq!(count(&mut compiled("^a"), "aaa", 1).unwrap(), 0);
+        let nth = |pattern, nth, group| {
+            nth_match(&mut compiled(pattern), "abcabc", 0, nth, group).unwrap()
+        };
+        assert_eq!(nth("b", 2, 0), Some(4..5));
+        assert_eq!(nth("b(c)", 2, 1), Some(5..6));
+        assert_eq!(nth("b(c)", 3, 1), None);
+        assert_eq!(nth("b(c)", 1, 2), None);
+        let replaced = |which| replace(&mut compiled("b"), "abcabc", "X", 0, which).unwrap();
+        assert_eq!(replaced(Which::Nth(2)), "abcaXc");
+        assert_eq!(replaced(Which::Nth(3)), "abcabc");
+        let all = matches(&mut compiled("(a)(b)?"), "abac", Which::All).unwrap();
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(all, [vec![text("a"), text("b")], vec![text("a"), None]]);
     }
 
     #[test]

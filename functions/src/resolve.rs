@@ -19,6 +19,7 @@ mod constructs;
 mod error;
 mod listed;
 mod meaning;
+mod named;
 mod operators;
 mod scalars;
 mod signature;
@@ -43,6 +44,7 @@ pub use category::{TypeCategory, category, is_preferred};
 pub use common::{NoCommonType, common_type};
 pub use error::{CallError, Called};
 pub(crate) use listed::listed;
+pub use named::{NamedParameter, named_parameters};
 
 /// What is known of an argument's type.
 #[derive(Clone, Debug, PartialEq, Eq)]

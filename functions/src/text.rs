@@ -2,17 +2,22 @@
 //!
 //! Positions and lengths count characters. Must not know patterns of dates (`to_char`) or hashes (`crypto`).
 
+mod encodings;
+mod identifiers;
+mod unicode;
+
 use arrow_array::{Array, ArrayRef, StringArray};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use datafusion::common::Result;
 use datafusion::logical_expr::ScalarUDF;
 use flowstone_types::{EvalError, EvalErrorKind, SqlType};
 
+use self::identifiers::quote_ident;
 use crate::cast::any_to_text;
-use crate::errors::{EvalResult, data_error, from_type_error, invalid_parameter, raise};
+use crate::errors::{
+    EvalResult, from_type_error, invalid_escape, invalid_parameter, null_not_allowed, raise,
+};
 use crate::growth::{Growth, VALUE_BYTES_MAX, allowed, too_long, value_fits};
-use crate::pattern::{Patterns, first_group, first_match, replace, split};
+use crate::pattern::{Patterns, first_group};
 use crate::udf::{
     Call, ITEM_BYTES, P, R, TextList, aliased, function, map_rows, map1, map2, map3, map4, opt2,
     overload, texts, variadic,
@@ -37,8 +42,10 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
         cases_and_parts(),
         padding_and_trimming(),
         composing(),
-        encodings(),
-        patterns(),
+        encodings::functions(),
+        identifiers::functions(),
+        unicode::functions(),
+        splitting(),
     ]
     .concat()
 }
@@ -61,6 +68,7 @@ fn lengths() -> Vec<ScalarUDF> {
                 overload(&[P::Bytea], int4(), |call| {
                     map1(call, |bytes: &[u8]| to_int4(bytes.len()))
                 }),
+                encodings::length_in(),
             ],
         ),
         aliased(
@@ -185,10 +193,13 @@ fn set_bit(bytes: &[u8], index: i64, value: i32) -> EvalResult<Vec<u8>> {
 }
 
 fn bad_index(index: impl std::fmt::Display, length: usize) -> EvalError {
-    data_error(format!(
-        "index {index} out of valid range, 0..{}",
-        i64::try_from(length).unwrap_or(i64::MAX) - 1
-    ))
+    EvalError::new(
+        EvalErrorKind::Subscript,
+        format!(
+            "index {index} out of valid range, 0..{}",
+            i64::try_from(length).unwrap_or(i64::MAX) - 1
+        ),
+    )
 }
 
 fn cases_and_parts() -> Vec<ScalarUDF> {
@@ -353,9 +364,16 @@ fn position_of_bytes(bytes: &[u8], part: &[u8]) -> EvalResult<i32> {
     found.map_or(Ok(0), |at| to_int4(at + 1))
 }
 
+fn negative_length() -> EvalError {
+    EvalError::new(
+        EvalErrorKind::Substring,
+        "negative substring length not allowed",
+    )
+}
+
 fn not_negative(count: i32) -> EvalResult<()> {
     if count < 0 {
-        return Err(invalid_parameter("negative substring length not allowed"));
+        return Err(negative_length());
     }
     Ok(())
 }
@@ -613,19 +631,7 @@ fn composing() -> Vec<ScalarUDF> {
         ),
         function(
             "chr",
-            vec![overload(&[P::Int4], text(), |call| {
-                map1(call, |code: i32| {
-                    match u32::try_from(code)
-                        .ok()
-                        .filter(|code| *code != 0)
-                        .and_then(char::from_u32)
-                    {
-                        Some(letter) => Ok(letter.to_string()),
-                        None if code == 0 => Err(data_error("null character not permitted")),
-                        None => Err(data_error("requested character not valid for encoding")),
-                    }
-                })
-            })],
+            vec![overload(&[P::Int4], text(), |call| map1(call, character))],
         ),
         // What the planner puts where a value turns out wrong; the last argument keeps the call from being evaluated before there is a row.
         function(
@@ -702,12 +708,6 @@ fn composing() -> Vec<ScalarUDF> {
             })],
         ),
         function(
-            "quote_ident",
-            vec![overload(&[P::Text], text(), |call| {
-                map1(call, |name: &str| Ok(quote_ident(name)))
-            })],
-        ),
-        function(
             "quote_literal",
             vec![overload(&[P::Any], text(), |call| {
                 let values = text_columns(call, 0)?;
@@ -773,6 +773,23 @@ fn composing() -> Vec<ScalarUDF> {
     ]
 }
 
+/// The character with a code.
+fn character(code: i32) -> EvalResult<String> {
+    let no_character = |message: String| EvalError::new(EvalErrorKind::NoCharacter, message);
+    let code =
+        u32::try_from(code).map_err(|_| invalid_parameter("character number must be positive"))?;
+    match char::from_u32(code) {
+        Some('\0') => Err(no_character("null character not permitted".to_owned())),
+        Some(letter) => Ok(letter.to_string()),
+        None if code > u32::from(char::MAX) => Err(no_character(format!(
+            "requested character too large for encoding: {code}"
+        ))),
+        None => Err(no_character(format!(
+            "requested character not valid for encoding: {code}"
+        ))),
+    }
+}
+
 /// Texts with a separator between two of them.
 pub(crate) fn joined(parts: &[&str], separator: &str) -> EvalResult<String> {
     let texts = parts
@@ -813,12 +830,24 @@ fn text_columns(call: &Call<'_>, first: usize) -> Result<Vec<StringArray>> {
         .collect()
 }
 
-/// `format`: `%s`, `%I`, `%L` and `%%`, with an argument's number (`%1$s`), a width and `-` for left. `value`: an argument, counted from 0;
+/// The index of an argument from its number.
+fn argument_index(number: Option<usize>) -> EvalResult<usize> {
+    number
+        .and_then(|number| number.checked_sub(1))
+        .ok_or_else(|| {
+            invalid_parameter("format specifies argument 0, but arguments are numbered from 1")
+        })
+}
+
+/// `format`: `%s`, `%I`, `%L` and `%%`, with an argument's number (`%1$s`), a width (`*` is that of an argument) and `-` for left. `value`: an argument, counted from 0;
 /// `Some(None)` is NULL.
 fn format<'a>(
     format: &str,
     value: impl Fn(usize) -> Option<Option<&'a str>>,
 ) -> EvalResult<String> {
+    let argument = |index: usize| {
+        value(index).ok_or_else(|| invalid_parameter("too few arguments for format()"))
+    };
     let mut result = String::new();
     let mut letters = format.chars().peekable();
     let mut next = 0;
@@ -843,20 +872,35 @@ fn format<'a>(
                 },
             }
         };
+        let mut explicit = None;
         let mut width = number(&mut letters)?;
         if letters.next_if_eq(&'$').is_some() {
-            next = match width.and_then(|position| position.checked_sub(1)) {
-                Some(position) => position,
-                None => {
-                    return Err(invalid_parameter(
-                        "format specifies argument 0, but arguments are numbered from 1",
-                    ));
-                }
-            };
+            explicit = Some(argument_index(width)?);
             width = None;
         }
-        let left = letters.next_if_eq(&'-').is_some();
-        let width = number(&mut letters)?.or(width).unwrap_or(0);
+        let mut left = letters.next_if_eq(&'-').is_some();
+        let mut width = number(&mut letters)?.or(width).unwrap_or(0);
+        if letters.next_if_eq(&'*').is_some() {
+            if let Some(position) = number(&mut letters)? {
+                if letters.next_if_eq(&'$').is_none() {
+                    return Err(invalid_parameter(
+                        "width argument position must be ended by \"$\"",
+                    ));
+                }
+                next = argument_index(Some(position))?;
+            }
+            let given = argument(next)?;
+            next += 1;
+            let given = given.map_or(Ok(0), |given| {
+                given
+                    .trim()
+                    .parse::<i32>()
+                    .map_err(|_| crate::errors::invalid_text("integer", given))
+            })?;
+            left |= given < 0;
+            width = usize::try_from(given.unsigned_abs()).unwrap_or(usize::MAX);
+        }
+        next = explicit.unwrap_or(next);
         let conversion = letters
             .next()
             .ok_or_else(|| invalid_parameter("unterminated format() type specifier"))?;
@@ -864,14 +908,13 @@ fn format<'a>(
             result.push('%');
             continue;
         }
-        let argument =
-            value(next).ok_or_else(|| invalid_parameter("too few arguments for format()"))?;
+        let given = argument(next)?;
         next += 1;
-        let shown = match (conversion, argument) {
-            ('s', argument) => argument.unwrap_or_default().to_owned(),
+        let shown = match (conversion, given) {
+            ('s', given) => given.unwrap_or_default().to_owned(),
             ('I', Some(name)) => quote_ident(name),
             ('I', None) => {
-                return Err(invalid_parameter(
+                return Err(null_not_allowed(
                     "null values cannot be formatted as an SQL identifier",
                 ));
             }
@@ -907,7 +950,7 @@ fn like_escape(pattern: &str, escape: &str) -> EvalResult<String> {
     let mut letters = escape.chars();
     let (escape, more) = (letters.next(), letters.next());
     if more.is_some() {
-        return Err(EvalError::new(EvalErrorKind::Data, "invalid escape string"));
+        return Err(invalid_escape());
     }
     let mut result = String::with_capacity(pattern.len());
     let mut pattern = pattern.chars();
@@ -952,130 +995,12 @@ fn overlay_bytes(bytes: &[u8], new: &[u8], start: i32, count: i32) -> EvalResult
 /// Where what follows the replaced part begins.
 fn behind_overlay(start: i32, count: i32) -> EvalResult<i32> {
     if start <= 0 {
-        return Err(invalid_parameter("negative substring length not allowed"));
+        return Err(negative_length());
     }
     start
         .checked_add(count)
         .ok_or_else(|| crate::errors::out_of_range("integer"))
 }
-
-/// The name as SQL needs it written: in double quotes unless it is plain lower case.
-fn quote_ident(name: &str) -> String {
-    let plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
-        && name
-            .chars()
-            .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_');
-    if plain && !RESERVED.contains(&name) {
-        name.to_owned()
-    } else {
-        format!("\"{}\"", name.replace('"', "\"\""))
-    }
-}
-
-/// Words that are no column names without quotes.
-const RESERVED: &[&str] = &[
-    "all",
-    "analyse",
-    "analyze",
-    "and",
-    "any",
-    "array",
-    "as",
-    "asc",
-    "asymmetric",
-    "between",
-    "both",
-    "case",
-    "cast",
-    "check",
-    "collate",
-    "column",
-    "constraint",
-    "create",
-    "cross",
-    "current_date",
-    "current_role",
-    "current_time",
-    "current_timestamp",
-    "current_user",
-    "default",
-    "deferrable",
-    "desc",
-    "distinct",
-    "do",
-    "else",
-    "end",
-    "except",
-    "exists",
-    "extract",
-    "false",
-    "fetch",
-    "for",
-    "foreign",
-    "from",
-    "full",
-    "grant",
-    "group",
-    "having",
-    "ilike",
-    "in",
-    "initially",
-    "inner",
-    "intersect",
-    "interval",
-    "into",
-    "is",
-    "join",
-    "lateral",
-    "leading",
-    "left",
-    "like",
-    "limit",
-    "localtime",
-    "localtimestamp",
-    "natural",
-    "not",
-    "null",
-    "numeric",
-    "offset",
-    "on",
-    "only",
-    "or",
-    "order",
-    "outer",
-    "overlaps",
-    "placing",
-    "position",
-    "primary",
-    "references",
-    "returning",
-    "right",
-    "select",
-    "session_user",
-    "similar",
-    "some",
-    "substring",
-    "symmetric",
-    "table",
-    "then",
-    "time",
-    "timestamp",
-    "to",
-    "trailing",
-    "treat",
-    "true",
-    "union",
-    "unique",
-    "user",
-    "using",
-    "values",
-    "varchar",
-    "variadic",
-    "when",
-    "where",
-    "window",
-    "with",
-];
 
 fn quote_literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
@@ -1086,304 +1011,45 @@ fn quote_literal(text: &str) -> String {
     }
 }
 
-fn encodings() -> Vec<ScalarUDF> {
-    vec![
-        function(
-            "encode",
-            vec![overload(&[P::Bytea, P::Text], text(), |call| {
-                map2(call, encode)
-            })],
-        ),
-        function(
-            "decode",
-            vec![overload(
-                &[P::Text, P::Text],
-                R::Sql(SqlType::Bytea),
-                |call| map2(call, decode),
-            )],
-        ),
-        function(
-            "convert_from",
-            vec![overload(&[P::Bytea, P::Text], text(), |call| {
-                map2(call, |bytes: &[u8], encoding: &str| {
-                    check_encoding(encoding, "source")?;
-                    let text = std::str::from_utf8(bytes)
-                        .map_err(|error| invalid_utf8(bytes, error.valid_up_to()))?;
-                    match text.find('\0') {
-                        Some(at) => Err(invalid_utf8(bytes, at)),
-                        None => Ok(text.to_owned()),
-                    }
-                })
-            })],
-        ),
-        function(
-            "convert_to",
-            vec![overload(
-                &[P::Text, P::Text],
-                R::Sql(SqlType::Bytea),
-                |call| {
-                    map2(call, |text: &str, encoding: &str| {
-                        check_encoding(encoding, "destination").map(|()| text.as_bytes().to_vec())
-                    })
-                },
-            )],
-        ),
-    ]
-}
-
-fn check_encoding(encoding: &str, role: &str) -> EvalResult<()> {
-    let plain: String = encoding
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .collect::<String>()
-        .to_ascii_lowercase();
-    if matches!(plain.as_str(), "utf8" | "unicode") {
-        return Ok(());
-    }
-    Err(invalid_parameter(format!(
-        "invalid {role} encoding name \"{encoding}\""
-    )))
-}
-
-fn invalid_utf8(bytes: &[u8], at: usize) -> EvalError {
-    let shown: Vec<String> = bytes
-        .iter()
-        .skip(at)
-        .take(1)
-        .map(|byte| format!("0x{byte:02x}"))
-        .collect();
-    data_error(format!(
-        "invalid byte sequence for encoding \"UTF8\": {}",
-        shown.join(" ")
-    ))
-}
-
-fn unrecognized_encoding(format: &str) -> EvalError {
-    invalid_parameter(format!("unrecognized encoding: \"{format}\""))
-}
-
-fn encode(bytes: &[u8], format: &str) -> EvalResult<String> {
-    value_fits(bytes.len().saturating_mul(2))?;
-    match format.to_ascii_lowercase().as_str() {
-        "hex" => Ok(hex::encode(bytes)),
-        "base64" => {
-            // PostgreSQL breaks lines after 76 characters.
-            let encoded = BASE64.encode(bytes);
-            let lines: Vec<&str> = encoded
-                .as_bytes()
-                .chunks(76)
-                .filter_map(|line| std::str::from_utf8(line).ok())
-                .collect();
-            Ok(lines.join("\n"))
-        }
-        "escape" => {
-            let mut text = String::with_capacity(bytes.len());
-            for byte in bytes {
-                match byte {
-                    0 | 0x80..=0xff => text.push_str(&format!("\\{byte:03o}")),
-                    b'\\' => text.push_str("\\\\"),
-                    plain => text.push(char::from(*plain)),
-                }
-            }
-            Ok(text)
-        }
-        _ => Err(unrecognized_encoding(format)),
-    }
-}
-
-fn decode(text: &str, format: &str) -> EvalResult<Vec<u8>> {
-    match format.to_ascii_lowercase().as_str() {
-        "hex" => decode_hex(text),
-        "base64" => {
-            let plain: String = text
-                .chars()
-                .filter(|letter| !letter.is_ascii_whitespace())
-                .collect();
-            if let Some(bad) = plain.chars().find(|letter| {
-                !letter.is_ascii_alphanumeric() && !matches!(letter, '+' | '/' | '=')
-            }) {
-                return Err(invalid_parameter(format!(
-                    "invalid symbol \"{bad}\" found while decoding base64 sequence"
-                )));
-            }
-            BASE64
-                .decode(plain)
-                .map_err(|_| invalid_parameter("invalid base64 end sequence"))
-        }
-        "escape" => decode_escape(text),
-        _ => Err(unrecognized_encoding(format)),
-    }
-}
-
-fn decode_hex(text: &str) -> EvalResult<Vec<u8>> {
-    let plain: String = text
-        .chars()
-        .filter(|letter| !letter.is_ascii_whitespace())
-        .collect();
-    if let Some(bad) = plain.chars().find(|letter| !letter.is_ascii_hexdigit()) {
-        return Err(invalid_parameter(format!(
-            "invalid hexadecimal digit: \"{bad}\""
-        )));
-    }
-    hex::decode(plain)
-        .map_err(|_| invalid_parameter("invalid hexadecimal data: odd number of digits"))
-}
-
-fn decode_escape(text: &str) -> EvalResult<Vec<u8>> {
-    let bad = || {
-        EvalError::new(
-            EvalErrorKind::InvalidText,
-            "invalid input syntax for type bytea",
-        )
-    };
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        if *first != b'\\' {
-            bytes.push(*first);
-            rest = tail;
-        } else if let Some(tail) = tail.strip_prefix(b"\\") {
-            bytes.push(b'\\');
-            rest = tail;
-        } else {
-            let (digits, tail) = tail.split_at_checked(3).ok_or_else(bad)?;
-            let digits = std::str::from_utf8(digits).map_err(|_| bad())?;
-            bytes.push(u8::from_str_radix(digits, 8).map_err(|_| bad())?);
-            rest = tail;
-        }
-    }
-    Ok(bytes)
-}
-
-fn patterns() -> Vec<ScalarUDF> {
-    vec![
-        function(
-            "regexp_split_to_array",
-            vec![
-                overload(&[P::Text, P::Text], text_list(), |call| {
-                    let mut patterns = Patterns::default();
-                    map2(call, |text: &str, pattern: &str| {
-                        split(patterns.get(text, pattern, "")?, text)
-                    })
-                }),
-                overload(&[P::Text, P::Text, P::Text], text_list(), |call| {
-                    let mut patterns = Patterns::default();
-                    map3(call, |text: &str, pattern: &str, flags: &str| {
-                        split(patterns.get(text, pattern, flags)?, text)
-                    })
-                }),
-            ],
-        ),
-        function(
-            "regexp_match",
-            vec![
-                overload(&[P::Text, P::Text], text_list(), |call| {
-                    let mut patterns = Patterns::default();
-                    opt2(call, |text: &str, pattern: &str| {
-                        first_match(patterns.get(text, pattern, "")?, text)
-                    })
-                }),
-                overload(&[P::Text, P::Text, P::Text], text_list(), |call| {
-                    let mut patterns = Patterns::default();
-                    let (subjects, expressions, flags) = (
-                        texts(call.arg(0)?)?,
-                        texts(call.arg(1)?)?,
-                        texts(call.arg(2)?)?,
-                    );
-                    map_rows(call, |row| {
-                        if subjects.is_null(row) || expressions.is_null(row) || flags.is_null(row) {
-                            return Ok(None);
-                        }
-                        let text = subjects.value(row);
-                        let pattern =
-                            patterns.get(text, expressions.value(row), flags.value(row))?;
-                        first_match(pattern, text)
-                    })
-                }),
-            ],
-        ),
-        function(
-            "regexp_replace",
-            vec![
-                overload(&[P::Text, P::Text, P::Text], text(), |call| {
-                    let mut patterns = Patterns::default();
-                    map3(call, |text: &str, pattern: &str, new: &str| {
-                        replace(patterns.get(text, pattern, "")?, text, new, false)
-                    })
-                }),
-                overload(&[P::Text, P::Text, P::Text, P::Text], text(), |call| {
-                    let mut patterns = Patterns::default();
-                    map4(call, |text: &str, pattern: &str, new: &str, flags: &str| {
-                        replace(
-                            patterns.get(text, pattern, flags)?,
-                            text,
-                            new,
-                            flags.contains('g'),
-                        )
-                    })
-                }),
-            ],
-        ),
-        function(
-            "regexp_like",
-            vec![
-                overload(&[P::Text, P::Text], R::Sql(SqlType::Bool), |call| {
-                    let mut patterns = Patterns::default();
-                    map2(call, |text: &str, pattern: &str| {
-                        Ok(patterns.get(text, pattern, "")?.is_match(text))
-                    })
-                }),
-                overload(
-                    &[P::Text, P::Text, P::Text],
-                    R::Sql(SqlType::Bool),
-                    |call| {
-                        let mut patterns = Patterns::default();
-                        map3(call, |text: &str, pattern: &str, flags: &str| {
-                            Ok(patterns.get(text, pattern, flags)?.is_match(text))
+fn splitting() -> Vec<ScalarUDF> {
+    vec![function(
+        "string_to_array",
+        vec![
+            overload(&[P::Text, P::Text], text_list(), |call| {
+                let (subjects, delimiters) = (texts(call.arg(0)?)?, texts(call.arg(1)?)?);
+                map_rows(call, |row| {
+                    (!subjects.is_null(row))
+                        .then(|| {
+                            split_text(
+                                subjects.value(row),
+                                delimiters.is_valid(row).then(|| delimiters.value(row)),
+                                None,
+                            )
                         })
-                    },
-                ),
-            ],
-        ),
-        function(
-            "string_to_array",
-            vec![
-                overload(&[P::Text, P::Text], text_list(), |call| {
-                    let (subjects, delimiters) = (texts(call.arg(0)?)?, texts(call.arg(1)?)?);
-                    map_rows(call, |row| {
-                        (!subjects.is_null(row))
-                            .then(|| {
-                                split_text(
-                                    subjects.value(row),
-                                    delimiters.is_valid(row).then(|| delimiters.value(row)),
-                                    None,
-                                )
-                            })
-                            .transpose()
-                    })
-                }),
-                overload(&[P::Text, P::Text, P::Text], text_list(), |call| {
-                    let (subjects, delimiters, absent) = (
-                        texts(call.arg(0)?)?,
-                        texts(call.arg(1)?)?,
-                        texts(call.arg(2)?)?,
-                    );
-                    map_rows(call, |row| {
-                        let null = absent.is_valid(row).then(|| absent.value(row));
-                        (!subjects.is_null(row))
-                            .then(|| {
-                                split_text(
-                                    subjects.value(row),
-                                    delimiters.is_valid(row).then(|| delimiters.value(row)),
-                                    null,
-                                )
-                            })
-                            .transpose()
-                    })
-                }),
-            ],
-        ),
-    ]
+                        .transpose()
+                })
+            }),
+            overload(&[P::Text, P::Text, P::Text], text_list(), |call| {
+                let (subjects, delimiters, absent) = (
+                    texts(call.arg(0)?)?,
+                    texts(call.arg(1)?)?,
+                    texts(call.arg(2)?)?,
+                );
+                map_rows(call, |row| {
+                    let null = absent.is_valid(row).then(|| absent.value(row));
+                    (!subjects.is_null(row))
+                        .then(|| {
+                            split_text(
+                                subjects.value(row),
+                                delimiters.is_valid(row).then(|| delimiters.value(row)),
+                                null,
+                            )
+                        })
+                        .transpose()
+                })
+            }),
+        ],
+    )]
 }
 
 /// Parts of a text between delimiters; a NULL delimiter splits into characters. Parts equal to `null` become NULL.

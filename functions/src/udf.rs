@@ -54,6 +54,8 @@ pub(crate) enum P {
     Numeric,
     /// Any type of characters
     Text,
+    /// `boolean`
+    Bool,
     /// `bytea`
     Bytea,
     /// `jsonb`
@@ -147,6 +149,14 @@ pub(crate) fn overload(params: &[P], returns: R, kernel: Kernel) -> Overload {
         kernel,
         zoned: false,
     }
+}
+
+/// Overloads with the first `least` of these parameters, and with each more.
+pub(crate) fn up_to(params: &[P], least: usize, returns: R, kernel: Kernel) -> Vec<Overload> {
+    (least..=params.len())
+        .filter_map(|count| params.get(..count))
+        .map(|params| overload(params, returns.clone(), kernel))
+        .collect()
 }
 
 /// An overload whose last parameter repeats, zero times included.
@@ -390,7 +400,8 @@ impl P {
         }
         let numeric = |rank: u32| numeric_rank(data_type).and_then(|from| rank.checked_sub(from));
         match (self, data_type) {
-            (Self::Bytea, DataType::Binary | DataType::BinaryView)
+            (Self::Bool, DataType::Boolean)
+            | (Self::Bytea, DataType::Binary | DataType::BinaryView)
             | (Self::Jsonb, DataType::LargeBinary)
             | (Self::Date, DataType::Date32)
             | (Self::Time, DataType::Time64(_))
@@ -453,6 +464,7 @@ impl P {
                 _ => DataType::Decimal128(38, 0),
             },
             Self::Text => DataType::Utf8,
+            Self::Bool => DataType::Boolean,
             Self::Bytea => DataType::Binary,
             Self::Jsonb => DataType::LargeBinary,
             Self::Date => DataType::Date32,

@@ -9,7 +9,7 @@ use arrow_buffer::i256;
 
 use super::{Numeric, Rounding, divide_rounded, narrow, power_of_ten, rescale};
 use crate::errors::{
-    EvalResult, division_by_zero, invalid_parameter, not_supported, numeric_format_overflow,
+    EvalResult, division_by_zero, no_logarithm, no_power, not_supported, numeric_format_overflow,
     numeric_not_held, numeric_underflow,
 };
 
@@ -102,9 +102,7 @@ fn integer_root(square: i256) -> EvalResult<i256> {
 /// The square root.
 pub(crate) fn square_root(value: Numeric) -> EvalResult<Numeric> {
     if value.value < 0 {
-        return Err(invalid_parameter(
-            "cannot take square root of a negative number",
-        ));
+        return Err(no_power("cannot take square root of a negative number"));
     }
     // The square of the result's digits as an integer.
     let shift = 2 * 18 - i32::from(value.scale);
@@ -187,12 +185,10 @@ pub(crate) fn exponential(value: Numeric) -> EvalResult<Numeric> {
 /// The natural logarithm of a positive number, with [`WORK_SCALE`] digits after the point.
 fn logarithm_of(value: Numeric) -> EvalResult<i256> {
     if value.value == 0 {
-        return Err(invalid_parameter("cannot take logarithm of zero"));
+        return Err(no_logarithm("cannot take logarithm of zero"));
     }
     if value.value < 0 {
-        return Err(invalid_parameter(
-            "cannot take logarithm of a negative number",
-        ));
+        return Err(no_logarithm("cannot take logarithm of a negative number"));
     }
     let scale = power_of_ten(u32::from(value.scale.unsigned_abs()))?;
     // value = 2^doublings · a / b, and a / b is near 1.
@@ -257,14 +253,12 @@ pub(crate) fn logarithm(base: Numeric, value: Numeric) -> EvalResult<Numeric> {
 /// `base` to the power of `exponent`.
 pub(crate) fn power(base: Numeric, exponent: Numeric) -> EvalResult<Numeric> {
     if base.value == 0 && exponent.value < 0 {
-        return Err(invalid_parameter(
-            "zero raised to a negative power is undefined",
-        ));
+        return Err(no_power("zero raised to a negative power is undefined"));
     }
     let whole = exponent.reduce(0, 0, Rounding::Truncate)?.value;
     let is_whole = Numeric::integer(whole).rescale(38, exponent.scale) == Ok(exponent.value);
     if base.value < 0 && !is_whole {
-        return Err(invalid_parameter(
+        return Err(no_power(
             "a negative number raised to a non-integer power yields a complex result",
         ));
     }

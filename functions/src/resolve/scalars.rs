@@ -39,6 +39,8 @@ const INTERNAL: &[&str] = &[
     "lookup_oid_or_null",
     "pg_negate",
     "raise_error",
+    "regexp_matches_list",
+    "regexp_split_to_table_list",
     "regproc_name",
     "text_concat",
     "text_ilike",
@@ -96,6 +98,7 @@ fn variants(declared: P) -> Vec<Param> {
         P::Float8 => vec![SqlType::Float8],
         P::Numeric => vec![SqlType::Numeric(None)],
         P::Text => vec![SqlType::Text],
+        P::Bool => vec![SqlType::Bool],
         P::Bytea => vec![SqlType::Bytea],
         P::Jsonb => vec![SqlType::Jsonb],
         P::Date => vec![SqlType::Date],
@@ -226,6 +229,14 @@ impl Table {
             let name = "array_fill";
             self.list(name, name, params, Returns::ArrayOf(0), as_is);
         }
+        // Floats and numbers of any digits, and what a value reaches of an array.
+        let name = "width_bucket";
+        for own in [SqlType::Float8, SqlType::Numeric(None)] {
+            let mut params = vec![Param::Of(own); 3];
+            params.push(int4());
+            self.list(name, name, params, Returns::Made, as_is);
+        }
+        self.list(name, name, vec![Item, Items], Returns::Made, blind);
         let name = "array_ndims";
         let returns = Returns::Sql(SqlType::Int4);
         self.list(name, name, vec![Param::Array], returns, as_is);
@@ -273,7 +284,8 @@ impl Table {
         }
         for (name, function) in [
             ("string_to_table", "string_to_array"),
-            ("regexp_split_to_table", "regexp_split_to_array"),
+            ("regexp_matches", "regexp_matches_list"),
+            ("regexp_split_to_table", "regexp_split_to_table_list"),
         ] {
             for count in [2, 3] {
                 let params = vec![Param::Of(SqlType::Text); count];
@@ -290,17 +302,8 @@ impl Table {
         }
         let params = vec![float8(), float8()];
         self.list("atan2", "atan2", params, Returns::Made, as_is);
-        for name in ["pi", "random"] {
+        for name in ["gen_random_uuid", "pi", "random"] {
             self.list(name, name, vec![], Returns::Made, as_is);
-        }
-        for name in ["gcd", "lcm"] {
-            for own in [SqlType::Int4, SqlType::Int8] {
-                let params = vec![Param::Of(own.clone()); 2];
-                let wide = |signature: Signature<Meaning>| {
-                    signature.fit(Fit::To(vec![SqlType::Int8, SqlType::Int8]))
-                };
-                self.list(name, name, params, Returns::Sql(own), wide);
-            }
         }
         // Of the same type as its arguments, which the function itself knows of larger ones only.
         let params = vec![Param::Of(SqlType::Int2); 2];
@@ -317,9 +320,6 @@ impl Table {
         let params = vec![Param::Of(SqlType::Numeric(None))];
         let whole = |signature: Signature<Meaning>| signature.fit(Fit::To(vec![SqlType::Int8]));
         self.more(name, name, params, Returns::Made, whole);
-        let params = vec![Param::Of(SqlType::Int8)];
-        let numeric = Returns::Sql(SqlType::Numeric(Some((38, 0))));
-        self.list("factorial", "factorial", params, numeric, as_is);
     }
 
     fn moments(&mut self) {

@@ -11,6 +11,7 @@ mod call;
 mod chain;
 mod compare;
 mod conditional;
+mod named;
 mod operator;
 
 use datafusion::common::ScalarValue;
@@ -146,6 +147,11 @@ impl Binder<'_> {
                 op: op @ (BinaryOperator::And | BinaryOperator::Or),
                 ..
             } => self.logical(op, expr),
+            Syntax::BinaryOp {
+                left,
+                op: BinaryOperator::Overlaps,
+                right,
+            } => self.overlaps(left, right),
             Syntax::BinaryOp { .. } => self.chain(expr),
             Syntax::IsNull(operand) => self.null_test(operand, false),
             Syntax::IsNotNull(operand) => self.null_test(operand, true),
@@ -297,6 +303,20 @@ impl Binder<'_> {
                 };
                 let args = vec![text(field_name(field)), operand];
                 self.function("extract", args, span_of(expr))
+            }
+            Syntax::IsNormalized {
+                expr,
+                form,
+                negated,
+            } => {
+                let mut args = vec![self.scalar(expr)?];
+                args.extend(form.as_ref().map(|form| text(form.to_string())));
+                let test = self.function("is_normalized", args, span_of(expr))?;
+                Ok(if *negated {
+                    Value::new(Expr::Not(Box::new(test.expr)), SqlType::Bool)
+                } else {
+                    test
+                })
             }
             Syntax::Position { expr, r#in } => {
                 let args = self.scalars([&**r#in, &**expr])?;

@@ -7,7 +7,9 @@ use std::any::TypeId;
 use std::cell::Cell;
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{BinaryOperator, Expr, Statement, UnaryOperator, visit_expressions};
+use sqlparser::ast::{
+    BinaryOperator, Expr, Statement, TrimWhereField, UnaryOperator, visit_expressions,
+};
 use sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
@@ -71,6 +73,48 @@ impl FlowstoneDialect {
             let expr = Box::new(operand);
             Expr::UnaryOp { op, expr }
         }))
+    }
+
+    /// `TRIM ([BOTH | LEADING | TRAILING] FROM text)`, which names no characters; `None` if something else comes next.
+    fn trim(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        let is = |ahead: usize, keywords: &[Keyword]| match &parser.peek_nth_token_ref(ahead).token
+        {
+            Token::Word(word) => word.quote_style.is_none() && keywords.contains(&word.keyword),
+            _ => false,
+        };
+        let sides = [Keyword::BOTH, Keyword::LEADING, Keyword::TRAILING];
+        let side = usize::from(is(2, &sides));
+        if !is(0, &[Keyword::TRIM])
+            || parser.peek_nth_token_ref(1).token != Token::LParen
+            || !is(2 + side, &[Keyword::FROM])
+        {
+            return None;
+        }
+        parser.advance_token();
+        parser.advance_token();
+        let trim_where = match parser.parse_one_of_keywords(&sides) {
+            Some(Keyword::LEADING) => Some(TrimWhereField::Leading),
+            Some(Keyword::TRAILING) => Some(TrimWhereField::Trailing),
+            Some(_) => Some(TrimWhereField::Both),
+            None => None,
+        };
+        parser.advance_token();
+        Some(self.trimmed(parser, trim_where))
+    }
+
+    fn trimmed(
+        &self,
+        parser: &mut Parser<'_>,
+        trim_where: Option<TrimWhereField>,
+    ) -> Result<Expr, ParserError> {
+        let expr = self.at(Place::Anywhere, || parser.parse_expr())?;
+        parser.expect_token(&Token::RParen)?;
+        Ok(Expr::Trim {
+            expr: Box::new(expr),
+            trim_where,
+            trim_what: None,
+            trim_characters: None,
+        })
     }
 
     /// `[NOT] BETWEEN [SYMMETRIC] low AND high` behind `expr`.
@@ -258,6 +302,16 @@ impl Dialect for FlowstoneDialect {
             Token::PGSquareRoot => UnaryOperator::PGSquareRoot,
             Token::PGCubeRoot => UnaryOperator::PGCubeRoot,
             Token::DoubleExclamationMark => UnaryOperator::PGPrefixFactorial,
+            Token::Word(word) if word.keyword == Keyword::TRIM => {
+                if let Some(trim) = self.trim(parser) {
+                    return Some(trim);
+                }
+                if self.place.get() == Place::Anywhere {
+                    return None;
+                }
+                self.passed.set(true);
+                return Some(self.at(Place::Anywhere, || parser.parse_prefix()));
+            }
             _ if self.place.get() == Place::Anywhere => return None,
             Token::Word(word) if word.keyword == Keyword::NOT => {
                 return Some(parser.expected_ref("an expression", parser.peek_token_ref()));
@@ -336,6 +390,10 @@ impl Dialect for FlowstoneDialect {
     /// PostgreSQL's answer makes the parser read every argument of a function twice. Without it the names of named arguments are identifiers, as in PostgreSQL.
     fn supports_named_fn_args_with_expr_name(&self) -> bool {
         false
+    }
+
+    fn supports_named_fn_args_with_assignment_operator(&self) -> bool {
+        true
     }
 
     fn parse_statement(&self, _parser: &mut Parser) -> Option<Result<Statement, ParserError>> {

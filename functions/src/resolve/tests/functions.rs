@@ -53,7 +53,7 @@ fn functions_resolve_as_in_chapter_10_3() {
             ("quote_literal", "integer", "integer -> text"),
             ("sin", "integer", "double precision -> double precision"),
             ("pi", "", " -> double precision"),
-            ("gcd", "integer, smallint", "bigint, bigint -> integer"),
+            ("gcd", "integer, smallint", "integer, integer -> integer"),
             ("mod", "bigint, integer", "bigint, bigint -> bigint"),
             ("mod", "smallint, smallint", "integer, integer -> smallint"),
             ("mod", "uint4, uint4", "uint4, uint4 -> uint4"),

@@ -12,6 +12,7 @@ use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments};
 use sqlparser::tokenizer::Span;
 
 use super::name_span;
+use super::named::any_named;
 use super::operator::unresolved;
 use crate::bind::Binder;
 use crate::bind::catalog_names;
@@ -126,6 +127,17 @@ fn is_plain(function: &ast::Function) -> bool {
         && function.over.is_none()
 }
 
+/// The form in `normalize(text, NFC)`, which is a word there.
+fn normal_form(function: &str, index: usize, argument: &ast::Expr) -> Option<String> {
+    let ast::Expr::Identifier(ident) = argument else {
+        return None;
+    };
+    let form = ident.value.to_ascii_uppercase();
+    let is_form =
+        ident.quote_style.is_none() && matches!(form.as_str(), "NFC" | "NFD" | "NFKC" | "NFKD");
+    (function == "normalize" && index == 1 && is_form).then_some(form)
+}
+
 fn is_aggregate(name: &str) -> bool {
     name == "grouping" || kind_of(name) == Some(FunctionKind::Aggregate)
 }
@@ -156,8 +168,13 @@ impl Binder<'_> {
     fn called(&mut self, function: &ast::Function, span: Span) -> Result<Value, Error> {
         let name = function_name(&function.name)?;
         let rows = whole_rows(&function.args);
+        let named;
         let arguments = match &function.args {
             FunctionArguments::None => Arguments::Listed(Vec::new()),
+            FunctionArguments::List(list) if any_named(&list.args) => {
+                named = self.named_arguments(&name, &list.args)?;
+                Arguments::Listed(named.iter().collect())
+            }
             FunctionArguments::List(list) => listed_with(&list.args, &rows)?,
             FunctionArguments::Subquery(query) => {
                 if name == "array" {
@@ -205,7 +222,10 @@ impl Binder<'_> {
         }
         let mut args = Vec::with_capacity(exprs.len());
         for expr in exprs {
-            args.push(self.expr(expr)?);
+            args.push(match normal_form(&name, args.len(), expr) {
+                Some(form) => text(form),
+                None => self.expr(expr)?,
+            });
         }
         if let Some(value) = self.catalog_function(&name, &args)? {
             return Ok(value);

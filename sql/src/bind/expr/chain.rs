@@ -79,7 +79,10 @@ impl Binder<'_> {
         let mut steps = Vec::new();
         let mut first = expr;
         while let ast::Expr::BinaryOp { left, op, right } = first
-            && !matches!(op, BinaryOperator::And | BinaryOperator::Or)
+            && !matches!(
+                op,
+                BinaryOperator::And | BinaryOperator::Or | BinaryOperator::Overlaps
+            )
             && self.grouped(first).is_none()
         {
             steps.push((op, &**right));

@@ -127,6 +127,23 @@ impl Binder<'_> {
         Ok(distinct.expr)
     }
 
+    /// `(start, end) OVERLAPS (start, end)`
+    pub(super) fn overlaps(&mut self, left: &ast::Expr, right: &ast::Expr) -> Result<Value, Error> {
+        let mut args = Vec::with_capacity(4);
+        for (side, operand) in [("left", left), ("right", right)] {
+            match self.expr(operand)?.fields()?.as_deref() {
+                Some([(_, start), (_, end)]) => args.extend([start.clone(), end.clone()]),
+                Some(_) => {
+                    return Err(Error::syntax(format!(
+                        "wrong number of parameters on {side} side of OVERLAPS expression"
+                    )));
+                }
+                None => return Err(Error::syntax("OVERLAPS compares rows of two values")),
+            }
+        }
+        self.function("overlaps", args, span_of(left))
+    }
+
     /// `expr [NOT] BETWEEN low AND high`
     pub(super) fn between(
         &mut self,

@@ -10,7 +10,7 @@ use flowstone_types::SqlType;
 use sqlparser::ast::{self, BinaryOperator};
 
 use super::{Quantifier, literal_text, span_of, unnested};
-use crate::bind::value::{Type, Value, made, unknown_text};
+use crate::bind::value::{Type, Value, made, null, unknown_text};
 use crate::bind::{Binder, number};
 use crate::error::{Error, ErrorKind};
 use crate::planning_errors;
@@ -170,6 +170,15 @@ impl Binder<'_> {
         pattern: &ast::Expr,
         escape: Option<&ast::ValueWithSpan>,
     ) -> Result<Value, Error> {
+        if let (Some((patterns, quantifier)), None) = (quantified_patterns(pattern), escape) {
+            let op = match symbol {
+                "~~" => BinaryOperator::PGLikeMatch,
+                "!~~" => BinaryOperator::PGNotLikeMatch,
+                "~~*" => BinaryOperator::PGILikeMatch,
+                _ => BinaryOperator::PGNotILikeMatch,
+            };
+            return self.quantified(expr, &op, &patterns, quantifier);
+        }
         let subject = self.scalar(expr)?;
         let pattern = self.scalar(pattern)?;
         let pattern = self.escaped(pattern, escape)?;
@@ -216,21 +225,48 @@ impl Binder<'_> {
         escape: Option<&ast::ValueWithSpan>,
         negated: bool,
     ) -> Result<Value, Error> {
-        let escape = match escape {
-            None => Some('\\'),
-            Some(escape) => literal_text(&escape.value).and_then(|text| text.chars().next()),
-        };
         let subject = self.scalar(expr)?;
-        let pattern = self.scalar(pattern)?;
-        let Some(text) = pattern.literal_text() else {
-            return Err(Error::unsupported(
-                "SIMILAR TO with a pattern that is not a literal is not supported",
-            ));
-        };
+        let mut args = vec![self.scalar(pattern)?];
+        if let Some(escape) = escape {
+            args.push(match literal_text(&escape.value) {
+                Some(escape) => unknown_text(escape),
+                None if escape.value == ast::Value::Null => null(&SqlType::Text),
+                None => {
+                    return Err(Error::unsupported(
+                        "this ESCAPE of SIMILAR TO is not supported",
+                    ));
+                }
+            });
+        }
+        let regex = self.function("similar_to_escape", args, span_of(pattern))?;
         let symbol = if negated { "!~" } else { "~" };
-        let regex = unknown_text(similar_pattern(text, escape));
         self.operator(symbol, subject, regex)
     }
+}
+
+/// The patterns of `LIKE ALL (patterns)` and `LIKE SOME (patterns)`, which are read as calls: there are no functions of these names.
+fn quantified_patterns(pattern: &ast::Expr) -> Option<(ast::Expr, Quantifier)> {
+    let ast::Expr::Function(function) = pattern else {
+        return None;
+    };
+    let [ast::ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else {
+        return None;
+    };
+    let quantifier = match name.value.to_ascii_lowercase().as_str() {
+        _ if name.quote_style.is_some() => return None,
+        "all" => Quantifier::All,
+        "some" => Quantifier::Any,
+        _ => return None,
+    };
+    let patterns = match &function.args {
+        ast::FunctionArguments::Subquery(query) => ast::Expr::Subquery(query.clone()),
+        ast::FunctionArguments::List(list) => match list.args.as_slice() {
+            [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(array))] => array.clone(),
+            _ => return None,
+        },
+        ast::FunctionArguments::None => return None,
+    };
+    Some((patterns, quantifier))
 }
 
 /// Comparisons of logical times with clocks, of which there are none yet.
@@ -251,41 +287,4 @@ fn refuse_clock(symbol: &str, left: &Type, right: &Type) -> Result<(), Error> {
         )));
     }
     Ok(())
-}
-
-/// The regular expression that a pattern of SIMILAR TO is.
-fn similar_pattern(pattern: &str, escape: Option<char>) -> String {
-    let mut regex = String::from("^(?:");
-    let mut letters = pattern.chars();
-    let mut in_class = false;
-    while let Some(letter) = letters.next() {
-        match letter {
-            letter if Some(letter) == escape => {
-                if let Some(next) = letters.next() {
-                    if !next.is_alphanumeric() {
-                        regex.push('\\');
-                    }
-                    regex.push(next);
-                }
-            }
-            '[' => {
-                in_class = true;
-                regex.push('[');
-            }
-            ']' => {
-                in_class = false;
-                regex.push(']');
-            }
-            letter if in_class => regex.push(letter),
-            '%' => regex.push_str("(?s:.*)"),
-            '_' => regex.push_str("(?s:.)"),
-            '.' | '^' | '$' | '\\' => {
-                regex.push('\\');
-                regex.push(letter);
-            }
-            other => regex.push(other),
-        }
-    }
-    regex.push_str(")$");
-    regex
 }
