@@ -7,7 +7,7 @@
 
 use flowstone_proto::message::RequestError;
 use flowstone_sql::error::ErrorKind;
-use flowstone_types::{EvalErrorKind, TypeError};
+use flowstone_types::{EvalErrorKind, SqlJsonKind, TypeError};
 
 use crate::auth::AuthError;
 use crate::auth::scram::ScramError;
@@ -285,6 +285,20 @@ const fn eval_error(kind: EvalErrorKind) -> &'static str {
         EvalErrorKind::Power => "2201F",
         EvalErrorKind::InvalidEscape => "22025",
         EvalErrorKind::Syntax => "42601",
+        EvalErrorKind::UndefinedObject => "42704",
+        EvalErrorKind::SqlJson(kind) => sql_json_error(kind),
+    }
+}
+
+const fn sql_json_error(kind: SqlJsonKind) -> &'static str {
+    match kind {
+        SqlJsonKind::Subscript => "22033",
+        SqlJsonKind::NonNumeric => "22036",
+        SqlJsonKind::Singleton => "22038",
+        SqlJsonKind::ArrayNotFound => "22039",
+        SqlJsonKind::MemberNotFound => "2203A",
+        SqlJsonKind::NumberNotFound => "2203B",
+        SqlJsonKind::ObjectNotFound => "2203C",
     }
 }
 

@@ -248,7 +248,9 @@ const fn eval_error(kind: EvalErrorKind) -> Code {
         | EvalErrorKind::Logarithm
         | EvalErrorKind::Power
         | EvalErrorKind::InvalidEscape
-        | EvalErrorKind::Syntax => Code::InvalidArgument,
+        | EvalErrorKind::Syntax
+        | EvalErrorKind::UndefinedObject
+        | EvalErrorKind::SqlJson(_) => Code::InvalidArgument,
     }
 }
 

@@ -2,9 +2,12 @@
 //!
 //! Owns PostgreSQL's rules for what an operator gives on which kind of document. The form and the edits of documents are `flowstone_types::jsonb`'s.
 
+mod edits;
+mod elements;
+mod made;
+
 use std::cmp::Ordering;
 
-use arrow_array::builder::{LargeBinaryBuilder, ListBuilder, StringBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, BooleanArray, LargeBinaryArray, ListArray};
 use arrow_schema::DataType;
@@ -14,13 +17,14 @@ use flowstone_types::datetime::TimeZone;
 use flowstone_types::jsonb::{Jsonb, JsonbBuf, JsonbBuilder, JsonbKind};
 use flowstone_types::numeric::precision_and_scale;
 use flowstone_types::{ColumnFormatter, EvalError, EvalErrorKind, SqlType, TypeError};
-use std::sync::Arc;
+
+pub(crate) use elements::{document_lists, json_list};
 
 use crate::errors::{EvalResult, eval_error, from_type_error, invalid_parameter, raise};
 use crate::numeric::Numeric;
 use crate::udf::{
-    Call, Json, JsonBuf, P, R, aliased, function, lists, map_rows, map1, map2, opt1, opt2,
-    overload, texts, variadic,
+    Call, Json, JsonBuf, P, R, aliased, function, lists, map_rows, map1, map2, opt2, overload,
+    texts, variadic,
 };
 
 fn jsonb() -> R {
@@ -146,10 +150,11 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
     [
         access(),
         tests(),
-        edits(),
+        edits::functions(),
         inspection(),
         construction(),
-        elements(),
+        elements::functions(),
+        made::functions(),
     ]
     .concat()
 }
@@ -164,14 +169,41 @@ fn path(list: &ListArray, row: usize) -> Option<Vec<String>> {
     items.iter().map(|item| item.map(str::to_owned)).collect()
 }
 
+/// The keys that an array has; those that are NULL are none. `None` if the array is NULL.
+fn keys(list: &ListArray, row: usize) -> Option<Vec<String>> {
+    if list.is_null(row) {
+        return None;
+    }
+    let items = list.value(row);
+    let items = items.as_string_opt::<i32>()?;
+    Some(items.iter().flatten().map(str::to_owned).collect())
+}
+
 /// `f` over a document and a path.
 fn with_path<T: crate::udf::Ret>(
     call: &Call<'_>,
+    f: impl FnMut(Jsonb<'_>, &[&str]) -> EvalResult<Option<T>>,
+) -> Result<ArrayRef> {
+    with_texts(call, path, f)
+}
+
+/// `f` over a document and keys.
+fn with_keys<T: crate::udf::Ret>(
+    call: &Call<'_>,
+    f: impl FnMut(Jsonb<'_>, &[&str]) -> EvalResult<Option<T>>,
+) -> Result<ArrayRef> {
+    with_texts(call, keys, f)
+}
+
+/// `f` over a document and what `read` reads of an array of texts.
+fn with_texts<T: crate::udf::Ret>(
+    call: &Call<'_>,
+    read: fn(&ListArray, usize) -> Option<Vec<String>>,
     mut f: impl FnMut(Jsonb<'_>, &[&str]) -> EvalResult<Option<T>>,
 ) -> Result<ArrayRef> {
     let documents = documents(call.arg(0)?)?;
-    let paths = lists(call.arg(1)?)?;
-    map_rows(call, |row| match path(paths, row) {
+    let arrays = lists(call.arg(1)?)?;
+    map_rows(call, |row| match read(arrays, row) {
         Some(steps) if documents.is_valid(row) => {
             let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
             f(Jsonb::from_canonical(documents.value(row)), &steps)
@@ -180,7 +212,8 @@ fn with_path<T: crate::udf::Ret>(
     })
 }
 
-fn documents(array: &ArrayRef) -> Result<&LargeBinaryArray> {
+/// The documents of an array of them.
+pub(crate) fn documents(array: &ArrayRef) -> Result<&LargeBinaryArray> {
     array
         .as_binary_opt::<i64>()
         .ok_or_else(|| crate::udf::broken("jsonb is not LargeBinary"))
@@ -250,14 +283,16 @@ fn access() -> Vec<ScalarUDF> {
                 })
             })],
         ),
-        function(
+        aliased(
             "jsonb_extract_path",
+            &["json_extract_path"],
             vec![variadic(&[P::Jsonb, P::Text], jsonb(), |call| {
                 along_arguments(call, owned)
             })],
         ),
-        function(
+        aliased(
             "jsonb_extract_path_text",
+            &["json_extract_path_text"],
             vec![variadic(&[P::Jsonb, P::Text], text(), |call| {
                 along_arguments(call, shown)
             })],
@@ -330,7 +365,7 @@ fn tests() -> Vec<ScalarUDF> {
         function(
             "jsonb_exists_any",
             vec![overload(&[P::Jsonb, P::TextList], bool(), |call| {
-                with_path(call, |value, keys| {
+                with_keys(call, |value, keys| {
                     Ok(Some(keys.iter().any(|key| value.exists(key))))
                 })
             })],
@@ -338,7 +373,7 @@ fn tests() -> Vec<ScalarUDF> {
         function(
             "jsonb_exists_all",
             vec![overload(&[P::Jsonb, P::TextList], bool(), |call| {
-                with_path(call, |value, keys| {
+                with_keys(call, |value, keys| {
                     Ok(Some(keys.iter().all(|key| value.exists(key))))
                 })
             })],
@@ -346,57 +381,11 @@ fn tests() -> Vec<ScalarUDF> {
     ]
 }
 
-fn edits() -> Vec<ScalarUDF> {
-    vec![
-        function(
-            "jsonb_concat",
-            vec![overload(&[P::Jsonb, P::Jsonb], jsonb(), |call| {
-                map2(call, |a: Json<'_>, b: Json<'_>| {
-                    edited(a.view().concat(b.view()))
-                })
-            })],
-        ),
-        function(
-            "jsonb_delete",
-            vec![
-                overload(&[P::Jsonb, P::Text], jsonb(), |call| {
-                    map2(call, |value: Json<'_>, key: &str| {
-                        edited(value.view().delete_key(key))
-                    })
-                }),
-                overload(&[P::Jsonb, P::Int8], jsonb(), |call| {
-                    map2(call, |value: Json<'_>, index: i64| {
-                        edited(value.view().delete_index(index))
-                    })
-                }),
-                overload(&[P::Jsonb, P::TextList], jsonb(), |call| {
-                    with_path(call, |value, keys| {
-                        edited(value.delete_keys(keys)).map(Some)
-                    })
-                }),
-            ],
-        ),
-        function(
-            "jsonb_delete_path",
-            vec![overload(&[P::Jsonb, P::TextList], jsonb(), |call| {
-                with_path(call, |value, path| {
-                    edited(value.delete_path(path)).map(Some)
-                })
-            })],
-        ),
-        function(
-            "jsonb_strip_nulls",
-            vec![overload(&[P::Jsonb], jsonb(), |call| {
-                map1(call, |value: Json<'_>| edited(value.view().strip_nulls()))
-            })],
-        ),
-    ]
-}
-
 fn inspection() -> Vec<ScalarUDF> {
     vec![
-        function(
+        aliased(
             "jsonb_typeof",
+            &["json_typeof"],
             vec![overload(&[P::Jsonb], text(), |call| {
                 map1(call, |value: Json<'_>| {
                     Ok(match value.view().kind() {
@@ -411,8 +400,9 @@ fn inspection() -> Vec<ScalarUDF> {
                 })
             })],
         ),
-        function(
+        aliased(
             "jsonb_array_length",
+            &["json_array_length"],
             vec![overload(&[P::Jsonb], R::Sql(SqlType::Int4), |call| {
                 map1(call, |value: Json<'_>| {
                     let value = value.view();
@@ -438,8 +428,9 @@ fn inspection() -> Vec<ScalarUDF> {
 
 fn construction() -> Vec<ScalarUDF> {
     vec![
-        function(
+        aliased(
             "to_jsonb",
+            &["to_json"],
             vec![overload(&[P::Any], jsonb(), |call| {
                 let array = call.arg(0)?;
                 let column = JsonColumn::new(array, call.zone)?;
@@ -540,109 +531,6 @@ pub(crate) fn build(f: impl FnOnce(&mut JsonbBuilder) -> EvalResult<()>) -> Eval
     let mut builder = JsonbBuilder::new();
     f(&mut builder)?;
     edited(builder.finish())
-}
-
-/// Set-returning functions as functions to arrays: the planner unnests them.
-fn elements() -> Vec<ScalarUDF> {
-    let json_list = || R::Sql(SqlType::Array(Box::new(SqlType::Jsonb)));
-    let text_list = || R::Sql(SqlType::Array(Box::new(SqlType::Text)));
-    vec![
-        function(
-            "jsonb_array_elements_list",
-            vec![overload(&[P::Jsonb], json_list(), |call| {
-                let documents = documents(call.arg(0)?)?;
-                let mut builder = ListBuilder::new(LargeBinaryBuilder::new())
-                    .with_field(item_field(call.returns)?);
-                for document in documents {
-                    if let Some(document) = document {
-                        for item in array_items(document).map_err(raise)? {
-                            builder.values().append_value(item.to_buf().as_bytes());
-                        }
-                    }
-                    builder.append(document.is_some());
-                }
-                Ok(Arc::new(builder.finish()))
-            })],
-        ),
-        function(
-            "jsonb_array_elements_text_list",
-            vec![overload(&[P::Jsonb], text_list(), |call| {
-                let documents = documents(call.arg(0)?)?;
-                let mut builder =
-                    ListBuilder::new(StringBuilder::new()).with_field(item_field(call.returns)?);
-                for document in documents {
-                    if let Some(document) = document {
-                        for item in array_items(document).map_err(raise)? {
-                            builder.values().append_option(shown(Some(item)));
-                        }
-                    }
-                    builder.append(document.is_some());
-                }
-                Ok(Arc::new(builder.finish()))
-            })],
-        ),
-        function(
-            "jsonb_object_keys_list",
-            vec![overload(&[P::Jsonb], text_list(), |call| {
-                opt1(call, |value: Json<'_>| {
-                    let value = value.view();
-                    match value.kind() {
-                        JsonbKind::Object => Ok(Some(
-                            value
-                                .entries()
-                                .map(|(key, _)| Some(key.to_owned()))
-                                .collect::<Vec<_>>(),
-                        )),
-                        JsonbKind::Array => Err(invalid_parameter(
-                            "cannot call jsonb_object_keys on an array",
-                        )),
-                        _ => Err(invalid_parameter(
-                            "cannot call jsonb_object_keys on a scalar",
-                        )),
-                    }
-                })
-            })],
-        ),
-        function(
-            "jsonb_object_values_list",
-            vec![overload(&[P::Jsonb], json_list(), |call| {
-                let documents = documents(call.arg(0)?)?;
-                let mut builder = ListBuilder::new(LargeBinaryBuilder::new())
-                    .with_field(item_field(call.returns)?);
-                for document in documents {
-                    if let Some(document) = document {
-                        let value = Jsonb::from_canonical(document);
-                        if value.kind() != JsonbKind::Object {
-                            return Err(raise(invalid_parameter(
-                                "cannot call jsonb_each on a non-object",
-                            )));
-                        }
-                        for (_, item) in value.entries() {
-                            builder.values().append_value(item.to_buf().as_bytes());
-                        }
-                    }
-                    builder.append(document.is_some());
-                }
-                Ok(Arc::new(builder.finish()))
-            })],
-        ),
-    ]
-}
-
-fn item_field(list: &DataType) -> Result<arrow_schema::FieldRef> {
-    match list {
-        DataType::List(item) => Ok(Arc::clone(item)),
-        other => Err(crate::udf::broken(&format!("list declared as {other}"))),
-    }
-}
-
-fn array_items(document: &[u8]) -> EvalResult<impl Iterator<Item = Jsonb<'_>>> {
-    let value = Jsonb::from_canonical(document);
-    match value.kind() {
-        JsonbKind::Array => Ok(value.items()),
-        JsonbKind::Object => Err(invalid_parameter("cannot extract elements from an object")),
-        _ => Err(invalid_parameter("cannot extract elements from a scalar")),
-    }
 }
 
 /// A timestamp as JSON has it: `T` before the time, and the zone with its minutes.

@@ -35,6 +35,7 @@ mod growth;
 mod guarded;
 mod interval;
 mod json;
+mod json_path;
 mod like;
 mod math;
 mod nulls;
@@ -56,6 +57,7 @@ mod udf;
 pub use chain::{can_be_step, operator_chain};
 pub use contexts::{session_config, session_state, task_context};
 pub use described::{FunctionKind, FunctionSignature};
+pub use json_path::check as check_json_path;
 pub use registry::{Registry, registry};
 pub use signatures::{signatures, stable_oid};
 pub use tables::{CollectionTable, InputTable, ScanTarget};
@@ -72,6 +74,7 @@ fn scalar_functions() -> Vec<datafusion::logical_expr::ScalarUDF> {
         crypto::functions(),
         datetime::functions(),
         json::functions(),
+        json_path::functions(),
         like::functions(),
         keys::functions(),
         lookup::functions(),

@@ -54,6 +54,25 @@ fn input_and_output() -> Vec<FunctionSignature> {
     ]
 }
 
+/// Functions that return sets of records.
+fn of_records() -> Vec<FunctionSignature> {
+    [
+        (3208, "jsonb_each"),
+        (3932, "jsonb_each_text"),
+        (3958, "json_each"),
+        (3959, "json_each_text"),
+    ]
+    .map(|(oid, name)| {
+        let argument = vec![SqlType::Jsonb.oid()];
+        let scalar = FunctionKind::Scalar;
+        FunctionSignature {
+            returns_set: true,
+            ..fixed(oid, scalar, name, argument, pseudo::RECORD)
+        }
+    })
+    .into()
+}
+
 /// The aggregates that everybody uses, with PostgreSQL's OIDs.
 fn aggregates() -> Vec<FunctionSignature> {
     let aggregate = FunctionKind::Aggregate;
@@ -198,6 +217,7 @@ fn hash(text: &str) -> u32 {
 
 fn all() -> Vec<FunctionSignature> {
     let mut known = input_and_output();
+    known.extend(of_records());
     known.extend(aggregates());
     known.extend(windows());
     // By name and parameters, and aggregates and window functions by their names alone.

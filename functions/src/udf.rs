@@ -52,6 +52,8 @@ pub(crate) enum P {
     Float8,
     /// `numeric` of any precision and scale
     Numeric,
+    /// `boolean`
+    Bool,
     /// Any type of characters
     Text,
     /// `boolean`
@@ -463,6 +465,7 @@ impl P {
                 DataType::Null | DataType::Utf8 => SqlType::Numeric(None).to_arrow(),
                 _ => DataType::Decimal128(38, 0),
             },
+            Self::Bool => DataType::Boolean,
             Self::Text => DataType::Utf8,
             Self::Bool => DataType::Boolean,
             Self::Bytea => DataType::Binary,

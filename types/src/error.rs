@@ -132,6 +132,29 @@ pub enum EvalErrorKind {
     InvalidEscape,
     /// `42601`: a text that is written in a syntax of its own, and wrongly.
     Syntax,
+    /// `42704`: a name that stands for nothing.
+    UndefinedObject,
+    /// A document is not what a path into it asks for.
+    SqlJson(SqlJsonKind),
+}
+
+/// What a path of the SQL/JSON language asks for and a document has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum SqlJsonKind {
+    /// `22033`: an item of an array that is there.
+    Subscript,
+    /// `22036`: an item that is a number, or becomes one.
+    NonNumeric,
+    /// `22038`: just one item.
+    Singleton,
+    /// `22039`: an array.
+    ArrayNotFound,
+    /// `2203A`: a member of that name.
+    MemberNotFound,
+    /// `2203B`: a number.
+    NumberNotFound,
+    /// `2203C`: an object.
+    ObjectNotFound,
 }
 
 /// The words with which builders and offsets of Arrow panic when 32 bits do not suffice.

@@ -26,6 +26,7 @@ use std::cmp::Ordering;
 
 use crate::TypeError;
 
+mod at_path;
 mod build;
 mod edit;
 mod number;
@@ -33,6 +34,7 @@ mod parse;
 mod sort_key;
 mod text;
 
+pub use at_path::{Edit, EditError};
 pub use build::JsonbBuilder;
 pub use number::JsonbNumber;
 
@@ -195,6 +197,28 @@ impl<'a> Jsonb<'a> {
         Self { node: &[NULL] }
     }
 
+    /// The JSON value `true` or `false`.
+    #[must_use]
+    pub const fn boolean(value: bool) -> Self {
+        Self {
+            node: if value { &[TRUE] } else { &[FALSE] },
+        }
+    }
+
+    /// The object without members.
+    #[must_use]
+    pub const fn empty_object() -> Self {
+        Self {
+            node: &[OBJECT, 0, 0, 0, 0],
+        }
+    }
+
+    /// What the value takes inside of a document.
+    #[must_use]
+    pub const fn byte_len(self) -> usize {
+        self.node.len()
+    }
+
     /// A document with this value alone.
     #[must_use]
     pub fn to_buf(self) -> JsonbBuf {
@@ -205,6 +229,14 @@ impl<'a> Jsonb<'a> {
         }
         bytes.extend_from_slice(self.node);
         JsonbBuf(bytes)
+    }
+
+    /// Where the value begins in the bytes of `document`, whose part it is; `None` if it is a part of another one.
+    #[must_use]
+    pub fn offset_in(self, document: Jsonb<'_>) -> Option<usize> {
+        let start = document.node.as_ptr().addr();
+        let offset = self.node.as_ptr().addr().checked_sub(start)?;
+        (offset <= document.node.len()).then_some(offset)
     }
 
     fn tag(self) -> u8 {

@@ -32,7 +32,7 @@ pub use budget::{Budget, SharedBudget};
 pub use clock::Clock;
 pub use delta::{DeltaBatch, Weights};
 pub use epoch::{Epoch, Frontier};
-pub use error::{EvalError, EvalErrorKind, TypeError};
+pub use error::{EvalError, EvalErrorKind, SqlJsonKind, TypeError};
 pub use id::{ClusterId, InstallationId, ObjectId};
 pub use jsonb::{Jsonb, JsonbBuf};
 pub use source::{SourceChanges, SourceOp};

@@ -364,6 +364,8 @@ impl Table {
             ("?|", "jsonb_exists_any", &texts),
             ("?&", "jsonb_exists_all", &texts),
             ("||", "jsonb_concat", &Jsonb),
+            ("@?", "jsonb_path_exists_opr", &Text),
+            ("@@", "jsonb_path_match_opr", &Text),
         ] {
             self.call(symbol, name, two(&Jsonb, right));
         }

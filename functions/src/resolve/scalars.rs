@@ -27,13 +27,19 @@ const INTERNAL: &[&str] = &[
     "generate_moments",
     "jsonb_array_elements_list",
     "jsonb_array_elements_text_list",
+    "jsonb_each_keys",
+    "jsonb_each_rows",
+    "jsonb_each_text_keys",
+    "jsonb_each_text_rows",
+    "jsonb_each_text_values",
+    "jsonb_each_values",
     "jsonb_get",
     "jsonb_get_path",
     "jsonb_get_path_text",
     "jsonb_get_text",
     "jsonb_object_keys_list",
     "jsonb_object_lists",
-    "jsonb_object_values_list",
+    "jsonb_path_query_list",
     "jsonb_subscript",
     "lookup_oid",
     "lookup_oid_or_null",
@@ -47,8 +53,8 @@ const INTERNAL: &[&str] = &[
     "text_like",
 ];
 
-/// A function whose rows are records, which are no type of ours: whoever plans it knows its columns.
-const OF_RECORDS: &str = "_pg_expandarray";
+/// Functions whose rows are records, which are no type of ours: whoever plans them knows their columns.
+const OF_RECORDS: &[&str] = &["_pg_expandarray", "jsonb_each_rows", "jsonb_each_text_rows"];
 
 /// Functions of one `double precision`.
 const OF_FLOATS: &[&str] = &[
@@ -97,6 +103,7 @@ fn variants(declared: P) -> Vec<Param> {
         P::Float4 => vec![SqlType::Float4],
         P::Float8 => vec![SqlType::Float8],
         P::Numeric => vec![SqlType::Numeric(None)],
+        P::Bool => vec![SqlType::Bool],
         P::Text => vec![SqlType::Text],
         P::Bool => vec![SqlType::Bool],
         P::Bytea => vec![SqlType::Bytea],
@@ -124,6 +131,7 @@ impl Table {
         table.numbers();
         table.moments();
         table.characters();
+        table.documents();
         for function in crate::registry().ours() {
             table.declared(function);
         }
@@ -138,7 +146,7 @@ impl Table {
         };
         let names = function.aliases().iter().map(String::as_str);
         for name in names.chain([function.name()]) {
-            if self.listed.contains(name) || name == OF_RECORDS {
+            if self.listed.contains(name) || OF_RECORDS.contains(&name) {
                 continue;
             }
             for (params, variadic) in ours.declared() {
@@ -282,6 +290,17 @@ impl Table {
             let params = vec![Param::Of(SqlType::Jsonb)];
             self.list(name, function, params, Returns::Made, set);
         }
+        let (document, path) = (|| of(&SqlType::Jsonb), || of(&SqlType::Text));
+        let name = "jsonb_path_query";
+        for more in [
+            vec![],
+            vec![document()],
+            vec![document(), of(&SqlType::Bool)],
+        ] {
+            let mut params = vec![document(), path()];
+            params.extend(more);
+            self.list(name, "jsonb_path_query_list", params, Returns::Made, set);
+        }
         for (name, function) in [
             ("string_to_table", "string_to_array"),
             ("regexp_matches", "regexp_matches_list"),
@@ -339,6 +358,17 @@ impl Table {
             let wide =
                 |signature: Signature<Meaning>| signature.fit(Fit::To(vec![wide, SqlType::Text]));
             self.more("to_char", "to_char", params, Returns::Made, wide);
+        }
+    }
+
+    fn documents(&mut self) {
+        let as_is = |signature: Signature<Meaning>| signature;
+        let texts = || Param::Of(array(SqlType::Text));
+        let pairs = Param::Of(array(array(SqlType::Text)));
+        for name in ["jsonb_object", "json_object"] {
+            for params in [vec![texts()], vec![pairs.clone()], vec![texts(), texts()]] {
+                self.list(name, "jsonb_object", params, Returns::Made, as_is);
+            }
         }
     }
 

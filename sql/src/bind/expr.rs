@@ -11,6 +11,7 @@ mod call;
 mod chain;
 mod compare;
 mod conditional;
+mod json_path;
 mod named;
 mod operator;
 
@@ -31,6 +32,7 @@ use crate::names::fold;
 
 pub(super) use call::{Arguments, function_name, listed, refuse_unknown};
 pub(super) use compare::Quantifier;
+pub(super) use json_path::check_argument;
 pub(super) use operator::{symbol_of, unresolved};
 
 /// The text of a literal, whatever its quotes.
@@ -253,6 +255,9 @@ impl Binder<'_> {
             Syntax::Cast {
                 expr, data_type, ..
             } => {
+                if json_path::is_path_type(data_type) {
+                    return self.cast_to_path(expr);
+                }
                 let to = crate::parse::parse_type(data_type)?;
                 self.cast(expr, &to)
             }

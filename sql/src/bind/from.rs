@@ -13,7 +13,6 @@ use datafusion::logical_expr::{
     EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, SubqueryAlias,
 };
 use flowstone_functions::CollectionTable;
-use flowstone_functions::resolve::is_set_returning;
 use flowstone_types::{ObjectId, SqlType};
 use sqlparser::ast::{self, ObjectName, TableAlias, TableFactor, TableWithJoins};
 use sqlparser::tokenizer::Span;
@@ -21,7 +20,9 @@ use sqlparser::tokenizer::Span;
 use super::expr::{Arguments, function_name, listed, name_span, refuse_unknown};
 use super::grouping::named;
 use super::scope::{Frame, Origin, Relation, ScopeColumn};
-use super::series::{Series, Yield, one_row, record, unnested};
+use super::series::{
+    MEMBER_COLUMNS, Series, Yield, one_row, record, unnested, yields_members, yields_rows,
+};
 use super::subquery::joined;
 use super::value::{Type, Value, made, text};
 use super::{Binder, Clause, project};
@@ -392,7 +393,7 @@ impl Binder<'_> {
         for one in yields {
             let column = self.fresh_column(&function.name);
             let item = Expr::Column(column.clone());
-            let keyword = KEYWORD_COLUMNS.get(lists.len());
+            let fixed = fixed_columns(&function.name).get(lists.len());
             match &one.of {
                 Type::Row(fields) => {
                     for (name, value) in
@@ -402,9 +403,9 @@ impl Binder<'_> {
                     }
                 }
                 of => {
-                    let name = match keyword {
-                        Some(name) if function.name == KEYWORDS => (*name).to_owned(),
-                        _ => column_of(&function.name, alias, count),
+                    let name = match fixed {
+                        Some(name) => (*name).to_owned(),
+                        None => column_of(&function.name, alias, count),
                     };
                     columns.push((name, Value::typed(item, of.clone())));
                 }
@@ -487,7 +488,10 @@ impl Binder<'_> {
                 .map(|array| self.yielded(name, vec![array], function.span))
                 .collect();
         }
-        if name == "_pg_expandarray" || is_set_returning(name) {
+        if yields_members(name) {
+            return self.members(name, args, function.span);
+        }
+        if yields_rows(name) {
             return Ok(vec![self.yielded(name, args, function.span)?]);
         }
         // A function that yields one value is that value as a row.
@@ -541,6 +545,17 @@ impl Binder<'_> {
                 })
             })
             .collect()
+    }
+}
+
+/// What the columns of a function with several are called, whatever its alias is.
+fn fixed_columns(function: &str) -> &'static [&'static str] {
+    if function == KEYWORDS {
+        &KEYWORD_COLUMNS
+    } else if yields_members(function) {
+        &MEMBER_COLUMNS
+    } else {
+        &[]
     }
 }
 

@@ -85,7 +85,7 @@ fn makes_columns(expr: &ast::Expr) -> bool {
                 matches!(function.args, FunctionArguments::Subquery(_))
                     || crate::names::fold_name(&function.name)
                         .last()
-                        .is_some_and(|name| flowstone_functions::resolve::is_set_returning(name))
+                        .is_some_and(|name| super::series::yields_rows(name))
             }
             _ => false,
         };

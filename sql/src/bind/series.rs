@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use datafusion::common::{Column, DFSchema, NullHandling, ScalarValue, UnnestOptions};
 use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, Unnest};
-use flowstone_functions::resolve::resolve_scalar;
+use flowstone_functions::resolve::{CallError, Called, is_set_returning, resolve_scalar};
 use flowstone_types::SqlType;
 use sqlparser::tokenizer::Span;
 
-use super::expr::{refuse_unknown, unresolved};
+use super::expr::{check_argument, refuse_unknown, unresolved};
 use super::grouping::named;
 use super::value::{Type, Value, call, made, told};
 use super::{Binder, project};
@@ -50,6 +50,48 @@ impl Series {
 pub(super) struct Yield {
     pub(super) list: Expr,
     pub(super) of: Type,
+}
+
+/// The functions that yield the members of a document.
+struct Members {
+    /// Their keys, their values, and both as records.
+    keys: &'static str,
+    values: &'static str,
+    records: &'static str,
+    value: SqlType,
+}
+
+impl Members {
+    fn named(function: &str) -> Option<Self> {
+        Some(match function {
+            "jsonb_each" | "json_each" => Self {
+                keys: "jsonb_each_keys",
+                values: "jsonb_each_values",
+                records: "jsonb_each_rows",
+                value: SqlType::Jsonb,
+            },
+            "jsonb_each_text" | "json_each_text" => Self {
+                keys: "jsonb_each_text_keys",
+                values: "jsonb_each_text_values",
+                records: "jsonb_each_text_rows",
+                value: SqlType::Text,
+            },
+            _ => return None,
+        })
+    }
+}
+
+/// The columns of the members of a document.
+pub(super) const MEMBER_COLUMNS: [&str; 2] = ["key", "value"];
+
+/// Whether a function yields the members of a document.
+pub(super) fn yields_members(function: &str) -> bool {
+    Members::named(function).is_some()
+}
+
+/// Whether a function yields rows.
+pub(super) fn yields_rows(function: &str) -> bool {
+    function == "_pg_expandarray" || yields_members(function) || is_set_returning(function)
 }
 
 /// A relation of one row without columns.
@@ -125,7 +167,17 @@ impl Binder<'_> {
             "generate_series" => return self.generate_series(args, span),
             _ => {}
         }
+        if let Some(members) = Members::named(name) {
+            let document = self.document_of_members(name, args, span)?;
+            let columns = [SqlType::Text, members.value].map(Type::Of);
+            let fields = MEMBER_COLUMNS.map(str::to_owned).into_iter().zip(columns);
+            return Ok(Yield {
+                list: call(members.records, vec![document])?,
+                of: Type::Row(fields.collect()),
+            });
+        }
         refuse_unknown(name, &args).map_err(|error| self.placed(error, span))?;
+        check_argument(name, &args).map_err(|error| self.placed(error, span))?;
         // Those of vectors count from 0.
         let vector = match args.first() {
             Some(first) if first.sql_type().is_some_and(SqlType::is_vector) => {
@@ -160,6 +212,50 @@ impl Binder<'_> {
             list,
             of: Type::Of(of),
         })
+    }
+
+    /// The members of a document as columns: the keys and the values.
+    pub(super) fn members(
+        &mut self,
+        name: &str,
+        args: Vec<Value>,
+        span: Span,
+    ) -> Result<Vec<Yield>, Error> {
+        let members = Members::named(name)
+            .ok_or_else(|| Error::internal(format!("{name} yields no members")))?;
+        let document = self.document_of_members(name, args, span)?;
+        let column = |function, of| {
+            Ok(Yield {
+                list: call(function, vec![document.clone()])?,
+                of: Type::Of(of),
+            })
+        };
+        Ok(vec![
+            column(members.keys, SqlType::Text)?,
+            column(members.values, members.value)?,
+        ])
+    }
+
+    /// The only argument of a function that yields the members of a document.
+    fn document_of_members(
+        &mut self,
+        name: &str,
+        args: Vec<Value>,
+        span: Span,
+    ) -> Result<Expr, Error> {
+        let given: Vec<_> = args.iter().map(Value::given).collect();
+        let resolved = match resolve_scalar("jsonb_each_keys", &given) {
+            Err(CallError::Undefined(_)) => Err(CallError::Undefined(Called::Function {
+                name: name.to_owned(),
+                given,
+            })),
+            other => other,
+        };
+        let resolved = resolved.map_err(|error| self.placed(unresolved(&error), span))?;
+        match (<[Value; 1]>::try_from(args), resolved.arguments.first()) {
+            (Ok([document]), Some(to)) => Ok(self.argument(document, to)?.expr),
+            _ => Err(Error::internal(format!("{name} takes one document"))),
+        }
     }
 
     /// Arguments that are arrays of catalogs as arrays.

@@ -1,4 +1,4 @@
-//! Operators that make a new document of old ones: `||`, `-`, `#-`, `jsonb_strip_nulls`.
+//! Operators that make a new document of old ones: `||`, `-`, `jsonb_strip_nulls`. What is done at the end of a path is in [`super::at_path`].
 
 use super::{Jsonb, JsonbBuf, JsonbBuilder, JsonbKind};
 use crate::TypeError;
@@ -88,59 +88,6 @@ impl Jsonb<'_> {
         }
         builder.end();
         builder.finish()
-    }
-
-    /// `#- text[]`: the document without what `path` leads to; unchanged if it leads nowhere.
-    ///
-    /// # Errors
-    /// [`TypeError::InvalidParameter`] for a scalar, or a step into an array that is not an integer.
-    pub fn delete_path(self, path: &[&str]) -> Result<JsonbBuf, TypeError> {
-        if self.is_scalar() {
-            return Err(misplaced("cannot delete path in scalar"));
-        }
-        let mut builder = JsonbBuilder::new();
-        self.without_path(path, &mut builder)?;
-        builder.finish()
-    }
-
-    fn without_path(self, path: &[&str], builder: &mut JsonbBuilder) -> Result<(), TypeError> {
-        let Some((step, rest)) = path.split_first() else {
-            builder.value(self);
-            return Ok(());
-        };
-        match self.kind() {
-            JsonbKind::Object => {
-                builder.begin_object();
-                for (key, value) in self.entries() {
-                    if key != *step {
-                        builder.key(key).value(value);
-                    } else if !rest.is_empty() {
-                        builder.key(key);
-                        value.without_path(rest, builder)?;
-                    }
-                }
-                builder.end();
-            }
-            JsonbKind::Array => {
-                let index = step.trim_ascii().parse().map_err(|_| {
-                    misplaced(&format!("path element is not an integer: \"{step}\""))
-                })?;
-                let position = self.position(index);
-                builder.begin_array();
-                for (place, item) in self.items().enumerate() {
-                    if Some(place) != position {
-                        builder.value(item);
-                    } else if !rest.is_empty() {
-                        item.without_path(rest, builder)?;
-                    }
-                }
-                builder.end();
-            }
-            _ => {
-                builder.value(self);
-            }
-        }
-        Ok(())
     }
 
     fn position(self, index: i64) -> Option<usize> {

@@ -4,18 +4,20 @@
 //! function, or a scalar function. Called by [`super`].
 
 use flowstone_functions::FunctionKind;
-use flowstone_functions::resolve::{CallError, Called, is_set_returning, kind_of, resolve_scalar};
+use flowstone_functions::resolve::{CallError, Called, kind_of, resolve_scalar};
 use flowstone_types::SqlType;
 use flowstone_types::sql_type::RegKind;
 use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments};
 use sqlparser::tokenizer::Span;
 
+use super::json_path::check_argument;
 use super::name_span;
 use super::named::any_named;
 use super::operator::unresolved;
 use crate::bind::Binder;
 use crate::bind::catalog_names;
+use crate::bind::series::yields_rows;
 use crate::bind::value::{Value, made, text};
 use crate::error::{Error, ErrorKind};
 use crate::names;
@@ -230,10 +232,18 @@ impl Binder<'_> {
         if let Some(value) = self.catalog_function(&name, &args)? {
             return Ok(value);
         }
-        if name == "unnest" || name == "_pg_expandarray" || is_set_returning(&name) {
+        if name == "unnest" || yields_rows(&name) {
             return self.series_call(&name, args, span);
         }
         refuse_unknown(&name, &args)?;
+        // Its value is a document here, which is not what it takes.
+        if name == "row_to_json" && !args.first().is_some_and(Value::is_row) {
+            let given = args.iter().map(Value::given).collect();
+            return Err(unresolved(&CallError::Undefined(Called::Function {
+                name,
+                given,
+            })));
+        }
         self.function(&name, args, span)
     }
 
@@ -268,6 +278,7 @@ impl Binder<'_> {
                 }
             });
         }
+        check_argument(name, &values).map_err(|error| self.placed(error, span))?;
         let given: Vec<_> = values.iter().map(Value::given).collect();
         let resolved =
             resolve_scalar(name, &given).map_err(|error| self.placed(unresolved(&error), span))?;

@@ -9,6 +9,7 @@ use flowstone_functions::resolve::{CallError, OperatorCall, resolve_operator};
 use flowstone_types::SqlType;
 use sqlparser::ast::{self, BinaryOperator};
 
+use super::json_path::check_operand;
 use super::{Quantifier, literal_text, span_of, unnested};
 use crate::bind::value::{Type, Value, made, null, unknown_text};
 use crate::bind::{Binder, number};
@@ -106,6 +107,7 @@ impl Binder<'_> {
         right: Value,
     ) -> Result<(OperatorCall, Vec<Expr>), Error> {
         refuse_clock(symbol, &left.of, &right.of)?;
+        check_operand(symbol, &right)?;
         let (left, right) = self.wide_operands(symbol, left, right)?;
         let resolved = resolve_operator(symbol, Some(&left.given()), &right.given())
             .map_err(|error| unresolved(&error))?;
