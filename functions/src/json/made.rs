@@ -40,7 +40,7 @@ pub(super) fn functions() -> Vec<ScalarUDF> {
             "jsonb_object",
             &["json_object"],
             vec![
-                overload(&[P::List], jsonb(), objects_of_pairs),
+                overload(&[P::TextList], jsonb(), objects_of_pairs),
                 overload(&[P::TextList, P::TextList], jsonb(), objects_of_lists),
             ],
         ),
@@ -90,7 +90,7 @@ fn member(
     Ok(())
 }
 
-/// Objects of arrays with a key and a value in turn, or of arrays of such pairs.
+/// Objects of arrays with a key and a value in turn.
 fn objects_of_pairs(call: &Call<'_>) -> Result<ArrayRef> {
     let arrays = lists(call.arg(0)?)?;
     map_rows(call, |row| {
@@ -100,25 +100,12 @@ fn objects_of_pairs(call: &Call<'_>) -> Result<ArrayRef> {
         let items = arrays.value(row);
         build(|builder| {
             builder.begin_object();
-            match items.as_list_opt::<i32>() {
-                Some(pairs) => {
-                    for pair in pairs.iter().flatten() {
-                        if pair.len() != 2 {
-                            return Err(misshaped("array must have two columns"));
-                        }
-                        let pair = strings(&pair)?;
-                        member(builder, (pair, 0), (pair, 1))?;
-                    }
-                }
-                None => {
-                    let texts = strings(&items)?;
-                    if !texts.len().is_multiple_of(2) {
-                        return Err(misshaped("array must have even number of elements"));
-                    }
-                    for key in (0..texts.len()).step_by(2) {
-                        member(builder, (texts, key), (texts, key + 1))?;
-                    }
-                }
+            let texts = strings(&items)?;
+            if !texts.len().is_multiple_of(2) {
+                return Err(misshaped("array must have even number of elements"));
+            }
+            for key in (0..texts.len()).step_by(2) {
+                member(builder, (texts, key), (texts, key + 1))?;
             }
             builder.end();
             Ok(())

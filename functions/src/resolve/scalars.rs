@@ -131,7 +131,6 @@ impl Table {
         table.numbers();
         table.moments();
         table.characters();
-        table.documents();
         for function in crate::registry().ours() {
             table.declared(function);
         }
@@ -358,17 +357,6 @@ impl Table {
             let wide =
                 |signature: Signature<Meaning>| signature.fit(Fit::To(vec![wide, SqlType::Text]));
             self.more("to_char", "to_char", params, Returns::Made, wide);
-        }
-    }
-
-    fn documents(&mut self) {
-        let as_is = |signature: Signature<Meaning>| signature;
-        let texts = || Param::Of(array(SqlType::Text));
-        let pairs = Param::Of(array(array(SqlType::Text)));
-        for name in ["jsonb_object", "json_object"] {
-            for params in [vec![texts()], vec![pairs.clone()], vec![texts(), texts()]] {
-                self.list(name, "jsonb_object", params, Returns::Made, as_is);
-            }
         }
     }
 
