@@ -21,9 +21,10 @@ use crate::staged::StagedWrite;
 /// What a statement gave back.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Rows. `verb` is the first word of the command tag: `SELECT`, `FETCH`, `SHOW`, `EXPLAIN`, `SUBSCRIBE`.
+    /// Rows. `verb` is what the command tag says before their number: `SELECT`, `FETCH`, `SHOW`, `EXPLAIN`, `SUBSCRIBE`; of a write with RETURNING
+    /// `INSERT 0`, `UPDATE`, `DELETE`.
     Rows {
-        /// First word of the tag.
+        /// The words of the tag.
         verb: &'static str,
         /// The columns.
         schema: SchemaRef,
@@ -48,6 +49,14 @@ pub enum Outcome {
     },
     /// The statement was empty.
     Empty,
+}
+
+impl Outcome {
+    /// Whether it has the rows of a write, which are all there.
+    #[must_use]
+    pub const fn is_returned(verb: &str) -> bool {
+        matches!(verb.as_bytes(), b"INSERT 0" | b"UPDATE" | b"DELETE")
+    }
 }
 
 /// A stream of batches of one schema. Endless for a subscription.

@@ -11,6 +11,7 @@ mod ddl;
 mod describe;
 mod explain;
 mod read;
+mod returning;
 mod savepoint;
 mod settings;
 mod stream;
@@ -447,23 +448,14 @@ impl Session {
         {
             return Err(TransactionError::Aborted.into());
         }
-        let writes = match &statement.kind {
-            Kind::Insert(_) => Some("INSERT"),
-            Kind::Update(_) => Some("UPDATE"),
-            Kind::Delete(_) => Some("DELETE"),
-            Kind::Copy(copy) if copy.direction == flowstone_sql::ast::CopyDirection::FromStdin => {
-                Some("COPY FROM")
-            }
-            _ => None,
-        };
-        if let Some(verb) = writes
+        if let Some(verb) = statement.kind.write_verb()
             && self.variables.settings().read_only
         {
             return Err(TransactionError::ReadOnlyBlock(verb).into());
         }
         match &statement.kind {
             Kind::Query(query) => self.select(statement, query, parameters).await,
-            Kind::Insert(_) | Kind::Update(_) | Kind::Delete(_) => {
+            Kind::Insert(_) | Kind::Update(_) | Kind::Delete(_) | Kind::WithWrite(_) => {
                 self.write(statement, parameters).await
             }
             Kind::Copy(copy) => self.copy(statement, copy).await,

@@ -56,9 +56,17 @@ pub(crate) fn affected(tag: &str) -> i64 {
 /// What a statement gave, for someone who does not want rows: those affected.
 ///
 /// # Errors
-/// [`Error::Unsupported`] if it gives rows.
-pub(crate) fn affected_by(outcome: &Outcome) -> Result<i64, Error> {
+/// [`Error::Unsupported`] if it is one that only gives rows.
+pub(crate) async fn affected_by(outcome: &mut Outcome) -> Result<i64, Error> {
     match outcome {
+        Outcome::Rows { verb, rows, .. } if Outcome::is_returned(verb) => {
+            let mut count = 0_i64;
+            while let Some(batch) = rows.next().await {
+                let rows = i64::try_from(batch?.num_rows()).unwrap_or(i64::MAX);
+                count = count.saturating_add(rows);
+            }
+            Ok(count)
+        }
         Outcome::Command { tag } => Ok(affected(tag)),
         Outcome::Empty => Ok(0),
         Outcome::Rows { verb, .. } => Err(Error::Unsupported(format!(

@@ -330,8 +330,8 @@ impl Service {
         }
         let mut rows = 0;
         for statement in &statements {
-            let outcome = lease.run(&mut turn, statement, &[]).await?;
-            rows += affected_by(&outcome)?;
+            let mut outcome = lease.run(&mut turn, statement, &[]).await?;
+            rows += affected_by(&mut outcome).await?;
         }
         turn.end_implicit(true).await?;
         turn.settle();
@@ -539,10 +539,10 @@ async fn update_prepared(
     while let Some(batch) = upload.next().await? {
         let columns = parameters(types, &batch, turn.time_zone())?;
         for row in 0..batch.num_rows() {
-            let outcome = lease
+            let mut outcome = lease
                 .run(&mut turn, statement, &row_of(&columns, row))
                 .await?;
-            rows += affected_by(&outcome)?;
+            rows += affected_by(&mut outcome).await?;
         }
     }
     finish(turn).await?;
@@ -566,8 +566,8 @@ async fn run_bound(
         if std::mem::take(&mut first) && runs.peek().is_some() {
             turn.begin_implicit();
         }
-        let outcome = lease.run(&mut turn, statement, &parameters).await?;
-        rows += affected_by(&outcome)?;
+        let mut outcome = lease.run(&mut turn, statement, &parameters).await?;
+        rows += affected_by(&mut outcome).await?;
         tag = tag_of(outcome);
     }
     finish(turn).await?;

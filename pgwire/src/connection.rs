@@ -131,10 +131,23 @@ struct Running {
     batch: Option<(RecordBatch, usize)>,
     /// What that takes.
     held: Held,
+    /// Rows sent since it was asked for more.
     sent: u64,
+    /// Rows sent altogether.
+    sent_in_all: u64,
 }
 
 impl Running {
+    /// What is said when it ends: a write says how many rows it has changed, however they were fetched.
+    fn tag(&self) -> String {
+        let rows = if Outcome::is_returned(self.verb) {
+            self.sent_in_all
+        } else {
+            self.sent
+        };
+        format!("{} {rows}", self.verb)
+    }
+
     fn new(verb: &'static str, schema: SchemaRef, rows: RowStream, held: Held) -> Self {
         Self {
             verb,
@@ -143,6 +156,7 @@ impl Running {
             batch: None,
             held,
             sent: 0,
+            sent_in_all: 0,
         }
     }
 }
@@ -361,8 +375,7 @@ impl Connection {
                     let held = self.session.memory().nothing();
                     let mut running = Running::new(verb, schema, rows, held);
                     self.fetch(&mut running, &formats, None).await?;
-                    self.complete(&format!("{} {}", running.verb, running.sent))
-                        .await?;
+                    self.complete(&running.tag()).await?;
                 }
                 other => self.finish(other).await?,
             }
@@ -464,6 +477,7 @@ impl Connection {
                     row += 1;
                     left -= 1;
                     running.sent += 1;
+                    running.sent_in_all += 1;
                 }
                 if row < batch.num_rows() {
                     running.batch = Some((batch, row));
@@ -680,7 +694,7 @@ impl Connection {
             PortalState::Running(running) => {
                 running.sent = 0;
                 if self.fetch(running, &portal.formats, limit).await? {
-                    let tag = format!("{} {}", running.verb, running.sent);
+                    let tag = running.tag();
                     portal.state = PortalState::Finished;
                     self.complete(&tag).await?;
                 } else {

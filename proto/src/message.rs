@@ -520,7 +520,8 @@ pub struct Staged {
     pub bytes: u64,
 }
 
-/// One step of a write.
+/// One step of a write. Columns of a query's result behind those that are written are given to whoever opened the result stream of the write's request
+/// ([`crate::local::ResultStreams`]), before the write is said to be staged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum WriteOperation {
     /// Inserts the result of a query whose columns are exactly the table's.

@@ -14,7 +14,7 @@ use std::fmt;
 use std::time::Duration;
 
 use flowstone_types::SqlType;
-use sqlparser::ast::{DataType, Expr, Query};
+use sqlparser::ast::{DataType, Expr, Query, SetExpr};
 
 pub use cluster::{
     AlterCluster, AlterClusterAction, ClusterOptionName, ClusterOptions, ClusterWait, Count,
@@ -79,6 +79,8 @@ pub enum StatementKind {
     Update(Box<sqlparser::ast::Update>),
     /// `DELETE`
     Delete(Box<sqlparser::ast::Delete>),
+    /// `WITH … INSERT`, `WITH … UPDATE`, `WITH … DELETE`: the body of the query is the statement.
+    WithWrite(Box<Query>),
     /// `COPY … FROM STDIN`, `COPY … TO STDOUT`
     Copy(CopyStatement),
     /// `SUBSCRIBE`, `TAIL`
@@ -191,6 +193,24 @@ pub enum StatementKind {
 }
 
 impl StatementKind {
+    /// The word for a statement that changes rows of a table.
+    #[must_use]
+    pub fn write_verb(&self) -> Option<&'static str> {
+        match self {
+            Self::Insert(_) => Some("INSERT"),
+            Self::Update(_) => Some("UPDATE"),
+            Self::Delete(_) => Some("DELETE"),
+            Self::WithWrite(query) => match &*query.body {
+                SetExpr::Insert(_) => Some("INSERT"),
+                SetExpr::Update(_) => Some("UPDATE"),
+                SetExpr::Delete(_) => Some("DELETE"),
+                _ => None,
+            },
+            Self::Copy(copy) if copy.direction == CopyDirection::FromStdin => Some("COPY FROM"),
+            _ => None,
+        }
+    }
+
     /// Whether the statement's text may hold the value of a secret or a password.
     #[must_use]
     pub fn holds_secret(&self) -> bool {

@@ -25,6 +25,7 @@ mod limit;
 mod number;
 mod order;
 mod parameters;
+mod returning;
 mod scope;
 mod select;
 mod series;
@@ -103,6 +104,8 @@ enum Clause {
     Window,
     /// What UPDATE sets.
     Update,
+    /// What a write gives of its rows.
+    Returning,
     /// A DEFAULT.
     Default,
 }
@@ -127,6 +130,7 @@ impl Clause {
             Self::Filter => "FILTER",
             Self::Window => "window definitions",
             Self::Update => "UPDATE",
+            Self::Returning => "RETURNING",
             Self::Default => "DEFAULT expressions",
         }
     }

@@ -31,9 +31,7 @@ use flowstone_types::{ObjectId, SqlType};
 use sqlparser::ast::Query;
 
 pub use lookup::{LookupPlan, recognise_lookup};
-pub use writes::{
-    PlannedCopy, PlannedWrite, WriteKind, plan_copy_from, plan_delete, plan_insert, plan_update,
-};
+pub use writes::{PlannedCopy, PlannedWrite, WriteKind, plan_copy_from, plan_write};
 
 pub use crate::assignments::assignments;
 use crate::bind::{self, Bound};

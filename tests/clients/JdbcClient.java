@@ -275,6 +275,17 @@ public class JdbcClient {
             check(result.getLong(1), 1003L);
             check(result.getLong(2), 503L);
         }
+        try (PreparedStatement insert =
+                connection.prepareStatement("INSERT INTO jdbc.batch VALUES (?, ?)", Statement.RETURN_GENERATED_KEYS)) {
+            insert.setInt(1, 2000);
+            insert.setString(2, "key");
+            check(insert.executeUpdate(), 1);
+            ResultSet keys = insert.getGeneratedKeys();
+            keys.next();
+            check(keys.getInt("id"), 2000);
+            check(keys.getString("name"), "key");
+        }
+        execute(connection, "DELETE FROM jdbc.batch WHERE id = 2000");
         try (PreparedStatement bad = connection.prepareStatement("INSERT INTO jdbc.batch VALUES (10 / ?, 'x')")) {
             bad.setInt(1, 1);
             bad.addBatch();

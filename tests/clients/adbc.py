@@ -130,6 +130,13 @@ def parameters():
         with connection.cursor() as cursor:
             refused(lambda: cursor.executemany("INSERT INTO numbers (id, price) VALUES ($1, $2)", [(5000, 1.0), (5001, 1e12)]), "22003")
         check(fetch(connection, "SELECT count(*) FROM numbers WHERE id >= 5000"), [(0,)])
+        # What a write returns, and how many rows for who does not want them.
+        insert = "INSERT INTO numbers (id, name) VALUES ($1, $2), (6001, 'x') RETURNING name, id + 1 AS next"
+        check(fetch(connection, insert, (6000, "six")), [("six", 6001), ("x", 6002)])
+        with connection.cursor() as cursor:
+            cursor.executemany("DELETE FROM numbers WHERE id = $1 RETURNING name", [(6000,), (6001,), (6002,)])
+            check(cursor.rowcount, 2, "delete")
+        check(fetch(connection, "SELECT count(*) FROM numbers WHERE id >= 6000"), [(0,)])
 
 
 def errors():

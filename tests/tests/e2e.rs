@@ -64,6 +64,9 @@ mod private;
 #[path = "e2e/process.rs"]
 mod process;
 #[cfg(test)]
+#[path = "e2e/returning.rs"]
+mod returning;
+#[cfg(test)]
 #[path = "e2e/row_errors.rs"]
 mod row_errors;
 #[cfg(test)]

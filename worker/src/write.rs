@@ -27,6 +27,12 @@ pub(crate) struct TableInfo {
     pub(crate) schema: SchemaRef,
 }
 
+impl TableInfo {
+    fn width(&self) -> usize {
+        self.schema.fields().len()
+    }
+}
+
 /// A write, evaluated.
 #[derive(Debug, Default)]
 pub(crate) struct StagedWrite {
@@ -36,6 +42,8 @@ pub(crate) struct StagedWrite {
     pub(crate) blobs: Vec<LogBlob>,
     /// Rows affected by each operation.
     pub(crate) affected: Vec<u64>,
+    /// What its statement gives of these rows, until somebody took it.
+    pub(crate) returned: Vec<RecordBatch>,
 }
 
 impl StagedWrite {
@@ -55,6 +63,30 @@ impl StagedWrite {
             .await
             .map_err(internal)?
             .map_err(|error| refusal(&error).unwrap_or_else(|| internal(error)))
+    }
+
+    /// The first `width` columns of rows; what there is behind them is for whoever reads the statement's rows.
+    fn without_returned(
+        &mut self,
+        rows: Vec<RecordBatch>,
+        width: usize,
+    ) -> Result<Vec<RecordBatch>, RequestError> {
+        let mut written = Vec::with_capacity(rows.len());
+        for batch in rows {
+            let columns = batch.num_columns();
+            // A plan that is known to be empty may come without its columns.
+            if columns <= width || batch.num_rows() == 0 {
+                written.push(batch);
+                continue;
+            }
+            let part = |columns: std::ops::Range<usize>| {
+                let columns: Vec<usize> = columns.collect();
+                batch.project(&columns).map_err(internal)
+            };
+            self.returned.push(normalize_batch(&part(width..columns)?));
+            written.push(part(0..width)?);
+        }
+        Ok(written)
     }
 
     fn bytes(&self) -> u64 {
@@ -124,13 +156,9 @@ pub(crate) async fn stage(
                 let rows = runner
                     .collect(query, &tables.with_system(system)?, budget)
                     .await?;
-                add(
-                    &mut staged,
-                    *table,
-                    info(infos, *table)?,
-                    rows,
-                    Weights::AllOne,
-                )?
+                let info = info(infos, *table)?;
+                let rows = staged.without_returned(rows, info.width())?;
+                add(&mut staged, *table, info, rows, Weights::AllOne)?
             }
             WriteOperation::InsertRows { table, rows } => {
                 let (_, rows) = decode_batches(rows).map_err(internal)?;
@@ -150,13 +178,9 @@ pub(crate) async fn stage(
                 let rows = runner
                     .collect(query, &tables.with_system(system)?, budget)
                     .await?;
-                add(
-                    &mut staged,
-                    *table,
-                    info(infos, *table)?,
-                    rows,
-                    Weights::Const(-1),
-                )?
+                let info = info(infos, *table)?;
+                let rows = staged.without_returned(rows, info.width())?;
+                add(&mut staged, *table, info, rows, Weights::Const(-1))?
             }
             WriteOperation::Update {
                 table,
@@ -167,7 +191,8 @@ pub(crate) async fn stage(
                     .collect(query, &tables.with_system(system)?, budget)
                     .await?;
                 let info = info(infos, *table)?;
-                let width = info.schema.fields().len();
+                let width = info.width();
+                let rows = staged.without_returned(rows, 2 * width)?;
                 let (mut old, mut new) = (
                     Vec::with_capacity(rows.len()),
                     Vec::with_capacity(rows.len()),

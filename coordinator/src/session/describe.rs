@@ -2,7 +2,7 @@
 
 use arrow_schema::SchemaRef;
 use flowstone_sql::ast::{Statement, StatementKind};
-use flowstone_sql::plan::{plan_delete, plan_insert, plan_query, plan_update};
+use flowstone_sql::plan::{plan_query, plan_write};
 use flowstone_types::SqlType;
 
 use super::Session;
@@ -36,20 +36,15 @@ impl Session {
                     .await?;
                 Ok(rows(planned.parameters, nullable(&planned.schema)))
             }
-            Kind::Insert(_) | Kind::Update(_) | Kind::Delete(_) => {
+            Kind::Insert(_) | Kind::Update(_) | Kind::Delete(_) | Kind::WithWrite(_) => {
                 let kind = statement.kind.clone();
                 let planned = self
                     .planner(statement)
-                    .run(move |ctx| match &kind {
-                        Kind::Insert(insert) => plan_insert(ctx, insert, &known),
-                        Kind::Update(update) => plan_update(ctx, update, &known),
-                        Kind::Delete(delete) => plan_delete(ctx, delete, &known),
-                        _ => Err(flowstone_sql::Error::internal("not a write")),
-                    })
+                    .run(move |ctx| plan_write(ctx, &kind, &known))
                     .await?;
                 Ok(Description {
                     parameters: planned.query.parameters,
-                    columns: None,
+                    columns: planned.returning.as_deref().map(nullable),
                 })
             }
             Kind::Subscribe(subscribe) => {

@@ -319,9 +319,34 @@ impl Double {
             .unwrap()
     }
 
+    /// What a write writes: the columns of its table, so many times. What is behind them goes to who reads the rows.
+    async fn written(
+        &self,
+        returns: &Option<mpsc::Sender<ResultMessage>>,
+        table: ObjectId,
+        times: usize,
+        query: &QueryPlan,
+        system: &[SystemRelation],
+    ) -> Vec<RecordBatch> {
+        let width = self.schemas[&table].fields().len() * times;
+        let mut written = Vec::new();
+        for batch in self.query(query, system).await {
+            let columns = batch.num_columns();
+            if let Some(returns) = returns
+                && columns > width
+            {
+                let behind = batch.project(&(width..columns).collect::<Vec<_>>());
+                let _ = returns.send(ResultMessage::Rows(behind.unwrap())).await;
+            }
+            written.push(batch.project(&(0..width).collect::<Vec<_>>()).unwrap());
+        }
+        written
+    }
+
     async fn stage(&mut self, write: StageWrite) -> Result<Staged, RequestError> {
         let mut counts = Vec::new();
         let mut changes = Vec::new();
+        let returns = self.end.results.take(write.write);
         for operation in write.operations {
             let change = match operation {
                 WriteOperation::Insert {
@@ -331,7 +356,7 @@ impl Double {
                 } => Change {
                     table,
                     delete: Vec::new(),
-                    insert: self.query(&query, &system).await,
+                    insert: self.written(&returns, table, 1, &query, &system).await,
                 },
                 WriteOperation::InsertRows { table, rows } => Change {
                     table,
@@ -344,7 +369,7 @@ impl Double {
                     system,
                 } => Change {
                     table,
-                    delete: self.query(&query, &system).await,
+                    delete: self.written(&returns, table, 1, &query, &system).await,
                     insert: Vec::new(),
                 },
                 WriteOperation::Update {
@@ -352,7 +377,7 @@ impl Double {
                     query,
                     system,
                 } => {
-                    let both = self.query(&query, &system).await;
+                    let both = self.written(&returns, table, 2, &query, &system).await;
                     let half = |batch: &RecordBatch, first: bool| {
                         let middle = batch.num_columns() / 2;
                         let columns: Vec<usize> = if first {
@@ -746,6 +771,78 @@ fn what_was_acknowledged_is_there_after_a_crash() {
         let node = Node::start(&directory, &disk).await;
         let mut session = node.session().await;
         assert_eq!(rows(&mut session, "SELECT * FROM t").await, [["1"], ["2"]]);
+        node.client.shutdown().await;
+    });
+}
+
+#[test]
+fn a_write_gives_what_its_returning_says() {
+    run(async |directory, disk| {
+        let node = Node::start(&directory, &disk).await;
+        let mut session = node.session().await;
+        tag(&mut session, "CREATE TABLE t (k int NOT NULL, v text)").await;
+        for (sql, expected_verb, expected) in [
+            (
+                "INSERT INTO t VALUES (1, 'a'), (2, 'b') RETURNING v, k + 1 AS n",
+                "INSERT 0",
+                vec![["a", "2"], ["b", "3"]],
+            ),
+            (
+                "UPDATE t SET v = v || k WHERE k = 2 RETURNING v, k AS n",
+                "UPDATE",
+                vec![["b2", "2"]],
+            ),
+            (
+                "WITH q AS (SELECT 1 AS one) DELETE FROM t USING q WHERE k = one RETURNING v, one AS n",
+                "DELETE",
+                vec![["a", "1"]],
+            ),
+            (
+                "DELETE FROM t WHERE k = 9 RETURNING v, k AS n",
+                "DELETE",
+                vec![],
+            ),
+        ] {
+            let statement = session.parse(sql).await.unwrap().remove(0);
+            let description = session.describe(&statement, &[]).await.unwrap();
+            let Outcome::Rows {
+                verb,
+                schema,
+                mut rows,
+            } = session.execute(&statement, &[]).await.unwrap()
+            else {
+                panic!("{sql} gives no rows")
+            };
+            assert_eq!(verb, expected_verb, "{sql}");
+            assert_eq!(description.columns, Some(schema.clone()), "{sql}");
+            assert_eq!(schema.field(1).name(), "n", "{sql}");
+            let mut found = Vec::new();
+            while let Some(batch) = rows.next().await {
+                let batch = batch.unwrap();
+                for row in 0..batch.num_rows() {
+                    found.push([0, 1].map(|column| {
+                        let column = batch.column(column);
+                        arrow_cast::display::array_value_to_string(column, row).unwrap()
+                    }));
+                }
+            }
+            assert_eq!(found, expected, "{sql}");
+        }
+        assert_eq!(rows(&mut session, "SELECT * FROM t").await, [["2", "b2"]]);
+        // What does not happen gives nothing, and what a transaction takes back has been given.
+        let refused = error(
+            &mut session,
+            "INSERT INTO t SELECT NULL::int, 'x' RETURNING v",
+        )
+        .await;
+        assert!(matches!(refused, Error::Request(_)), "{refused:?}");
+        tag(&mut session, "BEGIN").await;
+        assert_eq!(
+            rows(&mut session, "INSERT INTO t VALUES (3, 'c') RETURNING *").await,
+            [["3", "c"]]
+        );
+        tag(&mut session, "ROLLBACK").await;
+        assert_eq!(rows(&mut session, "SELECT * FROM t").await, [["2", "b2"]]);
         node.client.shutdown().await;
     });
 }

@@ -12,20 +12,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
-use arrow_schema::Schema;
+use arrow_schema::{Schema, SchemaRef};
 use flowstone_proto::ipc::encode_batches;
 use flowstone_proto::message::{Command, RequestError, StageWrite, WriteOperation};
-use flowstone_sql::ast::{
-    CopyDirection, CopyFormat, CopyRelation, CopyStatement, Statement, StatementKind,
-};
-use flowstone_sql::plan::{
-    PlannedCopy, PlannedWrite, WriteKind, plan_copy_from, plan_delete, plan_insert, plan_update,
-};
+use flowstone_sql::ast::{CopyDirection, CopyFormat, CopyRelation, CopyStatement, Statement};
+use flowstone_sql::plan::{PlannedCopy, PlannedWrite, WriteKind, plan_copy_from, plan_write};
 use flowstone_types::{ObjectId, SqlType};
 use tokio::sync::oneshot;
 
 use super::Session;
 use super::read::{transitive_source_tables, transitive_tables};
+use super::returning::{Returned, Returning};
 use super::transaction::{Class, Mode};
 use super::waits;
 use crate::epochs::FreezeId;
@@ -64,35 +61,37 @@ impl Session {
         let (kind, bound) = (statement.kind.clone(), parameters.to_vec());
         let planned = planner
             .run(move |ctx| {
-                let mut planned = match &kind {
-                    StatementKind::Insert(insert) => plan_insert(ctx, insert, &types)?,
-                    StatementKind::Update(update) => plan_update(ctx, update, &types)?,
-                    StatementKind::Delete(delete) => plan_delete(ctx, delete, &types)?,
-                    _ => return Err(flowstone_sql::Error::internal("not a write")),
-                };
+                let mut planned = plan_write(ctx, &kind, &types)?;
                 planned.query = planned.query.bind(&bound)?;
                 Ok(planned)
             })
             .await?;
         let kind = planned.kind;
-        let rows = if kind == WriteKind::Insert && planned.query.reads.is_empty() {
+        let (rows, returned) = if kind == WriteKind::Insert && planned.query.reads.is_empty() {
             self.enter(&Class::Write).await?;
-            let table = planned.table;
-            let operation = self.operation(planned).await?;
-            let staged = self.stage(table, operation, &[]).await?;
-            self.finish_write(vec![staged]).await?
+            let (staged, returned) = self.stage_planned(planned, &[]).await?;
+            (self.finish_write(vec![staged]).await?, returned)
         } else {
             self.read_then_write(planned).await?
         };
-        let tag = match kind {
-            WriteKind::Insert => format!("INSERT 0 {rows}"),
-            WriteKind::Update => format!("UPDATE {rows}"),
-            WriteKind::Delete => format!("DELETE {rows}"),
+        let verb = match kind {
+            WriteKind::Insert => "INSERT 0",
+            WriteKind::Update => "UPDATE",
+            WriteKind::Delete => "DELETE",
         };
-        Ok(Outcome::Command { tag })
+        Ok(match returned {
+            Some(returned) => returned.outcome(verb),
+            None => Outcome::Command {
+                tag: format!("{verb} {rows}"),
+            },
+        })
     }
 
-    async fn read_then_write(&mut self, planned: PlannedWrite) -> Result<u64, Error> {
+    /// Returns how many rows it changed, and what its RETURNING gives of them.
+    async fn read_then_write(
+        &mut self,
+        planned: PlannedWrite,
+    ) -> Result<(u64, Option<Returned>), Error> {
         let what = match planned.kind {
             WriteKind::Insert => "INSERT INTO ... SELECT",
             WriteKind::Update => "UPDATE",
@@ -141,14 +140,12 @@ impl Session {
         if tables.iter().any(|id| !catalog.items.contains_key(id)) {
             return Err(RequestError::Dropped.into());
         }
-        let table = planned.table;
-        let operation = self.operation(planned).await?;
-        let staged = self.stage(table, operation, &reads).await?;
+        let (staged, returned) = self.stage_planned(planned, &reads).await?;
         let rows = staged.rows();
         if rows > 0 {
             self.submit(vec![staged], lock, freeze).await?;
         }
-        Ok(rows)
+        Ok((rows, returned))
     }
 
     async fn freeze_sources(&self) -> Result<Freeze, Error> {
@@ -164,7 +161,9 @@ impl Session {
     }
 
     async fn operation(&self, planned: PlannedWrite) -> Result<WriteOperation, Error> {
-        let PlannedWrite { table, kind, query } = planned;
+        let PlannedWrite {
+            table, kind, query, ..
+        } = planned;
         let system = self.system_relations(&query.system)?;
         let encoding = crate::planning::blocking(move || query.encode().map_err(Error::from));
         let query = self.limits.run(encoding).await?;
@@ -199,13 +198,25 @@ impl Session {
             .await
     }
 
-    /// Has the worker evaluate a write, which reads `reads`.
+    /// Has the worker evaluate a statement, which reads `reads`; with what its RETURNING gives.
+    async fn stage_planned(
+        &self,
+        planned: PlannedWrite,
+        reads: &[ObjectId],
+    ) -> Result<(StagedWrite, Option<Returned>), Error> {
+        let (table, returning) = (planned.table, planned.returning.clone());
+        let operation = self.operation(planned).await?;
+        self.stage(table, operation, reads, returning).await
+    }
+
+    /// Has the worker evaluate a write, which reads `reads`, and takes the rows of `returning` that it gives.
     async fn stage(
         &self,
         table: ObjectId,
         operation: WriteOperation,
         reads: &[ObjectId],
-    ) -> Result<StagedWrite, Error> {
+        returning: Option<SchemaRef>,
+    ) -> Result<(StagedWrite, Option<Returned>), Error> {
         self.parts.headroom.check_room()?;
         let name = match self.parts.catalog.now().items.get(&table) {
             Some(item) => item.name.clone(),
@@ -222,6 +233,10 @@ impl Session {
             .lock()
             .writes
             .insert(write, answer);
+        let returning = returning.map(|schema| {
+            let schema = super::stream::nullable(&schema);
+            Returning::open(&self.parts.worker, write, schema, self.memory.nothing())
+        });
         let work = async {
             self.parts
                 .worker
@@ -230,10 +245,27 @@ impl Session {
                     operations: vec![operation],
                 }))
                 .await?;
-            Ok(answered.await.map_err(|_| self.parts.liveness.gone())??)
+            let answer = async {
+                let answer = answered.await.map_err(|_| self.parts.liveness.gone())?;
+                Ok::<_, Error>(answer?)
+            };
+            match returning {
+                Some(returning) => {
+                    let (answer, returned) = tokio::try_join!(answer, returning.collect())?;
+                    Ok((answer, Some(returned)))
+                }
+                None => Ok((answer.await?, None)),
+            }
         };
-        staged.evaluated(self.run_reading(reads, work).await?)?;
-        Ok(staged)
+        let (answer, returned) = self.run_reading(reads, work).await?;
+        staged.evaluated(answer)?;
+        if let Some(returned) = &returned
+            && returned.count() != staged.rows()
+        {
+            let message = "a write did not give as many rows as it changed";
+            return Err(Error::Internal(message.to_owned()));
+        }
+        Ok((staged, returned))
     }
 
     /// Keeps a staged INSERT, in one piece or several, for the end of its transaction, or commits it if there is none. Returns the rows.
@@ -419,7 +451,7 @@ impl Session {
             table: planned.table,
             rows: crate::planning::blocking(encode).await?,
         };
-        let staged = self.stage(planned.table, operation, &[]).await?;
+        let (staged, _) = self.stage(planned.table, operation, &[], None).await?;
         copy.staged.push(staged);
         Ok(())
     }

@@ -353,7 +353,7 @@ impl Binder<'_> {
     }
 
     /// A plan as a relation called `name`.
-    fn relation_of(
+    pub(super) fn relation_of(
         &mut self,
         plan: &LogicalPlan,
         columns: Vec<(String, Type)>,

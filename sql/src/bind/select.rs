@@ -151,7 +151,7 @@ impl Binder<'_> {
         keeps_order: bool,
     ) -> Result<Output, Error> {
         let (mut plan, ordinal) = self.from(&select.from, keeps_order)?;
-        let targets = self.targets(select)?;
+        let targets = self.targets(&select.projection)?;
         if let Some(selection) = &select.selection {
             self.frame()?.clause = Clause::Where;
             let condition = self.condition("WHERE", selection)?;
@@ -259,13 +259,16 @@ impl Binder<'_> {
     }
 
     /// The items of a SELECT list, `*` spelled out.
-    fn targets<'q>(&mut self, select: &'q Select) -> Result<Vec<Target<'q>>, Error> {
-        let mut targets = Vec::with_capacity(select.projection.len());
+    pub(super) fn targets<'q>(
+        &mut self,
+        items: &'q [SelectItem],
+    ) -> Result<Vec<Target<'q>>, Error> {
+        let mut targets = Vec::with_capacity(items.len());
         let known = |column: ScopeColumn| Target {
             name: column.name,
             source: Source::Known(Box::new(Value::typed(column.expr, column.of))),
         };
-        for item in &select.projection {
+        for item in items {
             match item {
                 SelectItem::UnnamedExpr(expr) => targets.push(Target {
                     name: column_name(expr),
@@ -277,7 +280,7 @@ impl Binder<'_> {
                 }),
                 SelectItem::Wildcard(options) => {
                     no_options(options)?;
-                    if select.from.is_empty() {
+                    if self.frame()?.relations.is_empty() {
                         return Err(Error::syntax(
                             "SELECT * with no tables specified is not valid",
                         ));

@@ -47,6 +47,28 @@ impl Target<'_> {
         )
     }
 
+    /// The column that a statement writes to: its name stands alone, since what would stand behind it is a part of the column.
+    ///
+    /// # Errors
+    /// As PostgreSQL, if something does.
+    pub(crate) fn column_named(&self, name: &ObjectName) -> Result<String, Error> {
+        let mut parts = fold_name(name).into_iter();
+        let column = parts.next().unwrap_or_default();
+        let Some(field) = parts.next() else {
+            return Ok(column);
+        };
+        let position = self.position(&column)?;
+        let sql_type = self.columns.get(position).map(|column| &column.sql_type);
+        let sql_type = sql_type.map(|sql_type| sql_type.without_modifier().to_string());
+        Err(Error::new(
+            ErrorKind::DatatypeMismatch,
+            format!(
+                "cannot assign to field \"{field}\" of column \"{column}\" because its type {} is not a composite type",
+                sql_type.unwrap_or_default()
+            ),
+        ))
+    }
+
     fn position(&self, name: &str) -> Result<usize, Error> {
         self.columns
             .iter()
@@ -68,7 +90,8 @@ pub(super) fn is_default(expr: &ast::Expr) -> bool {
     matches!(expr, ast::Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
 }
 
-/// Binds an INSERT. `positions`: which columns of the table the query's are; `explicit`: whether they are listed. Without a query all columns have their defaults.
+/// Binds an INSERT: its plan has the columns of the table, and behind them those of RETURNING. `positions`: which columns of the table the query's are. Without a
+/// query all columns have their defaults.
 ///
 /// # Errors
 /// Whatever is wrong with it, with PostgreSQL's wording.
@@ -76,33 +99,30 @@ pub(crate) fn insert(
     ctx: &PlanContext<'_>,
     target: Target<'_>,
     positions: &[usize],
-    explicit: bool,
-    source: Option<&ast::Query>,
+    with: Option<&ast::With>,
+    insert: &ast::Insert,
     parameters: &[Option<SqlType>],
 ) -> Result<Bound, Error> {
-    bind(ctx, parameters, |binder| match source {
-        None => binder.insert_rows(target, &[], false, &[&[]]),
-        Some(query) => match plain_values(query) {
-            Some(values) => {
-                let rows: Vec<&[ast::Expr]> = values
-                    .rows
-                    .iter()
-                    .map(|row| row.content.as_slice())
-                    .collect();
-                binder.insert_rows(target, positions, explicit, &rows)
-            }
-            None => binder.insert_query(target, positions, explicit, query),
-        },
+    bind(ctx, parameters, |binder| {
+        binder.with(with)?;
+        let plan = binder.inserted_rows(target, positions, insert)?;
+        match insert.returning.as_deref() {
+            None => Ok(plan),
+            Some(items) => binder.in_frame(|binder| {
+                binder.inserted(plan, target, insert.table_alias.as_ref(), items)
+            }),
+        }
     })
 }
 
-/// Binds an UPDATE: its plan has the columns of the table, and these again as they become.
+/// Binds an UPDATE: its plan has the columns of the table, these again as they become, and behind them those of RETURNING.
 ///
 /// # Errors
 /// As [`insert`].
 pub(crate) fn update(
     ctx: &PlanContext<'_>,
     target: Target<'_>,
+    with: Option<&ast::With>,
     update: &ast::Update,
     parameters: &[Option<SqlType>],
 ) -> Result<Bound, Error> {
@@ -113,29 +133,32 @@ pub(crate) fn update(
         ) => from,
     };
     bind(ctx, parameters, |binder| {
+        binder.with(with)?;
         binder.in_frame(|binder| binder.updated_rows(target, update, from))
     })
 }
 
-/// Binds a DELETE: its plan has the columns of the table.
+/// Binds a DELETE: its plan has the columns of the table, and behind them those of RETURNING.
 ///
 /// # Errors
 /// As [`insert`].
 pub(crate) fn delete(
     ctx: &PlanContext<'_>,
     target: Target<'_>,
+    with: Option<&ast::With>,
     table: &TableFactor,
     delete: &ast::Delete,
     parameters: &[Option<SqlType>],
 ) -> Result<Bound, Error> {
     let using = delete.using.as_deref().unwrap_or_default();
     bind(ctx, parameters, |binder| {
+        binder.with(with)?;
         binder.in_frame(|binder| {
             let (plan, old, row) = binder.changed_table(target, table, using)?;
             let plan = binder.selected(plan, delete.selection.as_ref())?;
             let plan = once(plan, row)?;
             let exprs = old.into_iter().map(|value| value.expr).collect();
-            binder.shown(plan, target, exprs)
+            binder.written(plan, target, exprs, delete.returning.as_deref())
         })
     })
 }
@@ -190,6 +213,27 @@ fn once(plan: LogicalPlan, number: Option<PlanColumn>) -> Result<LogicalPlan, Er
 }
 
 impl Binder<'_> {
+    fn inserted_rows(
+        &mut self,
+        target: Target<'_>,
+        positions: &[usize],
+        insert: &ast::Insert,
+    ) -> Result<LogicalPlan, Error> {
+        let Some(query) = insert.source.as_deref() else {
+            return self.insert_rows(target, &[], false, &[&[]]);
+        };
+        let explicit = !insert.columns.is_empty();
+        let Some(values) = plain_values(query) else {
+            return self.insert_query(target, positions, explicit, query);
+        };
+        let rows: Vec<&[ast::Expr]> = values
+            .rows
+            .iter()
+            .map(|row| row.content.as_slice())
+            .collect();
+        self.insert_rows(target, positions, explicit, &rows)
+    }
+
     fn in_frame<T>(
         &mut self,
         bind: impl FnOnce(&mut Self) -> Result<T, Error>,
@@ -352,7 +396,11 @@ impl Binder<'_> {
         table: &TableFactor,
         others: &[TableWithJoins],
     ) -> Result<(LogicalPlan, Vec<Value>, Option<PlanColumn>), Error> {
-        let mut plan = self.factor(table)?;
+        // A query of WITH is nothing that could be changed: its name means the table here.
+        let ctes = std::mem::take(&mut self.ctes);
+        let plan = self.factor(table);
+        self.ctes = ctes;
+        let mut plan = plan?;
         let relation = self.frame()?.relations.first();
         let old: Vec<Value> = relation
             .into_iter()
@@ -422,6 +470,11 @@ impl Binder<'_> {
         let plan = self.selected(plan, update.selection.as_ref())?;
         let plan = once(joined(plan, pending)?, row)?;
         let mut exprs: Vec<Expr> = old.iter().map(|value| value.expr.clone()).collect();
+        if update.returning.is_some() {
+            let (plan, row) = self.renewed(plan, target, new)?;
+            exprs.extend(row);
+            return self.written(plan, target, exprs, update.returning.as_deref());
+        }
         for (value, old) in new.into_iter().zip(&old) {
             exprs.push(value.map_or_else(|| old.expr.clone(), |value| value.expr));
         }
@@ -434,10 +487,12 @@ impl Binder<'_> {
         target: Target<'_>,
         assignment: &ast::Assignment,
     ) -> Result<Vec<(String, Value)>, Error> {
-        let last = |name: &ObjectName| fold_name(name).pop().unwrap_or_default();
         let names: Vec<String> = match &assignment.target {
-            AssignmentTarget::ColumnName(name) => vec![last(name)],
-            AssignmentTarget::Tuple(names) => names.iter().map(last).collect(),
+            AssignmentTarget::ColumnName(name) => vec![target.column_named(name)?],
+            AssignmentTarget::Tuple(names) => names
+                .iter()
+                .map(|name| target.column_named(name))
+                .collect::<Result<_, _>>()?,
         };
         let columns = names
             .iter()
@@ -496,11 +551,37 @@ impl Binder<'_> {
         target: Target<'_>,
         exprs: Vec<Expr>,
     ) -> Result<LogicalPlan, Error> {
+        let exprs = self.as_columns(&plan, target, exprs)?;
+        project(plan, exprs)
+    }
+
+    /// The same, and behind it what RETURNING gives, if there is one.
+    fn written(
+        &mut self,
+        plan: LogicalPlan,
+        target: Target<'_>,
+        exprs: Vec<Expr>,
+        returning: Option<&[ast::SelectItem]>,
+    ) -> Result<LogicalPlan, Error> {
+        let exprs = self.as_columns(&plan, target, exprs)?;
+        match returning {
+            None => project(plan, exprs),
+            Some(items) => self.returned(plan, exprs, items),
+        }
+    }
+
+    /// Expressions over a plan as columns of the table, once or twice.
+    fn as_columns(
+        &mut self,
+        plan: &LogicalPlan,
+        target: Target<'_>,
+        exprs: Vec<Expr>,
+    ) -> Result<Vec<Expr>, Error> {
         let schema = Arc::clone(plan.schema());
         let qualifier = self.fresh();
         let columns = || target.columns.iter().chain(target.columns);
         let names = distinct_names(columns().map(|column| column.name.as_str()));
-        let exprs = exprs
+        exprs
             .into_iter()
             .zip(columns())
             .zip(names)
@@ -508,8 +589,7 @@ impl Binder<'_> {
                 let expr = told(expr, &column.sql_type, &schema)?;
                 Ok(named(expr, &PlanColumn::new(Some(qualifier.clone()), name)))
             })
-            .collect::<Result<Vec<_>, Error>>()?;
-        project(plan, exprs)
+            .collect()
     }
 }
 
@@ -528,7 +608,7 @@ fn row_arguments(function: &ast::Function) -> Result<Vec<&ast::Expr>, Error> {
 }
 
 /// The rows of a plan with their numbers, in no order.
-fn numbered(plan: LogicalPlan, number: PlanColumn) -> Result<LogicalPlan, Error> {
+pub(super) fn numbered(plan: LogicalPlan, number: PlanColumn) -> Result<LogicalPlan, Error> {
     let function = flowstone_functions::registry()
         .window("row_number")
         .ok_or_else(|| Error::internal("no function row_number"))?;

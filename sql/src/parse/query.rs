@@ -1,5 +1,6 @@
 //! Statements around a query: SELECT, INSERT, UPDATE, DELETE, COPY, SUBSCRIBE, EXPLAIN.
 
+use sqlparser::ast::SetExpr;
 use sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
@@ -27,7 +28,15 @@ pub(super) fn query_statement(c: &mut Cursor<'_>) -> Result<QueryStatement, Erro
 }
 
 pub(super) fn query(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
-    query_statement(c).map(StatementKind::Query)
+    let statement = query_statement(c)?;
+    let writes = matches!(
+        *statement.query.body,
+        SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_)
+    );
+    if writes && statement.as_of.is_none() {
+        return Ok(StatementKind::WithWrite(statement.query));
+    }
+    Ok(StatementKind::Query(statement))
 }
 
 /// `AS OF [AT LEAST] t`, if it comes next.
@@ -369,6 +378,7 @@ pub(super) fn explain(c: &mut Cursor<'_>) -> Result<StatementKind, Error> {
             | StatementKind::Insert(_)
             | StatementKind::Update(_)
             | StatementKind::Delete(_)
+            | StatementKind::WithWrite(_)
             | StatementKind::CreateView(_)
             | StatementKind::CreateMaterializedView(_)
             | StatementKind::CreateIndex(_) => {}

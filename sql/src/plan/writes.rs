@@ -1,23 +1,25 @@
 //! INSERT, UPDATE, DELETE and COPY FROM: which table and which columns they write to.
 //!
-//! Owns what can be written to, and column lists; the rows are the binder's ([`crate::bind`]). The result's columns are what
+//! Owns what can be written to, and column lists; the rows and what RETURNING gives of them are the binder's ([`crate::bind`]). The result's columns are what
 //! [`flowstone_proto::message::WriteOperation`] says. Must not know how rows are written.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use arrow_schema::SchemaRef;
+use arrow_schema::{FieldRef, Schema, SchemaRef};
 use flowstone_types::{ObjectId, SqlType};
 use sqlparser::ast::{
-    Delete, FromTable, Insert, ObjectName, ObjectNamePart, SelectItem, TableFactor, TableObject,
-    TableWithJoins, Update,
+    ConflictTarget, Delete, FromTable, Insert, ObjectName, ObjectNamePart, OnConflictAction,
+    OnInsert, SetExpr, Statement, TableFactor, TableObject, TableWithJoins, Update, With,
 };
 
 use super::{PlanContext, PlannedQuery, finish};
+use crate::ast::StatementKind;
 use crate::bind::{self, Bound, WriteTarget};
 use crate::catalog::{Column, Item, ItemKind, arrow_schema};
 use crate::error::{Error, ErrorKind};
 use crate::expansion;
-use crate::names::{self, Relation, fold_name};
+use crate::names::{self, Relation, fold, fold_name};
 
 /// What a write does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +39,10 @@ pub struct PlannedWrite {
     pub table: ObjectId,
     /// What happens to the rows.
     pub kind: WriteKind,
-    /// The rows.
+    /// The rows, and behind the columns that `kind` says what RETURNING gives of each.
     pub query: PlannedQuery,
+    /// The columns of RETURNING, if there is one.
+    pub returning: Option<SchemaRef>,
 }
 
 /// Where COPY FROM puts its fields.
@@ -140,76 +144,147 @@ fn column_list(item: &Item, columns: &[Column], names: &[String]) -> Result<Vec<
         .collect()
 }
 
-fn no_returning(returning: Option<&Vec<SelectItem>>) -> Result<(), Error> {
-    if returning.is_some() {
-        Err(Error::unsupported("RETURNING is not supported"))
-    } else {
-        Ok(())
-    }
-}
-
-/// Plans an INSERT.
+/// Plans an INSERT, UPDATE or DELETE.
 ///
 /// # Errors
 /// Whatever is wrong with it, with PostgreSQL's wording.
-pub fn plan_insert(
+pub fn plan_write(
     ctx: &PlanContext<'_>,
+    statement: &StatementKind,
+    parameter_types: &[Option<SqlType>],
+) -> Result<PlannedWrite, Error> {
+    match statement {
+        StatementKind::Insert(insert) => {
+            expansion::refuse_repetition(&**insert)?;
+            plan_insert(ctx, None, insert, parameter_types)
+        }
+        StatementKind::Update(update) => {
+            expansion::refuse_repetition(&**update)?;
+            plan_update(ctx, None, update, parameter_types)
+        }
+        StatementKind::Delete(delete) => {
+            expansion::refuse_repetition(&**delete)?;
+            plan_delete(ctx, None, delete, parameter_types)
+        }
+        StatementKind::WithWrite(query) => {
+            expansion::refuse_repetition(&**query)?;
+            let with = query.with.as_ref();
+            match &*query.body {
+                SetExpr::Insert(Statement::Insert(insert)) => {
+                    plan_insert(ctx, with, insert, parameter_types)
+                }
+                SetExpr::Update(Statement::Update(update)) => {
+                    plan_update(ctx, with, update, parameter_types)
+                }
+                SetExpr::Delete(Statement::Delete(delete)) => {
+                    plan_delete(ctx, with, delete, parameter_types)
+                }
+                _ => Err(Error::internal("a query that changes nothing")),
+            }
+        }
+        _ => Err(Error::internal("not a write")),
+    }
+}
+
+fn plan_insert(
+    ctx: &PlanContext<'_>,
+    with: Option<&With>,
     insert: &Insert,
     parameter_types: &[Option<SqlType>],
 ) -> Result<PlannedWrite, Error> {
-    no_returning(insert.returning.as_ref())?;
-    if insert.on.is_some() {
-        return Err(Error::unsupported("ON CONFLICT is not supported"));
-    }
-    expansion::refuse_repetition(insert)?;
     let TableObject::TableName(name) = &insert.table else {
         return Err(Error::unsupported(
             "INSERT into anything but a table is not supported",
         ));
     };
     let (item, columns) = target(ctx, name, "insert into")?;
-    let named: Vec<String> = insert
-        .columns
-        .iter()
-        .filter_map(|name| fold_name(name).pop())
-        .collect();
-    let positions = column_list(item, columns, &named)?;
-    let explicit = !named.is_empty() && insert.source.is_some();
-    let source = insert.source.as_deref();
     let target = WriteTarget { item, columns };
-    let bound = bind::insert(ctx, target, &positions, explicit, source, parameter_types)?;
-    planned(ctx, item, WriteKind::Insert, bound)
+    let named = insert.columns.iter().map(|name| target.column_named(name));
+    let named = named.collect::<Result<Vec<String>, Error>>()?;
+    let positions = column_list(item, columns, &named)?;
+    check_conflicts(item, columns, insert.on.as_ref())?;
+    let bound = bind::insert(ctx, target, &positions, with, insert, parameter_types)?;
+    planned(ctx, target, WriteKind::Insert, bound)
+}
+
+/// Checks an ON CONFLICT. A table that statements write to has no key, so no row of it conflicts with another: as in PostgreSQL, DO NOTHING alone changes nothing, and
+/// whatever names what would conflict is refused.
+fn check_conflicts(item: &Item, columns: &[Column], on: Option<&OnInsert>) -> Result<(), Error> {
+    let Some(on) = on else {
+        return Ok(());
+    };
+    let OnInsert::OnConflict(on) = on else {
+        return Err(Error::unsupported("ON DUPLICATE KEY is not supported"));
+    };
+    if matches!(&item.kind, ItemKind::Table { key: Some(_), .. }) {
+        return Err(Error::unsupported("ON CONFLICT is not supported"));
+    }
+    match (&on.conflict_target, &on.action) {
+        (None, OnConflictAction::DoNothing) => Ok(()),
+        (None, OnConflictAction::DoUpdate(_)) => Err(Error::syntax(
+            "ON CONFLICT DO UPDATE requires inference specification or constraint name",
+        )
+        .with_hint("For example, ON CONFLICT (column_name).")),
+        (Some(ConflictTarget::OnConstraint(name)), _) => {
+            let name = fold_name(name).pop().unwrap_or_default();
+            Err(Error::new(
+                ErrorKind::UndefinedObject,
+                format!(
+                    "constraint \"{name}\" for table \"{}\" does not exist",
+                    item.name
+                ),
+            ))
+        }
+        (Some(ConflictTarget::Columns(named)), _) => {
+            let missing = named
+                .iter()
+                .map(fold)
+                .find(|name| columns.iter().all(|column| column.name != *name));
+            Err(match missing {
+                Some(name) => Error::new(
+                    ErrorKind::UndefinedColumn,
+                    format!("column \"{name}\" does not exist"),
+                ),
+                None => Error::new(
+                    ErrorKind::InvalidColumnReference,
+                    "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+                ),
+            })
+        }
+    }
 }
 
 /// The plan of bound rows.
 fn planned(
     ctx: &PlanContext<'_>,
-    item: &Item,
+    target: WriteTarget<'_>,
     kind: WriteKind,
     bound: Bound,
 ) -> Result<PlannedWrite, Error> {
+    let query = finish(ctx, bound)?;
+    let width = match kind {
+        WriteKind::Insert | WriteKind::Delete => target.columns.len(),
+        WriteKind::Update => 2 * target.columns.len(),
+    };
+    let behind: Vec<FieldRef> = query.schema.fields().iter().skip(width).cloned().collect();
     Ok(PlannedWrite {
-        table: item.id,
+        table: target.item.id,
         kind,
-        query: finish(ctx, bound)?,
+        query,
+        returning: (!behind.is_empty()).then(|| Arc::new(Schema::new(behind))),
     })
 }
 
-/// Plans an UPDATE.
-///
-/// # Errors
-/// Whatever is wrong with it, with PostgreSQL's wording.
-pub fn plan_update(
+fn plan_update(
     ctx: &PlanContext<'_>,
+    with: Option<&With>,
     update: &Update,
     parameter_types: &[Option<SqlType>],
 ) -> Result<PlannedWrite, Error> {
-    no_returning(update.returning.as_ref())?;
-    expansion::refuse_repetition(update)?;
     let (item, columns) = changed_table(ctx, &update.table.relation, "update")?;
     let target = WriteTarget { item, columns };
-    let bound = bind::update(ctx, target, update, parameter_types)?;
-    planned(ctx, item, WriteKind::Update, bound)
+    let bound = bind::update(ctx, target, with, update, parameter_types)?;
+    planned(ctx, target, WriteKind::Update, bound)
 }
 
 /// The table of an UPDATE or DELETE, and its columns.
@@ -228,17 +303,12 @@ fn changed_table<'a>(
     }
 }
 
-/// Plans a DELETE.
-///
-/// # Errors
-/// Whatever is wrong with it, with PostgreSQL's wording.
-pub fn plan_delete(
+fn plan_delete(
     ctx: &PlanContext<'_>,
+    with: Option<&With>,
     delete: &Delete,
     parameter_types: &[Option<SqlType>],
 ) -> Result<PlannedWrite, Error> {
-    no_returning(delete.returning.as_ref())?;
-    expansion::refuse_repetition(delete)?;
     let (FromTable::WithFromKeyword(tables) | FromTable::WithoutKeyword(tables)) = &delete.from;
     let [
         TableWithJoins {
@@ -254,8 +324,8 @@ pub fn plan_delete(
     }
     let (item, columns) = changed_table(ctx, factor, "delete from")?;
     let target = WriteTarget { item, columns };
-    let bound = bind::delete(ctx, target, factor, delete, parameter_types)?;
-    planned(ctx, item, WriteKind::Delete, bound)
+    let bound = bind::delete(ctx, target, with, factor, delete, parameter_types)?;
+    planned(ctx, target, WriteKind::Delete, bound)
 }
 
 /// Finds where the fields of a COPY FROM go. `table`: the parts of its name, `columns`: the column list, both folded; an empty list means all columns.

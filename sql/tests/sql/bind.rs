@@ -1,5 +1,6 @@
 //! What a query means by PostgreSQL's rules of names, types and rows: the kinds of queries that were answered wrongly, or refused.
 
+use flowstone_sql::catalog::Column;
 use flowstone_sql::error::ErrorKind;
 use flowstone_sql::plan::{PlanContext, plan_query};
 use flowstone_types::SqlType;
@@ -386,6 +387,123 @@ fn writes_name_further_relations() {
         .expect("deletes");
     let (_, rows) = fixture.query("SELECT id FROM items").expect("runs");
     assert_eq!(rows, ["3"]);
+}
+
+#[test]
+fn writes_give_rows_back() {
+    let mut fixture = Fixture::new();
+    for (sql, expected) in [
+        (
+            "INSERT INTO items (id, price) VALUES (7, 1.005), (6, 2) RETURNING id + 1, items.price, *",
+            vec!["8|1.01|7|∅|1.01", "7|2.00|6|∅|2.00"],
+        ),
+        (
+            "INSERT INTO items AS i SELECT id + 10, name FROM items WHERE id = 2 RETURNING i.id, (SELECT count(*) FROM items), 'x'",
+            vec!["12|5|x"],
+        ),
+        (
+            "INSERT INTO items (id) VALUES (13), (11) RETURNING id, (SELECT i.id FROM items i WHERE i.id = items.id)",
+            vec!["13|∅", "11|∅"],
+        ),
+        (
+            "INSERT INTO items SELECT 1 WHERE false RETURNING id",
+            vec![],
+        ),
+        (
+            "UPDATE items SET price = price + 1, name = 'n' || id WHERE id = 7 RETURNING *, price * 2, id, id",
+            vec!["7|n7|2.01|4.02|7|7"],
+        ),
+        (
+            "UPDATE items SET price = k FROM (VALUES (6, 'a'), (6, 'b')) v (k, w) WHERE id = k RETURNING id, price, k, v.k + 1",
+            vec!["6|6.00|6|7"],
+        ),
+        (
+            "WITH q AS (SELECT 6 AS k) UPDATE items SET price = 0 FROM q WHERE id = k RETURNING price, (SELECT k FROM q)",
+            vec!["0.00|6"],
+        ),
+        (
+            "WITH q AS (SELECT 20 AS k) INSERT INTO items SELECT k, 'q' FROM q RETURNING name",
+            vec!["q"],
+        ),
+        (
+            "WITH items AS (SELECT 20 AS id) DELETE FROM items AS i USING items WHERE i.id = items.id RETURNING i.*",
+            vec!["20|q|∅"],
+        ),
+        (
+            "DELETE FROM items USING (VALUES (11), (12)) v (k) WHERE id = k AND k = 11 RETURNING id, k, NULL",
+            vec!["11|11|∅"],
+        ),
+        (
+            "DELETE FROM items WHERE id = 12 RETURNING name IS NULL",
+            vec!["false"],
+        ),
+    ] {
+        assert_eq!(fixture.write(sql).expect(sql), expected, "{sql}");
+    }
+    // A value of chance is the same where it is written and where it is given.
+    fixture.table_of(
+        "dice",
+        vec![Column {
+            name: "x".to_owned(),
+            sql_type: SqlType::Float8,
+            nullable: true,
+            default: Some("random()".to_owned()),
+        }],
+        None,
+    );
+    for sql in [
+        "INSERT INTO dice VALUES (DEFAULT), (random()) RETURNING x",
+        "INSERT INTO dice SELECT random() FROM items RETURNING x",
+        "UPDATE dice SET x = random() RETURNING x",
+    ] {
+        fixture
+            .write("DELETE FROM dice WHERE false")
+            .expect("deletes");
+        let returned = fixture.write(sql).expect(sql);
+        let (_, rows) = fixture.query("SELECT x FROM dice").expect("runs");
+        assert!(
+            returned.iter().all(|row| rows.contains(row)) && !returned.is_empty(),
+            "{sql}: {returned:?} of {rows:?}"
+        );
+    }
+}
+
+#[test]
+fn what_conflicts_is_named_by_a_key() {
+    let mut fixture = Fixture::new();
+    let column = |name: &str| Column {
+        name: name.to_owned(),
+        sql_type: SqlType::Int4,
+        nullable: true,
+        default: None,
+    };
+    fixture.table_of("plain", vec![column("a"), column("b")], None);
+    let returned = fixture
+        .write("INSERT INTO plain VALUES (1, 2) ON CONFLICT DO NOTHING RETURNING b")
+        .expect("nothing conflicts");
+    assert_eq!(returned, ["2"]);
+    for (rest, message) in [
+        (
+            "(a) DO NOTHING",
+            "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+        ),
+        (
+            "(a, b) DO UPDATE SET b = excluded.b",
+            "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+        ),
+        ("(nix) DO NOTHING", "column \"nix\" does not exist"),
+        (
+            "ON CONSTRAINT k DO NOTHING",
+            "constraint \"k\" for table \"plain\" does not exist",
+        ),
+        (
+            "DO UPDATE SET b = 1",
+            "ON CONFLICT DO UPDATE requires inference specification or constraint name",
+        ),
+    ] {
+        let sql = format!("INSERT INTO plain VALUES (1, 2) ON CONFLICT {rest}");
+        assert_eq!(fixture.write(&sql).expect_err(&sql), message, "{sql}");
+    }
 }
 
 #[test]

@@ -17,14 +17,11 @@ use flowstone_sql::catalog::{
 };
 use flowstone_sql::error::Error;
 use flowstone_sql::plan::{
-    PlanContext, PlannedQuery, WriteKind, plan_delete, plan_insert, plan_query, plan_update,
-    plan_view,
+    PlanContext, PlannedQuery, WriteKind, plan_query, plan_view, plan_write,
 };
 use flowstone_types::datetime::TimeZone;
 use flowstone_types::{ObjectId, SqlType};
-use sqlparser::ast::{Query, Statement};
-use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::parser::Parser;
+use sqlparser::ast::Query;
 
 /// 2024-05-06 07:08:09.123 UTC
 pub(crate) const NOW_MS: u64 = 1_714_979_289_123;
@@ -35,14 +32,6 @@ pub(crate) struct Fixture {
     pub(crate) rows: BTreeMap<ObjectId, RecordBatch>,
     pub(crate) search_path: Vec<String>,
     runtime: tokio::runtime::Runtime,
-}
-
-/// The tree of one statement.
-pub(crate) fn parse(sql: &str) -> Statement {
-    let mut statements =
-        Parser::parse_sql(&PostgreSqlDialect {}, sql).expect("test statements parse");
-    assert_eq!(statements.len(), 1, "{sql}");
-    statements.remove(0)
 }
 
 pub(crate) fn parse_query(sql: &str) -> Box<Query> {
@@ -291,15 +280,14 @@ impl Fixture {
         Ok((header.join(" "), lines(&batch)))
     }
 
-    /// Applies an INSERT, UPDATE or DELETE.
-    pub(crate) fn write(&mut self, sql: &str) -> Result<(), String> {
-        let planned = match parse(sql) {
-            Statement::Insert(insert) => plan_insert(&self.ctx(), &insert, &[]),
-            Statement::Update(update) => plan_update(&self.ctx(), &update, &[]),
-            Statement::Delete(delete) => plan_delete(&self.ctx(), &delete, &[]),
-            other => panic!("no write: {other}"),
-        }
-        .map_err(|error| error.to_string())?;
+    /// Applies an INSERT, UPDATE or DELETE. Returns what its RETURNING gives.
+    pub(crate) fn write(&mut self, sql: &str) -> Result<Vec<String>, String> {
+        let statements = flowstone_sql::parse::parse(sql).map_err(|error| error.to_string())?;
+        let [statement] = statements.as_slice() else {
+            panic!("one statement: {sql}")
+        };
+        let planned = plan_write(&self.ctx(), &statement.kind, &[]);
+        let planned = planned.map_err(|error| error.to_string())?;
         let changed = self.run(&planned.query)?;
         let table = self
             .rows
@@ -307,28 +295,26 @@ impl Fixture {
             .expect("the table exists")
             .clone();
         let width = table.num_columns();
-        let (old, new) = match planned.kind {
-            WriteKind::Insert => (
-                None,
-                Some(
-                    changed
-                        .project(&(0..width).collect::<Vec<_>>())
-                        .expect("columns"),
-                ),
-            ),
-            WriteKind::Delete => (Some(changed), None),
+        let part = |columns: std::ops::Range<usize>| {
+            let columns: Vec<usize> = columns.collect();
+            changed.project(&columns).expect("planned columns")
+        };
+        let (old, new, written) = match planned.kind {
+            WriteKind::Insert => (None, Some(part(0..width)), width),
+            WriteKind::Delete => (Some(part(0..width)), None, width),
             WriteKind::Update => (
-                Some(
-                    changed
-                        .project(&(0..width).collect::<Vec<_>>())
-                        .expect("old columns"),
-                ),
-                Some(
-                    changed
-                        .project(&(width..2 * width).collect::<Vec<_>>())
-                        .expect("new columns"),
-                ),
+                Some(part(0..width)),
+                Some(part(width..2 * width)),
+                2 * width,
             ),
+        };
+        let returned = match &planned.returning {
+            Some(schema) => {
+                let returned = part(written..changed.num_columns());
+                assert_eq!(returned.num_columns(), schema.fields().len(), "{sql}");
+                lines(&returned)
+            }
+            None => Vec::new(),
         };
         let mut gone: Vec<String> = old.as_ref().map(lines).unwrap_or_default();
         let keep: Vec<bool> = lines(&table)
@@ -354,7 +340,7 @@ impl Fixture {
         }
         let rows = arrow::compute::concat_batches(&table.schema(), &batches).expect("one schema");
         self.rows.insert(planned.table, rows);
-        Ok(())
+        Ok(returned)
     }
 }
 

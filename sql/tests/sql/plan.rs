@@ -831,8 +831,24 @@ fn writes_change_rows() {
             "relation \"nowhere\" does not exist",
         ),
         (
-            "INSERT INTO items VALUES (1) RETURNING id",
-            "RETURNING is not supported",
+            "INSERT INTO items VALUES (1) RETURNING nix",
+            "column \"nix\" does not exist",
+        ),
+        (
+            "INSERT INTO items AS i VALUES (1) RETURNING items.id",
+            "invalid reference to FROM-clause entry for table \"items\"",
+        ),
+        (
+            "UPDATE items SET name = 'x' RETURNING count(*)",
+            "aggregate functions are not allowed in RETURNING",
+        ),
+        (
+            "DELETE FROM items RETURNING row_number() OVER ()",
+            "window functions are not allowed in RETURNING",
+        ),
+        (
+            "DELETE FROM items RETURNING generate_series(1, id)",
+            "set-returning functions are not allowed in RETURNING",
         ),
         (
             "UPDATE items SET nix = 1",

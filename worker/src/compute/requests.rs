@@ -5,10 +5,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use flowstone_proto::message::{
-    RequestError, RequestId, Response, StageWrite, Subscribe, WriteOperation,
+    RequestError, RequestId, Response, ResultMessage, StageWrite, Subscribe, WriteOperation,
 };
 use flowstone_types::{Epoch, ObjectId};
+use tokio::sync::mpsc;
 
 use super::held::Waiting;
 use super::lanes::{Object, Place};
@@ -64,6 +66,7 @@ impl Compute {
         );
         let blobs = self.blobs.clone();
         let request = write.write;
+        let returns = self.results.take(request);
         let budget = runner.budget();
         let running = Arc::clone(&budget);
         let task = self.runner.compute().spawn(async move {
@@ -76,7 +79,10 @@ impl Compute {
                 Err(error) => Err(error),
             };
             let result = match result {
-                Ok(staged) => staged.write_large(blobs).await,
+                Ok(mut staged) => {
+                    give_rows(returns, std::mem::take(&mut staged.returned)).await;
+                    staged.write_large(blobs).await
+                }
                 Err(error) => Err(error),
             };
             drop(
@@ -260,5 +266,17 @@ impl Compute {
             fail(starting.results.clone(), RequestError::Cancelled);
         }
         self.end_subscription(request).await
+    }
+}
+
+/// Gives what a write returns to whoever opened the stream for it. A reader that has gone does not want the write any more, and says so.
+async fn give_rows(results: Option<mpsc::Sender<ResultMessage>>, rows: Vec<RecordBatch>) {
+    let Some(results) = results else {
+        return;
+    };
+    for batch in rows {
+        if results.send(ResultMessage::Rows(batch)).await.is_err() {
+            return;
+        }
     }
 }

@@ -212,6 +212,7 @@ fn written() -> StagedWrite {
         changes: vec![(TABLE, DeltaBatch::insert(rows, Epoch::MIN))],
         blobs: Vec::new(),
         affected: vec![1],
+        returned: Vec::new(),
     }
 }
 
