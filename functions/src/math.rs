@@ -187,10 +187,12 @@ fn signs() -> Vec<ScalarUDF> {
             vec![
                 overload(&[P::Float8], float8(), |call| {
                     map1(call, |value: f64| {
-                        Ok(if value == 0.0 || value.is_nan() {
-                            value
+                        Ok(if value > 0.0 {
+                            1.0
+                        } else if value < 0.0 {
+                            -1.0
                         } else {
-                            value.signum()
+                            0.0
                         })
                     })
                 }),

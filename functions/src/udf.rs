@@ -56,8 +56,6 @@ pub(crate) enum P {
     Bool,
     /// Any type of characters
     Text,
-    /// `boolean`
-    Bool,
     /// `bytea`
     Bytea,
     /// `jsonb`
@@ -467,7 +465,6 @@ impl P {
             },
             Self::Bool => DataType::Boolean,
             Self::Text => DataType::Utf8,
-            Self::Bool => DataType::Boolean,
             Self::Bytea => DataType::Binary,
             Self::Jsonb => DataType::LargeBinary,
             Self::Date => DataType::Date32,

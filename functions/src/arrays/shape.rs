@@ -4,7 +4,7 @@ use arrow_array::types::Int32Type;
 use arrow_array::{Array, ArrayRef};
 use datafusion::common::Result;
 use datafusion::logical_expr::ScalarUDF;
-use flowstone_types::{EvalError, EvalErrorKind};
+use flowstone_types::{EvalError, EvalErrorKind, SqlType};
 
 use super::{Taken, length_in, of_vector, places, text};
 use crate::errors::raise;
@@ -24,6 +24,10 @@ pub(super) fn functions() -> Vec<ScalarUDF> {
                     of_vector(call, |call| bounds(call, 0))
                 }),
             ],
+        ),
+        function(
+            "array_ndims",
+            vec![overload(&[P::List], R::Sql(SqlType::Int4), dimensions)],
         ),
         function(
             "trim_array",
@@ -48,6 +52,22 @@ fn bounds(call: &Call<'_>, first: i32) -> Result<ArrayRef> {
             shown.push_str(&format!("[{first}:{}]", length - 1 + first));
         }
         Ok(Some(shown))
+    })
+}
+
+/// How many dimensions there are; an array without items has none.
+fn dimensions(call: &Call<'_>) -> Result<ArrayRef> {
+    let list = lists(call.arg(0)?)?;
+    map_rows(call, |row| {
+        if list.is_null(row) || list.value_length(row) == 0 {
+            return Ok(None);
+        }
+        let items = list.value(row);
+        let mut depth = 0;
+        while depth < DIMENSIONS_MAX && length_in(&items, depth + 1)?.is_some() {
+            depth += 1;
+        }
+        Ok(Some(depth))
     })
 }
 

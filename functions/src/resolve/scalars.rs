@@ -105,7 +105,6 @@ fn variants(declared: P) -> Vec<Param> {
         P::Numeric => vec![SqlType::Numeric(None)],
         P::Bool => vec![SqlType::Bool],
         P::Text => vec![SqlType::Text],
-        P::Bool => vec![SqlType::Bool],
         P::Bytea => vec![SqlType::Bytea],
         P::Jsonb => vec![SqlType::Jsonb],
         P::Date => vec![SqlType::Date],
@@ -244,9 +243,6 @@ impl Table {
             self.list(name, name, params, Returns::Made, as_is);
         }
         self.list(name, name, vec![Item, Items], Returns::Made, blind);
-        let name = "array_ndims";
-        let returns = Returns::Sql(SqlType::Int4);
-        self.list(name, name, vec![Param::Array], returns, as_is);
     }
 
     fn sets(&mut self) {

@@ -3,7 +3,7 @@
 //! Called by [`super::select`] for each item without a name.
 
 use flowstone_types::SqlType;
-use sqlparser::ast::{AccessExpr, Expr, SelectItem, SetExpr, Value};
+use sqlparser::ast::{AccessExpr, Expr, SelectItem, SetExpr};
 
 use crate::names::{self, fold};
 
@@ -39,9 +39,6 @@ fn figure_name(expr: &Expr) -> Option<(String, bool)> {
         },
         Expr::TypedString(typed) => Some((type_name(&typed.data_type), false)),
         Expr::Interval(_) => Some(("interval".to_owned(), false)),
-        Expr::Value(value) if matches!(value.value, Value::Boolean(_)) => {
-            Some(("bool".to_owned(), false))
-        }
         Expr::Case { else_result, .. } => match else_result.as_deref().and_then(figure_name) {
             Some((name, true)) => Some((name, true)),
             _ => Some(("case".to_owned(), false)),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -149,7 +149,10 @@ impl Graph {
             })
             .collect::<Result<Vec<ArrayRef>, Error>>()?;
         let internal = |error: arrow_schema::ArrowError| Error::internal(error.to_string());
-        let batch = RecordBatch::try_new(Arc::clone(schema), columns).map_err(internal)?;
+        // Also rows without columns have a number.
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+            .map_err(internal)?;
         let rows_encoded = encode_batches(schema, &[batch]).map_err(internal)?;
         let key = (rows.len() <= 1).then(Vec::new);
         Ok(self.add(

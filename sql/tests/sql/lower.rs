@@ -236,7 +236,7 @@ fn evaluate(fixture: &Fixture, plan: &Plan) -> RecordBatch {
 }
 
 /// Queries of which each part has an operator.
-const INCREMENTAL: [&str; 32] = [
+const INCREMENTAL: [&str; 34] = [
     "SELECT id, name FROM items WHERE price > 1",
     "SELECT id + 1 AS n, upper(name) FROM items WHERE id > 0 AND name LIKE 'p%'",
     "SELECT i.name, o.amount FROM items i JOIN orders o ON o.item = i.id WHERE o.amount > i.id",
@@ -269,6 +269,8 @@ const INCREMENTAL: [&str; 32] = [
     "SELECT city, count(*) FROM people WHERE age > 1000 GROUP BY ROLLUP (city)",
     "SELECT city FROM people WHERE age > 1000 GROUP BY ROLLUP (city)",
     "SELECT age, city, max(name) FROM people GROUP BY age, ROLLUP (city) HAVING count(*) > 0",
+    "SELECT count(DISTINCT '2 hours'::interval) FROM people WHERE false",
+    "SELECT count(*) FROM (SELECT 1 WHERE false) x",
 ];
 
 /// Queries with a part that is evaluated for the keys or rows that change, and what that is.
