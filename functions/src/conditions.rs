@@ -35,8 +35,10 @@ use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{
     HashJoinExec, NestedLoopJoinExec, NestedLoopJoinExecBuilder,
 };
+use datafusion::physical_plan::projection::ProjectionExec;
 
 use crate::errors::{internal, raise};
+use crate::execution::{fenced, recomputed};
 use crate::keys::SORT_KEY;
 
 /// Functions that never fail.
@@ -170,7 +172,39 @@ fn some_part_may_fail(condition: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Res
     Ok(fails)
 }
 
-/// Hides conditions of joins that may fail from the rules between this one and [`FailingLast`].
+/// The plan with nothing between a filter and what is computed above it that would let this be computed first, for all rows: DataFusion does so where the result
+/// has fewer columns. `fails`: something above may fail.
+fn computed_behind_filters(
+    plan: &Arc<dyn ExecutionPlan>,
+    fails: bool,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let mut below = fails;
+    if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
+        let schema = projection.input().schema();
+        for shown in projection.expr() {
+            below |= some_part_may_fail(&shown.expr, &schema)?;
+        }
+    }
+    let mut changed = false;
+    let mut children = Vec::new();
+    for child in plan.children() {
+        let made = computed_behind_filters(child, below)?;
+        changed |= !Arc::ptr_eq(&made, child);
+        children.push(made);
+    }
+    let plan = if changed {
+        Arc::clone(plan).replace_children(children, recomputed())?
+    } else {
+        Arc::clone(plan)
+    };
+    Ok(if fails && plan.is::<FilterExec>() {
+        fenced(plan)
+    } else {
+        plan
+    })
+}
+
+/// Hides conditions of joins that may fail from the rules between this one and [`FailingLast`], and keeps what may fail above the filters that it is above.
 #[derive(Debug)]
 pub(crate) struct HideFailing;
 
@@ -184,6 +218,7 @@ impl PhysicalOptimizerRule for HideFailing {
         plan: Arc<dyn ExecutionPlan>,
         _: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        let plan = computed_behind_filters(&plan, false)?;
         plan.transform_up(|plan| {
             let Some(join) = plan.downcast_ref::<NestedLoopJoinExec>() else {
                 return Ok(Transformed::no(plan));

@@ -239,6 +239,8 @@ pub fn carry_budgets() {
 enum Purpose {
     /// Nothing is known of the rows but their columns.
     Forget,
+    /// What is computed above is computed for the rows that a filter has left.
+    Filtered,
     /// The thread is given back at least once every [`TURN`], if batches are made as often; the budget is asked before each.
     Yield,
     /// No batch has more rows than the query is run with.
@@ -272,9 +274,11 @@ impl PassExec {
             .with_scheduling_type(input.properties().scheduling_type),
             Purpose::Yield => PlanProperties::clone(input.properties())
                 .with_scheduling_type(SchedulingType::Cooperative),
-            Purpose::Split | Purpose::Repeated | Purpose::Grown | Purpose::Kept => {
-                PlanProperties::clone(input.properties())
-            }
+            Purpose::Filtered
+            | Purpose::Split
+            | Purpose::Repeated
+            | Purpose::Grown
+            | Purpose::Kept => PlanProperties::clone(input.properties()),
         };
         Self {
             input,
@@ -334,7 +338,7 @@ impl ExecutionPlan for PassExec {
         let input = self.input.execute(partition, context)?;
         let schema = input.schema();
         Ok(match self.purpose {
-            Purpose::Forget => input,
+            Purpose::Forget | Purpose::Filtered => input,
             Purpose::Yield => Box::pin(YieldStream { input, turn: None }),
             Purpose::Split | Purpose::Repeated | Purpose::Grown => {
                 let narrow = Narrow {
@@ -521,7 +525,7 @@ impl PhysicalOptimizerRule for ForgetAtOuterJoins {
     }
 }
 
-fn recomputed() -> ReplaceChildrenOptions {
+pub(crate) fn recomputed() -> ReplaceChildrenOptions {
     ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute)
 }
 
@@ -551,6 +555,11 @@ fn makes_text(window: &dyn ExecutionPlan) -> bool {
     let schema = window.schema();
     let mut made = schema.fields().iter().skip(given);
     made.any(|field| field.data_type().primitive_width().is_none())
+}
+
+/// A filter below which nothing is moved that is above it.
+pub(crate) fn fenced(filter: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    Arc::new(PassExec::new(filter, Purpose::Filtered))
 }
 
 /// Makes every operator give the thread back, and looks at what those are given that may repeat it. Runs last.
