@@ -46,7 +46,7 @@ fn literals_have_postgresql_types_and_names() {
         ),
         (
             "SELECT 'x', NULL, true",
-            "?column?:text ?column?:text bool:boolean",
+            "?column?:text ?column?:text ?column?:boolean",
             &["x|∅|true"],
         ),
         ("SELECT 1.5 AS n", "n:numeric(2,1)", &["1.5"]),
