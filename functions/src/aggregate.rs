@@ -1,9 +1,13 @@
 //! Aggregates with PostgreSQL's result types and overflow rules, for the batch path.
 //!
-//! Owns `sum`, `avg`, `min`, `max` and the jsonb aggregates; `count`, `bool_and`, `array_agg` and the statistical ones are DataFusion's.
+//! Owns `sum`, `avg`, `min`, `max`, and by its modules the deviations of exact numbers and the ordered-set aggregates; `count`, `bool_and`, `array_agg` and the
+//! other statistical ones are DataFusion's.
 //! Must not know the incremental accumulators of `dataflow`; it agrees with them on every result.
 //!
 //! Invariants. Nothing wraps: integers are summed in 128 bits, decimals in 256, floats exactly, so that no result depends on the order of rows.
+
+mod deviation;
+mod ordered_set;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -43,6 +47,8 @@ pub(crate) fn functions() -> Vec<AggregateUDF> {
                 signature: Signature::user_defined(Volatility::Immutable),
             })
         })
+        .chain(deviation::functions())
+        .chain(ordered_set::functions())
         .collect()
 }
 

@@ -271,6 +271,12 @@ pub fn resolve_aggregate(name: &str, given: &[Given]) -> Result<AggregateCall, C
     })
 }
 
+/// Whether an aggregate (lower case) has a WITHIN GROUP.
+#[must_use]
+pub fn is_ordered_set(name: &str) -> bool {
+    aggregates::is_ordered_set(name)
+}
+
 /// The window function `name` (lower case) of such arguments, or the aggregate that is used as one.
 ///
 /// # Errors

@@ -99,6 +99,17 @@ fn integer_root(square: i256) -> EvalResult<i256> {
     }
 }
 
+/// The integer nearest to the square root of one.
+pub(crate) fn nearest_root(square: i256) -> EvalResult<i256> {
+    let root = integer_root(square)?;
+    // The square of half a unit more is root² + root + ¼.
+    if minus(square, times(root, root)?)? > root {
+        plus(root, i256::ONE)
+    } else {
+        Ok(root)
+    }
+}
+
 /// The square root.
 pub(crate) fn square_root(value: Numeric) -> EvalResult<Numeric> {
     if value.value < 0 {

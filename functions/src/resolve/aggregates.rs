@@ -140,6 +140,7 @@ fn aggregates() -> Table {
     }
     bits(all);
     statistics(all);
+    ordered_sets(all);
     collections(all);
     table
 }
@@ -152,7 +153,7 @@ fn bits(all: &mut Table) {
     }
 }
 
-/// Computed in `double precision`, whatever they are of.
+/// Of exact numbers exact, of floats in `double precision`, as are all others.
 fn statistics(all: &mut Table) {
     for (name, called) in [
         ("stddev", "stddev"),
@@ -164,7 +165,11 @@ fn statistics(all: &mut Table) {
     ] {
         for own in NUMBERS {
             add(all, name, called, |function| {
-                plain(vec![of(own)])(function).fit(Fit::To(vec![SqlType::Float8]))
+                let signature = plain(vec![of(own)])(function);
+                match own {
+                    SqlType::Float4 => signature.fit(Fit::To(vec![SqlType::Float8])),
+                    _ => signature,
+                }
             });
         }
     }
@@ -189,9 +194,52 @@ fn statistics(all: &mut Table) {
         let counted = Returns::Sql(SqlType::Int8);
         Signature::new(params, counted, Collects::Aggregate(function))
     });
-    // The value comes first, as DataFusion has it; in a statement it stands behind WITHIN GROUP.
+}
+
+/// Those with WITHIN GROUP: the value in that comes first.
+fn ordered_sets(all: &mut Table) {
+    let float8 = || Param::Of(SqlType::Float8);
+    let many = SqlType::Array(Box::new(SqlType::Float8));
+    let text = SqlType::Text;
+    let name = "mode";
+    add(all, name, name, |function| {
+        let params = vec![Param::Element];
+        Signature::new(params, Returns::Same(0), Collects::Aggregate(function))
+    });
+    // Ordered without the padding, which comes back.
+    add(all, name, name, |function| {
+        let params = vec![of(&SqlType::Char(0))];
+        let found = Collects::Aggregate(function);
+        Signature::new(params, Returns::AsGiven(0), found).fit(Fit::To(vec![text.clone()]))
+    });
+    let name = "percentile_disc";
+    for (fraction, result, padded) in [
+        (SqlType::Float8, Returns::Same(0), Returns::AsGiven(0)),
+        (many.clone(), Returns::ArrayOf(0), Returns::ArrayOfGiven(0)),
+    ] {
+        add(all, name, name, |function| {
+            let params = vec![Param::Element, of(&fraction)];
+            Signature::new(params, result, Collects::Aggregate(function))
+        });
+        add(all, name, name, |function| {
+            let params = vec![of(&SqlType::Char(0)), of(&fraction)];
+            Signature::new(params, padded, Collects::Aggregate(function))
+                .fit(Fit::To(vec![text.clone(), fraction.clone()]))
+        });
+    }
     let name = "percentile_cont";
-    add(all, name, name, plain(vec![float8(), float8()]));
+    for own in [SqlType::Float8, SqlType::Interval] {
+        add(all, name, name, plain(vec![of(&own), float8()]));
+        add(all, name, name, |function| {
+            let params = vec![of(&own), of(&many)];
+            Signature::new(params, Returns::ArrayOf(0), Collects::Aggregate(function))
+        });
+    }
+}
+
+/// Whether it is an aggregate with WITHIN GROUP.
+pub(super) fn is_ordered_set(name: &str) -> bool {
+    matches!(name, "mode" | "percentile_disc" | "percentile_cont")
 }
 
 fn collections(all: &mut Table) {

@@ -43,6 +43,10 @@ pub(super) fn returned(
         Returns::ArrayOf(index) => arguments
             .get(*index)
             .map(|item| SqlType::Array(Box::new(item.clone()))),
+        Returns::ArrayOfGiven(index) => given
+            .get(*index)
+            .and_then(Given::known)
+            .map(|item| SqlType::Array(Box::new(item.clone()))),
     }
 }
 

@@ -70,6 +70,8 @@ pub(super) enum Returns {
     AsGiven(usize),
     /// An array of the argument at this position.
     ArrayOf(usize),
+    /// An array of the argument at this position before it was cast.
+    ArrayOfGiven(usize),
 }
 
 /// How arguments are brought to parameters.

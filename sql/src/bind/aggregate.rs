@@ -8,7 +8,7 @@
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, Sort};
-use flowstone_functions::resolve::resolve_aggregate;
+use flowstone_functions::resolve::{is_ordered_set, resolve_aggregate};
 use flowstone_types::SqlType;
 use sqlparser::ast::{self, DuplicateTreatment, FunctionArgumentClause, FunctionArguments};
 
@@ -109,6 +109,7 @@ impl Binder<'_> {
                 }
             }
         }
+        within_group(name, function, distinct)?;
         let mut values = Vec::new();
         if !function.within_group.is_empty() {
             for item in &function.within_group {
@@ -327,6 +328,22 @@ impl Binder<'_> {
             .ok_or_else(|| Error::internal("no function grouping"))?;
         let column = self.aggregate_column(here, grouping.call(columns))?;
         Ok(Value::new(column, SqlType::Int4))
+    }
+}
+
+/// Whether an order of values stands where one has to, and nowhere else.
+fn within_group(name: &str, function: &ast::Function, distinct: bool) -> Result<(), Error> {
+    let wrong = |message: String| Err(Error::new(ErrorKind::WrongObjectType, message));
+    match (is_ordered_set(name), function.within_group.len()) {
+        (true, 0) => wrong(format!(
+            "WITHIN GROUP is required for ordered-set aggregate {name}"
+        )),
+        (false, 0) => Ok(()),
+        (_, _) if distinct => Err(Error::syntax("cannot use DISTINCT with WITHIN GROUP")),
+        (false, _) => wrong(format!(
+            "{name} is not an ordered-set aggregate, so it cannot have WITHIN GROUP"
+        )),
+        (true, _) => Ok(()),
     }
 }
 

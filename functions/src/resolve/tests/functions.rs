@@ -291,7 +291,30 @@ fn aggregates_have_postgresqls_types() {
             ),
             ("jsonb_agg", "integer", "integer -> jsonb"),
             ("json_object_agg", "integer, oid", "integer, oid -> jsonb"),
-            ("stddev", "integer", "double precision -> double precision"),
+            ("stddev", "integer", "integer -> numeric"),
+            ("variance", "numeric(10,2)", "numeric(10,2) -> numeric"),
+            ("var_pop", "real", "double precision -> double precision"),
+            ("mode", "date", "date -> date"),
+            (
+                "percentile_disc",
+                "character(3), numeric",
+                "text, double precision -> character(3)",
+            ),
+            (
+                "percentile_disc",
+                "date, numeric[]",
+                "date, double precision[] -> date[]",
+            ),
+            (
+                "percentile_cont",
+                "interval, numeric",
+                "interval, double precision -> interval",
+            ),
+            (
+                "percentile_cont",
+                "integer, double precision[]",
+                "double precision, double precision[] -> double precision[]",
+            ),
             (
                 "regr_count",
                 "integer, real",
