@@ -479,10 +479,9 @@ mod tests {
 
     #[test]
     fn deviations_of_declared_decimals_have_the_digits_of_their_squares() {
-        let values = Decimal128Array::from(vec![125, 10_000_050, 1])
-            .with_precision_and_scale(10, 2)
-            .unwrap();
-        let found = all(&(Arc::new(values) as ArrayRef));
+        let values = Decimal128Array::from(vec![125, 10_000_050, 1]);
+        let values: ArrayRef = Arc::new(values.with_precision_and_scale(10, 2).unwrap());
+        let found = all(&values);
         assert_eq!(
             [&found[0], &found[3], &found[2]],
             ["57734.95186676", "2222216444.70446667", "3333324667.0567"]

@@ -360,8 +360,8 @@ fn between(values: &ArrayRef, order: &[u32], fractions: &[Option<f64>]) -> Resul
                 None => None,
             });
         }
-        let found = arrow_array::Float64Array::from(found);
-        return Ok(normalize_array(&(Arc::new(found) as ArrayRef)));
+        let found: ArrayRef = Arc::new(arrow_array::Float64Array::from(found));
+        return Ok(normalize_array(&found));
     }
     let Some(intervals) = values.as_primitive_opt::<IntervalMonthDayNanoType>() else {
         return exec_err!("percentile_cont of {}", values.data_type());

@@ -206,6 +206,11 @@ fn ordered_sets(all: &mut Table) {
         let params = vec![Param::Element];
         Signature::new(params, Returns::Same(0), Collects::Aggregate(function))
     });
+    // Of characters of any other kind than `character`.
+    add(all, name, name, |function| {
+        let params = vec![of(&text)];
+        Signature::new(params, Returns::Same(0), Collects::Aggregate(function))
+    });
     // Ordered without the padding, which comes back.
     add(all, name, name, |function| {
         let params = vec![of(&SqlType::Char(0))];
@@ -217,10 +222,12 @@ fn ordered_sets(all: &mut Table) {
         (SqlType::Float8, Returns::Same(0), Returns::AsGiven(0)),
         (many.clone(), Returns::ArrayOf(0), Returns::ArrayOfGiven(0)),
     ] {
-        add(all, name, name, |function| {
-            let params = vec![Param::Element, of(&fraction)];
-            Signature::new(params, result, Collects::Aggregate(function))
-        });
+        for value in [Param::Element, of(&text)] {
+            add(all, name, name, |function| {
+                let params = vec![value, of(&fraction)];
+                Signature::new(params, result.clone(), Collects::Aggregate(function))
+            });
+        }
         add(all, name, name, |function| {
             let params = vec![of(&SqlType::Char(0)), of(&fraction)];
             Signature::new(params, padded, Collects::Aggregate(function))

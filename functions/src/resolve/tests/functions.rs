@@ -296,6 +296,12 @@ fn aggregates_have_postgresqls_types() {
             ("var_pop", "real", "double precision -> double precision"),
             ("mode", "date", "date -> date"),
             (
+                "mode",
+                "character varying(3)",
+                "character varying(3) -> character varying(3)",
+            ),
+            ("mode", "character(3)", "text -> character(3)"),
+            (
                 "percentile_disc",
                 "character(3), numeric",
                 "text, double precision -> character(3)",
