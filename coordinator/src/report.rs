@@ -210,6 +210,7 @@ const fn sql_error(kind: ErrorKind) -> &'static str {
         ErrorKind::WrongObjectType => "42809",
         ErrorKind::DependentObjectsStillExist => "2BP01",
         ErrorKind::DatatypeMismatch => "42804",
+        ErrorKind::CannotCoerce => "42846",
         ErrorKind::Grouping => "42803",
         ErrorKind::IndeterminateDatatype => "42P18",
         ErrorKind::InvalidColumnReference => "42P10",

@@ -177,6 +177,7 @@ const fn sql_error(kind: ErrorKind) -> Code {
         ErrorKind::WrongObjectType => Code::InvalidArgument,
         ErrorKind::DependentObjectsStillExist => Code::FailedPrecondition,
         ErrorKind::DatatypeMismatch => Code::InvalidArgument,
+        ErrorKind::CannotCoerce => Code::InvalidArgument,
         ErrorKind::Grouping => Code::InvalidArgument,
         ErrorKind::IndeterminateDatatype => Code::InvalidArgument,
         ErrorKind::InvalidColumnReference => Code::InvalidArgument,

@@ -241,6 +241,20 @@ fn function(name: &str, given: &[Given]) -> Called {
     }
 }
 
+/// Refuses what is not even a value without a type where PostgreSQL has more functions of the name than we have, or takes values of every type that have one.
+fn refuse_untyped(name: &str, given: &[Given]) -> Result<(), CallError> {
+    if given.first().is_none_or(|first| first.known().is_some()) {
+        return Ok(());
+    }
+    match (name, given.len()) {
+        ("to_json" | "to_jsonb" | "json_agg" | "jsonb_agg", 1) => Err(CallError::Indeterminate),
+        ("array_agg" | "bit_count" | "unnest", 1) => {
+            Err(CallError::Ambiguous(function(name, given)))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The function `name` (lower case) of such arguments. COALESCE, GREATEST, LEAST and NULLIF are among them, and casts that are written as calls: `date(x)`.
 ///
 /// It knows functions that no statement may name, which the binder puts into plans: what may be named says [`kind_of`].
@@ -251,6 +265,7 @@ pub fn resolve_scalar(name: &str, given: &[Given]) -> Result<ScalarCall, CallErr
     if let Some(construct) = constructs::resolve(name, given) {
         return ScalarCall::new(construct?, false);
     }
+    refuse_untyped(name, given)?;
     let choice = choose_function(scalars::named(name), given);
     let signature = found(choice, || function(name, given))?;
     ScalarCall::new(Built::of(signature, given)?, signature.returns_set)
@@ -261,6 +276,7 @@ pub fn resolve_scalar(name: &str, given: &[Given]) -> Result<ScalarCall, CallErr
 /// # Errors
 /// [`CallError`] with PostgreSQL's message.
 pub fn resolve_aggregate(name: &str, given: &[Given]) -> Result<AggregateCall, CallError> {
+    refuse_untyped(name, given)?;
     let choice = choose_function(aggregates::aggregate(name), given);
     let signature = found(choice, || function(name, given))?;
     let collected = Collected::of(signature, given, Place::Group)?;
@@ -282,6 +298,7 @@ pub fn is_ordered_set(name: &str) -> bool {
 /// # Errors
 /// [`CallError`] with PostgreSQL's message.
 pub fn resolve_window(name: &str, given: &[Given]) -> Result<WindowCall, CallError> {
+    refuse_untyped(name, given)?;
     let windows = aggregates::window(name);
     let is_aggregate = windows.is_empty();
     let signatures = if is_aggregate {

@@ -6,6 +6,7 @@ use arrow_schema::SchemaRef;
 use bytes::{BufMut, Bytes, BytesMut};
 use flowstone_types::SqlType;
 use flowstone_types::datetime::TimeZone;
+use flowstone_types::sql_type::shown_modifier;
 use flowstone_types::value::{ColumnBuilder, ColumnFormatter};
 use pgwire::messages::data::{DataRow, FieldDescription};
 
@@ -71,7 +72,7 @@ pub fn row_description(
             0,
             sql_type.oid(),
             sql_type.type_length(),
-            sql_type.type_modifier(),
+            shown_modifier(field, &sql_type),
             i16::from(formats.is_binary(index)),
         ));
     }

@@ -41,6 +41,8 @@ pub enum ErrorKind {
     DependentObjectsStillExist,
     /// `42804`
     DatatypeMismatch,
+    /// `42846`: there is no such cast.
+    CannotCoerce,
     /// `42803`
     Grouping,
     /// `42P18`: the type of a parameter cannot be determined.

@@ -10,6 +10,7 @@
 
 mod keys;
 mod lookup;
+mod modifiers;
 mod writes;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use flowstone_functions::codec::{encode_plan, scan_target};
 use flowstone_functions::execution::still_wanted;
 use flowstone_functions::zone::plan_in_zone;
 use flowstone_proto::plan::QueryPlan;
+use flowstone_types::sql_type::without_shown_modifier;
 use flowstone_types::{ObjectId, SqlType};
 use sqlparser::ast::Query;
 
@@ -50,6 +52,8 @@ pub struct OutputColumn {
     pub sql_type: SqlType,
     /// Whether it can be NULL.
     pub nullable: bool,
+    /// Whether the modifier of its type is one that a column or a cast has, and not what a function or an operator makes of its operands.
+    pub declared: bool,
 }
 
 /// A planned query.
@@ -383,6 +387,7 @@ fn finish(ctx: &PlanContext<'_>, bound: Bound) -> Result<PlannedQuery, Error> {
         parameters,
         found,
     } = bound;
+    let declared = modifiers::declared(&plan);
     let plan = expansion::refuse_too_large(plan)
         .and_then(crate::unnest::unnest)
         .and_then(expansion::refuse_too_large)
@@ -394,7 +399,10 @@ fn finish(ctx: &PlanContext<'_>, bound: Bound) -> Result<PlannedQuery, Error> {
     wanted()?;
     let analysed = plan_in_zone(analysed, ctx.time_zone).map_err(mapped)?;
     let analysed = optimize::check(analysed).map_err(mapped)?;
-    let (analysed, columns) = settle_output(analysed)?;
+    let (analysed, mut columns) = settle_output(analysed)?;
+    for (column, declared) in columns.iter_mut().zip(declared) {
+        column.declared = declared;
+    }
     wanted()?;
     let analysed = keys::compare_by_keys(analysed).map_err(mapped)?;
     if ctx.maintained {
@@ -435,7 +443,14 @@ fn schema_of(columns: &[OutputColumn]) -> SchemaRef {
     Arc::new(Schema::new(
         columns
             .iter()
-            .map(|column| column.sql_type.to_field(&column.name, column.nullable))
+            .map(|column| {
+                let field = column.sql_type.to_field(&column.name, column.nullable);
+                if column.declared {
+                    field
+                } else {
+                    without_shown_modifier(field)
+                }
+            })
             .collect::<Vec<_>>(),
     ))
 }
@@ -473,6 +488,7 @@ fn settle_output(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<OutputColumn>), 
             name,
             sql_type,
             nullable: field.is_nullable(),
+            declared: false,
         });
     }
     if !changed {

@@ -316,6 +316,9 @@ fn from_plan(message: &str) -> Error {
         .with_detail(format!("{}.", clean(message).trim_end_matches('.')))
         .with_hint("You might need to add explicit type casts.");
     }
+    if message.starts_with("cannot cast type ") {
+        return Error::new(ErrorKind::CannotCoerce, message);
+    }
     if message.contains("types") || message.contains("coerce") || message.contains("type ") {
         return Error::new(ErrorKind::DatatypeMismatch, lower_first(message));
     }

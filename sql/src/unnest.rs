@@ -34,8 +34,7 @@ use flowstone_functions::execution::still_wanted;
 use crate::names::INTERNAL;
 pub(crate) use carry::sets_of;
 use expressions::{broken, columns_in, filtered, has_exactly, projected, too_complex};
-use node::as_dependent;
-pub(crate) use node::{DependentJoin, DependentKind, dependent_join};
+pub(crate) use node::{DependentJoin, DependentKind, as_dependent, dependent_join};
 
 /// Operators on a way through a subquery.
 const DEPTH_MAX: usize = 500;

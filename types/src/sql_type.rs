@@ -33,6 +33,9 @@ use crate::TypeError;
 /// Field metadata key that carries the exact SQL type, as [`SqlType`]'s `Display`.
 pub const TYPE_KEY: &str = "flowstone:type";
 
+/// Field metadata key that says that clients are not told of the type's modifier: it is not one that a column or a cast was given.
+const UNDECLARED_KEY: &str = "flowstone:undeclared";
+
 /// Precision and scale of `numeric` without a type modifier.
 pub const NUMERIC_DEFAULT: (u8, i8) = (38, 18);
 
@@ -460,6 +463,26 @@ impl SqlType {
             }
             _ => -1,
         }
+    }
+}
+
+/// The field, its type's modifier being one that clients are not told of; a type without a modifier stays as it is.
+#[must_use]
+pub fn without_shown_modifier(mut field: Field) -> Field {
+    if SqlType::from_field(&field).is_ok_and(|sql_type| sql_type.type_modifier() >= 0) {
+        let metadata = field.metadata_mut();
+        metadata.insert(UNDECLARED_KEY.to_owned(), String::new());
+    }
+    field
+}
+
+/// The type modifier that clients are told of for a column of type `sql_type`; -1 without one.
+#[must_use]
+pub fn shown_modifier(field: &Field, sql_type: &SqlType) -> i32 {
+    if field.metadata().contains_key(UNDECLARED_KEY) {
+        -1
+    } else {
+        sql_type.type_modifier()
     }
 }
 

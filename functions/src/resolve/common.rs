@@ -20,6 +20,14 @@ pub struct NoCommonType {
     pub second: SqlType,
 }
 
+impl NoCommonType {
+    /// Whether the types are of one category: then what fails is the conversion of one value (`42846`), and not the choice of a type (`42804`).
+    #[must_use]
+    pub fn is_of_one_category(&self) -> bool {
+        category(&self.first.without_modifier()) == category(&self.second.without_modifier())
+    }
+}
+
 /// What comes after the name of the construct in PostgreSQL's message: `types integer and boolean cannot be matched`, or `could not convert type time without time zone to
 /// date` where both are of one category.
 impl fmt::Display for NoCommonType {
@@ -28,7 +36,7 @@ impl fmt::Display for NoCommonType {
             self.first.without_modifier(),
             self.second.without_modifier(),
         );
-        if category(&first) == category(&second) {
+        if self.is_of_one_category() {
             write!(f, "could not convert type {second} to {first}")
         } else {
             write!(f, "types {first} and {second} cannot be matched")

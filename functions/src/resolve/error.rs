@@ -36,7 +36,7 @@ pub enum CallError {
     Ambiguous(Called),
     /// Nothing says what a polymorphic parameter is (`42804`).
     Indeterminate,
-    /// The arguments must have a type in common and have none (`42804`).
+    /// The arguments must have a type in common and have none (`42804`, or `42846` if they are of one category).
     Mismatch {
         /// The construct, in upper case: `COALESCE`.
         construct: String,

@@ -7,7 +7,7 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::Case;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use flowstone_functions::cast::{can_cast, cast_expr, casts_in_zone};
-use flowstone_functions::resolve::{CastContext, Given, cast_context, common_type};
+use flowstone_functions::resolve::{CastContext, Given, NoCommonType, cast_context, common_type};
 use flowstone_functions::zone::cast_literal;
 use flowstone_types::sql_type::NUMERIC_DEFAULT;
 use flowstone_types::{EvalErrorKind, SqlType};
@@ -173,7 +173,7 @@ impl Binder<'_> {
                 let exists = cast_context(&from, to).is_some() && can_cast(&from, to);
                 if !exists {
                     return Err(Error::new(
-                        ErrorKind::DatatypeMismatch,
+                        ErrorKind::CannotCoerce,
                         format!(
                             "cannot cast type {} to {}",
                             from.without_modifier(),
@@ -194,7 +194,7 @@ impl Binder<'_> {
                     .with_hint("Give the fields one by one."))
             }
             Type::Row(_) => Err(Error::new(
-                ErrorKind::DatatypeMismatch,
+                ErrorKind::CannotCoerce,
                 format!("cannot cast type record to {}", to.without_modifier()),
             )),
         }
@@ -278,15 +278,14 @@ impl Binder<'_> {
     /// The type that values have in common in `construct`.
     ///
     /// # Errors
-    /// [`ErrorKind::DatatypeMismatch`] if there is none.
+    /// [`ErrorKind::DatatypeMismatch`] or [`ErrorKind::CannotCoerce`] if there is none.
     pub(super) fn common(
         construct: &str,
         given: impl IntoIterator<Item = Given>,
     ) -> Result<SqlType, Error> {
         let given: Vec<Given> = given.into_iter().collect();
-        common_type(&given).map_err(|clash| {
-            Error::new(ErrorKind::DatatypeMismatch, format!("{construct} {clash}"))
-        })
+        common_type(&given)
+            .map_err(|clash| Error::new(kind_of_clash(&clash), format!("{construct} {clash}")))
     }
 
     /// Brings values to the type that they have in common in `construct`.
@@ -301,6 +300,15 @@ impl Binder<'_> {
             .map(|value| Ok(self.coerce(value, &common)?.expr))
             .collect::<Result<_, Error>>()?;
         Ok((exprs, common))
+    }
+}
+
+/// The class of the error that values have no type in common.
+pub(super) fn kind_of_clash(clash: &NoCommonType) -> ErrorKind {
+    if clash.is_of_one_category() {
+        ErrorKind::CannotCoerce
+    } else {
+        ErrorKind::DatatypeMismatch
     }
 }
 

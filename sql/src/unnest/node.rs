@@ -42,9 +42,9 @@ pub(crate) enum DependentKind {
 /// A join whose right side asks for columns of the left.
 #[derive(Clone, Debug)]
 pub(crate) struct DependentJoin {
-    pub(super) left: LogicalPlan,
-    pub(super) right: LogicalPlan,
-    pub(super) kind: DependentKind,
+    pub(crate) left: LogicalPlan,
+    pub(crate) right: LogicalPlan,
+    pub(crate) kind: DependentKind,
     pub(super) on: Option<Expr>,
     pub(super) schema: DFSchemaRef,
 }
@@ -67,7 +67,7 @@ pub(crate) fn dependent_join(
 }
 
 /// The dependent join that a node is.
-pub(super) fn as_dependent(plan: &LogicalPlan) -> Option<&DependentJoin> {
+pub(crate) fn as_dependent(plan: &LogicalPlan) -> Option<&DependentJoin> {
     match plan {
         LogicalPlan::Extension(extension) => {
             extension.node.as_any().downcast_ref::<DependentJoin>()

@@ -681,7 +681,7 @@ fn errors_have_postgresql_wording_and_positions() {
         ),
         (
             "SELECT true::date",
-            ErrorKind::DatatypeMismatch,
+            ErrorKind::CannotCoerce,
             "cannot cast type boolean to date",
             None,
         ),

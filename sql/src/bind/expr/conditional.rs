@@ -5,6 +5,7 @@
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::expr::Case;
+use flowstone_functions::resolve::{Given, common_type};
 use flowstone_types::SqlType;
 use sqlparser::ast::{self, CaseWhen};
 use sqlparser::tokenizer::Span;
@@ -66,7 +67,7 @@ impl Binder<'_> {
             let otherwise = self.no_series("CASE", |binder| binder.scalar(otherwise))?;
             results.insert(0, otherwise);
         }
-        let (mut results, common) = self.unified("CASE", results)?;
+        let (mut results, common) = self.case_results(has_otherwise, results)?;
         let otherwise = has_otherwise.then(|| Box::new(results.remove(0)));
         // DataFusion makes ANDs and ORs of a CASE of booleans, and evaluates results that no condition asks for. `CASE true WHEN …` it leaves alone.
         let subject = (common == SqlType::Bool)
@@ -78,6 +79,28 @@ impl Binder<'_> {
             .collect();
         let case = Expr::Case(Case::new(subject, arms, otherwise));
         Ok(Value::new(case, common))
+    }
+
+    /// Brings the results of CASE to one type; that of ELSE comes first. Where one of them does not become it, messages say which part it is of.
+    fn case_results(
+        &mut self,
+        has_otherwise: bool,
+        results: Vec<Value>,
+    ) -> Result<(Vec<Expr>, SqlType), Error> {
+        let given: Vec<Given> = results.iter().map(Value::given).collect();
+        let construct = match common_type(&given) {
+            Err(clash) if clash.is_of_one_category() => {
+                let is_otherwise =
+                    has_otherwise && given.first().and_then(Given::known) == Some(&clash.second);
+                if is_otherwise {
+                    "CASE/ELSE"
+                } else {
+                    "CASE/WHEN"
+                }
+            }
+            _ => "CASE",
+        };
+        self.unified(construct, results)
     }
 
     /// Binds a part of `construct`, in which no set-returning function can be.

@@ -11,6 +11,7 @@ use sqlparser::ast::{self, BinaryOperator};
 
 use super::json_path::check_operand;
 use super::{Quantifier, literal_text, span_of, unnested};
+use crate::bind::assign::kind_of_clash;
 use crate::bind::value::{Type, Value, made, null, unknown_text};
 use crate::bind::{Binder, number};
 use crate::error::{Error, ErrorKind};
@@ -48,7 +49,8 @@ pub(in crate::bind) fn unresolved(error: &CallError) -> Error {
         CallError::Broken(cause) => return planning_errors::from_datafusion(cause, ""),
         CallError::Undefined(_) => ErrorKind::UndefinedFunction,
         CallError::Ambiguous(_) => ErrorKind::AmbiguousFunction,
-        CallError::Indeterminate | CallError::Mismatch { .. } => ErrorKind::DatatypeMismatch,
+        CallError::Indeterminate => ErrorKind::DatatypeMismatch,
+        CallError::Mismatch { types, .. } => kind_of_clash(types),
         CallError::WrongCount { .. } => ErrorKind::Syntax,
         CallError::Unsupported { .. } => ErrorKind::FeatureNotSupported,
     };
