@@ -15,4 +15,4 @@ pub mod message;
 pub mod plan;
 
 /// Version of every message here; both sides refuse another one at `Hello`.
-pub const PROTOCOL_VERSION: u32 = 7;
+pub const PROTOCOL_VERSION: u32 = 8;
