@@ -145,6 +145,15 @@ pub(crate) fn weights_of(weights: Vec<i64>) -> Weights {
     }
 }
 
+/// So many rows of a delta, from one of them on; they are not copied.
+pub(crate) fn slice(delta: &DeltaBatch, from: usize, rows: usize) -> DeltaBatch {
+    let weights = match &delta.weights {
+        Weights::Array(weights) => Weights::Array(weights.slice(from, rows)),
+        other => other.clone(),
+    };
+    DeltaBatch::new(delta.rows.slice(from, rows), weights, delta.epoch)
+}
+
 /// A row number as Arrow's `take` wants it. Batches never hold 2^32 rows.
 pub(crate) fn index(row: usize) -> u32 {
     u32::try_from(row).unwrap_or(u32::MAX)

@@ -15,6 +15,7 @@ pub(crate) mod filter_project;
 pub(crate) mod get;
 pub(crate) mod join;
 pub(crate) mod not_null;
+pub(crate) mod query;
 pub(crate) mod recompute;
 pub(crate) mod recompute_groups;
 pub(crate) mod recompute_rows;

@@ -334,14 +334,12 @@ impl<'a> Renderer<'a> {
                 let inputs = self.ports(inputs, needs)?;
                 let mut tables = Vec::with_capacity(inputs.len());
                 for input in &inputs {
-                    tables.push((input.arrangement()?.relation, Arc::clone(&input.schema)));
+                    tables.push(input.arrangement()?.relation);
                 }
                 let operator = Recompute {
-                    evaluator: Arc::clone(&self.config.evaluator),
-                    query: query.clone(),
+                    query: self.query(query, &inputs, &schema),
                     inputs: tables,
                     runs_here: self.config.index == 0,
-                    schema: Arc::clone(&schema),
                     previous: None,
                     error: None,
                 };

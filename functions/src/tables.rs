@@ -20,7 +20,7 @@ use flowstone_types::ObjectId;
 pub enum ScanTarget {
     /// A maintained collection.
     Collection(ObjectId),
-    /// Input number `index` of a Recompute node.
+    /// Input number `index` of an operator that evaluates a query.
     Input(usize),
 }
 
@@ -63,7 +63,7 @@ impl CollectionTable {
     }
 }
 
-/// An input of a Recompute node as its query sees it. Scanning it is an error.
+/// An input of an operator that evaluates a query, as the query sees it. Scanning it is an error.
 #[derive(Clone, Debug)]
 pub struct InputTable {
     /// Position among the node's inputs.

@@ -1,6 +1,6 @@
 //! Lowering: from a planned query to the incremental plan that maintains it.
 //!
-//! Owns which operator of the engine each part of a query becomes, and what becomes a [`Operator::Recompute`] because the engine has no operator for
+//! Owns which operator of the engine each part of a query becomes, and what is evaluated by keys, by rows ([`groups`]) or as a [`Operator::Recompute`] because the engine has no operator for
 //! it: only that part, over inputs that are maintained. Also infers which columns identify a row.
 //! Must not know how operators work. Called by the coordinator for materialized views, indexes and subscriptions.
 //!

@@ -15,7 +15,7 @@ use flowstone_types::normalize::normalize_array;
 use flowstone_types::{Budget, DeltaBatch, EvalError, EvalErrorKind, budget};
 
 use super::{Operator, Tick, merge};
-use crate::batch::{Changes, make_batch};
+use crate::batch::{Changes, make_batch, slice};
 use crate::{Error, ExprCompiler};
 
 #[derive(Debug)]
@@ -149,14 +149,4 @@ impl FilterProject {
             Err(panic) => Err(Failure::Row(EvalError::of_panic(panic.as_ref()))),
         }
     }
-}
-
-fn slice(delta: &DeltaBatch, from: usize, rows: usize) -> DeltaBatch {
-    let weights = match &delta.weights {
-        flowstone_types::Weights::Array(weights) => {
-            flowstone_types::Weights::Array(weights.slice(from, rows))
-        }
-        other => other.clone(),
-    };
-    DeltaBatch::new(delta.rows.slice(from, rows), weights, delta.epoch)
 }

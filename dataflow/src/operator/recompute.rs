@@ -2,29 +2,21 @@
 //!
 //! Runs on one shard only. State: the last result, and the inputs' arrangements (shared where an input is a collection). Cost: O(the whole query).
 
-use std::sync::Arc;
+use flowstone_types::{DeltaBatch, EvalError, Weights};
 
-use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
-use flowstone_proto::plan::QueryPlan;
-use flowstone_types::normalize::normalize_batch;
-use flowstone_types::{DeltaBatch, Epoch, EvalError, EvalErrorKind, Weights};
-
+use super::query::Query;
 use super::{Kept, Needs, Operator, Placement, RelationId, Tick};
-use crate::batch::{Changes, consolidate, make_batch};
+use crate::Error;
+use crate::batch::{Changes, consolidate};
 use crate::held::Held;
-use crate::{Error, QueryEvaluator};
 
 #[derive(Debug)]
 pub(crate) struct Recompute {
-    pub(crate) evaluator: Arc<dyn QueryEvaluator>,
-    pub(crate) query: QueryPlan,
+    pub(crate) query: Query,
     /// Whether this is the shard that evaluates; the others only pass errors on.
     pub(crate) runs_here: bool,
-    /// The inputs' rows, and the schema the query sees them with.
-    pub(crate) inputs: Vec<(RelationId, SchemaRef)>,
-    /// Relaxed schema of the output.
-    pub(crate) schema: SchemaRef,
+    /// The inputs' rows.
+    pub(crate) inputs: Vec<RelationId>,
     /// The last result, consolidated.
     pub(crate) previous: Option<DeltaBatch>,
     /// Why there is no result.
@@ -46,7 +38,7 @@ impl Operator for Recompute {
 
     fn reads(&self) -> Vec<(RelationId, usize)> {
         let inputs = self.inputs.iter();
-        inputs.map(|(relation, _)| (*relation, 0)).collect()
+        inputs.map(|relation| (*relation, 0)).collect()
     }
 
     /// Rows of the last result.
@@ -83,7 +75,7 @@ impl Recompute {
         let mut output = Changes::default();
         let mut changed = hydrating;
         let mut tables = Vec::with_capacity(inputs.len());
-        for (changes, (relation, schema)) in itertools::zip_eq(inputs, &self.inputs) {
+        for (changes, relation) in itertools::zip_eq(inputs, &self.inputs) {
             output.errors.extend(changes.errors);
             changed |= !changes.deltas.is_empty();
             let relation = tick.relations.get(*relation)?;
@@ -92,41 +84,25 @@ impl Recompute {
             } else {
                 consolidate(relation.schema(), &changes.deltas, tick.epoch)?
             };
-            tables.push((Arc::clone(schema), relation, delta));
+            tables.push((relation, delta));
         }
         if !changed || !self.runs_here {
             return Ok(output);
         }
         let mut rows = Vec::with_capacity(tables.len());
-        for (schema, relation, delta) in tables {
-            let batches = relation.rows_after(delta.as_ref())?;
-            let batches = batches
-                .iter()
-                .map(|batch| make_batch(&schema, batch.columns().to_vec(), batch.num_rows()))
-                .collect::<Result<_, _>>()?;
-            rows.push((schema, batches));
+        for (relation, delta) in tables {
+            rows.push(relation.rows_after(delta.as_ref())?);
         }
-        let result = self
-            .evaluator
-            .evaluate(&self.query, &rows)
-            .and_then(|batches| {
-                // A result that is no relation of this schema is a bug of this query's plan: the others go on.
-                self.consolidated(&batches, tick.epoch)
-                    .map_err(|error| EvalError::new(EvalErrorKind::Internal, error.to_string()))
-            });
-        let (result, error) = match result {
-            Ok(result) => (result, None),
-            // It took too long, and would again at the next change.
-            Err(error) if error.kind == EvalErrorKind::Cancelled => {
-                return Err(Error::Evaluation(error));
-            }
+        let schema = &self.query.schema;
+        let (result, error) = match self.query.evaluate(&rows, tick.epoch)? {
+            Ok(made) => (consolidate(schema, &made, tick.epoch)?, None),
             Err(error) => (None, Some(error)),
         };
         let mut difference: Vec<DeltaBatch> = result.iter().cloned().collect();
         if let Some(previous) = &self.previous {
             difference.push(previous.negate()?);
         }
-        if let Some(delta) = consolidate(&self.schema, &difference, tick.epoch)? {
+        if let Some(delta) = consolidate(schema, &difference, tick.epoch)? {
             output.push(delta);
         }
         if error != self.error {
@@ -138,18 +114,5 @@ impl Recompute {
         self.previous = result;
         self.error = error;
         Ok(output)
-    }
-
-    fn consolidated(
-        &self,
-        batches: &[RecordBatch],
-        epoch: Epoch,
-    ) -> Result<Option<DeltaBatch>, Error> {
-        let mut deltas = Vec::with_capacity(batches.len());
-        for batch in batches {
-            let batch = make_batch(&self.schema, batch.columns().to_vec(), batch.num_rows())?;
-            deltas.push(DeltaBatch::insert(normalize_batch(&batch), epoch));
-        }
-        consolidate(&self.schema, &deltas, epoch)
     }
 }

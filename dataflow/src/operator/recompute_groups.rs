@@ -14,7 +14,7 @@ use flowstone_types::sort_key::key_bytes;
 use flowstone_types::{DeltaBatch, Epoch, EvalError, budget};
 
 use super::join::Side;
-use super::recompute_rows::Query;
+use super::query::Query;
 use super::{Kept, Needs, Operator, Placement, RelationId, Tick, merge, settled};
 use crate::Error;
 use crate::batch::{Changes, consolidate, expand, index, make_batch, weights_of};

@@ -12,8 +12,9 @@ use flowstone_proto::plan::QueryPlan;
 use super::{Port, Rendered, Renderer, exactly, renamed, side};
 use crate::Error;
 use crate::operator::join::Side;
+use crate::operator::query::Query;
 use crate::operator::recompute_groups::RecomputeGroups;
-use crate::operator::recompute_rows::{Query, RecomputeRows};
+use crate::operator::recompute_rows::RecomputeRows;
 use crate::relation::{IndexSpec, Relation};
 use crate::step::Kind;
 
@@ -32,7 +33,7 @@ impl Renderer<'_> {
         Ok(self.operator(operator, &[input], None, schema))
     }
 
-    fn query(&self, query: &QueryPlan, inputs: &[Port], schema: &SchemaRef) -> Query {
+    pub(super) fn query(&self, query: &QueryPlan, inputs: &[Port], schema: &SchemaRef) -> Query {
         let inputs = inputs.iter().map(|input| Arc::clone(&input.schema));
         Query {
             evaluator: Arc::clone(&self.config.evaluator),

@@ -1,4 +1,4 @@
-//! The query of a Recompute node: one operator of a logical plan over the node's inputs.
+//! The query of a node that evaluates one (`Recompute`, `RecomputeGroups`, `RecomputeRows`): one operator of a logical plan over the node's inputs.
 
 use std::sync::Arc;
 
