@@ -693,6 +693,38 @@ fn a_recomputed_query_that_fails_heals() {
     }
 }
 
+/// Of the query's input only what is asked for: it panics over more.
+fn at_most(rows: usize, nulls_alone: bool) -> Node {
+    let query = QueryPlan {
+        bytes: Vec::new(),
+        text: format!("at most {rows}"),
+    };
+    let operator = Operator::RecomputeGroups {
+        inputs: vec![(NodeId(0), vec![0])],
+        query,
+        nulls_alone,
+        what: "a test".to_owned(),
+    };
+    node(operator, &[INT])
+}
+
+#[test]
+fn a_change_asks_for_the_rows_of_its_key_only_and_with_null_in_it_for_itself() {
+    for shards in [1, 3] {
+        let nodes = vec![at_most(2, true)];
+        let mut cluster = cluster(shards, Expressions::default(), &[INT], nodes);
+        let mut expected = BTreeMap::<Row, i64>::new();
+        for (epoch, value) in (2..).zip([1, 2, 3, 1, 2]) {
+            let row = ints(&[value]);
+            let input = Input::Rows(vec![(row.clone(), 1), (vec![Value::Null], 1)]);
+            cluster.tick(epoch, vec![(TABLE, input)]).unwrap();
+            *expected.entry(row).or_default() += 1;
+            *expected.entry(vec![Value::Null]).or_default() += 1;
+            assert_eq!(cluster.folded(VIEW).rows, expected);
+        }
+    }
+}
+
 /// A query without inputs, with a result of `types`.
 fn recomputed_constant(types: &[DataType]) -> Node {
     let query = QueryPlan {
