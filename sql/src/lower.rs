@@ -1,7 +1,8 @@
 //! Lowering: from a planned query to the incremental plan that maintains it.
 //!
-//! Owns which operator of the engine each part of a query becomes, and what is evaluated by keys, by rows ([`groups`]) or as a [`Operator::Recompute`] because the engine has no operator for
-//! it: only that part, over inputs that are maintained. Also infers which columns identify a row.
+//! Owns which operator of the engine each part of a query becomes, and what is evaluated for the keys or rows that change (`groups`), or as a whole
+//! ([`Operator::Recompute`]), because the engine has no operator for it: only that part, over inputs that are maintained. Also infers which columns identify a
+//! row.
 //! Must not know how operators work. Called by the coordinator for materialized views, indexes and subscriptions.
 //!
 //! Invariants. Column `i` of a node is column `i` of the logical plan it was made from; every column of every node is nullable.
