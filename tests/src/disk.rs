@@ -1,4 +1,4 @@
-//! A small disk that can be filled up: a file system in memory, of a fixed size, in a mount namespace of its own.
+//! What tests need of disks: one that has nothing left to write, and a small one that can be filled up: a file system in memory, of a fixed size, in a mount namespace of its own.
 //!
 //! Needs no privileges where user namespaces are allowed, and root otherwise; `ENOSPC` is the kernel's own.
 
@@ -7,6 +7,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+
+/// Waits until the disk has what the system was given for it. That is written half a minute late, also what others wrote, as a build its binaries; whoever syncs
+/// then waits for all of it.
+///
+/// # Errors
+/// `sync` fails.
+pub async fn synced() -> Result<()> {
+    let synced = tokio::process::Command::new("sync").status().await?;
+    if !synced.success() {
+        bail!("sync failed: {synced}");
+    }
+    Ok(())
+}
 
 /// A mounted disk. It goes, with everything on it, when its value does.
 #[derive(Debug)]

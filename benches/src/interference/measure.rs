@@ -119,11 +119,7 @@ pub(super) async fn number(client: &Client, sql: &str) -> Result<i64> {
 /// Waits until neither the node nor the disk has anything left to do of what was before. `false` if the node does not come to rest.
 async fn rest(node: &Node) -> Result<bool> {
     let rested = node_rests(node).await?;
-    // The system writes what it was given half a minute late: also what others wrote, as PostgreSQL's tables when they were filled. Whoever syncs then waits for that.
-    let synced = tokio::process::Command::new("sync").status().await?;
-    if !synced.success() {
-        bail!("sync failed: {synced}");
-    }
+    flowstone_tests::disk::synced().await?;
     Ok(rested)
 }
 

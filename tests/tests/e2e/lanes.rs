@@ -200,6 +200,8 @@ async fn inserts_elsewhere_do_not_wait_for_what_is_hydrated_or_computed_anew() {
             run(&client, create).await;
             assert_eq!(row(&client, read).await, "200000", "{what}");
         };
+        // Every insert syncs.
+        flowstone_tests::disk::synced().await.unwrap();
         let (longest, taken) = tokio::time::timeout(DEADLINE, longest_insert(&node, happens))
             .await
             .unwrap();
